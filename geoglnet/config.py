@@ -1,0 +1,184 @@
+"""Configurations: one frozen dataclass per thing that can be chosen, checked when it is made, stored whole in checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from geoglnet.errors import ConfigError
+from geoglnet.types import Shape
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
+
+
+class Sharing(Enum):
+    """Direction of deep feature map sharing (paper §3.2.2)."""
+
+    NONE = "none"
+    GLOBAL_TO_LOCAL = "global_to_local"
+
+
+class Stage(Enum):
+    """What a training run updates: the global branch, or the local branch and f_agg above a frozen global branch."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class Branches(Enum):
+    """Which branches a network has: both (GLNet), or one alone (the paper's baselines of Table 2)."""
+
+    BOTH = "both"
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Architecture of a GLNet (paper §3.2, §4.1).
+
+    Args:
+        num_classes: logit channels.
+        backbone: one of :data:`BACKBONES`, used in both branches (weights are not shared).
+        in_channels: bands of the image.
+        pyramid_channels: width of the FPN's top-down and first-smooth maps (256 in the paper's code).
+        smooth_channels: width of the second-smooth maps (128); the last map has four times as many.
+        branches: both, or one alone.
+        sharing: direction of deep feature map sharing.
+        aggregate: whether f_agg makes the final logits (else the local branch's are final).
+
+    Raises:
+        ConfigError: a value that no network can be built from.
+    """
+
+    num_classes: int
+    backbone: str = "resnet50"
+    in_channels: int = 3
+    pyramid_channels: int = 256
+    smooth_channels: int = 128
+    branches: Branches = Branches.BOTH
+    sharing: Sharing = Sharing.GLOBAL_TO_LOCAL
+    aggregate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigError(f"unknown backbone {self.backbone!r}{suggestion(self.backbone, BACKBONES)}")
+        for name in ("num_classes", "in_channels", "pyramid_channels", "smooth_channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        alone = self.branches is not Branches.BOTH
+        if alone and (self.sharing is not Sharing.NONE or self.aggregate):
+            raise ConfigError(
+                f"branches = {self.branches.value!r} has nothing to share or aggregate; set sharing = 'none', aggregate = false"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RegionConfig:
+    """Sizes in pixels at the model's resolution (paper §4.1; DESIGN §2).
+
+    Args:
+        region_size: side of the square that the global branch sees whole.
+        overview_size: side of the overview that a full region is decimated to.
+        patch_size: side of a full-resolution patch.
+        patch_overlap: least overlap of neighbouring patches.
+        margin: width around a core that is read but not kept; neighbours are blended across half of it.
+
+    Raises:
+        ConfigError: sizes that do not fit into each other.
+    """
+
+    region_size: int = 2448
+    overview_size: int = 500
+    patch_size: int = 500
+    patch_overlap: int = 50
+    margin: int = 200
+
+    TILE_SIZE: ClassVar[int] = 16
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.patch_size <= self.region_size:
+            raise ConfigError(f"patch_size {self.patch_size} must be from 32 to region_size {self.region_size}")
+        if not 32 <= self.overview_size <= self.region_size:
+            raise ConfigError(f"overview_size {self.overview_size} must be from 32 to region_size {self.region_size}")
+        if not 0 <= self.patch_overlap < self.patch_size:
+            raise ConfigError(f"patch_overlap {self.patch_overlap} must be from 0 to below patch_size {self.patch_size}")
+        if self.margin < 0 or self.core_size < max(self.TILE_SIZE, self.margin) or self.core_size % self.TILE_SIZE:
+            raise ConfigError(
+                f"region_size {self.region_size} less twice the margin {self.margin} leaves a core of {self.core_size}: "
+                f"it must be a positive multiple of {self.TILE_SIZE} (a TIFF tile) and no smaller than the margin"
+            )
+
+    @property
+    def core_size(self) -> int:
+        return self.region_size - 2 * self.margin
+
+    @property
+    def blend_size(self) -> int:
+        """Width past a core's end over which it fades into the next."""
+        return self.margin // 2
+
+    def overview_shape(self, region: Shape) -> Shape:
+        """Shape of the overview of a region; a region at the scene's edge is decimated as much as a full one."""
+        factor = self.overview_size / self.region_size
+        return Shape(max(32, round(region.height * factor)), max(32, round(region.width * factor)))
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+ConfigT = TypeVar("ConfigT", bound=_Dataclass)
+
+
+def to_plain(config: _Dataclass) -> dict[str, Any]:
+    """Flat dataclass as JSON and TOML know it: enums by value, tuples as lists, ``None`` left out."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            plain[field.name] = value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def from_plain(kind: type[ConfigT], plain: Mapping[str, Any]) -> ConfigT:
+    """Inverse of :func:`to_plain`.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is suggested), a missing key, or a value of the wrong kind.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in plain:
+        if key not in fields:
+            raise ConfigError(f"unknown key {key!r} for {kind.__name__}{suggestion(key, tuple(fields))}")
+    values = {key: _coerced(key, value, fields[key].default) for key, value in plain.items()}
+    missing = [n for n, f in fields.items() if n not in values and f.default is f.default_factory is dataclasses.MISSING]
+    if missing:
+        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
+    return kind(**values)
+
+
+def _coerced(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, Enum):
+        kind = type(default)
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise ConfigError(f"{key} = {value!r} is not one of {', '.join(m.value for m in kind)}") from error
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int):
+        return float(value)
+    if isinstance(default, (int, float, str, bool)) and type(value) is not type(default):
+        raise ConfigError(f"{key} = {value!r} must be {type(default).__name__}, as in {key} = {default!r}")
+    return value
+
+
+def suggestion(word: str, known: tuple[str, ...]) -> str:
+    """Tail of an error message: the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

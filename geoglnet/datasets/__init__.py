@@ -1,0 +1,1 @@
+"""Labelled scenes as region samples."""

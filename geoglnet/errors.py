@@ -1,0 +1,66 @@
+"""Everything geoglnet raises on purpose.
+
+A message says what is wrong, the value found, and the way out. Each class also inherits the builtin that a caller
+would guess, so that ``except FileNotFoundError`` works without knowing us::
+
+    GeoglnetError
+    ├── ConfigError (ValueError)          a setting or argument that cannot be used
+    │   └── LegendError                   class names, colours or values that do not fit
+    ├── SceneError (OSError)              a raster that cannot be read
+    │   ├── SceneNotFoundError (FileNotFoundError)
+    │   └── BandsError (ValueError)       bands that the model cannot take
+    ├── CheckpointError (ValueError)      a model file that is truncated, foreign or too new
+    ├── ModelNotFoundError (LookupError)  neither a shipped model's name nor a file
+    ├── DatasetError (ValueError)         training data that cannot be used
+    ├── OutputError (OSError)             an output that cannot be written
+    │   └── OutputExistsError (FileExistsError)
+    └── Cancelled                         the user asked to stop
+"""
+
+
+class GeoglnetError(Exception):
+    """Root of all errors that geoglnet raises on purpose."""
+
+
+class ConfigError(GeoglnetError, ValueError):
+    """A setting or argument that cannot be used."""
+
+
+class LegendError(ConfigError):
+    """Class names, colours or values that do not fit together."""
+
+
+class SceneError(GeoglnetError, OSError):
+    """A raster that cannot be opened or read."""
+
+
+class SceneNotFoundError(SceneError, FileNotFoundError):
+    """No file or URL under the given name."""
+
+
+class BandsError(SceneError, ValueError):
+    """Bands that the model cannot take."""
+
+
+class CheckpointError(GeoglnetError, ValueError):
+    """A model file that is truncated, not ours, or written by a newer version."""
+
+
+class ModelNotFoundError(GeoglnetError, LookupError):
+    """Neither the name of a shipped model nor a model file."""
+
+
+class DatasetError(GeoglnetError, ValueError):
+    """Training or evaluation data that cannot be used."""
+
+
+class OutputError(GeoglnetError, OSError):
+    """A file that cannot be written: folder missing, disk full, no permission."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """The output exists and overwriting was not asked for."""
+
+
+class Cancelled(GeoglnetError):  # noqa: N818 - a request, not a fault
+    """The user asked to stop; nothing half-written is left under a final name."""

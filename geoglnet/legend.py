@@ -1,0 +1,94 @@
+"""Legend: what the numbers of a label raster mean.
+
+The legend travels with every dataset, checkpoint, label raster and polygon layer; two legends are compared, never
+assumed equal (TorchGeo and the authors number DeepGlobe's classes differently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from geoglnet.errors import LegendError
+
+Colour: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """Class names and colours; the position of a class is its label value and its logit channel.
+
+    Args:
+        names: class names, unique, in label order.
+        colours: one ``(red, green, blue)`` 0–255 per class.
+        ignore_value: label of pixels without a class (nodata, unlabelled); 255 unless the data say otherwise.
+        background: label that is drawn in rasters but makes no polygons (``None``: every class does).
+
+    Raises:
+        LegendError: names repeat, counts differ, a colour is out of range, or a value clashes.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    ignore_value: int = 255
+    background: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "colours", tuple(_colour(c) for c in self.colours))
+        if not 1 <= len(self.names) <= 255:
+            raise LegendError(f"a legend has 1 to 255 classes, found {len(self.names)}")
+        if len(set(self.names)) != len(self.names):
+            raise LegendError(f"class names repeat: {', '.join(self.names)}; rename one")
+        if len(self.colours) != len(self.names):
+            raise LegendError(f"{len(self.names)} class names but {len(self.colours)} colours; give one colour per class")
+        if 0 <= self.ignore_value < len(self.names):
+            raise LegendError(f"ignore_value {self.ignore_value} is the label of {self.names[self.ignore_value]!r}; use 255")
+        if self.background is not None and not 0 <= self.background < len(self.names):
+            raise LegendError(f"background {self.background} is not a label; use 0 to {len(self.names) - 1}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def polygon_values(self) -> tuple[int, ...]:
+        """Labels that become polygons."""
+        return tuple(value for value in range(self.num_classes) if value != self.background)
+
+    def value_of(self, name: str) -> int:
+        """Label of a class.
+
+        Raises:
+            LegendError: no class has that name.
+        """
+        if name not in self.names:
+            raise LegendError(f"no class {name!r} in the legend; it has {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON and TOML."""
+        classes = [{"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)]
+        return {"classes": classes, "ignore_value": self.ignore_value, "background": self.background}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Legend:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            LegendError: a key is missing or of the wrong kind.
+        """
+        try:
+            classes: Sequence[Mapping[str, Any]] = plain["classes"]
+            names, colours = tuple(c["name"] for c in classes), tuple(c["colour"] for c in classes)
+            return cls(names, colours, int(plain.get("ignore_value", 255)), plain.get("background"))
+        except (KeyError, TypeError) as error:
+            raise LegendError(f"not a legend ({error}); expected classes = [{{name, colour}}, …]") from error
+
+
+def _colour(value: Sequence[int]) -> Colour:
+    channels = tuple(int(v) for v in value)
+    if len(channels) != 3 or not all(0 <= v <= 255 for v in channels):
+        raise LegendError(f"colour {list(value)} is not three numbers from 0 to 255")
+    return channels[0], channels[1], channels[2]

@@ -1,0 +1,1 @@
+"""The network: GLNet, its parts, and its checkpoints (torch, no rasterio)."""

@@ -1,0 +1,1 @@
+"""A scene through a model: plan, predictor, outputs."""

@@ -1,0 +1,60 @@
+"""Progress port: what a long-running tool tells whoever started it.
+
+Tools call a :class:`Progress`; doors (command line, notebook, QGIS) decide what a person sees. Tools never print.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Receiver of events. Every method may raise :class:`geoglnet.errors.Cancelled` to stop the tool."""
+
+    def plan(self, stage: str, total: int, unit: str) -> None:
+        """A stage begins that will take ``total`` steps, each one ``unit`` (``"regions"``, ``"steps"``)."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """``amount`` steps of the current stage are done; ``figures`` are worth showing beside it (a loss, say)."""
+
+    def log(self, message: str) -> None:
+        """A fact the user should be able to read later: a rule applied, a choice made."""
+
+    def warn(self, message: str) -> None:
+        """Something unexpected that does not stop the tool."""
+
+
+class SilentProgress:
+    """Progress that nobody watches."""
+
+    def plan(self, stage: str, total: int, unit: str) -> None: ...
+
+    def advance(self, amount: int = 1, **figures: float) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass(slots=True)
+class RecordedProgress:
+    """Progress kept in memory, for tests and for callers that report at the end."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def plan(self, stage: str, total: int, unit: str) -> None:
+        self.events.append({"event": "plan", "stage": stage, "total": total, "unit": unit})
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self.events.append({"event": "progress", "amount": amount, **figures})
+
+    def log(self, message: str) -> None:
+        self.events.append({"event": "log", "message": message})
+
+    def warn(self, message: str) -> None:
+        self.events.append({"event": "warning", "message": message})
+
+    def messages(self, event: str) -> list[str]:
+        """Texts of all ``"log"`` or ``"warning"`` events, in order."""
+        return [entry["message"] for entry in self.events if entry["event"] == event]

@@ -1,0 +1,1 @@
+"""Labels to polygons, and polygons to files (geo, no torch)."""

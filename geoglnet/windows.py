@@ -1,0 +1,86 @@
+"""Where regions and patches lie: pure arithmetic on windows.
+
+A scene is cut into block-aligned *cores* that partition it; each core is seen inside its *region* (core plus margin,
+shifted to stay inside the scene); a region is covered by *patches* (paper §4.1: equal squares, overlapping, the last one
+flush with the border).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
+
+from geoglnet.errors import ConfigError
+from geoglnet.types import Shape
+
+
+def patch_offsets(length: int, patch_size: int, overlap: int) -> tuple[int, ...]:
+    """Starts of the fewest patches that cover ``length`` pixels with at least ``overlap`` pixels shared.
+
+    The starts are spread evenly, the last patch is flush with the end (2448 px, 500 px, 50 px → 6 patches). One start at 0
+    when the patch is as long as the axis or longer.
+
+    Raises:
+        ConfigError: the overlap is negative or not smaller than the patch.
+    """
+    if not 0 <= overlap < patch_size:
+        raise ConfigError(f"patch overlap {overlap} px must be from 0 to below the patch size {patch_size} px")
+    if length <= patch_size:
+        return (0,)
+    count = -(-(length - overlap) // (patch_size - overlap))
+    step = (length - patch_size) / (count - 1)
+    return tuple(round(step * i) for i in range(count))
+
+
+def patch_windows(shape: Shape, patch_size: int, overlap: int) -> list[Window]:
+    """Windows of all patches of a region of ``shape``, row by row; never larger than the region."""
+    height, width = min(patch_size, shape.height), min(patch_size, shape.width)
+    return [
+        Window(col_off=col, row_off=row, width=width, height=height)
+        for row in patch_offsets(shape.height, patch_size, overlap)
+        for col in patch_offsets(shape.width, patch_size, overlap)
+    ]
+
+
+def footprints(windows: Sequence[Window], shape: Shape) -> npt.NDArray[np.float32]:
+    """Windows as fractions of a region.
+
+    Returns:
+        ``(n, 4)`` float32 array of (top, left, bottom, right), each from 0 to 1.
+    """
+    corners = [(w.row_off, w.col_off, w.row_off + w.height, w.col_off + w.width) for w in windows]
+    sides = (shape.height, shape.width, shape.height, shape.width)
+    return (np.array(corners, dtype=np.float64).reshape(-1, 4) / sides).astype(np.float32)
+
+
+def core_edges(length: int, core_size: int) -> tuple[int, ...]:
+    """Borders of the cores along one axis: multiples of ``core_size`` from 0, then ``length``."""
+    return (*range(0, length, core_size), length)
+
+
+def iter_cores(shape: Shape, core_size: int) -> Iterator[Window]:
+    """Cores of a scene of ``shape``, row by row; they partition it."""
+    rows, cols = core_edges(shape.height, core_size), core_edges(shape.width, core_size)
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(cols):
+            yield Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
+
+
+def region_window(core: Window, shape: Shape, region_size: int, margin: int) -> Window:
+    """The region around a core: ``region_size`` square from ``margin`` before the core, shifted to stay inside the scene.
+
+    A scene smaller than a region is one region.
+    """
+    row_off, height = _span(int(core.row_off), shape.height, region_size, margin)
+    col_off, width = _span(int(core.col_off), shape.width, region_size, margin)
+    return Window(col_off=col_off, row_off=row_off, width=width, height=height)
+
+
+def _span(core_start: int, length: int, region_size: int, margin: int) -> tuple[int, int]:
+    size = min(region_size, length)
+    start = min(max(core_start - margin, 0), length - size)
+    return start, size
