@@ -1,0 +1,30 @@
+"""A branch: backbone and FPN (paper §3.2.1). Global and local branches have equal backbones and separate weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from geoglnet.config import ModelConfig
+from geoglnet.models.backbone import build_backbone
+from geoglnet.models.pyramid import FeatureMaps, Pyramid, SharedMaps
+
+
+class Branch(nn.Module):
+    """Backbone and FPN of one branch.
+
+    Args:
+        config: architecture.
+        takes_shared: whether the FPN takes the other branch's maps.
+    """
+
+    def __init__(self, config: ModelConfig, takes_shared: bool) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config.backbone, config.in_channels)
+        self.pyramid = Pyramid(
+            self.backbone.channels, config.pyramid_channels, config.smooth_channels, config.num_classes, takes_shared
+        )
+
+    def forward(self, image: Tensor, shared: SharedMaps | None = None) -> FeatureMaps:
+        """``(B, C, h, w)`` normalised image → this branch's maps."""
+        maps: FeatureMaps = self.pyramid(self.backbone(image), shared)
+        return maps

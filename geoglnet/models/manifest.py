@@ -1,0 +1,122 @@
+"""The manifest: everything a checkpoint says about itself (DESIGN §4). Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from geoglnet.config import ModelConfig, RegionConfig, from_plain, to_plain
+from geoglnet.errors import CheckpointError, ConfigError
+from geoglnet.legend import Legend
+from geoglnet.types import StrPath
+
+FORMAT_VERSION = 1
+MANIFEST_KEY = "geoglnet"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model is, what it takes, what it gives, and how it came about.
+
+    Args:
+        name: short name, as ``predict --model`` shows it.
+        model: architecture.
+        region: region, overview and patch sizes.
+        legend: classes in logit order.
+        resolution_m: ground size of a pixel that the network was trained at.
+        resolution_range_m: ground sizes of scenes that it was trained for; others are read resampled and warned about.
+        assumed_pixel_size_m: pixel size taken for a scene that has no CRS.
+        bands: names of the bands in order.
+        mean: per band, on the 0–1 scale.
+        std: per band, on the 0–1 scale.
+        training: data, licence, attribution, split, settings.
+        metrics: scores with their split.
+        version: geoglnet that wrote it.
+
+    Raises:
+        ConfigError: parts that contradict each other.
+    """
+
+    name: str
+    model: ModelConfig
+    region: RegionConfig
+    legend: Legend
+    resolution_m: float
+    resolution_range_m: tuple[float, float]
+    assumed_pixel_size_m: float
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.model.num_classes != self.legend.num_classes:
+            raise ConfigError(f"the network has {self.model.num_classes} classes, its legend {self.legend.num_classes}")
+        if not len(self.bands) == len(self.mean) == len(self.std) == self.model.in_channels:
+            counts = f"{len(self.bands)} bands, {len(self.mean)} means, {len(self.std)} stds"
+            raise ConfigError(f"{self.model.in_channels} input channels but {counts}")
+        if min(self.resolution_m, self.assumed_pixel_size_m, *self.std) <= 0:
+            raise ConfigError("resolution, assumed pixel size and std must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON."""
+        plain = to_plain(self) | {"model": to_plain(self.model), "region": to_plain(self.region)}
+        return plain | {"legend": self.legend.to_dict(), "training": dict(self.training), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Manifest:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            CheckpointError: a part is missing or cannot be used.
+        """
+        try:
+            parts = dict(plain)
+            model, region = from_plain(ModelConfig, parts.pop("model")), from_plain(RegionConfig, parts.pop("region"))
+            whole = {"model": model, "region": region, "legend": Legend.from_dict(parts.pop("legend"))}
+            return from_plain(cls, parts | whole)
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"manifest cannot be used: {error}") from error
+
+
+def read_manifest(path: StrPath) -> Manifest:
+    """Read what a checkpoint says about itself, without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, not ours, or of a newer format.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"no model file at {path}; give a .safetensors file or the name of a shipped model")
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            header = opened.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
+    if MANIFEST_KEY not in header:
+        raise CheckpointError(f"{path} is a safetensors file without a geoglnet manifest; train or import a model first")
+    return _manifest(path, header[MANIFEST_KEY])
+
+
+def model_digest(path: StrPath) -> str:
+    """sha256 of a model file, the identity that outputs are tagged with."""
+    with Path(path).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _manifest(path: StrPath, text: str) -> Manifest:
+    try:
+        plain: dict[str, Any] = json.loads(text)
+        found = int(plain.pop("format_version"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has a manifest that cannot be read ({error}); get the file again") from error
+    if found > FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {found}, this geoglnet reads up to {FORMAT_VERSION}; upgrade geoglnet")
+    return Manifest.from_dict(plain)

@@ -1,0 +1,103 @@
+"""The branch's FPN, in the authors' layout (paper §3.2.1 and §4.1; Lin et al. 2017).
+
+No normalisation and no ReLU stand after c2…c5: from there to the logits everything is affine, which is what lets the
+network fold at inference (DESIGN §2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoglnet.models.backbone import Levels
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMaps:
+    """What a branch computes: the sixteen maps that can be shared, its last map x_L and its logits.
+
+    Each of the four tuples holds levels 2 to 5, at 1/4, 1/8, 1/16 and 1/32 of the image.
+    """
+
+    bottom_up: Levels
+    top_down: Levels
+    smooth_first: Levels
+    smooth_second: Levels
+    last: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMaps:
+    """The other branch's sixteen maps, cropped and resized to this branch's places (paper §3.2.2)."""
+
+    bottom_up: Levels
+    top_down: Levels
+    smooth_first: Levels
+    smooth_second: Levels
+
+
+class Pyramid(nn.Module):
+    """FPN head: laterals, top-down sums, two smoothing stages, concatenation at 1/4, classifier.
+
+    Args:
+        channels: widths of c2…c5.
+        pyramid_channels: width of top-down and first-smooth maps.
+        smooth_channels: width of second-smooth maps; x_L has four times as many.
+        num_classes: logit channels.
+        takes_shared: whether every stage takes the other branch's map of the same place as extra channels.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], pyramid_channels: int, smooth_channels: int, num_classes: int, takes_shared: bool
+    ) -> None:
+        super().__init__()
+        fold, last_channels = (2 if takes_shared else 1), 4 * smooth_channels
+        self.laterals = nn.ModuleList(nn.Conv2d(fold * c, pyramid_channels, 1) for c in channels)
+        self.smooth_first = nn.ModuleList(_conv3x3(fold * pyramid_channels, pyramid_channels) for _ in channels)
+        self.smooth_second = nn.ModuleList(_conv3x3(fold * pyramid_channels, smooth_channels) for _ in channels)
+        self.fuse = _conv3x3(fold * last_channels, last_channels) if takes_shared else nn.Identity()
+        self.classify = _conv3x3(last_channels, num_classes)
+        self.apply(_initialise)
+
+    def forward(self, bottom_up: Levels, shared: SharedMaps | None = None) -> FeatureMaps:
+        """c2…c5 (and the other branch's maps) → all maps of this branch; logits ``(B, num_classes, h/4, w/4)``."""
+        top_down = _top_down(_stage(self.laterals, bottom_up, shared.bottom_up if shared else None))
+        first = _stage(self.smooth_first, top_down, shared.top_down if shared else None)
+        second = _stage(self.smooth_second, first, shared.smooth_first if shared else None)
+        gathered = [*second, *(shared.smooth_second if shared else ())]
+        last = self.fuse(torch.cat([_resize(m, second[0]) for m in gathered], dim=1))
+        return FeatureMaps(bottom_up, top_down, first, second, last, self.classify(last))
+
+
+def _stage(convs: nn.ModuleList, own: Levels, shared: Levels | None) -> Levels:
+    inputs = own if shared is None else tuple(torch.cat(pair, dim=1) for pair in zip(own, shared, strict=True))
+    p2, p3, p4, p5 = (conv(m) for conv, m in zip(convs, inputs, strict=True))
+    return p2, p3, p4, p5
+
+
+def _top_down(laterals: Levels) -> Levels:
+    l2, l3, l4, p5 = laterals
+    p4 = l4 + _resize(p5, l4)
+    p3 = l3 + _resize(p4, l3)
+    return l2 + _resize(p3, l2), p3, p4, p5
+
+
+def _resize(source: Tensor, like: Tensor) -> Tensor:
+    if source.shape[-2:] == like.shape[-2:]:
+        return source
+    return F.interpolate(source, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_uniform_(module.weight, a=1)  # as torchvision's FPN; the authors' N(0, 0.01) learns slowly
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
