@@ -57,14 +57,23 @@ def footprints(windows: Sequence[Window], shape: Shape) -> npt.NDArray[np.float3
     return (np.array(corners, dtype=np.float64).reshape(-1, 4) / sides).astype(np.float32)
 
 
-def core_edges(length: int, core_size: int) -> tuple[int, ...]:
-    """Borders of the cores along one axis: multiples of ``core_size`` from 0, then ``length``."""
-    return (*range(0, length, core_size), length)
+def core_edges(length: int, region_size: int, margin: int) -> tuple[int, ...]:
+    """Borders of the cores along one axis: multiples of the core size ``region_size - 2 · margin`` from 0, then ``length``.
+
+    What one region can keep is one core: an axis no longer than a region has a single core, and a rest no wider than the
+    margin belongs to the core before it. So the last core is wider than the margin (when there are several) and at most a
+    margin wider than the others.
+    """
+    if length <= region_size:
+        return 0, length
+    core_size = region_size - 2 * margin
+    count = -(-(length - margin) // core_size)
+    return (*range(0, count * core_size, core_size), length)
 
 
-def iter_cores(shape: Shape, core_size: int) -> Iterator[Window]:
+def iter_cores(shape: Shape, region_size: int, margin: int) -> Iterator[Window]:
     """Cores of a scene of ``shape``, row by row; they partition it."""
-    rows, cols = core_edges(shape.height, core_size), core_edges(shape.width, core_size)
+    rows, cols = core_edges(shape.height, region_size, margin), core_edges(shape.width, region_size, margin)
     for top, bottom in pairwise(rows):
         for left, right in pairwise(cols):
             yield Window(col_off=left, row_off=top, width=right - left, height=bottom - top)

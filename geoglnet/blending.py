@@ -1,0 +1,84 @@
+"""How overlapping windows become one: weights along an axis, each set of them adding up to one at every pixel.
+
+The weight of a pixel is the product of its row's and its column's weight. Because the weights of an axis add up to one,
+so do the products, and no count array is needed: probabilities × weights, summed, are probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Weights = npt.NDArray[np.float32]
+
+
+def least_overlap(starts: Sequence[int], size: int) -> int:
+    """Fewest pixels that two neighbouring windows of ``size`` share; ``size`` when there is one window."""
+    return min((start + size - after for start, after in pairwise(starts)), default=size)
+
+
+def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int) -> Weights:
+    """Weights of patches along one axis of their region.
+
+    A patch's weight rises linearly from nearly zero at each edge that lies inside the region, over ``ramp`` pixels (less
+    where another edge is nearer), and stays one towards the region's own border. Then the weights are divided by their sum
+    over all patches at the same pixel, however many overlap there.
+
+    Args:
+        starts: first pixel of each patch; together the patches cover the axis.
+        size: length of every patch.
+        length: length of the region.
+        ramp: width of the rise; 0 weighs all patches alike.
+
+    Returns:
+        ``(n, size)`` float32, from 0 to 1.
+    """
+    first = np.asarray(starts)
+    rise = np.minimum(1.0, (np.arange(size) + 0.5) / max(ramp, 0.5))
+    from_start = np.where(first[:, None] > 0, rise, 1.0)
+    from_end = np.where(first[:, None] + size < length, rise[::-1], 1.0)
+    raw = np.minimum(from_start, from_end)
+    places = first[:, None] + np.arange(size)
+    total = np.zeros(length)
+    np.add.at(total, places, raw)
+    return (raw / total[places]).astype(np.float32)
+
+
+def core_reach(edges: Sequence[int], index: int, blend: int) -> tuple[int, int]:
+    """First pixel, and pixel after the last, that a core has a weight at: the core and the blend zone that begins at its end.
+
+    Args:
+        edges: borders of the cores along the axis, from 0 to its length.
+        index: which core.
+        blend: width of the zone over which a core fades into the next.
+    """
+    return edges[index], min(edges[index + 1] + blend, edges[-1])
+
+
+def core_weights(edges: Sequence[int], index: int, blend: int) -> Weights:
+    """Weights of one core along one axis, over its reach.
+
+    Each border B between two cores has a one-sided blend zone ``[B, B + blend)``: the core before B fades from 1 to 0 in
+    it, the core after B rises from 0 to 1. So what lies before B is final once the core before B is done, and finished
+    pixels can be written up to B, where the blocks of the file end. Every core but the last is at least ``blend`` wide.
+
+    Args:
+        edges: borders of the cores along the axis, from 0 to its length.
+        index: which core.
+        blend: width of a zone.
+
+    Returns:
+        float32 weights from 0 to 1 of the pixels in :func:`core_reach`; over all cores they add up to one.
+    """
+    start, stop = core_reach(edges, index, blend)
+    rise = (np.arange(blend, dtype=np.float32) + np.float32(0.5)) / np.float32(max(blend, 1))
+    weights = np.ones(stop - start, dtype=np.float32)
+    if index > 0:
+        head = weights[:blend]
+        head[:] = rise[: len(head)]
+    tail = weights[edges[index + 1] - start :]
+    tail[:] = 1 - rise[: len(tail)]
+    return weights

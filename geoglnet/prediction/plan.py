@@ -1,0 +1,151 @@
+"""What will be read, computed and written for a scene: regions, their patches, and the cores that they settle.
+
+A region is *read*; the part of it that counts is its *reach*, the core plus the zone in which the core fades into its
+right and lower neighbours; the *core* is what can be written once the region is done. The plan depends on the scene's
+shape and the sizes alone, so any part of it can be computed at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from rasterio.windows import Window
+
+from geoglnet.blending import Weights, axis_weights, core_reach, core_weights, least_overlap
+from geoglnet.config import RegionConfig
+from geoglnet.types import Shape
+from geoglnet.windows import core_edges, patch_offsets, region_window
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPatch:
+    """A patch that counts in its region.
+
+    Args:
+        row: which row of patches.
+        col: which column of patches.
+        window: where it lies in the region.
+    """
+
+    row: int
+    col: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class PlannedRegion:
+    """One region of a plan; windows are in the scene unless said otherwise.
+
+    Args:
+        row: which row of cores.
+        col: which column of cores.
+        core: what can be written once this region (and those before it) are done.
+        reach: the core and the zones in which it fades into the next cores.
+        window: what is read.
+        config: sizes.
+    """
+
+    row: int
+    col: int
+    core: Window
+    reach: Window
+    window: Window
+    config: RegionConfig
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(int(self.window.height), int(self.window.width))
+
+    @property
+    def patch_shape(self) -> Shape:
+        """Size of every patch; a region smaller than a patch is one patch."""
+        return Shape(*(min(self.config.patch_size, side) for side in self.shape))
+
+    @property
+    def reach_in_region(self) -> Window:
+        """The reach, counted from the region's corner."""
+        return shifted(self.reach, -int(self.window.row_off), -int(self.window.col_off))
+
+    @cached_property
+    def patches(self) -> tuple[PlannedPatch, ...]:
+        """Patches that meet the reach, row by row; the others would have no effect."""
+        size, reach = self.patch_shape, self.reach_in_region
+        rows = _meeting(self._starts(0), size.height, int(reach.row_off), int(reach.height))
+        cols = _meeting(self._starts(1), size.width, int(reach.col_off), int(reach.width))
+        return tuple(
+            PlannedPatch(row, col, Window(col_off=left, row_off=top, width=size.width, height=size.height))
+            for row, top in rows
+            for col, left in cols
+        )
+
+    def patch_weights(self) -> tuple[Weights, Weights]:
+        """Weights along rows and columns of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`."""
+        return self._patch_weights(0), self._patch_weights(1)
+
+    def _patch_weights(self, axis: int) -> Weights:
+        starts, size = self._starts(axis), self.patch_shape[axis]
+        return axis_weights(starts, size, self.shape[axis], least_overlap(starts, size))
+
+    def _starts(self, axis: int) -> tuple[int, ...]:
+        return patch_offsets(self.shape[axis], self.config.patch_size, self.config.patch_overlap)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All regions of a scene.
+
+    Args:
+        shape: of the scene.
+        config: sizes of regions, overviews and patches.
+    """
+
+    shape: Shape
+    config: RegionConfig
+
+    @cached_property
+    def row_edges(self) -> tuple[int, ...]:
+        return core_edges(self.shape.height, self.config.region_size, self.config.margin)
+
+    @cached_property
+    def col_edges(self) -> tuple[int, ...]:
+        return core_edges(self.shape.width, self.config.region_size, self.config.margin)
+
+    def __len__(self) -> int:
+        return (len(self.row_edges) - 1) * (len(self.col_edges) - 1)
+
+    def iter_regions(self) -> Iterator[PlannedRegion]:
+        """Regions row by row; nothing is kept, so that the plan of a huge scene takes no memory."""
+        for row in range(len(self.row_edges) - 1):
+            for col in range(len(self.col_edges) - 1):
+                yield self.region(row, col)
+
+    def region(self, row: int, col: int) -> PlannedRegion:
+        """The region of the core at ``row``, ``col``."""
+        config = self.config
+        core = _between(self.row_edges[row], self.row_edges[row + 1], self.col_edges[col], self.col_edges[col + 1])
+        rows = core_reach(self.row_edges, row, config.blend_size)
+        cols = core_reach(self.col_edges, col, config.blend_size)
+        window = region_window(core, self.shape, config.region_size, config.margin)
+        return PlannedRegion(row, col, core, _between(*rows, *cols), window, config)
+
+    def core_weights(self, planned: PlannedRegion) -> tuple[Weights, Weights]:
+        """Weights of a region's core along the rows and the columns of its reach."""
+        blend = self.config.blend_size
+        return core_weights(self.row_edges, planned.row, blend), core_weights(self.col_edges, planned.col, blend)
+
+
+def shifted(window: Window, rows: int, cols: int) -> Window:
+    """The window moved down by ``rows`` and right by ``cols``."""
+    return Window(
+        col_off=int(window.col_off) + cols, row_off=int(window.row_off) + rows, width=window.width, height=window.height
+    )
+
+
+def _between(top: int, bottom: int, left: int, right: int) -> Window:
+    return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
+
+
+def _meeting(starts: tuple[int, ...], size: int, offset: int, length: int) -> list[tuple[int, int]]:
+    return [(i, start) for i, start in enumerate(starts) if start < offset + length and start + size > offset]
