@@ -1,0 +1,26 @@
+"""``geoglnet demo``: a small generated scene to try everything on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from geoglnet.cli.options import overwrite_option, progress_options
+from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.verb import Verb
+
+
+@click.command(cls=Verb)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@overwrite_option
+@progress_options
+def demo(folder: Path, overwrite: bool, reporter: Reporter) -> None:
+    """Write a small georeferenced scene, drawn by rule, and its true polygons into FOLDER.
+
+    It needs no data and no network: roofs, roads, fields, trees and water with shading and noise.
+    """
+    from geoglnet.raster.generated import write_generated
+
+    written = write_generated(folder, overwrite=overwrite, progress=reporter)
+    reporter.done(f"{folder}: {', '.join(path.name for path in written)}", {"files": written})

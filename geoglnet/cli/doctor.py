@@ -1,0 +1,79 @@
+"""``geoglnet doctor``: what this installation has and lacks; the QGIS plugin's Test button asks it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from typing import Any
+
+import click
+
+from geoglnet import __version__
+from geoglnet.cli.options import json_option
+from geoglnet.cli.terminal import PROTOCOL_VERSION
+from geoglnet.cli.verb import FAILED, Verb
+
+
+@click.command(cls=Verb)
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this installation and say what is missing.
+
+    Exits with 1 when scenes cannot be segmented here.
+    """
+    missing: list[str] = []
+    facts: dict[str, Any] = {"version": __version__, "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
+    for check in (_torch, _gdal, _models):
+        try:
+            facts.update(check())
+        except (ImportError, OSError, RuntimeError, ValueError, LookupError) as error:
+            missing.append(f"{check.__name__.removeprefix('_')}: {error}")
+    facts |= {"executable": sys.executable, "missing": missing, "ok": not missing}
+    click.echo(json.dumps(facts, indent=2) if as_json else _sheet(facts))
+    if missing:
+        ctx.exit(FAILED)
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    devices = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return {"torch": torch.__version__, "cuda": torch.version.cuda if devices else None, "gpus": devices}
+
+
+def _gdal() -> dict[str, Any]:
+    import rasterio
+    from rasterio.crs import CRS
+    from rasterio.drivers import raster_driver_extensions
+
+    if CRS.from_epsg(4326).to_epsg() != 4326:
+        raise RuntimeError("PROJ does not know EPSG:4326; unset PROJ_LIB and PROJ_DATA")
+    if "tif" not in raster_driver_extensions():
+        raise RuntimeError("GDAL cannot write GeoTIFF; reinstall rasterio")
+    return {"rasterio": rasterio.__version__, "gdal": rasterio.__gdal_version__}
+
+
+def _models() -> dict[str, Any]:
+    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.registry import model_path, shipped_models
+
+    names = shipped_models()
+    for name in names:
+        read_manifest(model_path(name))
+    if not names:
+        raise LookupError("none are installed; reinstall geoglnet, or pass --model FILE")
+    return {"models": list(names)}
+
+
+def _sheet(facts: dict[str, Any]) -> str:
+    lines = [f"{name:<12}{_shown(value)}" for name, value in facts.items() if name not in ("missing", "ok")]
+    verdict = ["ready"] if facts["ok"] else [f"missing     {line}" for line in facts["missing"]]
+    return "\n".join(lines + verdict)
+
+
+def _shown(value: Any) -> str:
+    if value in (None, []):
+        return "none"
+    return ", ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,25 @@
+"""``geoglnet evaluate``: scores of a model on labelled scenes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from geoglnet.cli.options import json_option, progress_options
+from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.verb import Verb
+
+
+@click.command(cls=Verb)
+@click.argument("model", metavar="MODEL")
+@click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
+@json_option
+@progress_options
+def evaluate(model: str, config: Path, as_json: bool, reporter: Reporter) -> None:
+    """Score MODEL (a shipped one's name or a file) on the validation scenes of CONFIG.toml, class by class."""
+    from geoglnet.training.evaluate import evaluate as score
+
+    evaluation = score(model, config, progress=reporter).to_dict()
+    click.echo(json.dumps(evaluation, indent=2))

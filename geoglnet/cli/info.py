@@ -1,0 +1,68 @@
+"""``geoglnet info``: what a scene or a model file is, as geoglnet sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoglnet.cli.options import json_option
+from geoglnet.cli.verb import Verb
+
+
+@click.command(cls=Verb)
+@click.argument("path", metavar="SCENE|MODEL")
+@json_option
+def info(path: str, as_json: bool) -> None:
+    """Describe a scene (any raster), a label raster or a model (a .safetensors file or a shipped model's name)."""
+    from geoglnet.models.registry import shipped_models
+
+    is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
+    facts = _model(path) if is_model else _scene(path)
+    click.echo(json.dumps(facts, indent=2, default=str) if as_json else _sheet(facts))
+
+
+def _model(path: str) -> dict[str, Any]:
+    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.registry import model_path
+
+    return {"kind": "model", **read_manifest(model_path(path)).to_dict()}
+
+
+def _scene(path: str) -> dict[str, Any]:
+    from geoglnet.raster.cog import read_legend
+    from geoglnet.raster.scene import open_scene
+
+    with open_scene(path) as scene:
+        facts: dict[str, Any] = {
+            "kind": "scene",
+            "path": scene.name,
+            "width": scene.shape.width,
+            "height": scene.shape.height,
+            "crs": scene.crs.to_string() if scene.crs else None,
+            "pixel_size_m": scene.pixel_size_m,
+            "num_bands": scene.num_bands,
+            "transform": list(scene.transform)[:6],
+        }
+    legend = read_legend(path)
+    return facts | ({"kind": "labels", "classes": list(legend.names)} if legend else {})
+
+
+def _sheet(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", _sheet(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name:<22}{_shown(value)}")
+    return "\n".join(line for line in lines if line)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(part["name"] if isinstance(part, dict) and "name" in part else _shown(part) for part in value)
+    return "none" if value is None else str(value)

@@ -1,0 +1,41 @@
+"""``geoglnet VERB``: the group. A verb's file is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from geoglnet import __version__
+from geoglnet.cli.environment import prepare_environment, stop_on_terminate
+
+VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "doctor")
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs live in ``geoglnet.cli.<verb>``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"geoglnet.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="geoglnet")
+def geoglnet() -> None:
+    """Maps and polygons from scenes of any size, with GLNet (Chen et al., CVPR 2019).
+
+    Start with: geoglnet demo demo, then geoglnet predict demo/scene.tif --vector buildings.gpkg
+    """
+
+
+def main() -> None:
+    """Entry point of the ``geoglnet`` program."""
+    prepare_environment()
+    stop_on_terminate()
+    geoglnet(prog_name="geoglnet")

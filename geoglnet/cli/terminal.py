@@ -1,0 +1,188 @@
+"""Adapters of the Progress port: a line that a person watches, or JSON events that a program reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TextIO
+
+from geoglnet.progress import Progress
+
+PROTOCOL_VERSION = 1
+INTERVAL_S = 0.1  # a terminal, or the program that reads events, gains nothing from more
+BAR_WIDTH = 24
+
+
+class Reporter(Progress, Protocol):
+    """A Progress that also learns how the run ended."""
+
+    def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
+        """The run succeeded; ``sentence`` is for people, ``outputs`` (paths and counts) for programs."""
+
+    def failed(self, message: str, kind: str) -> None:
+        """The run ends with an error, which the caller writes to stderr."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """How far the current stage has come."""
+
+    name: str = ""
+    total: int = 0
+    unit: str = ""
+    count: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    shown: float = 0.0
+
+    def advance(self, amount: int, figures: Mapping[str, float]) -> None:
+        self.count += amount
+        self.figures.update(figures)
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.count / self.total) if self.total > 0 else 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time to show the stage again; its end always is."""
+        now = time.monotonic()
+        if now - self.shown < INTERVAL_S and self.count != self.total:
+            return False
+        self.shown = now
+        return True
+
+    def describe(self, width: int) -> str:
+        """One line: name, bar, share, count, rate, time left, figures; no wider than ``width``."""
+        filled = round(self.fraction * BAR_WIDTH)
+        bar = "█" * filled + "·" * (BAR_WIDTH - filled)
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        parts = [f"{self.name} {bar} {self.fraction:4.0%}", f"{self.count}/{self.total} {self.unit}"]
+        if self.count:
+            rate = self.count / elapsed
+            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+            parts.append(
+                f"{clock((self.total - self.count) / rate)} left" if self.count < self.total else f"in {clock(elapsed)}"
+            )
+        parts += [f"{name} {value:.4g}" for name, value in self.figures.items()]
+        return "  ".join(parts)[:width]
+
+
+def clock(seconds: float) -> str:
+    """Duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+@dataclass(slots=True)
+class QuietReporter:
+    """Warnings and the closing line, on stderr; for pipes, logs and ``--progress none``."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def plan(self, stage: str, total: int, unit: str) -> None: ...
+
+    def advance(self, amount: int = 1, **figures: float) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+    def warn(self, message: str) -> None:
+        print(f"Warning: {message}", file=self.stream, flush=True)
+
+    def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
+        print(sentence, file=self.stream, flush=True)
+
+    def failed(self, message: str, kind: str) -> None: ...
+
+
+@dataclass(slots=True)
+class TerminalReporter:
+    """One line on stderr that is rewritten in place; log lines scroll above it."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    stage: Stage = field(default_factory=Stage)
+
+    def plan(self, stage: str, total: int, unit: str) -> None:
+        self._finish_line()
+        self.stage = Stage(stage, total, unit)
+        self._show()
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self.stage.advance(amount, figures)
+        if self.stage.is_due():
+            self._show()
+
+    def log(self, message: str) -> None:
+        self._print_above(message)
+
+    def warn(self, message: str) -> None:
+        self._print_above(f"Warning: {message}")
+
+    def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
+        self._finish_line()
+        print(sentence, file=self.stream, flush=True)
+
+    def failed(self, message: str, kind: str) -> None:
+        self._finish_line()
+
+    def _show(self) -> None:
+        if self.stage.total > 0:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[2K{self.stage.describe(width)}", end="", file=self.stream, flush=True)
+
+    def _print_above(self, line: str) -> None:
+        print(f"\r\x1b[2K{line}", file=self.stream)
+        self._show()
+
+    def _finish_line(self) -> None:
+        if self.stage.total > 0:
+            self._show()
+            print(file=self.stream, flush=True)
+        self.stage = Stage()
+
+
+@dataclass(slots=True)
+class JsonReporter:
+    """Events as JSON lines on stdout: ``{"v": 1, "event": "plan|progress|log|warning|error|done", …}``."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    stage: Stage = field(default_factory=Stage)
+
+    def plan(self, stage: str, total: int, unit: str) -> None:
+        self.stage = Stage(stage, total, unit)
+        self._emit("plan", stage=stage, total=total, unit=unit)
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        stage = self.stage
+        stage.advance(amount, figures)
+        if stage.is_due():
+            place = {"stage": stage.name, "done": stage.count, "total": stage.total, "fraction": round(stage.fraction, 4)}
+            self._emit("progress", **place, figures=stage.figures)
+
+    def log(self, message: str) -> None:
+        self._emit("log", message=message)
+
+    def warn(self, message: str) -> None:
+        self._emit("warning", message=message)
+
+    def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
+        self._emit("done", message=sentence, outputs=dict(outputs))
+
+    def failed(self, message: str, kind: str) -> None:
+        self._emit("error", message=message, kind=kind)
+
+    def _emit(self, event: str, **facts: Any) -> None:
+        print(json.dumps({"v": PROTOCOL_VERSION, "event": event, **facts}, default=str), file=self.stream, flush=True)
+
+
+def reporter_for(mode: str) -> Reporter:
+    """Adapter for ``--progress``: ``auto`` draws on a terminal and is quiet in a pipe."""
+    if mode == "json":
+        return JsonReporter()
+    if mode == "auto" and sys.stderr.isatty():
+        return TerminalReporter()
+    return QuietReporter()

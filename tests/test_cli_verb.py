@@ -1,0 +1,201 @@
+"""How a verb ends: exit codes, one line on stderr, an event on stdout."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from geoglnet.cli.options import bands_option, device_option, progress_options
+from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.verb import Verb
+from geoglnet.errors import Cancelled, SceneError
+
+
+def run_verb(error: BaseException | None, *arguments: str) -> Result:
+    @click.command(cls=Verb)
+    @progress_options
+    @bands_option
+    @device_option
+    def verb(reporter: Reporter, bands: tuple[int, ...] | None, device: str) -> None:
+        if error is not None:
+            raise error
+        reporter.done(f"{bands} {device}", {})
+
+    return CliRunner().invoke(verb, arguments)
+
+
+def test_our_error_is_one_line_and_exit_code_1() -> None:
+    ran = run_verb(SceneError("scene.tif cannot be read;\n  copy it again"))
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (1, "", "Error: scene.tif cannot be read; copy it again\n")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("stop")])
+def test_a_cancelled_run_exits_with_130_and_says_so(error: BaseException) -> None:
+    ran = run_verb(error)
+    assert (ran.exit_code, ran.stderr) == (130, "Cancelled; no half-written file is left\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "out.tif"), "disk full while writing out.tif"),
+        (PermissionError(errno.EACCES, "Permission denied", "out.tif"), "Permission denied: 'out.tif'"),
+    ],
+)
+def test_the_machines_own_limits_are_one_line_too(error: BaseException, words: str) -> None:
+    ran = run_verb(error)
+    assert ran.exit_code == 1
+    assert words in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in run_verb(SceneError("broken"), "--debug").stderr
+
+
+def test_a_bug_is_not_dressed_up() -> None:
+    assert isinstance(run_verb(ZeroDivisionError("bug")).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(SceneError("broken"), "SceneError"), (KeyboardInterrupt(), "Cancelled"), (click.UsageError("no"), "UsageError")],
+)
+def test_errors_are_events_too_when_events_were_asked_for(error: BaseException, kind: str) -> None:
+    ran = run_verb(error, "--progress", "json")
+    event = json.loads(ran.stdout)
+    assert (event["v"], event["event"], event["kind"]) == (1, "error", kind)
+    assert ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--progress", "json", "--bnads", "1"), ("--progress=json", "--bands", "0,1")])
+def test_wrong_usage_is_an_event_too(arguments: tuple[str, ...]) -> None:
+    ran = run_verb(None, *arguments)
+    assert ran.exit_code == 2
+    assert json.loads(ran.stdout)["kind"] == "UsageError"
+
+
+@pytest.mark.parametrize("bands", ["", "a", "0,1,2", "1;2", "1,,2", "-1"])
+def test_bands_that_are_no_numbers_are_wrong_usage(bands: str) -> None:
+    ran = run_verb(None, "--bands", bands)
+    assert ran.exit_code == 2
+    assert "count from 1, as in 1,2,3" in ran.stderr
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "CPU0"])
+def test_a_device_that_does_not_exist_anywhere_is_wrong_usage(device: str) -> None:
+    ran = run_verb(None, "--device", device)
+    assert ran.exit_code == 2
+    assert "use auto, cpu, cuda" in ran.stderr
+
+
+def test_options_arrive_as_the_api_wants_them() -> None:
+    assert run_verb(None, "--bands", "3, 2,1", "--device", "cuda:1").stderr == "(3, 2, 1) cuda:1\n"
+
+
+# The rest needs a process of its own.
+
+WAITING = """
+import sys, time
+import click
+from geoglnet.cli.environment import prepare_environment, stop_on_terminate
+from geoglnet.cli.options import progress_options
+from geoglnet.cli.verb import Verb
+
+@click.command(cls=Verb)
+@progress_options
+def verb(reporter):
+    reporter.plan("wait", 600, "naps")
+    for _ in range({naps}):
+        time.sleep(0.05)
+
+prepare_environment()
+stop_on_terminate()
+verb()
+"""
+
+
+def start(arguments: list[str], naps: int = 600) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WAITING.format(naps=naps), "--progress", "json", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for_plan(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert '"plan"' in process.stdout.readline()
+
+
+@pytest.mark.parametrize("stop", [lambda p: p.send_signal(signal.SIGINT), lambda p: p.terminate()], ids=["int", "term"])
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signals_cancel_with_130(stop: Callable[[subprocess.Popen[str]], None]) -> None:
+    with start([]) as process:
+        wait_for_plan(process)
+        stop(process)
+        stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert json.loads(stdout.splitlines()[-1])["kind"] == "Cancelled"
+    assert stderr == "Cancelled; no half-written file is left\n"
+
+
+def test_it_stops_when_stdin_ends() -> None:
+    with start(["--stop-on-stdin-eof"]) as process:
+        wait_for_plan(process)
+        began = time.monotonic()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(timeout=20)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read()
+        process.stderr.read()
+    assert process.returncode == 130
+    assert time.monotonic() - began < 4
+
+
+def test_it_stops_when_its_parent_dies_and_nobody_reads_any_more() -> None:
+    with start(["--stop-on-stdin-eof"]) as process:
+        wait_for_plan(process)
+        for pipe in (process.stdout, process.stderr, process.stdin):
+            assert pipe is not None
+            pipe.close()
+        assert process.wait(timeout=20) == 130
+
+
+def test_the_watch_does_not_disturb_an_ordinary_end() -> None:
+    with start(["--stop-on-stdin-eof"], naps=1) as process:
+        wait_for_plan(process)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from geoglnet.cli.main import main; import sys; sys.argv = ['geoglnet', '--help']; main()"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    os.close(write_end)
+    assert "Traceback" not in ran.stderr
+
+
+def test_foreign_gdal_and_proj_data_are_forgotten() -> None:
+    code = (
+        "from geoglnet.cli.environment import prepare_environment; prepare_environment()\n"
+        "from rasterio.crs import CRS; print(CRS.from_epsg(32633).to_epsg())"
+    )
+    environment = {**os.environ, "PROJ_LIB": "/nowhere", "PROJ_DATA": "/nowhere", "GDAL_DATA": "/nowhere"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.stdout == "32633\n"

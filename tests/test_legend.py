@@ -1,0 +1,67 @@
+"""A legend is checked when it is made and survives its plain form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geoglnet.errors import LegendError
+from geoglnet.legend import Legend
+
+LEGEND = Legend(("ground", "building"), ((0, 0, 0), (220, 60, 40)), background=0)
+
+colours = st.tuples(*[st.integers(0, 255)] * 3)
+
+
+@st.composite
+def legends(draw: st.DrawFn) -> Legend:
+    names = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
+    ignore_value = draw(st.integers(len(names), 255))
+    background = draw(st.none() | st.integers(0, len(names) - 1))
+    return Legend(tuple(names), tuple(draw(colours) for _ in names), ignore_value, background)
+
+
+@settings(max_examples=50)
+@given(legends())
+def test_a_legend_survives_json(legend: Legend) -> None:
+    assert Legend.from_dict(json.loads(json.dumps(legend.to_dict()))) == legend
+
+
+@settings(max_examples=50)
+@given(legends())
+def test_every_class_but_the_background_becomes_polygons(legend: Legend) -> None:
+    assert set(legend.polygon_values) | {legend.background} - {None} == set(range(legend.num_classes))
+    assert legend.background not in legend.polygon_values
+
+
+def test_a_class_is_found_by_its_name() -> None:
+    assert LEGEND.value_of("building") == 1
+    with pytest.raises(LegendError, match="no class 'house' in the legend; it has ground, building"):
+        LEGEND.value_of("house")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((), ()), "1 to 255 classes, found 0"),
+        ((("a", "a"), ((0, 0, 0), (1, 1, 1))), "repeat: a, a"),
+        ((("a", "b"), ((0, 0, 0),)), "2 class names but 1 colours"),
+        ((("a",), ((0, 0, 256),)), "not three numbers from 0 to 255"),
+        ((("a",), ((0, 0),)), "not three numbers"),
+        ((("a",), ((0, 0, 0),), 0), "ignore_value 0 is the label of 'a'"),
+        ((("a",), ((0, 0, 0),), 255, 1), "background 1 is not a label"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(LegendError, match=message):
+        Legend(*arguments)
+
+
+@pytest.mark.parametrize("plain", [{}, {"classes": [{"name": "a"}]}, {"classes": 3}])
+def test_a_foreign_dictionary_is_refused(plain: dict[str, Any]) -> None:
+    with pytest.raises(LegendError, match="not a legend"):
+        Legend.from_dict(plain)
