@@ -60,6 +60,15 @@ def test_the_machines_own_limits_are_one_line_too(error: BaseException, words: s
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_a_missing_extra_is_named_with_its_command() -> None:
+    ran = run_verb(ModuleNotFoundError("No module named 'lightning'", name="lightning.pytorch"))
+    assert (ran.exit_code, ran.stderr) == (1, "Error: lightning.pytorch is not installed; pip install 'geoglnet[train]'\n")
+
+
+def test_a_missing_module_of_our_own_is_a_bug() -> None:
+    assert isinstance(run_verb(ModuleNotFoundError("no", name="geoglnet.nothing")).exception, ModuleNotFoundError)
+
+
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in run_verb(SceneError("broken"), "--debug").stderr
 

@@ -16,9 +16,10 @@ from geoglnet.cli.verb import Verb
 @overwrite_option
 @progress_options
 def demo(folder: Path, overwrite: bool, reporter: Reporter) -> None:
-    """Write a small georeferenced scene, drawn by rule, and its true polygons into FOLDER.
+    """Write a small generated scene to try it on.
 
-    It needs no data and no network: roofs, roads, fields, trees and water with shading and noise.
+    FOLDER receives a georeferenced scene, drawn by rule, and its true polygons. It needs no data and no network:
+    roofs, roads, fields, trees and water with shading and noise.
     """
     from geoglnet.raster.generated import write_generated
 

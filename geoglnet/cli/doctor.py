@@ -19,7 +19,7 @@ from geoglnet.cli.verb import FAILED, Verb
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check this installation and say what is missing.
+    """Check this installation; say what is missing.
 
     Exits with 1 when scenes cannot be segmented here.
     """

@@ -18,7 +18,10 @@ from geoglnet.cli.verb import Verb
 @json_option
 @progress_options
 def evaluate(model: str, config: Path, as_json: bool, reporter: Reporter) -> None:
-    """Score MODEL (a shipped one's name or a file) on the validation scenes of CONFIG.toml, class by class."""
+    """Score a model on held-out scenes.
+
+    MODEL is a shipped one's name or a file; the scenes are the validation sources of CONFIG.toml.
+    """
     from geoglnet.training.evaluate import evaluate as score
 
     evaluation = score(model, config, progress=reporter).to_dict()

@@ -16,7 +16,10 @@ from geoglnet.cli.verb import Verb
 @click.argument("path", metavar="SCENE|MODEL")
 @json_option
 def info(path: str, as_json: bool) -> None:
-    """Describe a scene (any raster), a label raster or a model (a .safetensors file or a shipped model's name)."""
+    """Describe a scene, a label raster or a model.
+
+    A scene is any raster that GDAL opens; a model is a .safetensors file or the name of a shipped one.
+    """
     from geoglnet.models.registry import shipped_models
 
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())

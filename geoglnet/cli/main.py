@@ -8,6 +8,7 @@ import click
 
 from geoglnet import __version__
 from geoglnet.cli.environment import prepare_environment, stop_on_terminate
+from geoglnet.config import suggestion
 
 VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "doctor")
 
@@ -17,6 +18,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"no verb {args[0]!r}{suggestion(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -30,7 +36,9 @@ class LazyGroup(click.Group):
 def geoglnet() -> None:
     """Maps and polygons from scenes of any size, with GLNet (Chen et al., CVPR 2019).
 
-    Start with: geoglnet demo demo, then geoglnet predict demo/scene.tif --vector buildings.gpkg
+    \b
+    To start:  geoglnet demo demo
+               geoglnet predict demo/scene.tif --vector demo/buildings.gpkg
     """
 
 

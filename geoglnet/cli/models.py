@@ -15,7 +15,7 @@ from geoglnet.cli.verb import Verb
 @click.argument("name", required=False)
 @json_option
 def models(name: str | None, as_json: bool) -> None:
-    """List the shipped models, or show one model's card.
+    """List the shipped models, or show a card.
 
     The card says what the model was trained on, under which terms, how well it does and where it fails.
     """

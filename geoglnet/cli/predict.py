@@ -9,6 +9,7 @@ import click
 from geoglnet.cli.options import bands_option, device_option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
+from geoglnet.models.registry import DEFAULT_MODEL
 
 
 @click.command(cls=Verb)
@@ -16,7 +17,7 @@ from geoglnet.cli.verb import Verb
 @path_option("-o", "--labels", help="Label raster to write (a cloud-optimised GeoTIFF).")
 @path_option("--vector", help="Polygons to write (a GeoPackage that opens styled in QGIS).")
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
-@click.option("--model", default="buildings", show_default=True, help="A shipped model's name, or a .safetensors file.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
 @device_option
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Patches per step.  [default: by the device]")
 @click.option(
@@ -44,10 +45,10 @@ def predict(
     overwrite: bool,
     reporter: Reporter,
 ) -> None:
-    """Segment SCENE: any raster that GDAL opens, of any size.
+    """Segment a scene into labels and polygons.
 
-    The scene is read at the model's resolution, nodata and transparent pixels get no class and no polygon, and nothing
-    appears under its final name before it is whole.
+    SCENE is any raster that GDAL opens, of any size. It is read at the model's resolution, nodata and transparent
+    pixels get no class and no polygon, and nothing appears under its final name before it is whole.
     """
     if labels is None and vector is None:
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")

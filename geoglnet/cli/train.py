@@ -34,9 +34,10 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
 )
 @progress_options
 def train(config: Path, run_dir: Path, overrides: dict[str, Any], reporter: Reporter) -> None:
-    """Train a model as CONFIG.toml says, and write its checkpoint.
+    """Train a model as a config file says.
 
-    Needs the extra: pip install 'geoglnet[train]'. The whole configuration is stored in the checkpoint.
+    Writes a checkpoint into a folder of its own below --run-dir. Needs the extra: pip install 'geoglnet[train]'. The
+    whole configuration is stored in the checkpoint.
     """
     from geoglnet.training.fit import fit
 

@@ -18,10 +18,10 @@ from geoglnet.cli.verb import Verb
 @overwrite_option
 @progress_options
 def vectorize(labels: str, vector: Path, confidence: Path | None, overwrite: bool, reporter: Reporter) -> None:
-    """Trace the polygons of LABELS.tif into a GeoPackage that opens styled in QGIS.
+    """Trace a label raster into styled polygons.
 
-    Attributes: class_id, class_name, area_m2 (geodesic), confidence (0 to 1). The result is the same as if the whole
-    raster had been traced at once, in memory that does not grow with it.
+    OUT.gpkg opens styled in QGIS. Attributes: class_id, class_name, area_m2 (geodesic), confidence (0 to 1). The
+    result is the same as if the whole raster had been traced at once, in memory that does not grow with it.
     """
     from geoglnet.vector.vectorize import vectorize as trace
 

@@ -14,7 +14,8 @@ from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.errors import Cancelled, GeoglnetError
 
 FAILED, CANCELLED = 1, 130
-_EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError)
+_EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ModuleNotFoundError)
+_EXTRAS = {"lightning": "train"}  # library: the extra that brings it
 
 
 class Verb(click.Command):
@@ -40,7 +41,7 @@ class Verb(click.Command):
             _report(ctx, error.format_message(), "UsageError")
             raise
         except _EXPECTED as error:
-            if is_broken_pipe(error):
+            if is_broken_pipe(error) or is_bug(error):
                 raise
             _end(ctx, error)
 
@@ -48,6 +49,11 @@ class Verb(click.Command):
 def is_broken_pipe(error: BaseException) -> bool:
     """Whether the reader of our stdout has gone (``geoglnet models | head``)."""
     return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether a module is missing that no extra would have brought."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _EXTRAS
 
 
 def sentence_of(error: BaseException) -> str:
@@ -58,6 +64,8 @@ def sentence_of(error: BaseException) -> str:
         return "out of memory; close other programs, or use a smaller --batch or another --device"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"disk full while writing {error.filename or 'an output'}; free some space or choose another folder"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; pip install 'geoglnet[{_EXTRAS[(error.name or '').split('.')[0]]}]'"
     return " ".join(str(error).split()) or type(error).__name__
 
 

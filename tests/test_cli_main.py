@@ -1,0 +1,35 @@
+"""The group: verbs, help, version, and what a wrong verb gets."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+from click.testing import CliRunner
+
+from geoglnet.cli.main import VERBS, geoglnet
+
+
+def test_the_version_is_the_packages() -> None:
+    assert version("geoglnet") in CliRunner().invoke(geoglnet, ["--version"]).stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_a_first_line_that_fits(verb: str) -> None:
+    ran = CliRunner().invoke(geoglnet, [verb, "-h"])
+    assert ran.exit_code == 0
+    assert "--debug" in ran.stdout
+    line = next(line for line in CliRunner().invoke(geoglnet, ["-h"]).stdout.splitlines() if line.strip().startswith(verb))
+    assert not line.endswith("...")
+
+
+def test_a_wrong_verb_gets_the_nearest_one() -> None:
+    ran = CliRunner().invoke(geoglnet, ["predct"])
+    assert ran.exit_code == 2
+    assert "no verb 'predct'; did you mean 'predict'?" in ran.stderr
+
+
+def test_no_verb_at_all_shows_the_help() -> None:
+    ran = CliRunner().invoke(geoglnet, [])
+    assert ran.exit_code == 2
+    assert "predict" in ran.output
