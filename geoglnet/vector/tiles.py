@@ -1,0 +1,158 @@
+"""Where the tracer's tiles come from: a port, and its adapters for open rasters and for arrays in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from geoglnet.errors import BandsError, SceneError
+from geoglnet.types import Shape
+from geoglnet.vector.tracing import NO_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTile:
+    """Labels of one window, and how sure they are.
+
+    Args:
+        labels: ``(h, w)`` uint8, 255 where there is no class.
+        confidence: ``(h, w)`` uint8, probability × 254, 255 where unknown; ``None`` without a confidence raster.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.uint8] | None = None
+
+
+class TileSource(Protocol):
+    """Port: labels by window."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def has_confidence(self) -> bool: ...
+
+    def read_tile(self, window: Window) -> LabelTile: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayTiles:
+    """Tiles of arrays in memory: ``labels`` and ``confidence`` are ``(h, w)`` uint8."""
+
+    labels: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(*self.labels.shape)
+
+    @property
+    def has_confidence(self) -> bool:
+        return self.confidence is not None
+
+    def read_tile(self, window: Window) -> LabelTile:
+        place = window.toslices()
+        return LabelTile(self.labels[place], None if self.confidence is None else self.confidence[place])
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetTiles:
+    """Tiles of an open label raster; ``seen`` collects which labels (0–254) it holds.
+
+    Pixels without a value (nodata, dataset mask) and the value 255 have no class.
+
+    Raises:
+        BandsError: the label raster has more than one band.
+        SceneError: the labels are not integers, or the confidence raster does not fit.
+    """
+
+    labels: DatasetReader
+    confidence: DatasetReader | None = None
+    seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, dtype=bool))
+
+    def __post_init__(self) -> None:
+        name, dtype = self.labels.name, self.labels.dtypes[0]
+        if self.labels.count != 1:
+            raise BandsError(f"{name} has {self.labels.count} bands; labels are a raster with one band of class numbers")
+        if not np.issubdtype(np.dtype(dtype), np.integer):
+            raise SceneError(
+                f"{name} holds {dtype} values; labels are integers from 0 to 254 (probabilities need an argmax first)"
+            )
+        if self.confidence is not None:
+            _check_confidence(self.confidence, self.labels)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(*self.labels.shape)
+
+    @property
+    def has_confidence(self) -> bool:
+        return self.confidence is not None
+
+    def read_tile(self, window: Window) -> LabelTile:
+        """Read one window.
+
+        Raises:
+            SceneError: the file is damaged there, or a value is not from 0 to 255.
+        """
+        labels = self._read_labels(window)
+        self.seen[labels.ravel()] = True
+        confidence = None if self.confidence is None else _read(self.confidence, window)
+        return LabelTile(labels, confidence)
+
+    def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
+        values = _read(self.labels, window)
+        if not self._is_plain():
+            values = np.where(_read_valid(self.labels, window), values, NO_LABEL)
+        if values.dtype != np.uint8:
+            low, high = values.min(), values.max()
+            if low < 0 or high > NO_LABEL:
+                found = low if low < 0 else high
+                raise SceneError(f"{self.labels.name} holds the value {found}; labels are from 0 to 254, and 255 for no class")
+        return values.astype(np.uint8, copy=False)
+
+    def _is_plain(self) -> bool:
+        flags = self.labels.mask_flag_enums[0]
+        return MaskFlags.all_valid in flags or (MaskFlags.nodata in flags and self.labels.nodata == NO_LABEL)
+
+
+def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
+    if confidence.count != 1 or confidence.dtypes[0] != "uint8":
+        raise SceneError(
+            f"{confidence.name} has {confidence.count} bands of {confidence.dtypes[0]}; confidence is one uint8 band (probability × 254)"
+        )
+    if confidence.shape != labels.shape:
+        raise SceneError(
+            f"{confidence.name} is {confidence.width} × {confidence.height} px, but {labels.name} {labels.width} × {labels.height}; "
+            "give the confidence raster of the same prediction"
+        )
+
+
+def _read(src: DatasetReader, window: Window) -> npt.NDArray[Any]:
+    try:
+        values: npt.NDArray[Any] = src.read(1, window=window)
+    except (RasterioError, OSError) as error:
+        raise SceneError(_damaged(src, window)) from error
+    return values
+
+
+def _read_valid(src: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
+    try:
+        values = src.read_masks(1, window=window)
+    except (RasterioError, OSError) as error:
+        raise SceneError(_damaged(src, window)) from error
+    return np.asarray(values > 0)
+
+
+def _damaged(src: DatasetReader, window: Window) -> str:
+    return (
+        f"{src.name} cannot be read at rows {window.row_off}–{window.row_off + window.height}, "
+        f"columns {window.col_off}–{window.col_off + window.width}; the file may be truncated"
+    )
