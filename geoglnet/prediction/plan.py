@@ -68,6 +68,11 @@ class PlannedRegion:
         """The reach, counted from the region's corner."""
         return shifted(self.reach, -int(self.window.row_off), -int(self.window.col_off))
 
+    @property
+    def core_in_region(self) -> Window:
+        """The core, counted from the region's corner."""
+        return shifted(self.core, -int(self.window.row_off), -int(self.window.col_off))
+
     @cached_property
     def patches(self) -> tuple[PlannedPatch, ...]:
         """Patches that meet the reach, row by row; the others would have no effect."""
@@ -141,6 +146,14 @@ def shifted(window: Window, rows: int, cols: int) -> Window:
     return Window(
         col_off=int(window.col_off) + cols, row_off=int(window.row_off) + rows, width=window.width, height=window.height
     )
+
+
+def overlap(first: Window, second: Window) -> Window:
+    """What two windows that meet have in common."""
+    (top, bottom), (left, right) = (
+        (max(a, c), min(b, d)) for (a, b), (c, d) in zip(first.toranges(), second.toranges(), strict=True)
+    )
+    return _between(top, bottom, left, right)
 
 
 def _between(top: int, bottom: int, left: int, right: int) -> Window:

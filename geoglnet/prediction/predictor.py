@@ -1,0 +1,116 @@
+"""Predict a scene of any size: regions in, finished blocks out (DESIGN §2).
+
+Memory does not grow with the scene. With K classes and regions of side R it is, in float32 bytes, K · R² · 4 for the
+probabilities of a region, twice that for a moment where they are made from the overview alone, 4 · R² for the region as it was
+read, 12 · R² for it normalised, 9 · R² while labels are chosen, and the network's own (see
+:class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row lies on disk
+(:class:`~geoglnet.prediction.carry.Carry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.plan import Plan, PlannedRegion
+from geoglnet.prediction.probabilities import RegionSegmenter
+from geoglnet.prediction.sink import Block, Sink
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.scene import Pixels, Scene
+
+__all__ = ["PredictConfig", "predict_scene"]
+
+NODATA = 255
+CONFIDENCE_SCALE = 254
+
+
+def predict_scene(
+    scene: Scene,
+    network: GLNet,
+    manifest: Manifest,
+    labels: Sink,
+    confidence: Sink | None = None,
+    config: PredictConfig | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Segment a scene at the resolution it is opened at.
+
+    Regions are computed row by row; their probabilities are blended, the argmax is taken once, and each core is written as
+    soon as nothing more can change it. Regions without a valid pixel never reach the network.
+
+    Args:
+        scene: what to read.
+        network: moved to the device and put into evaluation mode.
+        manifest: of the network.
+        labels: receives class indices, 255 where the scene is invalid.
+        confidence: receives the chosen class's probability times 254, 255 where the scene is invalid.
+        config: device, batch size, precision.
+        progress: told of every patch (of every region, when the network has only a global branch).
+
+    Raises:
+        ConfigError: the device is not there, or its memory is too small.
+        BandsError: the scene has not the model's bands.
+        SceneError: the scene cannot be read.
+        OSError: the disk is full.
+        Cancelled: ``progress`` said so.
+    """
+    config, progress = config or PredictConfig(), progress or SilentProgress()
+    plan = Plan(scene.shape, manifest.region)
+    segmenter = RegionSegmenter(network, manifest, config)
+    _announce(plan, segmenter, progress)
+    with Carry(plan, manifest.model.num_classes, config.spool_folder) as carry, torch.inference_mode():
+        for planned, pixels in _iter_pixels(scene, plan):
+            core = _settled(planned, pixels, plan, segmenter, carry, progress)
+            valid = pixels.valid[planned.core_in_region.toslices()]
+            chosen, certainty = _finished(core, valid)
+            labels.write_block(planned.core, chosen)
+            if confidence is not None:
+                confidence.write_block(planned.core, certainty)
+
+
+def _announce(plan: Plan, segmenter: RegionSegmenter, progress: Progress) -> None:
+    unit = "regions" if segmenter.sees_only else "patches"
+    progress.plan("segment", sum(segmenter.num_steps(planned) for planned in plan.iter_regions()), unit)
+
+
+def _iter_pixels(scene: Scene, plan: Plan) -> Iterator[tuple[PlannedRegion, Pixels]]:
+    for planned in plan.iter_regions():
+        yield planned, scene.read_window(planned.window)
+
+
+def _settled(
+    planned: PlannedRegion, pixels: Pixels, plan: Plan, segmenter: RegionSegmenter, carry: Carry, progress: Progress
+) -> Tensor | None:
+    """Final probabilities of a core; none where nothing in the reach is valid."""
+    if not pixels.valid[planned.reach_in_region.toslices()].any():
+        carry.skip()
+        progress.advance(segmenter.num_steps(planned))
+        return None
+    probabilities = segmenter.probabilities(planned, pixels, progress)
+    rows, cols = (torch.from_numpy(weights).to(segmenter.device) for weights in plan.core_weights(planned))
+    probabilities.mul_(rows[:, None]).mul_(cols)
+    return carry.settle(planned, probabilities)
+
+
+def _finished(core: Tensor | None, valid: npt.NDArray[np.bool_]) -> tuple[Block, Block]:
+    """Labels and confidence of a core."""
+    if core is None:
+        nothing = np.full(valid.shape, NODATA, dtype=np.uint8)
+        return nothing, nothing
+    certainty, labels = core.max(dim=0)
+    invalid = ~torch.from_numpy(valid).to(core.device)
+    steps = certainty.mul_(CONFIDENCE_SCALE).round_().clamp_(0, CONFIDENCE_SCALE)
+    return _block(labels, invalid), _block(steps, invalid)
+
+
+def _block(values: Tensor, invalid: Tensor) -> Block:
+    block: Block = values.to(torch.uint8).masked_fill_(invalid, NODATA).cpu().numpy()
+    return block

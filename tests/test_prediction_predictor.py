@@ -1,0 +1,361 @@
+"""Tiled prediction equals untiled prediction, whatever the scene, the nodata pattern and the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoglnet.config import Branches, ModelConfig, RegionConfig, Sharing
+from geoglnet.errors import BandsError, Cancelled, ConfigError
+from geoglnet.legend import Legend
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.device import resolve_device
+from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predictor import predict_scene
+from geoglnet.prediction.probabilities import RegionSegmenter
+from geoglnet.prediction.sink import ArraySink
+from geoglnet.progress import RecordedProgress, SilentProgress
+from geoglnet.raster.scene import ArrayScene, Pixels
+from geoglnet.types import Shape
+
+CLASSES = 3
+pytestmark = pytest.mark.usefixtures("_one_thread")
+CPU = PredictConfig(device="cpu")
+SMALL = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
+
+
+@pytest.fixture(scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors on several threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def manifest_of(region: RegionConfig, branches: Branches = Branches.BOTH, classes: int = CLASSES) -> Manifest:
+    shares = branches is Branches.BOTH
+    model = ModelConfig(
+        classes,
+        "mobilenet_v2",
+        pyramid_channels=8,
+        smooth_channels=4,
+        branches=branches,
+        sharing=Sharing.GLOBAL_TO_LOCAL if shares else Sharing.NONE,
+        aggregate=shares,
+    )
+    legend = Legend(tuple(f"class {i}" for i in range(classes)), tuple((i, i, i) for i in range(classes)))
+    return Manifest("stub", model, region, legend, 1.0, (0.5, 2.0), 1.0)
+
+
+@dataclass
+class StubNetwork:
+    """Keeps GLNet's contract; its logits are its pixels (the brightest band is the class), and it remembers its calls."""
+
+    config: ModelConfig
+    fits: int = 1000
+    overviews: list[Tensor] = field(default_factory=list)
+    patches: list[Tensor] = field(default_factory=list)
+    footprints: list[Tensor] = field(default_factory=list)
+
+    def to(self, *args: Any, **kwargs: Any) -> StubNetwork:
+        return self
+
+    def eval(self) -> StubNetwork:
+        return self
+
+    def see(self, overviews: Tensor) -> Any:
+        self.overviews.append(overviews)
+        return SimpleNamespace(logits=overviews)
+
+    def segment(self, patches: Tensor, footprints: Tensor, maps: Any) -> Any:
+        if len(patches) > self.fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        assert (maps is None) == (self.config.branches is Branches.LOCAL)
+        self.patches.append(patches)
+        self.footprints.append(footprints)
+        return SimpleNamespace(final=patches)
+
+
+def predicted(
+    scene: ArrayScene, network: Any, manifest: Manifest, config: PredictConfig = CPU
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    labels, confidence = ArraySink(scene.shape), ArraySink(scene.shape)
+    predict_scene(scene, cast(GLNet, network), manifest, labels, confidence, config)
+    return labels.array, confidence.array
+
+
+def untiled(scene: ArrayScene, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """What the stub says of the scene as a whole: labels, and 254 times the probability."""
+    mean, std = (np.array(v, np.float32)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
+    probabilities = torch.from_numpy((scene.image - mean) / std).softmax(0).numpy()
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    confidence = 254 * probabilities.max(axis=0)
+    if scene.valid is not None:
+        labels[~scene.valid], confidence[~scene.valid] = 255, 255
+    return labels, confidence
+
+
+@st.composite
+def region_configs(draw: st.DrawFn) -> RegionConfig:
+    core = 16 * draw(st.integers(1, 4))
+    margin = draw(st.integers(0 if core >= 32 else 8, core))
+    size = core + 2 * margin
+    patch = draw(st.integers(32, size))
+    overlap = draw(st.integers(0, patch // 2 + 4))
+    return RegionConfig(region_size=size, overview_size=32, patch_size=patch, patch_overlap=overlap, margin=margin)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> ArrayScene:
+    """A scene without ties between bands, some of it invalid: scattered pixels, a collar, whole blocks, or everything."""
+    height, width = draw(st.integers(1, 230)), draw(st.integers(1, 230))
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    image = np.array([20, 120, 230], np.uint8)[chance.random((3, height, width)).argsort(axis=0)]
+    valid = np.ones((height, width), bool)
+    pattern = draw(st.sampled_from(["none", "scattered", "collar", "blocks", "all"]))
+    if pattern == "scattered":
+        valid = chance.random((height, width)) < 0.7
+    elif pattern == "collar":
+        valid[: height // 3] = valid[:, width // 2 :] = False
+    elif pattern == "blocks":
+        coarse = chance.random((height // 40 + 1, width // 40 + 1)) < 0.5
+        valid = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
+    elif pattern == "all":
+        valid[:] = False
+    return ArrayScene(image, valid)
+
+
+@given(scene=scenes(), config=region_configs())
+@settings(max_examples=200, deadline=None)
+def test_tiled_equals_untiled_for_any_scene_nodata_and_sizes(scene: ArrayScene, config: RegionConfig) -> None:
+    manifest = manifest_of(config)
+    labels, confidence = predicted(scene, StubNetwork(manifest.model), manifest)
+    expected, certainty = untiled(scene, manifest)
+    np.testing.assert_array_equal(labels, expected)
+    assert np.abs(confidence - certainty).max() <= 0.5 + 1e-3
+
+
+@given(scene=scenes(), config=region_configs())
+@settings(max_examples=25, deadline=None)
+def test_blended_probabilities_add_up_to_one_at_every_valid_pixel(scene: ArrayScene, config: RegionConfig) -> None:
+    plan, manifest = Plan(scene.shape, config), manifest_of(config)
+    segmenter = RegionSegmenter(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    with Carry(plan, CLASSES) as carry:
+        for planned in plan.iter_regions():
+            pixels = scene.read_window(planned.window)
+            probabilities = segmenter.probabilities(planned, pixels)
+            rows, cols = (torch.from_numpy(weights) for weights in plan.core_weights(planned))
+            core = carry.settle(planned, probabilities * rows[:, None] * cols).sum(dim=0).numpy()
+            valid = pixels.valid[planned.core_in_region.toslices()]
+            np.testing.assert_allclose(core[valid], 1, atol=1e-5)
+
+
+def random_scene(height: int, width: int) -> ArrayScene:
+    return ArrayScene(np.random.default_rng(7).integers(0, 256, (3, height, width), dtype=np.uint8))
+
+
+def test_every_core_is_written_once_and_blocks_begin_on_multiples_of_the_core() -> None:
+    scene, manifest = random_scene(150, 117), manifest_of(SMALL)
+    windows: list[Window] = []
+    sink = SimpleNamespace(write_block=lambda window, block: windows.append(window))
+    predict_scene(scene, cast(GLNet, StubNetwork(manifest.model)), manifest, sink, config=CPU)
+    assert [(w.row_off, w.col_off) for w in windows] == [(r, c) for r in (0, 32, 64, 96, 128) for c in (0, 32, 64, 96)]
+    assert sum(w.width * w.height for w in windows) == 150 * 117
+
+
+def test_the_network_never_sees_a_region_without_a_valid_pixel() -> None:
+    scene, manifest = random_scene(200, 200), manifest_of(SMALL)
+    valid = np.zeros((200, 200), bool)
+    valid[74:90, 75:90] = True
+    network = StubNetwork(manifest.model)
+    labels, confidence = predicted(ArrayScene(scene.image, valid), network, manifest)
+    assert len(network.overviews) == 1
+    assert ((labels == 255) == ~valid).all()
+    assert ((confidence == 255) == ~valid).all()
+    network = StubNetwork(manifest.model)
+    labels, _ = predicted(ArrayScene(scene.image, np.zeros_like(valid)), network, manifest)
+    assert not network.overviews
+    assert (labels == 255).all()
+
+
+def test_patches_that_cannot_count_are_left_out() -> None:
+    scene, manifest = random_scene(64, 64), manifest_of(SMALL)
+    valid = np.zeros((64, 64), bool)
+    valid[:5, :5] = True
+    network = StubNetwork(manifest.model)
+    predicted(ArrayScene(scene.image, valid), network, manifest)
+    assert sum(len(batch) for batch in network.patches) == 1
+    last = Plan(Shape(64, 84), SMALL).region(0, 2)
+    assert [patch.col for patch in last.patches] == [1, 2] * 3
+
+
+def test_invalid_pixels_reach_the_network_as_the_mean() -> None:
+    manifest = manifest_of(SMALL)
+    valid = np.ones((40, 40), bool)
+    valid[10:20] = False
+    network = StubNetwork(manifest.model)
+    predicted(ArrayScene(random_scene(40, 40).image, valid), network, manifest)
+    first = network.patches[0][0]
+    assert (first[:, 10:20] == 0).all()
+    assert (first[:, :10] != 0).any()
+
+
+def test_patches_are_normalised_crops_at_their_footprints() -> None:
+    scene, manifest = random_scene(64, 64), manifest_of(SMALL)
+    network = StubNetwork(manifest.model)
+    predicted(scene, network, manifest)
+    patches, footprints = torch.cat(network.patches), torch.cat(network.footprints)
+    assert patches.shape == (9, 3, 32, 32)
+    assert footprints[4].tolist() == [0.25, 0.25, 0.75, 0.75]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.mean, manifest.std))
+    expected = (torch.from_numpy(scene.image[:, 16:48, 16:48]) / 255 - mean) / std
+    torch.testing.assert_close(patches[4], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_overview_is_decimated_with_antialiasing() -> None:
+    image = np.zeros((3, 64, 64), np.uint8)
+    image[:, ::2] = 255
+    manifest = manifest_of(SMALL)
+    network = StubNetwork(manifest.model)
+    predicted(ArrayScene(image), network, manifest)
+    (overview,) = network.overviews
+    assert overview.shape == (1, 3, 32, 32)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.mean, manifest.std))
+    grey = overview[0, :, 2:-2] * std + mean
+    torch.testing.assert_close(grey, torch.full_like(grey, 0.5), atol=0.15, rtol=0)
+
+
+def test_a_local_branch_alone_gets_no_overview() -> None:
+    scene, manifest = random_scene(100, 90), manifest_of(SMALL, Branches.LOCAL)
+    network = StubNetwork(manifest.model)
+    labels, _ = predicted(scene, network, manifest)
+    assert not network.overviews
+    np.testing.assert_array_equal(labels, untiled(scene, manifest)[0])
+
+
+def test_a_global_branch_alone_gives_its_upsampled_logits() -> None:
+    region = RegionConfig(region_size=64, overview_size=64, patch_size=32, patch_overlap=8, margin=16)
+    scene, manifest = random_scene(100, 90), manifest_of(region, Branches.GLOBAL)
+    network = StubNetwork(manifest.model)
+    labels, _ = predicted(scene, network, manifest)
+    assert not network.patches
+    np.testing.assert_array_equal(labels, untiled(scene, manifest)[0])
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved_and_the_labels_stay() -> None:
+    scene, manifest = random_scene(64, 64), manifest_of(SMALL)
+    network = StubNetwork(manifest.model, fits=2)
+    labels, _ = predicted(scene, network, manifest, PredictConfig(batch_size=8, device="cpu"))
+    assert [len(batch) for batch in network.patches] == [2, 2, 2, 2, 1]
+    np.testing.assert_array_equal(labels, untiled(scene, manifest)[0])
+
+
+def test_a_single_patch_too_large_for_the_gpu_is_said_in_one_line() -> None:
+    manifest = manifest_of(SMALL)
+    with pytest.raises(ConfigError, match="no memory left for a single patch"):
+        predicted(random_scene(64, 64), StubNetwork(manifest.model, fits=0), manifest)
+
+
+def test_progress_counts_every_patch_of_the_plan_even_those_left_out() -> None:
+    scene, manifest, progress = random_scene(150, 117), manifest_of(SMALL), RecordedProgress()
+    valid = np.zeros((150, 117), bool)
+    valid[:60, :60] = True
+    scene = ArrayScene(scene.image, valid)
+    predict_scene(scene, cast(GLNet, StubNetwork(manifest.model)), manifest, ArraySink(scene.shape), None, CPU, progress)
+    plan, *steps = progress.events
+    assert plan["unit"] == "patches"
+    assert sum(step["amount"] for step in steps) == plan["total"]
+
+
+def test_progress_may_cancel() -> None:
+    class Impatient(SilentProgress):
+        def advance(self, amount: int = 1, **figures: float) -> None:
+            raise Cancelled("stop")
+
+    manifest = manifest_of(SMALL)
+    network = cast(GLNet, StubNetwork(manifest.model))
+    with pytest.raises(Cancelled):
+        predict_scene(random_scene(64, 64), network, manifest, ArraySink(Shape(64, 64)), None, CPU, Impatient())
+
+
+def test_wrong_bands_are_refused() -> None:
+    manifest = manifest_of(SMALL)
+    with pytest.raises(BandsError, match="4 bands read, the model takes 3"):
+        predicted(ArrayScene(np.zeros((4, 40, 40), np.uint8)), StubNetwork(manifest.model), manifest)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PredictConfig(batch_size=0), "batch_size 0"),
+        (lambda: PredictConfig(precision="bfloat"), "did you mean 'bfloat16'"),
+        (lambda: resolve_device("gpu"), "unknown device 'gpu'"),
+        (lambda: resolve_device("cuda:99"), "'cuda:99' asked for"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_automatic_device_is_one_that_exists() -> None:
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("branches", list(Branches))
+@pytest.mark.parametrize("shape", [(1, 1), (20, 90), (90, 70)])
+def test_a_real_network_labels_any_shape(branches: Branches, shape: tuple[int, int]) -> None:
+    manifest = manifest_of(SMALL, branches)
+    torch.manual_seed(3)
+    network = GLNet(manifest.model)
+    labels, confidence = predicted(random_scene(*shape), network, manifest)
+    assert labels.shape == shape
+    assert labels.max() < CLASSES
+    assert confidence.min() >= 254 // CLASSES
+
+
+def test_labels_hardly_depend_on_the_batch() -> None:
+    manifest = manifest_of(SMALL)
+    torch.manual_seed(3)
+    network, scene = GLNet(manifest.model), random_scene(64, 64)
+    four, _ = predicted(scene, network, manifest)
+    three, _ = predicted(scene, network, manifest, PredictConfig(batch_size=3, device="cpu"))
+    assert (four == three).mean() > 0.999
+
+
+def test_bfloat16_changes_few_labels() -> None:
+    manifest = manifest_of(SMALL)
+    torch.manual_seed(3)
+    network = GLNet(manifest.model)
+    scene = random_scene(40, 64)
+    full, _ = predicted(scene, network, manifest)
+    half, _ = predicted(scene, network, manifest, PredictConfig(device="cpu", precision="bfloat16"))
+    assert (full == half).mean() > 0.9
+
+
+def test_pixels_are_read_once_per_region() -> None:
+    manifest, scene = manifest_of(SMALL), random_scene(150, 117)
+    windows: list[Window] = []
+
+    def read_window(window: Window) -> Pixels:
+        windows.append(window)
+        return scene.read_window(window)
+
+    counted = cast(ArrayScene, SimpleNamespace(shape=scene.shape, read_window=read_window))
+    predicted(counted, StubNetwork(manifest.model), manifest)
+    assert len(windows) == len(Plan(scene.shape, SMALL)) == 20
