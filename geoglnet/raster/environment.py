@@ -1,0 +1,76 @@
+"""How GDAL is set up whenever we open a raster: a small block cache, and no listing of remote folders."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader
+
+from geoglnet.errors import SceneError, SceneNotFoundError
+from geoglnet.types import StrPath
+
+BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
+_DRIVER_PREFIX = re.compile(r"^[A-Za-z0-9_]{2,}:")
+
+
+def environment(path: StrPath | None = None) -> rasterio.Env:
+    """GDAL settings for reading or writing ``path``; use it as a context manager around every open, read and write."""
+    options: dict[str, Any] = {
+        "GDAL_CACHEMAX": BLOCK_CACHE_BYTES,
+        "GDAL_NUM_THREADS": "ALL_CPUS",
+        "GDAL_TIFF_INTERNAL_MASK": True,
+    }
+    if path is not None and is_remote(path):
+        # The listing finds sidecars (.aux.xml, .ovr) but costs a request per folder on a web server.
+        options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
+    return rasterio.Env(**options)
+
+
+def is_remote(path: StrPath) -> bool:
+    """Whether a name is a URL or a GDAL virtual path instead of a local file."""
+    name = os.fspath(path)
+    return "://" in name or name.startswith("/vsi")
+
+
+def open_raster(path: StrPath, **options: Any) -> DatasetReader:
+    """Open any raster for reading, with or without georeference.
+
+    Args:
+        path: file, URL or GDAL virtual path.
+        options: GDAL open options.
+
+    Raises:
+        SceneNotFoundError: there is no such local file.
+        SceneError: the file is not a raster that GDAL reads.
+    """
+    name = os.fspath(path)
+    is_local = not is_remote(name) and not _DRIVER_PREFIX.match(name)
+    if is_local and not Path(name).exists():
+        raise SceneNotFoundError(f"{name} does not exist; check the path")
+    try:
+        with environment(name), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whoever needs the CRS says so in our words
+            return rasterio.open(name, **options)
+    except rasterio.errors.RasterioIOError as error:
+        raise SceneError(
+            f"{name} is not a raster that GDAL can read ({one_line(error)}); give a GeoTIFF, JPEG, VRT …"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The innermost message of a GDAL error, in one line and without its final stop."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def colour_bands(dataset: DatasetReader) -> tuple[int, ...]:
+    """1-based indexes of all bands that hold an image: every band but alpha."""
+    return tuple(i for i, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha)

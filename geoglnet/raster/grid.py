@@ -1,0 +1,152 @@
+"""The pixel grid that a scene is read on: its ground size, and how it lies over the raster's own pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from affine import Affine
+from pyproj import Geod
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import CRSError
+from rasterio.io import DatasetReader
+from rasterio.warp import transform as transform_points
+from rasterio.windows import Window
+
+from geoglnet.errors import ConfigError
+from geoglnet.progress import Progress
+from geoglnet.types import Shape
+
+NATIVE_TOLERANCE = 0.05
+_WGS84 = Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A grid over a raster with the same bounds and other pixels.
+
+    Args:
+        native_shape: pixels of the raster.
+        shape: pixels of the grid.
+        transform: grid pixel to CRS coordinates.
+        crs: coordinate reference system.
+        pixel_size_m: ground size of a grid pixel at the centre.
+    """
+
+    native_shape: Shape
+    shape: Shape
+    transform: Affine
+    crs: CRS | None
+    pixel_size_m: float | None
+
+    @property
+    def decimation(self) -> float:
+        """Raster pixels per grid pixel along the axis where there are fewer."""
+        return min(n / g for n, g in zip(self.native_shape, self.shape, strict=True))
+
+    @property
+    def resampling(self) -> Resampling:
+        if self.shape == self.native_shape:
+            return Resampling.nearest
+        return Resampling.average if self.decimation > 1 else Resampling.bilinear
+
+    def source_window(self, window: Window, source_shape: Shape) -> Window:
+        """The raster pixels, with fractions, under a window of the grid; ``source_shape`` may be a pyramid level's."""
+        row_factor, col_factor = (s / g for s, g in zip(source_shape, self.shape, strict=True))
+        return Window(
+            col_off=window.col_off * col_factor,
+            row_off=window.row_off * row_factor,
+            width=window.width * col_factor,
+            height=window.height * row_factor,
+        )
+
+    def pyramid_level(self, factors: Sequence[float]) -> str | None:
+        """GDAL's ``OVERVIEW_LEVEL`` to average from: the coarsest that leaves at least 2 × 2 pixels to each of ours.
+
+        Left alone, GDAL chooses per window and might choose differently for two windows that overlap.
+        """
+        if self.shape == self.native_shape or not factors:
+            return None
+        enough = [level for level, factor in enumerate(factors) if factor <= self.decimation / 2]
+        return f"{max(enough, key=lambda level: factors[level])}only" if enough else "NONE"
+
+
+def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple[float, float] | None:
+    """Geodesic width and height in metres of the pixel at a raster's centre.
+
+    Returns:
+        ``None`` without a CRS, and for a CRS that has no place on the Earth.
+    """
+    if crs is None:
+        return None
+    col, row = shape.width / 2, shape.height / 2
+    points = [transform @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
+    try:
+        lons, lats = transform_points(crs, CRS.from_epsg(4326), *zip(*points, strict=True))
+    except CRSError:
+        return None
+    _, _, sizes = _WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
+    width, height = (float(size) for size in sizes)
+    return (width, height) if all(math.isfinite(s) and s > 0 for s in (width, height)) else None
+
+
+def pixel_size_m(size: tuple[float, float] | None) -> float | None:
+    """Side of the square that has a ground pixel's area."""
+    return None if size is None else math.sqrt(size[0] * size[1])
+
+
+def choose_grid(
+    dataset: DatasetReader, resolution_m: float | None, assumed_pixel_size_m: float | None, progress: Progress
+) -> Grid:
+    """The grid of ``resolution_m`` over a raster; the raster's own where that is within 5 %.
+
+    Raises:
+        ConfigError: the resolution is not positive.
+    """
+    for name, metres in (("resolution_m", resolution_m), ("assumed_pixel_size_m", assumed_pixel_size_m)):
+        if metres is not None and not (math.isfinite(metres) and metres > 0):
+            raise ConfigError(f"{name} = {metres} must be a size in metres above 0")
+    native_shape = Shape(dataset.height, dataset.width)
+    crs = None if dataset.transform.is_identity else dataset.crs
+    ground = ground_pixel_size(crs, dataset.transform, native_shape)
+    size = ground or (None if assumed_pixel_size_m is None else (assumed_pixel_size_m, assumed_pixel_size_m))
+    shape = native_shape if size is None or resolution_m is None else _shape_at(native_shape, size, resolution_m)
+    for line in _rules(dataset, crs, ground, assumed_pixel_size_m, None if shape == native_shape else resolution_m):
+        progress.log(line)
+    transform = dataset.transform @ Affine.scale(native_shape.width / shape.width, native_shape.height / shape.height)
+    return Grid(native_shape, shape, transform, crs, pixel_size_m(ground_pixel_size(crs, transform, shape)))
+
+
+def _shape_at(native: Shape, size: tuple[float, float], resolution_m: float) -> Shape:
+    ratios = (size[1] / resolution_m, size[0] / resolution_m)
+    if all(abs(ratio - 1) <= NATIVE_TOLERANCE for ratio in ratios):
+        return native
+    return Shape(*(max(1, round(n * ratio)) for n, ratio in zip(native, ratios, strict=True)))
+
+
+def _rules(
+    dataset: DatasetReader,
+    crs: CRS | None,
+    ground: tuple[float, float] | None,
+    assumed_m: float | None,
+    resampled_to_m: float | None,
+) -> list[str]:
+    """What was decided, one line each, for the log."""
+    lines = []
+    if ground is None:
+        size = "" if assumed_m is None else f"; pixels taken as {assumed_m:g} m"
+        lines.append(f"no {'CRS' if crs is None else 'ground size from the CRS'}: works in pixels{size}")
+    if resampled_to_m is not None:
+        native_m = pixel_size_m(ground) or assumed_m
+        lines.append(f"{_described(dataset, crs, native_m)} read at {resampled_to_m:g} m")
+    return lines
+
+
+def _described(dataset: DatasetReader, crs: CRS | None, native_m: float | None) -> str:
+    if crs is None or crs.is_geographic or native_m is None:
+        return f"{native_m:.3g} m pixels"
+    nominal = math.sqrt(abs(dataset.transform.determinant)) * crs.linear_units_factor[1]
+    ground = "" if abs(nominal / native_m - 1) < 0.01 else f" ({native_m:.3g} m on the ground)"
+    return f"{nominal:.3g} m pixels{ground}"

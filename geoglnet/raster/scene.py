@@ -1,0 +1,308 @@
+"""Scenes: rasters of any size, type and georeference, read window by window as 8-bit images at a chosen resolution."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NodataShadowWarning, RasterioIOError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from geoglnet.errors import BandsError, ConfigError, SceneError
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.environment import colour_bands, environment, one_line, open_raster
+from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
+from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
+from geoglnet.types import Shape, StrPath
+
+SAMPLE_SIZE = 512
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What a window holds.
+
+    Args:
+        image: ``(C, h, w)`` uint8; anything where ``valid`` is false.
+        valid: ``(h, w)`` bool; false for nodata, transparent and masked pixels.
+    """
+
+    image: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+
+
+class Scene(Protocol):
+    """Port: a raster that can be read window by window."""
+
+    @property
+    def name(self) -> str:
+        """Path or other identity, for messages."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def transform(self) -> Affine: ...
+
+    @property
+    def crs(self) -> CRS | None: ...
+
+    @property
+    def num_bands(self) -> int: ...
+
+    @property
+    def pixel_size_m(self) -> float | None:
+        """Geodesic ground size of a pixel at the scene's centre in metres; ``None`` without a CRS."""
+
+    def read_window(self, window: Window) -> Pixels:
+        """Pixels of a window of whole pixels inside the scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayScene:
+    """A scene in memory, for tests and for callers who have an array.
+
+    Args:
+        image: ``(C, H, W)`` uint8.
+        valid: ``(H, W)`` bool; all pixels when left out.
+        transform: pixel to CRS coordinates.
+        crs: coordinate reference system.
+        name: identity for messages.
+    """
+
+    image: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_] | None = None
+    transform: Affine = Affine.identity()  # noqa: RUF009 - an Affine is a tuple
+    crs: CRS | None = None
+    name: str = "array"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.dtype != np.uint8:
+            raise SceneError(
+                f"{self.name} is {self.image.dtype} of shape {self.image.shape}; give (bands, height, width) uint8"
+            )
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(*self.image.shape[1:])
+
+    @property
+    def num_bands(self) -> int:
+        return int(self.image.shape[0])
+
+    @property
+    def pixel_size_m(self) -> float | None:
+        return pixel_size_m(ground_pixel_size(self.crs, self.transform, self.shape))
+
+    def read_window(self, window: Window) -> Pixels:
+        rows, cols = _inside(window, self.shape).toslices()
+        image = self.image[:, rows, cols]
+        valid = np.ones(image.shape[1:], bool) if self.valid is None else self.valid[rows, cols]
+        return Pixels(image, valid)
+
+
+class RasterScene:
+    """A raster dataset as a :class:`Scene`; made by :func:`open_scene`, closed by ``with`` or :meth:`close`.
+
+    A read costs the window's pixels in the raster's type, their float32 copy unless the raster is 8-bit, and GDAL's cache.
+    """
+
+    def __init__(self, dataset: DatasetReader, bands: tuple[int, ...], grid: Grid, scaling: Scaling = AS_IS) -> None:
+        self.bands = bands
+        self.scaling = scaling
+        self._dataset = dataset
+        self._grid = grid
+
+    @property
+    def name(self) -> str:
+        return str(self._dataset.name)
+
+    @property
+    def shape(self) -> Shape:
+        return self._grid.shape
+
+    @property
+    def transform(self) -> Affine:
+        return self._grid.transform
+
+    @property
+    def crs(self) -> CRS | None:
+        return self._grid.crs
+
+    @property
+    def num_bands(self) -> int:
+        return len(self.bands)
+
+    @property
+    def pixel_size_m(self) -> float | None:
+        return self._grid.pixel_size_m
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._dataset.close()
+
+    def read_window(self, window: Window) -> Pixels:
+        """Pixels of a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
+
+        A pixel is valid when at least half of it is.
+
+        Raises:
+            ConfigError: the window is not inside the scene.
+            SceneError: the file is truncated or damaged there.
+        """
+        shape = Shape(int(window.height), int(window.width))
+        source = self._grid.source_window(_inside(window, self.shape), _shape(self._dataset))
+        try:
+            with environment(self.name):
+                values, valid = self._read(source, shape, self._grid.resampling)
+        except RasterioIOError as error:
+            place = f"{shape.width} × {shape.height} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
+            raise SceneError(
+                f"{self.name} cannot be read ({place}: {one_line(error)}); the file is truncated or damaged, fetch it again"
+            ) from error
+        return Pixels(self.scaling.apply(values), valid)
+
+    def measure(self) -> None:
+        """Choose the scaling from a decimated read of the whole raster."""
+        factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
+        shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
+        whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
+        try:
+            with environment(self.name):
+                values, valid = self._read(whole, shape, Resampling.nearest)
+        except RasterioIOError as error:
+            raise SceneError(f"{self.name} cannot be read ({one_line(error)}); is the file whole?") from error
+        self.scaling = choose_scaling(values[:, valid], values.dtype)
+
+    def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        bands = list(self.bands)
+        values = self._dataset.read(bands, window=source, out_shape=(len(bands), *shape), resampling=resampling)
+        valid = self._valid(source, shape, 2 if resampling is Resampling.average else 1)
+        if np.issubdtype(values.dtype, np.floating):
+            valid &= np.isfinite(values).all(axis=0)
+        return values, valid
+
+    def _valid(self, source: Window, shape: Shape, samples: int) -> npt.NDArray[np.bool_]:
+        """Where at least half of ``samples`` × ``samples`` points of a pixel are valid.
+
+        Points, because GDAL resamples a nodata mask to "any", and scales a 16-bit alpha of which only 255 is used to 1.
+        """
+        options = {"window": source, "resampling": Resampling.nearest}
+        fine = (shape.height * samples, shape.width * samples)
+        flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
+        valid = np.ones(fine, bool)
+        if MaskFlags.per_dataset in flags:
+            valid &= self._dataset.read_masks(self.bands[0], out_shape=fine, **options) > 0
+        elif MaskFlags.all_valid not in flags:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NodataShadowWarning)  # the alpha band is honoured below
+                masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *fine), **options)
+            valid &= masks.any(axis=0)
+        if MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp:
+            alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
+            valid &= self._dataset.read(alpha, out_shape=fine, **options) > 0
+        if samples == 1:
+            return valid
+        counts = valid.reshape(shape.height, samples, shape.width, samples).sum(axis=(1, 3), dtype=np.uint8)
+        return np.asarray(2 * counts >= samples * samples)
+
+
+def open_scene(
+    path: StrPath,
+    *,
+    bands: Sequence[int] | None = None,
+    num_bands: int = 3,
+    resolution_m: float | None = None,
+    assumed_pixel_size_m: float | None = None,
+    scaling: Scaling | None = None,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> RasterScene:
+    """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
+
+    Args:
+        path: anything GDAL opens: a file, a URL, a /vsi path.
+        bands: 1-based bands to read in this order; left out, the first ``num_bands`` colour bands.
+        num_bands: how many bands to choose when ``bands`` is left out.
+        resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
+        assumed_pixel_size_m: pixel size of a raster without CRS.
+        scaling: how values become 0–255; chosen from the values when left out.
+        progress: receiver of the rules applied.
+
+    Raises:
+        SceneNotFoundError: there is no such file.
+        SceneError: the file is not a raster, or it is damaged.
+        BandsError: the raster lacks the bands.
+    """
+    dataset = open_raster(path)
+    try:
+        chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
+        grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
+        if (level := grid.pyramid_level([*map(float, dataset.overviews(chosen[0]))])) is not None:
+            dataset.close()
+            dataset = open_raster(path, OVERVIEW_LEVEL=level)
+        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS)
+        if scaling is None and any(dataset.dtypes[b - 1] != "uint8" for b in chosen):
+            scene.measure()
+            progress.log(str(scene.scaling))
+    except BaseException:
+        dataset.close()
+        raise
+    return scene
+
+
+def choose_bands(dataset: DatasetReader, count: int) -> tuple[int, ...]:
+    """The 1-based bands that a model of ``count`` bands takes from a raster; never the alpha band.
+
+    Red, green and blue by their colour interpretation where the raster has them, else the first ``count``.
+
+    Raises:
+        BandsError: the raster has fewer bands.
+    """
+    if not dataset.count:
+        parts = f"name one of its parts, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "give another raster"
+        raise BandsError(f"{dataset.name} has no bands; {parts}")
+    kinds = dataset.colorinterp
+    if count == len(RGB) and all(kind in kinds for kind in RGB):
+        return tuple(kinds.index(kind) + 1 for kind in RGB)
+    usable = colour_bands(dataset)
+    if len(usable) >= count:
+        return usable[:count]
+    if ColorInterp.palette in kinds:
+        raise BandsError(f"{dataset.name} has one band of palette colours, {count} are needed; use gdal_translate -expand rgb")
+    found = f"{len(usable)} image band{'' if len(usable) == 1 else 's'}"
+    raise BandsError(f"{dataset.name} has {found}, {count} are needed; choose another model or raster")
+
+
+def _checked_bands(dataset: DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = [b for b in bands if not 1 <= b <= dataset.count]
+    if wrong or not bands:
+        found = f"band {wrong[0]} was asked for" if wrong else "no bands were asked for"
+        raise BandsError(f"{found}, {dataset.name} has bands 1 to {dataset.count}; choose among them")
+    return bands
+
+
+def _inside(window: Window, shape: Shape) -> Window:
+    last_col, last_row = window.col_off + window.width, window.row_off + window.height
+    starts_inside = window.col_off >= 0 and window.row_off >= 0 and window.width > 0 and window.height > 0
+    if not starts_inside or last_col > shape.width or last_row > shape.height:
+        raise ConfigError(f"{window} is not inside a scene of {shape.width} × {shape.height} px; cut it to the scene")
+    return window
+
+
+def _shape(dataset: DatasetReader) -> Shape:
+    return Shape(dataset.height, dataset.width)
