@@ -58,9 +58,9 @@ def progress_options(function: FunctionT) -> FunctionT:
     )(function)
 
 
-def path_option(*names: str, help: str) -> Callable[[FunctionT], FunctionT]:
+def path_option(*names: str, help: str, required: bool = False) -> Callable[[FunctionT], FunctionT]:
     """An option that names a file to write or to read; the tool checks it."""
-    return click.option(*names, type=click.Path(path_type=Path), metavar="FILE", help=help)
+    return click.option(*names, type=click.Path(path_type=Path), metavar="FILE", help=help, required=required)
 
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
@@ -70,4 +70,11 @@ bands_option = click.option(
 )
 device_option = click.option(
     "--device", callback=_device, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    help="Where the configuration's patterns start.  [default: here]",
 )

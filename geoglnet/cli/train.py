@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geoglnet.cli.options import progress_options
+from geoglnet.cli.options import data_option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
+from geoglnet.errors import Cancelled
 
 
 def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key.strip() and equals):
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE, as in batch_size=4", ctx, param)
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE, as in optim.batch_size=4", ctx, param)
         try:
             overrides[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -28,18 +30,35 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
 
 @click.command(cls=Verb)
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for the run.")
+@data_option
+@path_option("-o", "--checkpoint", required=True, help="Model file to write (.safetensors).")
+@path_option("--global-branch-from", help="Checkpoint whose global branch is taken instead of training one.")
 @click.option(
     "--set", "overrides", multiple=True, callback=_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
 )
+@overwrite_option
 @progress_options
-def train(config: Path, run_dir: Path, overrides: dict[str, Any], reporter: Reporter) -> None:
+def train(
+    config: Path,
+    data: Path,
+    checkpoint: Path,
+    global_branch_from: Path | None,
+    overrides: dict[str, Any],
+    overwrite: bool,
+    reporter: Reporter,
+) -> None:
     """Train a model as a config file says.
 
-    Writes a checkpoint into a folder of its own below --run-dir. Needs the extra: pip install 'geoglnet[train]'. The
-    whole configuration is stored in the checkpoint.
+    The patterns in CONFIG.toml start from the --data folder; the whole configuration is stored in the checkpoint. Needs the
+    extra: pip install 'geoglnet[train]'.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    from geoglnet.training.config import read_config
     from geoglnet.training.fit import fit
 
-    checkpoint = fit(config, overrides, run_dir, reporter)
+    settings = read_config(config, overrides)
+    try:
+        fit(settings, data, checkpoint, global_branch_from=global_branch_from, overwrite=overwrite, progress=reporter)
+    except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
+        raise Cancelled("training was stopped") from left
     reporter.done(f"checkpoint {checkpoint}", {"checkpoint": checkpoint})
