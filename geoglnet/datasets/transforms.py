@@ -1,0 +1,93 @@
+"""Augmentation, drawn once per region before overview and patches are cut, so that all of them see the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from geoglnet.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How far augmentation goes; all off is ``AugmentConfig(False, 1, 1, 0)``.
+
+    Args:
+        d4: flips and quarter turns.
+        scale_min: smallest ground size of a pixel, relative to the model's resolution.
+        scale_max: largest.
+        colour: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise.
+
+    Raises:
+        ConfigError: scales not positive and ordered, or strength out of range.
+    """
+
+    d4: bool = True
+    scale_min: float = 0.75
+    scale_max: float = 1.33
+    colour: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale_min <= self.scale_max:
+            raise ConfigError(f"scale_min {self.scale_min} and scale_max {self.scale_max} must be positive and in order")
+        if not 0 <= self.colour <= 1:
+            raise ConfigError(f"colour {self.colour} must be from 0 to 1")
+
+    def draw_scale(self, rng: np.random.Generator) -> float:
+        """A scale, log-uniform between the limits."""
+        return float(np.exp(rng.uniform(np.log(self.scale_min), np.log(self.scale_max))))
+
+
+def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """One of the eight symmetries of the square (D4), the same for image and labels."""
+    if rng.random() < 0.5:
+        image, labels = image.flip(-1), labels.flip(-1)
+    quarter_turns = int(rng.integers(4))
+    return torch.rot90(image, quarter_turns, (-2, -1)), torch.rot90(labels, quarter_turns, (-2, -1))
+
+
+def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Another camera, light and season: brightness, contrast, saturation, band gains (not hue: its colour space
+    costs more than the rest together), gamma, blur, noise.
+
+    Args:
+        image: ``(3, h, w)`` float 0–1.
+        strength: 0 leaves the image as it is.
+        rng: source of randomness.
+    """
+    if strength == 0:
+        return image
+    image = TF.adjust_brightness(image, _factor(rng, 0.6 * strength))
+    image = TF.adjust_contrast(image, _factor(rng, 0.6 * strength))
+    image = TF.adjust_saturation(image, _factor(rng, 0.8 * strength))
+    gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(3, 1, 1))).astype(np.float32))
+    image = (image * gains).clamp(0, 1) ** _factor(rng, 0.5 * strength)
+    return _blur_or_noise(image, strength, rng)
+
+
+def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Image (bilinear, antialiased) and labels (nearest) at another size."""
+    if image.shape[-2:] == size:
+        return image, labels
+    scaled = F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return scaled, F.interpolate(labels[None, None], size=size, mode="nearest-exact")[0, 0]
+
+
+def _factor(rng: np.random.Generator, spread: float) -> float:
+    return float(np.exp(rng.uniform(-spread, spread)))
+
+
+def _blur_or_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    choice = rng.random() / max(strength, 1e-6)
+    if choice < 0.3:
+        blurred: Tensor = TF.gaussian_blur(image, [5, 5], [float(rng.uniform(0.3, 1.5))])
+        return blurred
+    if choice < 0.6:
+        seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        return (image + torch.randn(image.shape, generator=seed) * float(rng.uniform(0.01, 0.05))).clamp(0, 1)
+    return image

@@ -1,0 +1,156 @@
+"""Training configuration: one TOML file says what is trained on what, and how."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+from geoglnet.config import ModelConfig, RegionConfig, from_plain
+from geoglnet.datasets.samplers import SampleConfig
+from geoglnet.datasets.sources import SourceConfig
+from geoglnet.datasets.transforms import AugmentConfig
+from geoglnet.errors import ConfigError
+from geoglnet.legend import Legend
+
+
+class Regularisation(Enum):
+    """Form of the feature map regularisation: the paper's Euclidean norm or the authors' mean square."""
+
+    EUCLIDEAN = "euclidean"
+    MEAN_SQUARE = "mean_square"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """How weights are updated; defaults are the paper's (§4.1) as far as steps allow.
+
+    Args:
+        global_steps: optimiser steps of the global stage.
+        local_steps: of the local stage.
+        batch_size: regions per step.
+        global_learning_rate: of the global branch.
+        local_learning_rate: of the local branch and f_agg.
+        weight_decay: decoupled (AdamW); 0 is Adam.
+        cosine: fall to zero along a half cosine after a short warm-up, instead of staying constant.
+        ema_decay: decay of the moving average of weights that is kept in the end; 0 keeps the last weights.
+        gamma: focal loss exponent.
+        lambda_fmreg: weight of the feature map regularisation.
+        fmreg: its form.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        backbone_weights: ``"imagenet"``, a safetensors file relative to the data folder, or empty for random weights.
+        seed: of weights and samples.
+        workers: processes that prepare samples.
+    """
+
+    global_steps: int = 9000
+    local_steps: int = 3750
+    batch_size: int = 6
+    global_learning_rate: float = 1e-4
+    local_learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    cosine: bool = False
+    ema_decay: float = 0.0
+    gamma: float = 6.0
+    lambda_fmreg: float = 0.15
+    fmreg: Regularisation = Regularisation.EUCLIDEAN
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    backbone_weights: str = "imagenet"
+    seed: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ConfigError(f"precision = {self.precision!r} must be '32-true' or 'bf16-mixed'")
+        for name in ("global_steps", "local_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay = {self.ema_decay} must be from 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything a training run needs.
+
+    Args:
+        name: of the model.
+        resolution_m: ground pixel size to train at.
+        legend: classes.
+        model: architecture (``num_classes`` follows the legend).
+        train: sources of training scenes.
+        validation: sources of held-out scenes.
+        region: region, overview and patch sizes when segmenting.
+        sample: sizes and numbers of training samples.
+        augment: how far samples are varied.
+        optim: how weights are updated.
+        resolution_range_m: ground pixel sizes that the model is meant for.
+        assumed_pixel_size_m: pixel size taken for scenes without a CRS.
+        data: licence, attribution and split of the data, kept in the checkpoint.
+    """
+
+    name: str
+    resolution_m: float
+    legend: Legend
+    model: ModelConfig
+    train: tuple[SourceConfig, ...]
+    validation: tuple[SourceConfig, ...] = ()
+    region: RegionConfig = field(default_factory=RegionConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    resolution_range_m: tuple[float, float] = (0.0, 1e9)
+    assumed_pixel_size_m: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.resolution_m <= 0:
+            raise ConfigError(f"resolution_m = {self.resolution_m} must be positive")
+        if not self.train:
+            raise ConfigError(f"{self.name} has no [[train]] source; name at least one")
+
+
+_PARTS = {"region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
+
+
+def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a TOML file.
+
+    Args:
+        path: the file.
+        overrides: values by dotted key, such as ``{"optim.global_steps": 100}``; they win over the file.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or a key is unknown (the nearest known one is suggested).
+    """
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration file {path}; examples/configs has some to start from") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for key, value in (overrides or {}).items():
+        _set(plain, key, value)
+    return _build(plain)
+
+
+def _build(plain: dict[str, Any]) -> TrainConfig:
+    if "legend" not in plain:
+        raise ConfigError("the configuration has no [legend]; give classes = [{name, colour}, …]")
+    legend = Legend.from_dict(plain["legend"])
+    parts: dict[str, Any] = {name: from_plain(kind, plain[name]) for name, kind in _PARTS.items() if name in plain}
+    model = from_plain(ModelConfig, {"num_classes": legend.num_classes} | plain.get("model", {}))
+    sources = {key: tuple(from_plain(SourceConfig, s) for s in plain.get(key, ())) for key in ("train", "validation")}
+    return from_plain(TrainConfig, plain | parts | sources | {"legend": legend, "model": model})
+
+
+def _set(plain: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        plain = plain.setdefault(name, {})
+        if not isinstance(plain, dict):
+            raise ConfigError(f"{key}: {name} is not a table")
+    plain[last] = value

@@ -1,0 +1,217 @@
+"""Training: configuration and data folder in, checkpoint out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from geoglnet.config import Branches, Sharing, Stage, to_plain
+from geoglnet.datasets.pairs import PairReader, decoded
+from geoglnet.datasets.regions import LabelledScene, RegionBatch, RegionSample, collate
+from geoglnet.datasets.samplers import RegionDataset
+from geoglnet.errors import CheckpointError
+from geoglnet.models.backbone import load_backbone_weights
+from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.training.config import TrainConfig
+from geoglnet.training.task import StageTask
+from geoglnet.types import OutputFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Collates samples and normalises them as the manifest says."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, samples: Sequence[RegionSample]) -> RegionBatch:
+        return collate(samples).normalised(self.mean, self.std)
+
+
+class _Report(Callback):
+    """Forwards steps and losses to a :class:`Progress`."""
+
+    def __init__(self, progress: Progress, stage: Stage) -> None:
+        self.progress = progress
+        self.stage = stage
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.progress.plan(f"{self.stage.value} stage", int(trainer.max_steps), "steps")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.progress.advance(loss=float(trainer.callback_metrics["loss"]))
+
+
+def fit(
+    config: TrainConfig,
+    folder: Path,
+    checkpoint_path: Path,
+    *,
+    global_branch_from: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> Manifest:
+    """Train a network: the global stage, then the local stage.
+
+    After the global stage the global branch alone is kept as ``<checkpoint>.global.safetensors``: the paper's global-only
+    baseline, and where a training that was cut off goes on from.
+
+    Memory: scenes of up to 64 Mpx at the model's resolution are held decoded (4 bytes per pixel); a step costs the activations
+    of ``batch_size × patches_per_region`` patches.
+
+    Args:
+        config: what to train and how.
+        folder: data folder that the configuration's patterns start from.
+        checkpoint_path: ``.safetensors`` file to write.
+        global_branch_from: checkpoint whose global branch is taken instead of training one.
+        overwrite: replace existing files.
+        progress: receiver of plans, steps and losses.
+
+    Returns:
+        The manifest written.
+
+    Raises:
+        DatasetError: training data are missing or cannot be used.
+        CheckpointError: ``global_branch_from`` or the backbone weights do not fit.
+        OutputExistsError: the checkpoint exists.
+    """
+    OutputFile(checkpoint_path, overwrite)
+    torch.manual_seed(config.optim.seed)
+    network = _build_network(config, folder)
+    manifest = make_manifest(config)
+    with ExitStack() as files:
+        dataset = _open_dataset(config, folder, files, progress)
+        if global_branch_from is not None:
+            _take_global_branch(network, global_branch_from)
+        elif config.model.branches is not Branches.LOCAL:
+            run_stage(network, Stage.GLOBAL, config, dataset, progress)
+            _save_global(checkpoint_path, network, config)
+        if config.model.branches is not Branches.GLOBAL:
+            run_stage(network, Stage.LOCAL, config, dataset, progress)
+    save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)
+    return manifest
+
+
+def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: RegionDataset, progress: Progress) -> None:
+    """One stage of training; changes the network in place."""
+    optim = config.optim
+    steps = optim.global_steps if stage is Stage.GLOBAL else optim.local_steps
+    dataset.length, dataset.seed = steps * optim.batch_size, optim.seed + (stage is Stage.LOCAL)
+    manifest = make_manifest(config)
+    loader = DataLoader(
+        dataset,
+        batch_size=optim.batch_size,
+        num_workers=optim.workers,
+        persistent_workers=optim.workers > 0,
+        collate_fn=_Samples(_bands(manifest.mean), _bands(manifest.std)),
+    )
+    callbacks: list[Callback] = [_Report(progress, stage)]
+    if optim.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=optim.ema_decay))
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        precision=optim.precision,
+        callbacks=callbacks,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    network.to(memory_format=torch.channels_last)
+    trainer.fit(StageTask(network, stage, optim, steps, config.legend.ignore_value), loader)
+
+
+def make_manifest(config: TrainConfig) -> Manifest:
+    """What the checkpoint of a configuration says about itself."""
+    assumed = config.assumed_pixel_size_m or config.resolution_m
+    settings = {name: to_plain(getattr(config, name)) for name in ("optim", "sample", "augment")}
+    return Manifest(
+        name=config.name,
+        model=config.model,
+        region=config.region,
+        legend=config.legend,
+        resolution_m=config.resolution_m,
+        resolution_range_m=config.resolution_range_m,
+        assumed_pixel_size_m=assumed,
+        training={**config.data, **settings, "sources": [to_plain(source) for source in config.train]},
+        version=version("geoglnet"),
+    )
+
+
+def _open_dataset(config: TrainConfig, folder: Path, files: ExitStack, progress: Progress) -> RegionDataset:
+    reader = PairReader(folder, config.legend, config.resolution_m, files, progress)
+    scenes: list[LabelledScene] = []
+    weights: list[float] = []
+    for source in config.train:
+        for scene in reader.iter_scenes(source):
+            scenes.append(decoded(scene))
+            weights.append(source.weight * (scene.shape.height * scene.shape.width) ** 0.5)
+    progress.log(f"{len(scenes)} training scenes, {sum(s.shape.height * s.shape.width for s in scenes) / 1e6:.1f} Mpx")
+    return RegionDataset(scenes, weights, config.region, config.sample, config.augment, length=0)
+
+
+def _build_network(config: TrainConfig, folder: Path) -> GLNet:
+    network = GLNet(config.model)
+    source = config.optim.backbone_weights
+    if source:
+        path = source if source == "imagenet" else str(folder / source)
+        for branch in (network.global_branch, network.local_branch):
+            if branch is not None:
+                load_backbone_weights(branch.backbone, path)
+    return network
+
+
+def _take_global_branch(network: GLNet, path: Path) -> None:
+    trained, _ = load_checkpoint(path)
+    if network.global_branch is None or trained.global_branch is None:
+        raise CheckpointError(f"{path} has no global branch to go on from")
+    try:
+        network.global_branch.load_state_dict(trained.global_branch.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"the global branch of {path} has another architecture than the configuration") from error
+
+
+def _save_global(checkpoint_path: Path, network: GLNet, config: TrainConfig) -> None:
+    alone = global_only(config)
+    baseline = GLNet(alone.model)
+    if baseline.global_branch is None or network.global_branch is None:
+        raise CheckpointError("a network without a global branch has no global stage")
+    baseline.global_branch.load_state_dict(network.global_branch.state_dict())
+    path = checkpoint_path.with_suffix(f".global{checkpoint_path.suffix}")
+    save_checkpoint(path, baseline, make_manifest(alone), half=False, overwrite=True)
+
+
+def global_only(config: TrainConfig) -> TrainConfig:
+    """The same configuration for the global branch alone (paper Table 2, first rows)."""
+    return _alone(config, Branches.GLOBAL)
+
+
+def local_only(config: TrainConfig) -> TrainConfig:
+    """The same configuration for the local branch alone."""
+    return _alone(config, Branches.LOCAL)
+
+
+def _alone(config: TrainConfig, branches: Branches) -> TrainConfig:
+    model = replace(config.model, branches=branches, sharing=Sharing.NONE, aggregate=False)
+    return replace(config, model=model, name=f"{config.name}-{branches.value}")
+
+
+def _bands(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).reshape(-1, 1, 1)
