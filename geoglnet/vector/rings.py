@@ -41,7 +41,7 @@ class Rings:
 
     def moved(self, x: float, y: float) -> Rings:
         """The same rings elsewhere."""
-        return Rings(self.points + (x, y), self.lengths, self.polygon)
+        return Rings(self.points + np.array([x, y], dtype=np.float64), self.lengths, self.polygon)
 
     def without_straight_points(self) -> Rings:
         """Drop the points at which an outline of horizontal and vertical edges does not turn."""

@@ -82,9 +82,7 @@ class DatasetTiles:
         if self.labels.count != 1:
             raise BandsError(f"{name} has {self.labels.count} bands; labels are a raster with one band of class numbers")
         if not np.issubdtype(np.dtype(dtype), np.integer):
-            raise SceneError(
-                f"{name} holds {dtype} values; labels are integers from 0 to 254 (probabilities need an argmax first)"
-            )
+            raise SceneError(f"{name} holds {dtype} values; labels are integers from 0 to 254 (take the argmax first)")
         if self.confidence is not None:
             _check_confidence(self.confidence, self.labels)
 
@@ -126,12 +124,13 @@ class DatasetTiles:
 def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
     if confidence.count != 1 or confidence.dtypes[0] != "uint8":
         raise SceneError(
-            f"{confidence.name} has {confidence.count} bands of {confidence.dtypes[0]}; confidence is one uint8 band (probability × 254)"
+            f"{confidence.name} has {confidence.count} bands of {confidence.dtypes[0]}; "
+            "confidence is one uint8 band (probability × 254)"
         )
     if confidence.shape != labels.shape:
         raise SceneError(
-            f"{confidence.name} is {confidence.width} × {confidence.height} px, but {labels.name} {labels.width} × {labels.height}; "
-            "give the confidence raster of the same prediction"
+            f"{confidence.name} is {confidence.width} × {confidence.height} px, "
+            f"but {labels.name} {labels.width} × {labels.height}; give the confidence raster of the same prediction"
         )
 
 

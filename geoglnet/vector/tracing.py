@@ -146,7 +146,9 @@ def _find_vertices(ids: npt.NDArray[np.int32], *, junctions: bool) -> _Vertices:
         arriving.append(np.full(len(corner), direction, dtype=np.uint8))
         leaving.append(((direction + turn[corner]) % 4).astype(np.uint8))
         components.append(own[corner])
-    return _Vertices(row, col, *(np.concatenate(part) for part in (corners, arriving, leaving, components)))
+    return _Vertices(
+        row, col, np.concatenate(corners), np.concatenate(arriving), np.concatenate(leaving), np.concatenate(components)
+    )
 
 
 def _link(vertices: _Vertices) -> Ints:
@@ -188,7 +190,7 @@ def _assemble(vertices: _Vertices, following: Ints) -> Rings:
     chain[preceding[first[order]]] = np.roll(first[order], -1)
     walk = breadth_first_order(_successor_graph(chain), first[order[0]], return_predecessors=False)
     lengths = np.bincount(ring, minlength=num_rings)[order]
-    return Rings(np.column_stack([x[walk], y[walk]]), lengths, component[order] - 1)
+    return Rings(np.column_stack([x[walk], y[walk]]), lengths, component[order].astype(np.intp) - 1)
 
 
 def _successor_graph(following: Ints) -> csr_array:

@@ -1,0 +1,108 @@
+"""A legend as a map style: QML for QGIS, SLD 1.1 for everything else. Fills are translucent so that the scene shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from geoglnet.legend import Colour, Legend
+
+FILL_OPACITY = 0.6
+OUTLINE_WIDTH_MM = 0.26
+_OUTLINE_TONE = 0.55
+_PIXELS_PER_MM = 1 / 0.28  # the standardised pixel of SLD
+
+_SLD = "http://www.opengis.net/sld"
+_SE = "http://www.opengis.net/se"
+_OGC = "http://www.opengis.net/ogc"
+
+
+def qml(legend: Legend, attribute: str = "class_name") -> str:
+    """Style of a polygon layer for QGIS 3: one category per class that becomes polygons.
+
+    Args:
+        legend: names and colours.
+        attribute: field with the class names.
+    """
+    root = Element("qgis", version="3.22.0", styleCategories="Symbology")
+    renderer = SubElement(
+        root, "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", enableorderby="0", forceraster="0"
+    )
+    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for position, value in enumerate(legend.polygon_values):
+        name, symbol = legend.names[value], str(position)
+        SubElement(categories, "category", symbol=symbol, value=name, label=name, render="true", type="string")
+        symbols.append(_qml_symbol(symbol, legend.colours[value]))
+    SubElement(root, "layerGeometryType").text = "2"
+    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
+
+
+def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
+    """Style of the polygon layer ``layer`` as OGC Styled Layer Descriptor 1.1: one rule per class."""
+    for prefix, address in {"sld": _SLD, "se": _SE, "ogc": _OGC}.items():
+        ElementTree.register_namespace(prefix, address)
+    root = Element(f"{{{_SLD}}}StyledLayerDescriptor", version="1.1.0")
+    named = SubElement(root, f"{{{_SLD}}}NamedLayer")
+    SubElement(named, f"{{{_SE}}}Name").text = layer
+    user_style = SubElement(named, f"{{{_SLD}}}UserStyle")
+    rules = SubElement(user_style, f"{{{_SE}}}FeatureTypeStyle")
+    for value in legend.polygon_values:
+        rules.append(_sld_rule(legend.names[value], legend.colours[value], attribute))
+    return _text(root)
+
+
+def outline_colour(colour: Colour) -> Colour:
+    """The same hue, darker."""
+    red, green, blue = (round(channel * _OUTLINE_TONE) for channel in colour)
+    return red, green, blue
+
+
+def _qml_symbol(name: str, colour: Colour) -> Element:
+    symbol = Element("symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
+    layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+    properties: Mapping[str, str] = {
+        "color": _rgba(colour, FILL_OPACITY),
+        "style": "solid",
+        "joinstyle": "miter",
+        "outline_color": _rgba(outline_colour(colour), 1.0),
+        "outline_style": "solid",
+        "outline_width": str(OUTLINE_WIDTH_MM),
+        "outline_width_unit": "MM",
+    }
+    options = SubElement(layer, "Option", type="Map")
+    for key, value in properties.items():
+        SubElement(options, "Option", type="QString", name=key, value=value)
+    return symbol
+
+
+def _sld_rule(name: str, colour: Colour, attribute: str) -> Element:
+    rule = Element(f"{{{_SE}}}Rule")
+    SubElement(rule, f"{{{_SE}}}Name").text = name
+    is_equal = SubElement(SubElement(rule, f"{{{_OGC}}}Filter"), f"{{{_OGC}}}PropertyIsEqualTo")
+    SubElement(is_equal, f"{{{_OGC}}}PropertyName").text = attribute
+    SubElement(is_equal, f"{{{_OGC}}}Literal").text = name
+    symbol = SubElement(rule, f"{{{_SE}}}PolygonSymbolizer")
+    width = f"{OUTLINE_WIDTH_MM * _PIXELS_PER_MM:.2f}"
+    _sld_parameters(symbol, "Fill", {"fill": _hex(colour), "fill-opacity": str(FILL_OPACITY)})
+    _sld_parameters(symbol, "Stroke", {"stroke": _hex(outline_colour(colour)), "stroke-width": width})
+    return rule
+
+
+def _sld_parameters(symbol: Element, kind: str, parameters: Mapping[str, str]) -> None:
+    part = SubElement(symbol, f"{{{_SE}}}{kind}")
+    for key, value in parameters.items():
+        SubElement(part, f"{{{_SE}}}SvgParameter", name=key).text = value
+
+
+def _rgba(colour: Colour, opacity: float) -> str:
+    return ",".join(str(channel) for channel in (*colour, round(255 * opacity)))
+
+
+def _hex(colour: Colour) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _text(root: Element) -> str:
+    ElementTree.indent(root, " ")
+    return ElementTree.tostring(root, encoding="unicode")
