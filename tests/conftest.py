@@ -1,9 +1,60 @@
-"""Shared by all tests."""
+"""Shared by all tests: a small scene and a small, untrained model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
 from hypothesis import settings
+from rasterio.transform import from_origin
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
+
+SceneMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_scene(tmp_path_factory: pytest.TempPathFactory) -> SceneMaker:
+    """Writes noise as a GeoTIFF with metre pixels in UTM; keywords go into rasterio's profile."""
+    folder = tmp_path_factory.mktemp("scenes")
+
+    def make(name: str = "scene.tif", count: int = 3, height: int = 80, width: int = 120, **profile: Any) -> Path:
+        path = folder / name
+        profile = {"dtype": "uint8", "crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 1, 1)} | profile
+        image = np.random.default_rng(0).integers(1, 255, (count, height, width)).astype(profile["dtype"])
+        with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, **profile) as dst:
+            dst.write(image)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scene_path(make_scene: SceneMaker) -> Path:
+    return make_scene()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained two-class GLNet with the smallest backbone and small regions, at 1 m."""
+    import torch
+
+    from geoglnet.config import ModelConfig, RegionConfig
+    from geoglnet.legend import Legend
+    from geoglnet.models.checkpoint import save_checkpoint
+    from geoglnet.models.glnet import GLNet
+    from geoglnet.models.manifest import Manifest
+
+    torch.manual_seed(0)
+    model = ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4)
+    region = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
+    legend = Legend(("ground", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_checkpoint(path, GLNet(model), Manifest("tiny", model, region, legend, 1.0, (0.5, 2.0), 1.0))
+    return path

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from geoglnet.cli.options import bands_option, device_option, overwrite_option, path_option, progress_options
-from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.terminal import Reporter, clock
 from geoglnet.cli.verb import Verb
 from geoglnet.models.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from geoglnet.prediction.segment import Segmented
 
 
 @click.command(cls=Verb)
@@ -19,7 +23,7 @@ from geoglnet.models.registry import DEFAULT_MODEL
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
 @device_option
-@click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Patches per step.  [default: by the device]")
+@click.option("--batch", "batch_size", type=click.IntRange(min=1), default=4, show_default=True, help="Patches per step.")
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of the network."
 )
@@ -37,7 +41,7 @@ def predict(
     confidence: Path | None,
     model: str,
     device: str,
-    batch_size: int | None,
+    batch_size: int,
     precision: str,
     resolution: float | None,
     scale: tuple[float, float] | None,
@@ -54,14 +58,37 @@ def predict(
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
     if scale and scale[0] >= scale[1]:
         raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}", param_hint="--scale")
-    from geoglnet.prediction.predictor import PredictConfig
+    from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.segment import segment
     from geoglnet.raster.scaling import Scaling
 
-    settings = {"batch_size": batch_size, "device": device, "precision": precision, "assumed_pixel_size_m": resolution}
-    settings |= {"bands": bands, "scaling": Scaling(*scale) if scale else None}
-    config = PredictConfig(**{name: value for name, value in settings.items() if value is not None})
-    paths = {"labels_path": labels, "vector_path": vector, "confidence_path": confidence}
-    segment(scene, model=model, config=config, overwrite=overwrite, progress=reporter, **paths)
-    outputs = {name.removesuffix("_path"): path for name, path in paths.items() if path}
-    reporter.done(f"{scene}: {', '.join(str(path) for path in outputs.values())}", outputs)
+    config = PredictConfig(
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        bands=bands,
+        scaling=Scaling(*scale, "given with --scale") if scale else None,
+        assumed_pixel_size_m=resolution,
+    )
+    segmented = segment(
+        scene,
+        labels,
+        model=model,
+        vector_path=vector,
+        confidence_path=confidence,
+        config=config,
+        overwrite=overwrite,
+        progress=reporter,
+    )
+    report_done(reporter, segmented)
+
+
+def report_done(reporter: Reporter, segmented: Segmented) -> None:
+    """Say what was written, for people and for programs."""
+    paths = {"labels": segmented.labels_path, "vector": segmented.vector_path, "confidence": segmented.confidence_path}
+    outputs = {name: path for name, path in paths.items() if path is not None}
+    polygons = f"; {segmented.num_polygons} polygons" if segmented.num_polygons is not None else ""
+    pixels = f"{segmented.shape.width} × {segmented.shape.height} px"
+    sentence = f"{', '.join(map(str, outputs.values()))}  ({pixels} in {clock(segmented.seconds)}{polygons})"
+    counts = {} if segmented.num_polygons is None else {"num_polygons": segmented.num_polygons}
+    reporter.done(sentence, {**outputs, **counts, "seconds": round(segmented.seconds, 2)})

@@ -1,0 +1,89 @@
+"""``models`` and ``doctor``: what ships with the package, and whether this installation can use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from geoglnet.cli.main import geoglnet
+from geoglnet.models.registry import card_text, model_path, shipped_models
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(geoglnet, arguments)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder with one model and its card."""
+    shutil.copy(tiny_model_path, tmp_path / "buildings.safetensors")
+    (tmp_path / "buildings.md").write_text("# buildings\n\nLicence: test.\n")
+    monkeypatch.setattr("geoglnet.models.registry._FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("weights")
+def test_the_table_marks_the_default_and_names_the_classes() -> None:
+    ran = run("models")
+    assert ran.exit_code == 0
+    row = ran.stdout.splitlines()[1]
+    assert row.startswith("buildings *")
+    assert row.endswith("ground, building")
+
+
+@pytest.mark.usefixtures("weights")
+def test_the_table_is_also_for_programs() -> None:
+    (row,) = json.loads(run("models", "--json").stdout)
+    assert (row["name"], row["is_default"], row["resolution_m"], row["backbone"]) == ("buildings", True, 1.0, "mobilenet_v2")
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_card_is_shown_as_it_is_written() -> None:
+    assert run("models", "buildings").stdout == "# buildings\n\nLicence: test.\n"
+    assert "Licence: test." in json.loads(run("models", "buildings", "--json").stdout)["card"]
+
+
+@pytest.mark.usefixtures("weights")
+def test_doctor_tells_versions_and_is_content() -> None:
+    ran = run("doctor", "--json")
+    assert ran.exit_code == 0, ran.stdout
+    facts = json.loads(ran.stdout)
+    assert facts["version"] == version("geoglnet")
+    assert facts["protocol"] == 1
+    assert facts["executable"] == sys.executable
+    assert facts["models"] == ["buildings"]
+    assert (facts["ok"], facts["missing"]) == (True, [])
+    assert {"python", "torch", "cuda", "gdal", "rasterio"} <= facts.keys()
+
+
+@pytest.mark.usefixtures("weights")
+def test_doctor_is_also_for_people() -> None:
+    assert run("doctor").stdout.splitlines()[-1] == "ready"
+
+
+def test_doctor_names_a_damaged_model_and_fails(weights: Path) -> None:
+    (weights / "buildings.safetensors").write_bytes(b"cut")
+    ran = run("doctor")
+    assert ran.exit_code == 1
+    assert "missing     models: " in ran.stdout
+
+
+def test_doctor_names_a_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    ran = run("doctor", "--json")
+    assert ran.exit_code == 1
+    assert any(line.startswith("gdal: ") for line in json.loads(ran.stdout)["missing"])
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_every_shipped_model_has_a_card_that_states_its_terms(name: str) -> None:
+    text = card_text(name).lower()
+    assert "licen" in text
+    assert "iou" in text
+    assert model_path(name).stat().st_size < 60e6
