@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
+from geoglnet.raster.scaling import Scaling
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -21,6 +22,8 @@ class PredictConfig:
         precision: ``"float32"``, or ``"bfloat16"`` for autocast: about twice as fast where the hardware has it, and
             probabilities that differ in the third digit.
         bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
+        scaling: how values become 0–255; chosen from the values when left out.
+        assumed_pixel_size_m: pixel size of a scene without CRS; the model's own assumption when left out.
         spool_folder: where the strip between two rows of regions lies, a temporary file of num_classes · blend width ·
             scene width · 4 bytes. Left out, it is the system's temporary folder, or, when files are written, theirs.
 
@@ -32,6 +35,8 @@ class PredictConfig:
     device: str = "auto"
     precision: str = "float32"
     bands: tuple[int, ...] | None = None
+    scaling: Scaling | None = None
+    assumed_pixel_size_m: float | None = None
     spool_folder: Path | None = None
 
     def __post_init__(self) -> None:

@@ -76,14 +76,18 @@ class PlannedRegion:
     @cached_property
     def patches(self) -> tuple[PlannedPatch, ...]:
         """Patches that meet the reach, row by row; the others would have no effect."""
-        size, reach = self.patch_shape, self.reach_in_region
-        rows = _meeting(self._starts(0), size.height, int(reach.row_off), int(reach.height))
-        cols = _meeting(self._starts(1), size.width, int(reach.col_off), int(reach.width))
+        size = self.patch_shape
         return tuple(
             PlannedPatch(row, col, Window(col_off=left, row_off=top, width=size.width, height=size.height))
-            for row, top in rows
-            for col, left in cols
+            for row, top in self.meeting_starts(0)
+            for col, left in self.meeting_starts(1)
         )
+
+    def meeting_starts(self, axis: int) -> list[tuple[int, int]]:
+        """Index and first pixel, in the region, of each row (axis 0) or column (1) of patches that meets the reach."""
+        size = self.patch_shape[axis]
+        first, last = self.reach_in_region.toranges()[axis]
+        return [(i, start) for i, start in enumerate(self._starts(axis)) if start < last and start + size > first]
 
     def patch_weights(self) -> tuple[Weights, Weights]:
         """Weights along rows and columns of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`."""
@@ -119,6 +123,13 @@ class Plan:
 
     def __len__(self) -> int:
         return (len(self.row_edges) - 1) * (len(self.col_edges) - 1)
+
+    @property
+    def num_patches(self) -> int:
+        """How many patches count in all regions together."""
+        rows = sum(len(self.region(row, 0).meeting_starts(0)) for row in range(len(self.row_edges) - 1))
+        cols = sum(len(self.region(0, col).meeting_starts(1)) for col in range(len(self.col_edges) - 1))
+        return rows * cols
 
     def iter_regions(self) -> Iterator[PlannedRegion]:
         """Regions row by row; nothing is kept, so that the plan of a huge scene takes no memory."""
@@ -158,7 +169,3 @@ def overlap(first: Window, second: Window) -> Window:
 
 def _between(top: int, bottom: int, left: int, right: int) -> Window:
     return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
-
-
-def _meeting(starts: tuple[int, ...], size: int, offset: int, length: int) -> list[tuple[int, int]]:
-    return [(i, start) for i, start in enumerate(starts) if start < offset + length and start + size > offset]

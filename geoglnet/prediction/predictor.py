@@ -77,8 +77,10 @@ def predict_scene(
 
 
 def _announce(plan: Plan, segmenter: RegionSegmenter, progress: Progress) -> None:
-    unit = "regions" if segmenter.sees_only else "patches"
-    progress.plan("segment", sum(segmenter.num_steps(planned) for planned in plan.iter_regions()), unit)
+    if segmenter.sees_only:
+        progress.plan("segment", len(plan), "regions")
+    else:
+        progress.plan("segment", plan.num_patches, "patches")
 
 
 def _iter_pixels(scene: Scene, plan: Plan) -> Iterator[tuple[PlannedRegion, Pixels]]:

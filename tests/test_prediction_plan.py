@@ -1,0 +1,90 @@
+"""Plans: windows that fit into each other, and patches that matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.windows import Window
+
+from geoglnet.config import RegionConfig
+from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.plan import Plan, overlap, shifted
+from geoglnet.types import Shape
+
+SMALL = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
+shapes = st.builds(Shape, st.integers(1, 300), st.integers(1, 300))
+
+
+def inside(inner: Window, outer: Window) -> bool:
+    return bool(overlap(inner, outer) == inner)
+
+
+@given(shapes)
+@settings(max_examples=50)
+def test_core_lies_in_reach_and_reach_in_region(shape: Shape) -> None:
+    for planned in Plan(shape, SMALL).iter_regions():
+        assert inside(planned.core, planned.reach)
+        assert inside(planned.reach, planned.window)
+        assert planned.window.row_off + planned.window.height <= shape.height
+        assert planned.window.col_off + planned.window.width <= shape.width
+
+
+@given(shapes)
+@settings(max_examples=50)
+def test_patches_cover_the_reach_and_all_meet_it(shape: Shape) -> None:
+    for planned in Plan(shape, SMALL).iter_regions():
+        covered = np.zeros(planned.shape, bool)
+        for patch in planned.patches:
+            covered[patch.window.toslices()] = True
+            kept = overlap(patch.window, planned.reach_in_region)
+            assert kept.width > 0
+            assert kept.height > 0
+        assert covered[planned.reach_in_region.toslices()].all()
+
+
+@given(shapes)
+@settings(max_examples=50)
+def test_patches_are_counted_without_listing_them(shape: Shape) -> None:
+    plan = Plan(shape, SMALL)
+    assert plan.num_patches == sum(len(planned.patches) for planned in plan.iter_regions())
+
+
+def test_a_scene_is_planned_without_listing_its_regions() -> None:
+    plan = Plan(Shape(1_000_000, 1_000_000), RegionConfig())
+    assert len(plan) == 489 * 489
+    assert plan.num_patches > 36 * 488**2
+    assert next(plan.iter_regions()).window == Window(col_off=0, row_off=0, width=2448, height=2448)
+
+
+def test_the_paper_sized_scene_is_one_region_of_thirty_six_patches() -> None:
+    plan = Plan(Shape(2448, 2448), RegionConfig())
+    (planned,) = plan.iter_regions()
+    assert len(planned.patches) == 36
+    assert planned.core == planned.window == planned.reach
+
+
+def test_moving_a_window_keeps_its_size() -> None:
+    moved = shifted(Window(col_off=5, row_off=7, width=3, height=4), -7, 2)
+    assert moved == Window(col_off=7, row_off=0, width=3, height=4)
+
+
+def test_the_carry_takes_memory_for_one_region_and_disk_for_one_row() -> None:
+    plan = Plan(Shape(200, 400), SMALL)
+    with Carry(plan, 2) as carry:
+        for planned in plan.iter_regions():
+            shape = (2, int(planned.reach.height), int(planned.reach.width))
+            core = carry.settle(planned, torch.zeros(shape))
+            assert core.shape[1:] == (planned.core.height, planned.core.width)
+        strip = carry._strip
+        assert strip is not None
+        strip.seek(0, 2)
+        assert strip.tell() == 2 * SMALL.blend_size * 400 * 4
+
+
+@pytest.mark.parametrize("shape", [Shape(64, 500), Shape(20, 20)])
+def test_a_single_row_of_regions_needs_no_file(shape: Shape) -> None:
+    with Carry(Plan(shape, SMALL), 2) as carry:
+        assert carry._strip is None
