@@ -47,6 +47,13 @@ class Grid:
         return min(n / g for n, g in zip(self.native_shape, self.shape, strict=True))
 
     @property
+    def native_pixel_size_m(self) -> float | None:
+        """Ground size of a raster pixel at the centre."""
+        if self.pixel_size_m is None:
+            return None
+        return self.pixel_size_m * math.sqrt(math.prod(self.shape) / math.prod(self.native_shape))
+
+    @property
     def resampling(self) -> Resampling:
         if self.shape == self.native_shape:
             return Resampling.nearest

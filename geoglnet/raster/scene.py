@@ -147,6 +147,11 @@ class RasterScene:
     def pixel_size_m(self) -> float | None:
         return self._grid.pixel_size_m
 
+    @property
+    def native_pixel_size_m(self) -> float | None:
+        """Ground size of the raster's own pixels, before they are resampled; ``None`` without a CRS."""
+        return self._grid.native_pixel_size_m
+
     def __enter__(self) -> Self:
         return self
 
