@@ -58,8 +58,8 @@ def predict(
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
     if scale and scale[0] >= scale[1]:
         raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}", param_hint="--scale")
+    from geoglnet.api import predict as segment
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.prediction.segment import segment
     from geoglnet.raster.scaling import Scaling
 
     config = PredictConfig(
