@@ -33,7 +33,10 @@ def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: 
     tensors = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
     header = {"format": "pt", MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
     with OutputFile(Path(path), overwrite) as part_path:
+        part_path.touch()
+        mode = part_path.stat().st_mode
         save_file(tensors, part_path, metadata=header)
+        part_path.chmod(mode)  # safetensors writes through a private temporary file
 
 
 def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
