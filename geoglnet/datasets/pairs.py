@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class PairReader:
     progress: Progress
 
     def iter_scenes(self, source: SourceConfig) -> Iterator[LabelledScene]:
-        """Labelled scenes of one source.
+        """Labelled scenes of one source, from files or generated; small ones are held in memory.
 
         Raises:
             DatasetError: files are missing or cannot be used.
@@ -96,7 +96,18 @@ class PairReader:
         """
         if source.generated:
             yield from (self._generated(seed) for seed in range(1, source.generated + 1))
-            return
+        else:
+            yield from (decoded(pair) for pair in self.iter_pairs(source))
+
+    def iter_pairs(self, source: SourceConfig) -> Iterator[Pair]:
+        """Rasters of one source with their truth.
+
+        Raises:
+            DatasetError: files are missing or cannot be used.
+            SceneError: a raster cannot be read.
+        """
+        if source.generated:
+            raise DatasetError("generated scenes are for training only; name files for validation")
         for image_path, truth_path in source.iter_files(self.folder):
             yield self.open_pair(image_path, truth_path, source)
 
@@ -119,13 +130,3 @@ class PairReader:
     def _generated(self, seed: int) -> LabelledScene:
         image, labels = generated_labels(seed, self.legend, self.resolution_m)
         return DecodedScene(f"generated scene {seed}", LabelledRegion(image, labels))
-
-
-def check_labelled(scenes: Sequence[LabelledScene]) -> None:
-    """Refuse an empty set of scenes.
-
-    Raises:
-        DatasetError: there is none.
-    """
-    if not scenes:
-        raise DatasetError("no labelled scene; name at least one source in the configuration")

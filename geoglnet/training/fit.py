@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
-from geoglnet.datasets.pairs import PairReader, decoded
+from geoglnet.datasets.pairs import PairReader
 from geoglnet.datasets.regions import LabelledScene, RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import CheckpointError
@@ -161,7 +161,7 @@ def _open_dataset(config: TrainConfig, folder: Path, files: ExitStack, progress:
     weights: list[float] = []
     for source in config.train:
         for scene in reader.iter_scenes(source):
-            scenes.append(decoded(scene))
+            scenes.append(scene)
             weights.append(source.weight * (scene.shape.height * scene.shape.width) ** 0.5)
     progress.log(f"{len(scenes)} training scenes, {sum(s.shape.height * s.shape.width for s in scenes) / 1e6:.1f} Mpx")
     return RegionDataset(scenes, weights, config.region, config.sample, config.augment, length=0)
