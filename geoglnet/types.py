@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
@@ -12,6 +13,8 @@ from typing import NamedTuple, TypeAlias
 from geoglnet.errors import OutputError, OutputExistsError
 
 StrPath: TypeAlias = str | os.PathLike[str]
+
+_SIDECAR_SUFFIXES = (".aux.xml", ".ovr", ".msk")  # GDAL's, beside a raster: class names and statistics, pyramid, mask
 
 
 class Shape(NamedTuple):
@@ -26,7 +29,8 @@ class OutputFile:
     """A file written under a ``.part`` name and renamed when it is whole.
 
     Use it as a context manager; the value bound by ``as`` is the path to write to. An exception inside removes the part
-    file (and the sidecars that begin with its name), so that nothing half-written stands under the final name.
+    file (and the sidecars that begin with its name), so that nothing half-written stands under the final name. GDAL's
+    sidecars travel with the file, and those of a file that is replaced are removed.
 
     Raises:
         OutputExistsError: the file exists and ``overwrite`` is false.
@@ -59,13 +63,32 @@ class OutputFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
-            self.part_path.replace(self.path)
+            self._publish()
             return
         self.discard()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OutputError(f"disk full while writing {self.path}; free some space or choose another output") from error
 
+    def _publish(self) -> None:
+        """Rename the part and its sidecars. Old sidecars go first: at no moment do they describe a new file."""
+        for suffix in _SIDECAR_SUFFIXES:
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self.part_path.replace(self.path)
+        for suffix in _SIDECAR_SUFFIXES:
+            sidecar = self.part_path.with_name(self.part_path.name + suffix)
+            if sidecar.exists():
+                sidecar.replace(self.path.with_name(self.path.name + suffix))
+
     def discard(self) -> None:
         """Remove what an interrupted run left under the part name."""
-        for left in self.path.parent.glob(f"{self.part_path.name}*"):
+        for left in self._parts():
             left.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        """Rename the file, and before it its sidecars (``labels.tif.aux.xml``); drop those of the file it replaces."""
+        self.path.with_name(f"{self.path.name}.aux.xml").unlink(missing_ok=True)
+        for part in sorted(self._parts(), reverse=True):
+            part.replace(self.path.with_name(self.path.name + part.name.removeprefix(self.part_path.name)))
+
+    def _parts(self) -> list[Path]:
+        return [*self.path.parent.glob(f"{escape(self.part_path.name)}*")]

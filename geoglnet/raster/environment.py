@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import SceneError, SceneNotFoundError
 from geoglnet.types import StrPath
 
+# What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
+GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
-_DRIVER_PREFIX = re.compile(r"^[A-Za-z0-9_]{2,}:")
+_NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|<VRTDataset")  # NETCDF:file.nc:name, or a VRT in a string
 
 
 def environment(path: StrPath | None = None) -> rasterio.Env:
     """GDAL settings for reading or writing ``path``; use it as a context manager around every open, read and write."""
     options: dict[str, Any] = {
         "GDAL_CACHEMAX": BLOCK_CACHE_BYTES,
-        "GDAL_NUM_THREADS": "ALL_CPUS",
+        "GDAL_NUM_THREADS": 1,  # with more, GDAL's writers lose the error of a full disk
         "GDAL_TIFF_INTERNAL_MASK": True,
     }
     if path is not None and is_remote(path):
@@ -51,17 +54,23 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
         SceneError: the file is not a raster that GDAL reads.
     """
     name = os.fspath(path)
-    is_local = not is_remote(name) and not _DRIVER_PREFIX.match(name)
-    if is_local and not Path(name).exists():
+    if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
         raise SceneNotFoundError(f"{name} does not exist; check the path")
     try:
         with environment(name), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whoever needs the CRS says so in our words
             return rasterio.open(name, **options)
-    except rasterio.errors.RasterioIOError as error:
+    except GDAL_ERRORS as error:
         raise SceneError(
             f"{name} is not a raster that GDAL can read ({one_line(error)}); give a GeoTIFF, JPEG, VRT …"
         ) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for the file system
+        return False
 
 
 def one_line(error: BaseException) -> str:

@@ -69,7 +69,7 @@ class Grid:
             height=window.height * row_factor,
         )
 
-    def pyramid_level(self, factors: Sequence[float]) -> str | None:
+    def pyramid_level(self, factors: Sequence[int]) -> str | None:
         """GDAL's ``OVERVIEW_LEVEL`` to average from: the coarsest that leaves at least 2 × 2 pixels to each of ours.
 
         Left alone, GDAL chooses per window and might choose differently for two windows that overlap.

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NodataShadowWarning, RasterioIOError
+from rasterio.errors import NodataShadowWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import colour_bands, environment, one_line, open_raster
+from geoglnet.raster.environment import GDAL_ERRORS, colour_bands, environment, one_line, open_raster
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
 from geoglnet.types import Shape, StrPath
@@ -175,7 +175,7 @@ class RasterScene:
         try:
             with environment(self.name):
                 values, valid = self._read(source, shape, self._grid.resampling)
-        except RasterioIOError as error:
+        except GDAL_ERRORS as error:
             place = f"{shape.width} × {shape.height} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
             raise SceneError(
                 f"{self.name} cannot be read ({place}: {one_line(error)}); the file is truncated or damaged, fetch it again"
@@ -190,7 +190,7 @@ class RasterScene:
         try:
             with environment(self.name):
                 values, valid = self._read(whole, shape, Resampling.nearest)
-        except RasterioIOError as error:
+        except GDAL_ERRORS as error:
             raise SceneError(f"{self.name} cannot be read ({one_line(error)}); is the file whole?") from error
         self.scaling = choose_scaling(values[:, valid], values.dtype)
 
@@ -231,7 +231,7 @@ def open_scene(
     path: StrPath,
     *,
     bands: Sequence[int] | None = None,
-    num_bands: int = 3,
+    num_bands: int | None = None,
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
     scaling: Scaling | None = None,
@@ -241,8 +241,8 @@ def open_scene(
 
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
-        bands: 1-based bands to read in this order; left out, the first ``num_bands`` colour bands.
-        num_bands: how many bands to choose when ``bands`` is left out.
+        bands: 1-based bands to read in this order; left out, see :func:`choose_bands`.
+        num_bands: how many bands to choose when ``bands`` is left out: the model's; three, if there are, when left out too.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: how values become 0–255; chosen from the values when left out.
@@ -257,7 +257,7 @@ def open_scene(
     try:
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
-        if (level := grid.pyramid_level([*map(float, dataset.overviews(chosen[0]))])) is not None:
+        if (level := grid.pyramid_level(dataset.overviews(chosen[0]))) is not None:
             dataset.close()
             dataset = open_raster(path, OVERVIEW_LEVEL=level)
         scene = RasterScene(dataset, chosen, grid, scaling or AS_IS)
@@ -270,10 +270,11 @@ def open_scene(
     return scene
 
 
-def choose_bands(dataset: DatasetReader, count: int) -> tuple[int, ...]:
+def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int, ...]:
     """The 1-based bands that a model of ``count`` bands takes from a raster; never the alpha band.
 
-    Red, green and blue by their colour interpretation where the raster has them, else the first ``count``.
+    Red, green and blue by their colour interpretation where three are wanted, else the first ``count``; without a count,
+    three or as many as there are.
 
     Raises:
         BandsError: the raster has fewer bands.
@@ -281,10 +282,10 @@ def choose_bands(dataset: DatasetReader, count: int) -> tuple[int, ...]:
     if not dataset.count:
         parts = f"name one of its parts, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "give another raster"
         raise BandsError(f"{dataset.name} has no bands; {parts}")
-    kinds = dataset.colorinterp
+    kinds, usable = dataset.colorinterp, colour_bands(dataset)
+    count = min(len(RGB), len(usable)) if count is None else count
     if count == len(RGB) and all(kind in kinds for kind in RGB):
         return tuple(kinds.index(kind) + 1 for kind in RGB)
-    usable = colour_bands(dataset)
     if len(usable) >= count:
         return usable[:count]
     if ColorInterp.palette in kinds:

@@ -1,0 +1,67 @@
+"""Class names beside a raster, in GDAL's ``.aux.xml`` form: what QGIS, ArcGIS and GDAL itself read names from."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from geoglnet.errors import OutputError
+from geoglnet.legend import Legend
+from geoglnet.types import StrPath
+
+# GDAL's codes of column types (integer, text) and usages (value, name, red, green, blue)
+_INTEGER, _TEXT = "0", "2"
+_COLUMNS = (("Value", _INTEGER, "5"), ("Class", _TEXT, "2"), ("R", _INTEGER, "6"), ("G", _INTEGER, "7"), ("B", _INTEGER, "8"))
+
+
+def sidecar_path(path: StrPath) -> Path:
+    """Where GDAL looks for what a raster's own format cannot hold."""
+    return Path(f"{os.fspath(path)}.aux.xml")
+
+
+def write_class_names(path: Path, legend: Legend) -> None:
+    """Write a sidecar with category names and a raster attribute table.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    root = ElementTree.Element("PAMDataset")
+    band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
+    categories = ElementTree.SubElement(band, "CategoryNames")
+    for name in legend.names:
+        ElementTree.SubElement(categories, "Category").text = name
+    band.append(_attribute_table(legend))
+    ElementTree.indent(root)
+    try:
+        ElementTree.ElementTree(root).write(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); free some space or choose another output") from error
+
+
+def read_class_names(path: StrPath) -> tuple[str, ...]:
+    """Category names of a local raster's first band, from its sidecar or from a VRT; empty when there are none."""
+    for candidate in (sidecar_path(path), Path(path)):
+        if candidate.suffix not in (".xml", ".vrt") or not candidate.is_file():
+            continue
+        try:
+            categories = ElementTree.parse(candidate).iterfind("./*[@band='1']/CategoryNames/Category")
+            names = tuple(category.text or "" for category in categories)
+        except ElementTree.ParseError:
+            continue  # GDAL overlooks a broken sidecar too
+        if names:
+            return names
+    return ()
+
+
+def _attribute_table(legend: Legend) -> ElementTree.Element:
+    table = ElementTree.Element("GDALRasterAttributeTable", tableType="thematic")
+    for index, (name, kind, usage) in enumerate(_COLUMNS):
+        column = ElementTree.SubElement(table, "FieldDefn", index=str(index))
+        for tag, text in (("Name", name), ("Type", kind), ("Usage", usage)):
+            ElementTree.SubElement(column, tag).text = text
+    for value, (name, colour) in enumerate(zip(legend.names, legend.colours, strict=True)):
+        row = ElementTree.SubElement(table, "Row", index=str(value))
+        for cell in (value, name, *colour):
+            ElementTree.SubElement(row, "F").text = str(cell)
+    return table

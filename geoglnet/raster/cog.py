@@ -1,0 +1,143 @@
+"""Finished rasters: cloud-optimised GeoTIFFs that QGIS opens with the right colours and class names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import rasterio.shutil
+from rasterio.io import DatasetReader
+
+from geoglnet.errors import LegendError, OutputError, SceneError
+from geoglnet.legend import Legend
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.classnames import read_class_names, sidecar_path, write_class_names
+from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster
+from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
+from geoglnet.types import StrPath
+
+LEGEND_TAG = "GEOGLNET_LEGEND"
+BLOCK_SIZE = 512
+_OPTIONS = {
+    "driver": "COG",
+    "COMPRESS": "DEFLATE",
+    "BLOCKSIZE": BLOCK_SIZE,
+    "BIGTIFF": "IF_SAFER",
+    "SPARSE_OK": "YES",
+    "NUM_THREADS": "ALL_CPUS",  # errors lost by threads are found by verify()
+    "OVERVIEWS": "IGNORE_EXISTING",
+}
+
+
+def write_cog(
+    source_path: StrPath,
+    part_path: StrPath,
+    *,
+    legend: Legend | None,
+    tags: Mapping[str, str] | None = None,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> None:
+    """Copy a one-band uint8 raster to a cloud-optimised GeoTIFF with pyramid levels; nodata is 255.
+
+    With a legend the raster holds labels: it gets a colour table, the class names (in a tag, and in an ``.aux.xml`` sidecar
+    for other programs), and pyramid levels by majority. Without one it holds quantities: its levels are averages.
+
+    Args:
+        source_path: what :class:`~geoglnet.raster.writer.LabelWriter` wrote.
+        part_path: file to write; its sidecar is ``<part_path>.aux.xml``.
+        legend: classes of a label raster.
+        tags: dataset tags, such as ``GEOGLNET_MODEL``.
+        progress: told of the stage.
+
+    Raises:
+        OutputError: the disk is full or the folder not writable.
+        SceneError: the source cannot be read.
+    """
+    part_path = Path(part_path)
+    progress.plan("pyramid", 1, "rasters")
+    num_valid = num_valid_pixels(source_path)
+    all_tags = dict(tags or {}) | ({} if legend is None else {LEGEND_TAG: json.dumps(legend.to_dict())})
+    resampling = "AVERAGE" if legend is None else "MODE"
+    with open_raster(source_path) as source, open_raster(_described(source, legend, all_tags)) as described:
+        try:
+            with environment():
+                rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
+        except GDAL_ERRORS as error:
+            raise OutputError(
+                f"{part_path} cannot be written ({one_line(error)}); is the disk full? free some space or choose another output"
+            ) from error
+    verify(part_path, num_valid)
+    if legend is not None:
+        write_class_names(sidecar_path(part_path), legend)
+    progress.advance()
+
+
+def read_legend(path: StrPath) -> Legend | None:
+    """Legend of a label raster: our own tag, else the class names that GDAL knows with the colour table.
+
+    Returns:
+        ``None`` when the raster does not name its classes.
+
+    Raises:
+        SceneNotFoundError: there is no such file.
+        SceneError: the file is not a raster.
+        LegendError: the tag is not a legend.
+    """
+    with open_raster(path) as src, environment(path):
+        tag = src.tags().get(LEGEND_TAG)
+        colours = _colours(src)
+    if tag is not None:
+        return _parsed(tag, path)
+    names = read_class_names(path)
+    if not names:
+        return None
+    greys = [round(255 * value / len(names)) for value in range(len(names))]
+    return Legend(names, tuple(colours.get(value, (grey, grey, grey)) for value, grey in enumerate(greys)))
+
+
+def _parsed(tag: str, path: StrPath) -> Legend:
+    try:
+        return Legend.from_dict(json.loads(tag))
+    except ValueError as error:
+        raise LegendError(f"{os.fspath(path)}: tag {LEGEND_TAG} is not a legend ({error}); remove the tag") from error
+
+
+def _colours(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
+    if not src.count:
+        raise SceneError(f"{src.name} has no bands; give a label raster")
+    try:
+        return {value: (red, green, blue) for value, (red, green, blue, _) in src.colormap(1).items()}
+    except ValueError:  # rasterio's way to say that there is no colour table
+        return {}
+
+
+def _described(source: DatasetReader, legend: Legend | None, tags: Mapping[str, str]) -> str:
+    """A VRT of ``source`` with colours and tags, so that the source itself need not be touched."""
+    items = "".join(f"<MDI key={quoteattr(key)}>{_escaped(value)}</MDI>" for key, value in sorted(tags.items()))
+    numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
+    crs = _escaped(source.crs.to_wkt(version="WKT2_2019")) if source.crs else ""
+    placed = f"<SRS>{crs}</SRS><GeoTransform>{numbers}</GeoTransform>" if crs else ""
+    height, width = source.block_shapes[0]
+    return (
+        f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">{placed}<Metadata>{items}</Metadata>'
+        f'<VRTRasterBand dataType="Byte" band="1" blockXSize="{width}" blockYSize="{height}">'
+        f"<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{_escaped(str(Path(source.name).absolute()))}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def _colour_table(legend: Legend | None) -> str:
+    if legend is None:
+        return "<ColorInterp>Gray</ColorInterp>"
+    spare = [(0, 0, 0, 255)] * (NODATA - legend.num_classes)
+    entries = [*((*colour, 255) for colour in legend.colours), *spare, (0, 0, 0, 0)]
+    rows = "".join('<Entry c1="{}" c2="{}" c3="{}" c4="{}"/>'.format(*entry) for entry in entries)
+    return f"<ColorInterp>Palette</ColorInterp><ColorTable>{rows}</ColorTable>"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,175 @@
+"""Label and confidence rasters written block by block, and never shorter than they seem."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from geoglnet.errors import OutputError
+from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster
+from geoglnet.types import Shape, StrPath
+
+NODATA = 255
+MIN_TILE_SIZE, MAX_TILE_SIZE = 16, 512
+
+
+class LabelWriter:
+    """A tiled uint8 GeoTIFF filled by whole aligned blocks; labels, or confidence as probability times 254.
+
+    Use it as a context manager. Windows begin on multiples of ``core_size`` and end on one, or at the raster's end, so that
+    no compressed tile is written twice. Blocks of nothing but 255 take no space. Memory: GDAL's block cache.
+
+    Args:
+        path: file to write, a part path; an existing one is replaced.
+        shape: of the whole raster.
+        transform: pixel to CRS coordinates.
+        crs: coordinate reference system, or ``None``.
+        core_size: side of the cores, a multiple of 16.
+
+    Raises:
+        OutputError: the file cannot be made, the disk is full, or a window is not aligned.
+    """
+
+    def __init__(self, path: StrPath, shape: Shape, *, transform: Affine, crs: CRS | None, core_size: int) -> None:
+        self.path = Path(path)
+        self.shape = shape
+        self.num_valid = 0
+        self._tile_size = tile_size(core_size)
+        profile = _profile(shape, self._tile_size) | ({} if crs is None else {"crs": crs, "transform": transform})
+        try:
+            with environment(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._dataset = rasterio.open(self.path, "w", **profile)
+        except GDAL_ERRORS as error:
+            raise _unwritable(self.path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def write_block(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
+        """Write a ``(h, w)`` uint8 block; every pixel of the raster once.
+
+        Raises:
+            OutputError: the disk is full, or the window does not begin and end on tiles.
+        """
+        self._check(window, block)
+        try:
+            with environment():
+                self._dataset.write(block, 1, window=window)
+        except GDAL_ERRORS as error:
+            raise _unwritable(self.path, error) from error
+        self.num_valid += count_valid(block)
+
+    def close(self) -> None:
+        """Flush the file and read it back: GDAL may lose blocks on a full disk and tell nobody.
+
+        Raises:
+            OutputError: what is on the disk is not what was written.
+        """
+        try:
+            with environment():
+                self._dataset.close()
+        except GDAL_ERRORS as error:
+            raise _unwritable(self.path, error) from error
+        verify(self.path, self.num_valid)
+
+    def abandon(self) -> None:
+        """Close the file as it is; the exception under way says more than another one about it would."""
+        try:
+            with environment():
+                self._dataset.close()
+        except GDAL_ERRORS:
+            return
+
+    def _check(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
+        if block.shape != (window.height, window.width) or block.dtype != np.uint8:
+            raise OutputError(f"{self.path.name}: a block of {block.shape} {block.dtype} does not fill {window}; give uint8")
+        ends = ((window.row_off + window.height, self.shape.height), (window.col_off + window.width, self.shape.width))
+        starts_aligned = window.row_off % self._tile_size == 0 and window.col_off % self._tile_size == 0
+        if not starts_aligned or any(end != last and (end > last or end % self._tile_size) for end, last in ends):
+            raise OutputError(f"{self.path.name}: {window} does not consist of whole {self._tile_size} px tiles; use the cores")
+
+
+def tile_size(core_size: int) -> int:
+    """The largest power of two from 16 to 512 that divides the cores.
+
+    Raises:
+        OutputError: 16 does not.
+    """
+    if core_size % MIN_TILE_SIZE:
+        raise OutputError(f"cores of {core_size} px cannot be cut into TIFF tiles; use a multiple of {MIN_TILE_SIZE}")
+    return min(core_size & -core_size, MAX_TILE_SIZE)
+
+
+def count_valid(block: npt.NDArray[np.uint8]) -> int:
+    """Pixels that are not nodata."""
+    return int(np.count_nonzero(block != NODATA))
+
+
+def verify(path: Path, num_valid: int) -> None:
+    """Prove that a raster has reached the disk whole.
+
+    A lost tile reads as nodata and a torn one does not decode, so the number of valid pixels tells both.
+
+    Raises:
+        OutputError: the file is not whole.
+    """
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # network and quota file systems tell of a full disk only now
+        found = num_valid_pixels(path)
+    except GDAL_ERRORS as error:
+        raise _unwritable(path, error) from error
+    if found != num_valid:
+        lost = f"{num_valid - found} of {num_valid} pixels did not reach the file"
+        raise OutputError(f"{path} is not whole ({lost}); is the disk full? free some space or choose another output")
+
+
+def num_valid_pixels(path: StrPath) -> int:
+    """Valid pixels of a one-band uint8 raster, counted a row of tiles at a time."""
+    with open_raster(path) as src, environment():
+        step = max(src.block_shapes[0][0], MAX_TILE_SIZE)
+        return sum(
+            count_valid(src.read(1, window=Window(0, row, src.width, min(step, src.height - row))))
+            for row in range(0, src.height, step)
+        )
+
+
+def _profile(shape: Shape, tile: int) -> dict[str, Any]:
+    return {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 1,
+        "height": shape.height,
+        "width": shape.width,
+        "nodata": NODATA,
+        "tiled": True,
+        "blockxsize": tile,
+        "blockysize": tile,
+        "compress": "DEFLATE",
+        "bigtiff": "IF_SAFER",
+        "sparse_ok": True,
+    }
+
+
+def _unwritable(path: Path, error: BaseException) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({one_line(error)}); is the disk full? free some space or choose another output"
+    )
