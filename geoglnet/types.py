@@ -84,11 +84,5 @@ class OutputFile:
         for left in self._parts():
             left.unlink(missing_ok=True)
 
-    def _publish(self) -> None:
-        """Rename the file, and before it its sidecars (``labels.tif.aux.xml``); drop those of the file it replaces."""
-        self.path.with_name(f"{self.path.name}.aux.xml").unlink(missing_ok=True)
-        for part in sorted(self._parts(), reverse=True):
-            part.replace(self.path.with_name(self.path.name + part.name.removeprefix(self.part_path.name)))
-
     def _parts(self) -> list[Path]:
         return [*self.path.parent.glob(f"{escape(self.part_path.name)}*")]
