@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import settings
-from rasterio.transform import from_origin
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
 
 SceneMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: on several, tiny tensors mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +37,7 @@ def make_scene(tmp_path_factory: pytest.TempPathFactory) -> SceneMaker:
 
     def make(name: str = "scene.tif", count: int = 3, height: int = 80, width: int = 120, **profile: Any) -> Path:
         path = folder / name
-        profile = {"dtype": "uint8", "crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 1, 1)} | profile
+        profile = {"dtype": "uint8", "crs": "EPSG:32633", "transform": Affine(1, 0, 500000, 0, -1, 5000000)} | profile
         image = np.random.default_rng(0).integers(1, 255, (count, height, width)).astype(profile["dtype"])
         with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, **profile) as dst:
             dst.write(image)

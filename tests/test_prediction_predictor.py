@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,18 +33,9 @@ from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape
 
 CLASSES = 3
-pytestmark = pytest.mark.usefixtures("_one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = PredictConfig(device="cpu")
 SMALL = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
-
-
-@pytest.fixture(scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def manifest_of(region: RegionConfig, branches: Branches = Branches.BOTH, classes: int = CLASSES) -> Manifest:

@@ -24,54 +24,35 @@ class Destinations:
         ConfigError: nothing to write, or the same file twice.
     """
 
-    labels_path: StrPath | None = None
-    vector_path: StrPath | None = None
-    confidence_path: StrPath | None = None
+    labels_path: Path | None = None
+    vector_path: Path | None = None
+    confidence_path: Path | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        paths = self._paths
+        paths = self.paths.values()
         if not paths:
             raise ConfigError("nothing to write: give a label raster, a vector file, or both")
         if len({path.absolute() for path in paths}) < len(paths):
             raise ConfigError(f"outputs share a file: {', '.join(map(str, paths))}; give each its own")
 
     @property
-    def folder(self) -> Path:
-        """Folder of the first file."""
-        return self._paths[0].parent
+    def paths(self) -> dict[str, Path]:
+        """The files by kind: ``"labels"``, ``"vector"``, ``"confidence"``."""
+        named = {"labels": self.labels_path, "vector": self.vector_path, "confidence": self.confidence_path}
+        return {kind: path for kind, path in named.items() if path is not None}
 
-    @property
-    def labels(self) -> OutputFile | None:
-        return self._file(self.labels_path)
-
-    @property
-    def vector(self) -> OutputFile | None:
-        return self._file(self.vector_path)
-
-    @property
-    def confidence(self) -> OutputFile | None:
-        return self._file(self.confidence_path)
-
-    def check(self, scene_path: StrPath) -> None:
-        """Whether every file can be written.
+    def claim(self, scene_path: StrPath) -> dict[str, OutputFile]:
+        """The files by kind, each of which can be written.
 
         Raises:
             ConfigError: the vector file's format is not written.
             OutputExistsError: a file exists, and was not to be overwritten.
             OutputError: a folder is missing or not writable, or a file is the scene itself.
         """
-        for path in self._paths:
-            if path.exists() and Path(scene_path).exists() and path.samefile(scene_path):
-                raise OutputError(f"{path} is the scene itself; choose another output")
-            OutputFile(path, self.overwrite)
         if self.vector_path is not None:
             check_suffix(self.vector_path)
-
-    @property
-    def _paths(self) -> list[Path]:
-        named = (self.labels_path, self.vector_path, self.confidence_path)
-        return [Path(path) for path in named if path is not None]
-
-    def _file(self, path: StrPath | None) -> OutputFile | None:
-        return None if path is None else OutputFile(Path(path), self.overwrite)
+        for path in self.paths.values():
+            if path.exists() and Path(scene_path).exists() and path.samefile(scene_path):
+                raise OutputError(f"{path} is the scene itself; choose another output")
+        return {kind: OutputFile(path, self.overwrite) for kind, path in self.paths.items()}

@@ -1,0 +1,202 @@
+"""The tool on files: what it writes, what it says, and what it refuses before computing."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+import geoglnet
+from geoglnet.errors import Cancelled, ConfigError, OutputError, OutputExistsError
+from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.destinations import Destinations
+from geoglnet.prediction.predictor import predict_scene
+from geoglnet.prediction.segment import Segmented, segment
+from geoglnet.prediction.sink import ArraySink
+from geoglnet.progress import RecordedProgress, SilentProgress
+from geoglnet.raster.scene import open_scene
+from geoglnet.types import Shape
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = PredictConfig(device="cpu")
+SceneMaker = Callable[..., Path]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def run(scene_path: Path, tiny_model_path: Path) -> Callable[..., Segmented]:
+    def segmented(
+        destinations: Destinations, scene: Path = scene_path, config: PredictConfig = CPU, **given: object
+    ) -> Segmented:
+        return segment(scene, destinations, model=str(tiny_model_path), config=config, **given)  # type: ignore[arg-type]
+
+    return segmented
+
+
+def test_all_files_appear_whole_and_nothing_else_stays(run: Callable[..., Segmented], tmp_path: Path) -> None:
+    files = Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif")
+    segmented = run(files)
+    assert names_in(tmp_path) == ["confidence.tif", "labels.tif", "labels.tif.aux.xml", "polygons.gpkg"]
+    assert segmented.labels_path == tmp_path / "labels.tif"
+    assert (segmented.shape, segmented.crs.to_epsg()) == (Shape(80, 120), 32633)
+    polygons = pyogrio.read_info(tmp_path / "polygons.gpkg", layer="polygons")
+    assert polygons["features"] == segmented.num_polygons
+    with rasterio.open(tmp_path / "labels.tif") as labels, rasterio.open(tmp_path / "confidence.tif") as confidence:
+        assert labels.tags()["GEOGLNET_MODEL"].startswith("tiny sha256:")
+        assert labels.tags()["GEOGLNET_VERSION"] == geoglnet.__version__
+        assert set(np.unique(labels.read(1))) <= {0, 1}
+        assert confidence.read(1).min() >= 127
+
+
+def test_the_files_hold_what_the_predictor_says(
+    run: Callable[..., Segmented], scene_path: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    run(Destinations(tmp_path / "labels.tif"))
+    network, manifest = load_checkpoint(tiny_model_path)
+    expected = ArraySink(Shape(80, 120))
+    with open_scene(scene_path, resolution_m=1.0) as scene:
+        predict_scene(scene, network, manifest, expected, config=CPU)
+    with rasterio.open(tmp_path / "labels.tif") as labels:
+        np.testing.assert_array_equal(labels.read(1), expected.array)
+
+
+def test_polygons_alone_need_no_label_file(run: Callable[..., Segmented], tmp_path: Path) -> None:
+    segmented = run(Destinations(vector_path=tmp_path / "polygons.gpkg"))
+    assert names_in(tmp_path) == ["polygons.gpkg"]
+    assert segmented.labels_path is None
+
+
+def test_nodata_stays_nodata_in_labels_confidence_and_polygons(
+    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+) -> None:
+    scene = make_scene("holes.tif", nodata=0)
+    with rasterio.open(scene, "r+") as dst:
+        dst.write(np.zeros((3, 40, 120), np.uint8), window=Window(0, 40, 120, 40))
+    run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif"), scene=scene)
+    for name in ("labels.tif", "confidence.tif"):
+        with rasterio.open(tmp_path / name) as dataset:
+            assert (dataset.read(1)[40:] == 255).all()
+            assert (dataset.read(1)[:40] != 255).all()
+    bounds = pyogrio.read_info(tmp_path / "polygons.gpkg", layer="polygons", force_total_bounds=True)["total_bounds"]
+    assert bounds is None or bounds[1] >= 5000000 - 40
+
+
+def test_the_rules_applied_are_logged(run: Callable[..., Segmented], tmp_path: Path) -> None:
+    progress = RecordedProgress()
+    run(Destinations(tmp_path / "labels.tif"), progress=progress)
+    logged = " / ".join(progress.messages("log"))
+    assert "model tiny: bands 1, 2, 3 as red, green, blue, 1 m pixels" in logged
+    assert not progress.messages("warning")
+    stages = [event["stage"] for event in progress.events if event["event"] == "plan"]
+    assert stages[0] == "segment"
+
+
+def test_a_scene_coarser_than_the_model_is_warned_about(
+    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+) -> None:
+    coarse = make_scene("coarse.tif", height=9, width=9, transform=Affine(10, 0, 500000, 0, -10, 5000000))
+    progress = RecordedProgress()
+    segmented = run(Destinations(tmp_path / "labels.tif"), scene=coarse, progress=progress)
+    (warning,) = progress.messages("warning")
+    assert "the scene has 10 m pixels, model tiny was trained on 0.5 to 2 m" in warning
+    assert segmented.shape == Shape(90, 90)
+
+
+def test_a_finer_scene_is_averaged_down_and_logged(
+    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+) -> None:
+    fine = make_scene("fine.tif", transform=Affine(0.25, 0, 500000, 0, -0.25, 5000000))
+    progress = RecordedProgress()
+    segmented = run(Destinations(tmp_path / "labels.tif"), scene=fine, progress=progress)
+    assert segmented.shape == Shape(20, 30)
+    assert not progress.messages("warning")
+    assert any("averaged down" in message for message in progress.messages("log"))
+
+
+def test_a_scene_without_crs_works_in_pixels(run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path) -> None:
+    scene = make_scene("plain.tif", crs=None)
+    progress = RecordedProgress()
+    segmented = run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), scene=scene, progress=progress)
+    assert segmented.crs is None
+    assert segmented.shape == Shape(80, 120)
+    assert any("no CRS" in message for message in progress.messages("log"))
+
+
+def test_destinations_must_be_files_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to write"):
+        Destinations()
+    with pytest.raises(ConfigError, match="share a file"):
+        Destinations(tmp_path / "a.tif", confidence_path=tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["labels.tif", "polygons.gpkg", "confidence.tif"])
+def test_an_existing_file_is_refused_before_computing(run: Callable[..., Segmented], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    progress = RecordedProgress()
+    with pytest.raises(OutputExistsError, match=name):
+        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif"), progress=progress)
+    assert not progress.events
+    assert names_in(tmp_path) == [name]
+
+
+def test_overwriting_replaces_the_sidecar_too(run: Callable[..., Segmented], tmp_path: Path) -> None:
+    for name in ("confidence.tif", "confidence.tif.aux.xml"):
+        (tmp_path / name).write_text("old")
+    run(Destinations(confidence_path=tmp_path / "confidence.tif", overwrite=True))
+    assert names_in(tmp_path) == ["confidence.tif"]
+
+
+def test_the_scene_itself_is_never_overwritten(run: Callable[..., Segmented], scene_path: Path) -> None:
+    with pytest.raises(OutputError, match="is the scene itself"):
+        run(Destinations(scene_path, overwrite=True))
+
+
+def test_cancelling_leaves_nothing(run: Callable[..., Segmented], tmp_path: Path) -> None:
+    class Impatient(SilentProgress):
+        def advance(self, amount: int = 1, **figures: float) -> None:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), progress=Impatient())
+    assert names_in(tmp_path) == []
+
+
+def test_a_full_disk_under_the_spool_is_one_error(
+    run: Callable[..., Segmented], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Carry, "_write", write)
+    with pytest.raises(OutputError, match="disk full"):
+        run(Destinations(tmp_path / "labels.tif"))
+    assert names_in(tmp_path) == []
+
+
+def test_labels_stay_when_tracing_fails(run: Callable[..., Segmented], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def vectorize(*_: object, **__: object) -> int:
+        raise OutputError("disk full")
+
+    monkeypatch.setattr("geoglnet.prediction.segment.vectorize", vectorize)
+    with pytest.raises(OutputError, match="disk full"):
+        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"))
+    assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml"]
+
+
+def test_the_doors_of_the_api_write_the_same(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    done = geoglnet.predict(
+        scene_path, tmp_path / "labels.tif", vector_path=tmp_path / "a.gpkg", model=str(tiny_model_path), config=CPU
+    )
+    assert geoglnet.vectorize(tmp_path / "labels.tif", tmp_path / "b.gpkg") == done.num_polygons
