@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, SceneError
+from geoglnet.raster.environment import GDAL_ERRORS
 from geoglnet.types import Shape
 from geoglnet.vector.tracing import NO_LABEL
 
@@ -78,9 +78,10 @@ class DatasetTiles:
     seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, dtype=bool))
 
     def __post_init__(self) -> None:
-        name, dtype = self.labels.name, self.labels.dtypes[0]
+        name = self.labels.name
         if self.labels.count != 1:
             raise BandsError(f"{name} has {self.labels.count} bands; labels are a raster with one band of class numbers")
+        dtype = self.labels.dtypes[0]
         if not np.issubdtype(np.dtype(dtype), np.integer):
             raise SceneError(f"{name} holds {dtype} values; labels are integers from 0 to 254 (take the argmax first)")
         if self.confidence is not None:
@@ -137,7 +138,7 @@ def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
 def _read(src: DatasetReader, window: Window) -> npt.NDArray[Any]:
     try:
         values: npt.NDArray[Any] = src.read(1, window=window)
-    except (RasterioError, OSError) as error:
+    except GDAL_ERRORS as error:
         raise SceneError(_damaged(src, window)) from error
     return values
 
@@ -145,7 +146,7 @@ def _read(src: DatasetReader, window: Window) -> npt.NDArray[Any]:
 def _read_valid(src: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
     try:
         values = src.read_masks(1, window=window)
-    except (RasterioError, OSError) as error:
+    except GDAL_ERRORS as error:
         raise SceneError(_damaged(src, window)) from error
     return np.asarray(values > 0)
 

@@ -1,0 +1,85 @@
+"""Polygons read as labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from rasterio.crs import CRS
+
+from geoglnet.errors import DatasetError
+from geoglnet.vector.reader import read_polygons
+
+SQUARE = shapely.box(500000, 4600000, 500010, 4600010)
+
+
+def write_layer(path: Path, geometries: list[Any], crs: str | None = "EPSG:32633", **columns: Any) -> Path:
+    geopandas.GeoDataFrame(columns, geometry=geometries, crs=crs).to_file(path, layer="any name", engine="pyogrio")
+    return path
+
+
+def test_polygons_come_in_the_crs_asked_for(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "truth.gpkg", [SQUARE], kind=["roof"])
+    found = read_polygons(path, CRS.from_epsg(4326), "kind")
+    assert len(found) == 1
+    assert found.class_names == ("roof",)
+    assert found.geometries[0].centroid.x == pytest.approx(15, abs=0.01)
+    assert found.geometries[0].centroid.y == pytest.approx(41.55, abs=0.01)
+    same = read_polygons(path, "EPSG:32633")
+    assert same.class_names is None
+    assert shapely.equals(same.geometries[0], SQUARE)
+
+
+def test_without_a_crs_coordinates_are_taken_as_they_are(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "truth.gpkg", [SQUARE])
+    assert shapely.equals(read_polygons(path, None).geometries[0], SQUARE)
+
+
+def test_points_empty_and_missing_geometries_are_passed_over(tmp_path: Path) -> None:
+    geometries = [shapely.Point(1, 2), SQUARE, None, shapely.Polygon(), shapely.MultiPolygon([SQUARE])]
+    path = write_layer(tmp_path / "truth.geojson", geometries, kind=list("abcde"))
+    found = read_polygons(path, None, "kind")
+    assert found.class_names == ("b", "e")
+    assert np.isin(shapely.get_type_id(found.geometries), [3, 6]).all()
+
+
+def test_height_is_dropped(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "truth.gpkg", [shapely.force_3d(SQUARE, 7)])
+    assert not shapely.has_z(read_polygons(path, None).geometries).any()
+
+
+def test_numbers_name_classes_without_a_decimal_point(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "truth.gpkg", [SQUARE] * 2, code=[3.0, 4.0])
+    assert read_polygons(path, None, "code").class_names == ("3", "4")
+
+
+def test_bad_files_are_told_in_one_line(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no polygons here")
+    points = write_layer(tmp_path / "points.gpkg", [shapely.Point(0, 0)])
+    empty = write_layer(tmp_path / "empty.gpkg", [])
+    bare = write_layer(tmp_path / "bare.geojson", [SQUARE]).rename(tmp_path / "bare2.geojson")
+    named = write_layer(tmp_path / "named.gpkg", [SQUARE, SQUARE], landuse=["farm", None])
+    for path, column, words in [
+        (tmp_path / "none.gpkg", None, "does not exist"),
+        (text, None, "is not a vector file"),
+        (points, None, "holds no polygons"),
+        (empty, None, "holds no polygons"),
+        (bare, "kind", "no columns"),
+        (named, "land_use", "did you mean 'landuse'"),
+        (named, "landuse", "1 of 2 polygons have no 'landuse'"),
+    ]:
+        with pytest.raises(DatasetError, match=words) as caught:
+            read_polygons(path, None, column)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_crs_cannot_be_reprojected(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="crs"):
+        path = write_layer(tmp_path / "truth.gpkg", [SQUARE], crs=None)
+    with pytest.raises(DatasetError, match="has no CRS"):
+        read_polygons(path, "EPSG:4326")
