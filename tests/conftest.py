@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on several threads tiny tensors mostly wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,14 @@ import rasterio
 from affine import Affine
 from hypothesis import settings
 
+# Read when torch is first imported. On several threads tiny tensors mostly wait for each other, minutes on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
 
 SceneMaker = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: on several, tiny tensors mostly wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,6 @@ from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape
 
 CLASSES = 3
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = PredictConfig(device="cpu")
 SMALL = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
 

@@ -26,7 +26,6 @@ from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = PredictConfig(device="cpu")
 SceneMaker = Callable[..., Path]
 
