@@ -42,6 +42,10 @@ class PolygonBatch:
     def __len__(self) -> int:
         return len(self.geometries)
 
+    def __getitem__(self, part: slice) -> PolygonBatch:
+        confidence = None if self.confidence is None else self.confidence[part]
+        return PolygonBatch(self.geometries[part], self.class_id[part], self.pixel_count[part], confidence)
+
 
 def iter_polygons(
     labels: DatasetReader, *, values: Sequence[int], confidence: DatasetReader | None = None, tile_size: int = 1024

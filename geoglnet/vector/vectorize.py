@@ -24,6 +24,9 @@ from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords, check_suffi
 from geoglnet.windows import core_edges, iter_cores
 
 
+_POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and areas and WKB are copies
+
+
 @dataclass(frozen=True, slots=True)
 class VectorConfig:
     """How polygons are made.
@@ -102,7 +105,8 @@ def _write_polygons(
     src = tiles.labels
     progress.plan("polygons", _num_tiles(tiles.shape, config.tile_size), "tiles")
     for batch in trace_tiles(tiles, src.transform, values=legend.polygon_values, tile_size=config.tile_size):
-        writer.write(_records(batch, src, config.min_area_m2))
+        for start in range(0, len(batch), _POLYGONS_AT_ONCE):
+            writer.write(_records(batch[start : start + _POLYGONS_AT_ONCE], src, config.min_area_m2))
         progress.advance()
 
 
