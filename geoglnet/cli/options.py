@@ -78,3 +78,6 @@ data_option = click.option(
     metavar="FOLDER",
     help="Where the configuration's patterns start.  [default: here]",
 )
+batch_option = click.option(
+    "--batch", "batch_size", type=click.IntRange(min=1), default=4, show_default=True, help="Patches per step."
+)

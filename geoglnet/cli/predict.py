@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geoglnet.cli.options import bands_option, device_option, overwrite_option, path_option, progress_options
+from geoglnet.cli.options import bands_option, batch_option, device_option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter, clock
 from geoglnet.cli.verb import Verb
 from geoglnet.models.registry import DEFAULT_MODEL
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
 @device_option
-@click.option("--batch", "batch_size", type=click.IntRange(min=1), default=4, show_default=True, help="Patches per step.")
+@batch_option
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of the network."
 )

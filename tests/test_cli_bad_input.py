@@ -1,0 +1,252 @@
+"""What bad input gets: one line that says what, the value found and the way out; nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+from rasterio.transform import from_origin
+
+from geoglnet.cli.main import geoglnet
+
+Predict = Callable[..., Result]
+
+
+@pytest.fixture
+def predict(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> Predict:
+    """Runs ``predict`` on a good scene with a good model, but for what a test changes."""
+
+    def run(*extra: str, scene: str | Path = scene_path, model: str | Path = tiny_model_path, o: str = "out.tif") -> Result:
+        arguments = ["predict", str(scene), "-o", str(tmp_path / o), "--model", str(model), "--device", "cpu", *extra]
+        return CliRunner().invoke(geoglnet, arguments)
+
+    return run
+
+
+def assert_one_line(ran: Result, *words: str) -> None:
+    assert isinstance(ran.exception, SystemExit), ran.exception
+    assert ran.exit_code == 1
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 1, ran.stderr
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_missing_scene_is_named(predict: Predict, tmp_path: Path) -> None:
+    assert_one_line(predict(scene="nowhere.tif"), "nowhere.tif does not exist")
+    assert names_in(tmp_path) == []
+
+
+def test_a_file_that_is_no_raster_is_said_to_be_none(predict: Predict, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a raster")
+    assert_one_line(predict(scene=text), "notes.txt is not a raster")
+    assert names_in(tmp_path) == ["notes.txt"]
+
+
+def test_an_empty_file_is_no_raster(predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "empty.tif").touch()
+    assert_one_line(predict(scene=tmp_path / "empty.tif"), "empty.tif is not a raster")
+
+
+def test_a_container_without_bands_of_its_own_is_refused(predict: Predict, tmp_path: Path) -> None:
+    container = tmp_path / "two.gpkg"
+    for name in ("first", "second"):
+        profile = {"driver": "GPKG", "count": 3, "height": 64, "width": 64, "dtype": "uint8", "crs": "EPSG:32633"}
+        place = {"transform": from_origin(500000, 5000000, 1, 1), "RASTER_TABLE": name, "APPEND_SUBDATASET": name == "second"}
+        with rasterio.open(container, "w", **profile, **place) as dst:
+            dst.write(np.ones((3, 64, 64), np.uint8))
+    assert_one_line(predict(scene=container), "two.gpkg has no bands", "name one of its parts")
+
+
+def test_too_few_bands_are_counted(predict: Predict, make_scene: Callable[..., Path]) -> None:
+    ran = predict(scene=make_scene("two.tif", count=2))
+    assert_one_line(ran, "two.tif has 2 image bands, 3 are needed")
+
+
+def test_a_band_that_is_not_there_is_named(predict: Predict) -> None:
+    assert_one_line(predict("--bands", "1,2,4"), "band 4 was asked for", "bands 1 to 3")
+
+
+def test_too_few_chosen_bands_are_counted(predict: Predict, tmp_path: Path) -> None:
+    assert_one_line(predict("--bands", "1,2"), "2", "3")
+    assert names_in(tmp_path) == []
+
+
+def test_a_truncated_scene_is_named_and_leaves_no_labels(
+    predict: Predict, make_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = make_scene("whole.tif", height=512, width=512, tiled=True, blockxsize=128, blockysize=128)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert_one_line(predict(scene=cut), "cut.tif cannot be read", "truncated or damaged")
+    assert names_in(tmp_path) == ["cut.tif"]
+
+
+def test_an_unknown_model_gets_the_nearest_name(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoglnet.models.registry.shipped_models", lambda: ("buildings", "landcover"))
+    assert_one_line(predict(model="bulidings"), "no model 'bulidings'", "did you mean 'buildings'?")
+
+
+def test_a_truncated_model_is_not_whole(predict: Predict, tiny_model_path: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(tiny_model_path.read_bytes()[:1000])
+    assert_one_line(predict(model=cut), "cut.safetensors is not a whole safetensors file")
+    assert names_in(tmp_path) == ["cut.safetensors"]
+
+
+def test_a_foreign_file_is_no_model(predict: Predict, scene_path: Path) -> None:
+    assert_one_line(predict(model=scene_path), "is not a whole safetensors file")
+
+
+def test_a_foreign_safetensors_file_has_no_manifest(predict: Predict, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, foreign)
+    assert_one_line(predict(model=foreign), "without a geoglnet manifest")
+
+
+def test_a_model_of_a_newer_format_asks_for_an_upgrade(predict: Predict, tiny_model_path: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.safetensors"
+    newer.write_bytes(with_format_version(tiny_model_path.read_bytes(), 99))
+    assert_one_line(predict(model=newer), "format 99", "upgrade geoglnet")
+
+
+def with_format_version(checkpoint: bytes, version: int) -> bytes:
+    """The same checkpoint saying that it has another format version."""
+    (length,) = struct.unpack("<Q", checkpoint[:8])
+    header = json.loads(checkpoint[8 : 8 + length])
+    manifest = json.loads(header["__metadata__"]["geoglnet"]) | {"format_version": version}
+    header["__metadata__"]["geoglnet"] = json.dumps(manifest)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + checkpoint[8 + length :]
+
+
+def test_a_missing_output_folder_is_named_before_any_work(predict: Predict, tmp_path: Path) -> None:
+    assert_one_line(predict(o="nowhere/out.tif"), "nowhere does not exist; create it")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["-o", "--vector", "--confidence"])
+def test_an_existing_output_is_refused_and_kept(predict: Predict, tmp_path: Path, option: str) -> None:
+    old = tmp_path / {"-o": "old.tif", "--vector": "old.gpkg", "--confidence": "old.tif"}[option]
+    old.write_text("old")
+    assert_one_line(predict(option, str(old)), f"{old.name} exists; pass --overwrite")
+    assert names_in(tmp_path) == [old.name]
+    assert old.read_text() == "old"
+
+
+def test_an_existing_output_is_replaced_when_asked(predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "out.tif").write_text("old")
+    ran = predict("--overwrite")
+    assert ran.exit_code == 0, ran.output
+    with rasterio.open(tmp_path / "out.tif") as labels:
+        assert labels.dtypes == ("uint8",)
+
+
+def test_the_scene_is_never_overwritten(predict: Predict, make_scene: Callable[..., Path], tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    shutil.copy(make_scene(), scene)
+    assert_one_line(predict("--overwrite", scene=scene, o="scene.tif"), "is the scene itself")
+
+
+def test_a_vector_format_that_is_not_written_is_refused(predict: Predict, tmp_path: Path) -> None:
+    assert_one_line(predict("--vector", str(tmp_path / "out.shp")), "out.shp", ".gpkg")
+    assert names_in(tmp_path) == []
+
+
+def test_a_device_that_is_not_here_is_said(predict: Predict) -> None:
+    assert_one_line(predict("--device", "cuda:77"), "cuda:77")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict"], "Missing argument 'SCENE'"),
+        (["predict", "scene.tif"], "nothing to write: give -o"),
+        (["predict", "scene.tif", "--confidence", "c.tif"], "nothing to write: give -o"),
+        (["predict", "scene.tif", "-o", "l.tif", "--batch", "0"], "Invalid value for '--batch'"),
+        (["predict", "scene.tif", "-o", "l.tif", "--precision", "int8"], "Invalid value for '--precision'"),
+        (["predict", "scene.tif", "-o", "l.tif", "--resolution", "0"], "Invalid value for '--resolution'"),
+        (["predict", "scene.tif", "-o", "l.tif", "--scale", "255", "0"], "255 is not below 0"),
+        (["predict", "scene.tif", "-o", "l.tif", "--bands", "red"], "'red' is not a list of band numbers"),
+        (["vectorize", "labels.tif"], "Missing argument 'OUT.gpkg'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], words: str) -> None:
+    ran = CliRunner().invoke(geoglnet, arguments)
+    assert ran.exit_code == 2
+    assert words in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["vectorize", "nowhere.tif", "out.gpkg"], "nowhere.tif"),
+        (["info", "nowhere.tif"], "nowhere.tif does not exist"),
+        (["info", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["models", "nothing"], "no shipped model 'nothing'"),
+    ],
+)
+def test_the_other_verbs_say_it_in_one_line_too(arguments: list[str], words: str) -> None:
+    assert_one_line(CliRunner().invoke(geoglnet, arguments), words)
+
+
+def test_a_scene_is_no_label_raster(scene_path: Path, tmp_path: Path) -> None:
+    ran = CliRunner().invoke(geoglnet, ["vectorize", str(scene_path), str(tmp_path / "out.gpkg")])
+    assert_one_line(ran, "scene.tif")
+    assert names_in(tmp_path) == []
+
+
+def test_an_error_is_an_event_too(predict: Predict) -> None:
+    ran = predict("--progress", "json", scene="nowhere.tif")
+    event = json.loads(ran.stdout.splitlines()[-1])
+    assert (event["event"], event["kind"]) == ("error", "SceneNotFoundError")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root on Linux")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(("free", "whole"), [(0, set()), (60_000, {"out.tif", "out.tif.aux.xml"})])
+def test_a_full_disk_is_one_line_and_leaves_what_is_whole(
+    predict: Predict, small_disk: Path, free: int, whole: set[str]
+) -> None:
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
+    ran = predict("--vector", str(small_disk / "out.gpkg"), o="disk/out.tif")
+    assert_one_line(ran, "disk", "full")
+    assert set(names_in(small_disk)) == {"ballast"} | whole
+
+
+def test_a_full_disk_while_tracing_leaves_no_polygons(make_scene: Callable[..., Path], small_disk: Path) -> None:
+    labels = make_scene("noise.tif", count=1, height=400, width=400)
+    ran = CliRunner().invoke(geoglnet, ["vectorize", str(labels), str(small_disk / "out.gpkg")])
+    assert_one_line(ran, "disk", "full")
+    assert names_in(small_disk) == []
