@@ -23,7 +23,6 @@ from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords, check_suffix
 from geoglnet.windows import core_edges, iter_cores
 
-
 _POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and areas and WKB are copies
 
 
