@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -253,20 +254,18 @@ def open_scene(
         SceneError: the file is not a raster, or it is damaged.
         BandsError: the raster lacks the bands.
     """
-    dataset = open_raster(path)
-    try:
+    with ExitStack() as on_error:
+        dataset = on_error.enter_context(open_raster(path))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
         if (level := grid.pyramid_level(dataset.overviews(chosen[0]))) is not None:
             dataset.close()
-            dataset = open_raster(path, OVERVIEW_LEVEL=level)
+            dataset = on_error.enter_context(open_raster(path, OVERVIEW_LEVEL=level))
         scene = RasterScene(dataset, chosen, grid, scaling or AS_IS)
         if scaling is None and any(dataset.dtypes[b - 1] != "uint8" for b in chosen):
             scene.measure()
             progress.log(str(scene.scaling))
-    except BaseException:
-        dataset.close()
-        raise
+        on_error.pop_all()
     return scene
 
 

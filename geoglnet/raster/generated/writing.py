@@ -1,0 +1,81 @@
+"""A generated scene as files: the picture as GeoTIFF, the truth as GeoPackage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from geoglnet.errors import OutputError
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line
+from geoglnet.raster.generated.scene import (
+    DEFAULT_PIXEL_SIZE_M,
+    DEFAULT_SHAPE,
+    GENERATED_LEGEND,
+    GeneratedScene,
+    generate_scene,
+)
+from geoglnet.types import OutputFile, Shape, StrPath
+from geoglnet.vector.area import geodesic_areas
+from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords
+
+
+def write_generated(
+    folder: StrPath,
+    *,
+    shape: Shape = DEFAULT_SHAPE,
+    seed: int = 0,
+    pixel_size_m: float = DEFAULT_PIXEL_SIZE_M,
+    overwrite: bool = False,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> tuple[Path, ...]:
+    """Write ``scene.tif`` and its true polygons ``truth.gpkg`` into a folder, which is made when it is missing.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        OutputExistsError: one of them exists and ``overwrite`` is false.
+        OutputError: the folder cannot be made, or the disk is full.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {folder} cannot be made ({error.strerror}); choose another") from error
+    scene_file, truth_file = OutputFile(folder / "scene.tif", overwrite), OutputFile(folder / "truth.gpkg", overwrite)
+    progress.plan("demo", 3, "steps")
+    scene = generate_scene(shape, seed, pixel_size_m)
+    progress.advance()
+    with scene_file as part_path:
+        _write_image(part_path, scene)
+    progress.advance()
+    with truth_file as part_path:
+        _write_truth(part_path, truth_file.path, scene)
+    progress.advance()
+    return scene_file.path, truth_file.path
+
+
+def _write_image(path: Path, scene: GeneratedScene) -> None:
+    bands, height, width = scene.image.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width}
+    profile |= {"crs": scene.crs, "transform": scene.transform, "photometric": "RGB", "interleave": "pixel"}
+    profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE", "predictor": 2}
+    try:
+        with environment(), rasterio.open(path, "w", **profile) as dst:
+            dst.write(scene.image)
+        with environment(), rasterio.open(path) as src:
+            is_whole = np.array_equal(src.read(), scene.image)
+    except GDAL_ERRORS as error:
+        raise OutputError(f"{path} cannot be written ({one_line(error)}); is the disk full? choose another folder") from error
+    if not is_whole:
+        raise OutputError(f"{path} is not whole; is the disk full? free some space or choose another folder")
+
+
+def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
+    geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
+    classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
+    with GeoPackageWriter(part_path, path, GENERATED_LEGEND, scene.crs.to_wkt()) as writer:
+        writer.write(PolygonRecords(geometries, classes, geodesic_areas(geometries, scene.crs)))
