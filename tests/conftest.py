@@ -17,9 +17,6 @@ import rasterio
 from affine import Affine
 from hypothesis import settings
 
-# Read when torch is first imported. On several threads tiny tensors mostly wait for each other, minutes on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")

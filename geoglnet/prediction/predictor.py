@@ -1,18 +1,17 @@
 """Predict a scene of any size: regions in, finished blocks out (DESIGN §2).
 
-Memory does not grow with the scene. With K classes and regions of side R it is, in float32 bytes, K · R² · 4 for the
-probabilities of a region, twice that for a moment where they are made from the overview alone, 4 · R² for the region as it was
-read, 12 · R² for it normalised, 9 · R² while labels are chosen, and the network's own (see
-:class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row lies on disk
+Memory does not grow with the scene. With K classes and regions of side R it is, in bytes, 4 · K · R² for the probabilities of
+a region, 4 · R² for the region as it was read, 12 · R² for it normalised, 17 · R² while labels are chosen, and the network's
+own (see :class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row of regions lies on disk
 (:class:`~geoglnet.prediction.carry.Carry`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -67,10 +66,9 @@ def predict_scene(
     segmenter = RegionSegmenter(network, manifest, config)
     _announce(plan, segmenter, progress)
     with Carry(plan, manifest.model.num_classes, config.spool_folder) as carry, torch.inference_mode():
+        blocks = _Blocks(plan, segmenter, carry, progress)
         for planned, pixels in _iter_pixels(scene, plan):
-            core = _settled(planned, pixels, plan, segmenter, carry, progress)
-            valid = pixels.valid[planned.core_in_region.toslices()]
-            chosen, certainty = _finished(core, valid)
+            chosen, certainty = blocks.finished(planned, pixels)
             labels.write_block(planned.core, chosen)
             if confidence is not None:
                 confidence.write_block(planned.core, certainty)
@@ -88,29 +86,33 @@ def _iter_pixels(scene: Scene, plan: Plan) -> Iterator[tuple[PlannedRegion, Pixe
         yield planned, scene.read_window(planned.window)
 
 
-def _settled(
-    planned: PlannedRegion, pixels: Pixels, plan: Plan, segmenter: RegionSegmenter, carry: Carry, progress: Progress
-) -> Tensor | None:
-    """Final probabilities of a core; none where nothing in the reach is valid."""
-    if not pixels.valid[planned.reach_in_region.toslices()].any():
-        carry.skip()
-        progress.advance(segmenter.num_steps(planned))
-        return None
-    probabilities = segmenter.probabilities(planned, pixels, progress)
-    rows, cols = (torch.from_numpy(weights).to(segmenter.device) for weights in plan.core_weights(planned))
-    probabilities.mul_(rows[:, None]).mul_(cols)
-    return carry.settle(planned, probabilities)
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """From the pixels of one region after the other to finished blocks; holds nothing but the carry between them."""
 
+    plan: Plan
+    segmenter: RegionSegmenter
+    carry: Carry
+    progress: Progress
 
-def _finished(core: Tensor | None, valid: npt.NDArray[np.bool_]) -> tuple[Block, Block]:
-    """Labels and confidence of a core."""
-    if core is None:
-        nothing = np.full(valid.shape, NODATA, dtype=np.uint8)
-        return nothing, nothing
-    certainty, labels = core.max(dim=0)
-    invalid = ~torch.from_numpy(valid).to(core.device)
-    steps = certainty.mul_(CONFIDENCE_SCALE).round_().clamp_(0, CONFIDENCE_SCALE)
-    return _block(labels, invalid), _block(steps, invalid)
+    def finished(self, planned: PlannedRegion, pixels: Pixels) -> tuple[Block, Block]:
+        """Labels and confidence of a core."""
+        valid = pixels.valid[planned.core_in_region.toslices()]
+        if not pixels.valid[planned.reach_in_region.toslices()].any():
+            self.carry.skip()
+            self.progress.advance(self.segmenter.num_steps(planned))
+            nothing = np.full(valid.shape, NODATA, dtype=np.uint8)
+            return nothing, nothing
+        certainty, labels = self._settled(planned, pixels).max(dim=0)
+        invalid = ~torch.from_numpy(valid).to(labels.device)
+        steps = certainty.mul_(CONFIDENCE_SCALE).round_().clamp_(0, CONFIDENCE_SCALE)
+        return _block(labels, invalid), _block(steps, invalid)
+
+    def _settled(self, planned: PlannedRegion, pixels: Pixels) -> Tensor:
+        """Final probabilities of a core."""
+        probabilities = self.segmenter.probabilities(planned, pixels, self.progress)
+        rows, cols = (torch.from_numpy(weights).to(probabilities.device) for weights in self.plan.core_weights(planned))
+        return self.carry.settle(planned, probabilities.mul_(rows[:, None]).mul_(cols))
 
 
 def _block(values: Tensor, invalid: Tensor) -> Block:

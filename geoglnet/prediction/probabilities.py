@@ -106,15 +106,21 @@ class RegionSegmenter:
             return self.network.see(overview.contiguous(memory_format=torch.channels_last))
 
     def _from_overview(self, planned: PlannedRegion, maps: OverviewMaps) -> Tensor:
-        logits = _upsampled(maps.logits, planned.shape)[0]
+        total = self._empty(planned)
         rows, cols = planned.reach_in_region.toslices()
-        return logits[:, rows, cols].softmax(dim=0)
+        for k in range(len(total)):  # one by one: all at once would take twice the memory
+            total[k] = _upsampled(maps.logits[:, k : k + 1], planned.shape)[0, 0, rows, cols]
+        total.sub_(total.amax(dim=0)).exp_()
+        return total.div_(total.sum(dim=0))
+
+    def _empty(self, planned: PlannedRegion) -> Tensor:
+        shape = (self.network.config.num_classes, int(planned.reach.height), int(planned.reach.width))
+        return torch.zeros(shape, device=self.device)
 
     def _from_patches(
         self, planned: PlannedRegion, patches: Iterator[tuple[PlannedPatch, Tensor]], progress: Progress
     ) -> Tensor:
-        shape = (self.network.config.num_classes, int(planned.reach.height), int(planned.reach.width))
-        total = torch.zeros(shape, device=self.device)
+        total = self._empty(planned)
         row_weights, col_weights = (torch.from_numpy(w).to(self.device) for w in planned.patch_weights())
         reach = planned.reach_in_region
         for patch, probabilities in patches:
