@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
+from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.regions import LabelledRegion, LabelledScene
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.truth import ImageTruth, Truth, polygon_truth
 from geoglnet.errors import DatasetError
 from geoglnet.legend import Legend
 from geoglnet.progress import Progress
-from geoglnet.raster.generated import generated_labels
 from geoglnet.raster.scene import Scene, open_scene
 from geoglnet.types import Shape
 
@@ -128,5 +128,4 @@ class PairReader:
         return Pair(scene, ImageTruth(truth_path, self.legend, scene.shape), self.legend.ignore_value)
 
     def _generated(self, seed: int) -> LabelledScene:
-        image, labels = generated_labels(seed, self.legend, self.resolution_m)
-        return DecodedScene(f"generated scene {seed}", LabelledRegion(image, labels))
+        return DecodedScene(f"generated scene {seed}", generated_region(seed, self.legend, self.resolution_m))

@@ -34,6 +34,7 @@ class OptimConfig:
         batch_size: regions per step.
         global_learning_rate: of the global branch.
         local_learning_rate: of the local branch and f_agg.
+        backbone_rate_factor: learning rate of pretrained backbones, relative to the rest of the branch.
         weight_decay: decoupled (AdamW); 0 is Adam.
         cosine: fall to zero along a half cosine after a short warm-up, instead of staying constant.
         ema_decay: decay of the moving average of weights that is kept in the end; 0 keeps the last weights.
@@ -51,6 +52,7 @@ class OptimConfig:
     batch_size: int = 6
     global_learning_rate: float = 1e-4
     local_learning_rate: float = 2e-5
+    backbone_rate_factor: float = 1.0
     weight_decay: float = 0.0
     cosine: bool = False
     ema_decay: float = 0.0

@@ -14,6 +14,7 @@ from geoglnet.config import Branches, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
+from geoglnet.models.branch import Branch
 from geoglnet.models.glnet import GLNet
 from geoglnet.training.config import OptimConfig, Regularisation
 
@@ -65,7 +66,15 @@ class StageTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (Adam without weight decay) at the stage's learning rate, constant or along a cosine."""
         rate = self.optim.global_learning_rate if self.stage is Stage.GLOBAL else self.optim.local_learning_rate
-        optimizer = torch.optim.AdamW(self._trained_parameters(), lr=rate, weight_decay=self.optim.weight_decay)
+        backbone = {id(p) for part in self._trained_parts() if isinstance(part, Branch) for p in part.backbone.parameters()}
+        groups = [
+            {"params": [p for p in self._trained_parameters() if id(p) not in backbone], "lr": rate},
+            {
+                "params": [p for p in self._trained_parameters() if id(p) in backbone],
+                "lr": rate * self.optim.backbone_rate_factor,
+            },
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
         if not self.optim.cosine:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
@@ -91,12 +100,14 @@ class StageTask(LightningModule):
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, self.optim.gamma, self.ignore_value)
 
-    def _trained_parameters(self) -> Iterator[nn.Parameter]:
+    def _trained_parts(self) -> list[nn.Module]:
         network = self.network
         parts = [network.global_branch] if self.stage is Stage.GLOBAL else [network.local_branch, network.f_agg]
-        for part in parts:
-            if part is not None:
-                yield from part.parameters()
+        return [part for part in parts if part is not None]
+
+    def _trained_parameters(self) -> Iterator[nn.Parameter]:
+        for part in self._trained_parts():
+            yield from part.parameters()
 
     def _cosine(self, step: int) -> float:
         warm_up = max(1, round(_WARM_UP * self.steps))
