@@ -15,7 +15,7 @@ from geoglnet.types import Shape
 
 @pytest.fixture(autouse=True)
 def _small_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(write_generated, shape=Shape(256, 256))
+    small = partial(write_generated, shape=Shape(640, 640))
     monkeypatch.setattr("geoglnet.raster.generated.write_generated", small)
 
 
