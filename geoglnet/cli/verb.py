@@ -35,6 +35,7 @@ class Verb(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; what may go wrong outside our power ends in one line."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
