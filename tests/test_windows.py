@@ -85,7 +85,7 @@ def test_a_region_holds_its_core_with_the_margin_or_the_scenes_border_around_it(
     shape = Shape(length, 10)
     for core in iter_cores(shape, config.region_size, config.margin):
         region = region_window(core, shape, config.region_size, config.margin)
-        assert 0 <= region.row_off
+        assert region.row_off >= 0
         assert region.row_off + region.height <= length
         assert region.height == min(config.region_size, length)
         assert region.row_off == 0 or core.row_off - region.row_off >= config.margin
