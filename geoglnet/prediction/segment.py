@@ -139,6 +139,7 @@ class _Work:
                 write_cog(source_path, part_path, legend=legend, tags=self.tags, progress=self.progress)
 
     def vectorize(self, destination: OutputFile | None) -> int | None:
+        """Polygons of the labels, with their confidence, if they were asked for; how many."""
         if destination is None:
             return None
         return vectorize(
