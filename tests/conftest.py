@@ -12,16 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import rasterio
 from affine import Affine
 from hypothesis import settings
+from rasters import noise, write_raster
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
 
 SceneMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def scene_factory(tmp_path: Path) -> SceneMaker:
+    """:func:`rasters.write_raster` into the test's own folder: ``scene_factory(image, name="a.tif", nodata=0, …)``.
+
+    ``image`` may be a ``(bands, height, width)`` shape, which is filled with noise.
+    """
+
+    def make(image: npt.NDArray[Any] | tuple[int, int, int], name: str = "scene.tif", **options: Any) -> Path:
+        array = image if isinstance(image, np.ndarray) else noise(*image)
+        return write_raster(tmp_path / name, array, **options)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,11 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.progress import Progress
+from geoglnet.raster.environment import GDAL_ERRORS
 from geoglnet.types import Shape
 
 NATIVE_TOLERANCE = 0.05
+LEAST_READ_SIZE = 64
 _WGS84 = Geod(ellps="WGS84")
 
 
@@ -59,6 +61,20 @@ class Grid:
             return Resampling.nearest
         return Resampling.average if self.decimation > 1 else Resampling.bilinear
 
+    def readable(self, window: Window) -> Window:
+        """A window large enough to be resampled, around or beside a given one.
+
+        GDAL copies pixels where a window has, in whole pixels, as many in the raster as on the grid; with ratios more than
+        5 % from 1 that happens only to small windows.
+        """
+        if self.shape == self.native_shape:
+            return window
+        col_off = min(window.col_off, max(0, self.shape.width - LEAST_READ_SIZE))
+        row_off = min(window.row_off, max(0, self.shape.height - LEAST_READ_SIZE))
+        width = max(window.col_off + window.width - col_off, min(LEAST_READ_SIZE, self.shape.width))
+        height = max(window.row_off + window.height - row_off, min(LEAST_READ_SIZE, self.shape.height))
+        return Window(col_off=col_off, row_off=row_off, width=width, height=height)
+
     def source_window(self, window: Window, source_shape: Shape) -> Window:
         """The raster pixels, with fractions, under a window of the grid; ``source_shape`` may be a pyramid level's."""
         row_factor, col_factor = (s / g for s, g in zip(source_shape, self.shape, strict=True))
@@ -92,7 +108,7 @@ def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple
     points = [transform @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
     try:
         lons, lats = transform_points(crs, CRS.from_epsg(4326), *zip(*points, strict=True))
-    except CRSError:
+    except (CRSError, *GDAL_ERRORS):
         return None
     _, _, sizes = _WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
     width, height = (float(size) for size in sizes)
@@ -152,7 +168,7 @@ def _rules(
 
 
 def _described(dataset: DatasetReader, crs: CRS | None, native_m: float | None) -> str:
-    if crs is None or crs.is_geographic or native_m is None:
+    if crs is None or not crs.is_projected or native_m is None:
         return f"{native_m:.3g} m pixels"
     nominal = math.sqrt(abs(dataset.transform.determinant)) * crs.linear_units_factor[1]
     ground = "" if abs(nominal / native_m - 1) < 0.01 else f" ({native_m:.3g} m on the ground)"

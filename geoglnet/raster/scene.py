@@ -171,17 +171,20 @@ class RasterScene:
             ConfigError: the window is not inside the scene.
             SceneError: the file is truncated or damaged there.
         """
-        shape = Shape(int(window.height), int(window.width))
-        source = self._grid.source_window(_inside(window, self.shape), _shape(self._dataset))
+        large = self._grid.readable(_inside(window, self.shape))
+        source = self._grid.source_window(large, _shape(self._dataset))
         try:
             with environment(self.name):
-                values, valid = self._read(source, shape, self._grid.resampling)
+                values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
         except GDAL_ERRORS as error:
-            place = f"{shape.width} × {shape.height} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
+            place = f"{source.width:.0f} × {source.height:.0f} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
             raise SceneError(
                 f"{self.name} cannot be read ({place}: {one_line(error)}); the file is truncated or damaged, fetch it again"
             ) from error
-        return Pixels(self.scaling.apply(values), valid)
+        rows, cols = Window(
+            window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
+        ).toslices()
+        return Pixels(self.scaling.apply(values[:, rows, cols]), valid[rows, cols])
 
     def measure(self) -> None:
         """Choose the scaling from a decimated read of the whole raster."""

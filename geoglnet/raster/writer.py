@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from geoglnet.errors import OutputError
+from geoglnet.errors import OutputError, SceneError
 from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster
 from geoglnet.types import Shape, StrPath
 
@@ -143,13 +143,18 @@ def verify(path: Path, num_valid: int) -> None:
 
 
 def num_valid_pixels(path: StrPath) -> int:
-    """Valid pixels of a one-band uint8 raster, counted a row of tiles at a time."""
+    """Valid pixels of a one-band uint8 raster, counted a row of tiles at a time.
+
+    Raises:
+        SceneError: the raster cannot be read.
+    """
     with open_raster(path) as src, environment():
         step = max(src.block_shapes[0][0], MAX_TILE_SIZE)
-        return sum(
-            count_valid(src.read(1, window=Window(0, row, src.width, min(step, src.height - row))))
-            for row in range(0, src.height, step)
-        )
+        rows = [(row, min(step, src.height - row)) for row in range(0, src.height, step)]
+        try:
+            return sum(count_valid(src.read(1, window=Window(0, row, src.width, height))) for row, height in rows)
+        except GDAL_ERRORS as error:
+            raise SceneError(f"{src.name} cannot be read ({one_line(error)}); it is truncated or damaged") from error
 
 
 def _profile(shape: Shape, tile: int) -> dict[str, Any]:

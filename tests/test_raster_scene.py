@@ -1,0 +1,437 @@
+"""Scenes of every kind, read at every resolution."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.windows import Window
+from rasters import noise, write_raster
+
+from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
+from geoglnet.progress import RecordedProgress
+from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.scaling import Scaling
+from geoglnet.raster.scene import ArrayScene, Pixels, Scene, choose_bands, open_scene
+from geoglnet.types import Shape
+
+Factory = Callable[..., Path]
+
+
+def whole(scene: Scene) -> Pixels:
+    return scene.read_window(Window(col_off=0, row_off=0, width=scene.shape.width, height=scene.shape.height))
+
+
+def disc(height: int = 120, width: int = 160) -> np.ndarray:
+    """Valid pixels of a scene with a round hole and a missing corner."""
+    rows, cols = np.mgrid[:height, :width]
+    valid = (rows - 60) ** 2 + (cols - 80) ** 2 > 30**2
+    valid[:25, :31] = False
+    return valid
+
+
+# ---- windows
+
+
+@pytest.fixture(scope="module")
+def noisy_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raster(tmp_path_factory.mktemp("noisy") / "a.tif", noise(3, 170, 233), pixel_size=0.1)
+
+
+@given(resolution=st.sampled_from([0.1, 0.06, 0.094, 0.106, 0.137, 0.25, 0.33, 1.0]), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_overlapping_windows_agree_wherever_they_lie(noisy_path: Path, resolution: float, data: st.DataObject) -> None:
+    with open_scene(noisy_path, resolution_m=resolution) as scene:
+        height, width = scene.shape
+        row, col = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+        window = Window(col, row, data.draw(st.integers(1, width - col)), data.draw(st.integers(1, height - row)))
+        part, image = scene.read_window(window).image, whole(scene).image
+    expected = image[(slice(None), *window.toslices())]
+    assert np.abs(part.astype(int) - expected).max() <= 1
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    pixel_size=st.floats(0.02, 30),
+    resolution=st.floats(0.02, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_grid_covers_the_bounds_of_the_scene_exactly(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, pixel_size: float, resolution: float
+) -> None:
+    path = tmp_path_factory.mktemp("grid") / "a.tif"
+    write_raster(path, noise(3, height, width), pixel_size=pixel_size)
+    with rasterio.open(path) as src, open_scene(path, resolution_m=resolution) as scene:
+        corner = scene.transform @ (scene.shape.width, scene.shape.height)
+        assert corner == pytest.approx((src.bounds.right, src.bounds.bottom), rel=1e-12)
+        assert scene.transform @ (0, 0) == (src.bounds.left, src.bounds.top)
+        assert min(scene.shape) >= 1
+
+
+def test_a_coarser_grid_holds_the_exact_averages(scene_factory: Factory) -> None:
+    image = noise(3, 64, 96)
+    with open_scene(scene_factory(image, pixel_size=0.25), resolution_m=1) as scene:
+        assert scene.shape == (16, 24)
+        expected = image.reshape(3, 16, 4, 24, 4).mean(axis=(2, 4))
+        assert np.abs(whole(scene).image - expected).max() <= 0.5
+
+
+def test_a_finer_grid_is_interpolated(scene_factory: Factory) -> None:
+    ramp = np.broadcast_to(np.arange(40, dtype=np.uint8) * 5, (3, 30, 40)).copy()
+    with open_scene(scene_factory(ramp, pixel_size=1.0), resolution_m=0.5) as scene:
+        row = whole(scene).image[0, 20].astype(int)
+    assert scene.shape == (60, 80)
+    assert set(np.diff(row)[3:-3]) <= {2, 3}
+
+
+def test_pyramid_levels_of_the_file_do_not_show(scene_factory: Factory) -> None:
+    image = noise(3, 512, 512)
+    path = scene_factory(image, name="a.tif", pixel_size=0.1)
+    plain = Path(shutil.copy(path, path.with_name("plain.tif")))
+    with rasterio.open(path, "r+") as dst:
+        dst.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
+    for resolution in (0.15, 0.25, 0.9):
+        with open_scene(path, resolution_m=resolution) as scene, open_scene(plain, resolution_m=resolution) as same:
+            window = Window(col_off=3, row_off=5, width=scene.shape.width // 2, height=scene.shape.height // 3)
+            difference = np.abs(scene.read_window(window).image.astype(int) - same.read_window(window).image)
+        # far below the raster's resolution we average averages, with a slightly different share for pixels on borders
+        assert (difference.max() <= 1) if resolution < 0.4 else (difference.mean() < 4)
+
+
+@pytest.mark.parametrize("window", [Window(-1, 0, 5, 5), Window(0, 0, 65, 5), Window(60, 0, 5, 5), Window(3, 3, 0, 1)])
+def test_a_window_outside_the_scene_is_refused(scene_factory: Factory, window: Window) -> None:
+    with open_scene(scene_factory((3, 64, 64))) as scene, pytest.raises(ConfigError, match="not inside a scene of 64 × 64 px"):
+        scene.read_window(window)
+
+
+def test_an_array_is_a_scene_too() -> None:
+    image = noise(3, 20, 30)
+    valid = np.arange(600).reshape(20, 30) % 7 > 0
+    scene = ArrayScene(image, valid, Affine(0.5, 0, 5e5, 0, -0.5, 9e6), CRS.from_epsg(32736))
+    pixels = scene.read_window(Window(col_off=4, row_off=2, width=10, height=5))
+    assert (pixels.image == image[:, 2:7, 4:14]).all()
+    assert (pixels.valid == valid[2:7, 4:14]).all()
+    assert (scene.shape, scene.num_bands) == ((20, 30), 3)
+    assert scene.pixel_size_m == pytest.approx(0.5, rel=1e-3)
+    assert whole(ArrayScene(image)).valid.all()
+    with pytest.raises(SceneError, match="give \\(bands, height, width\\) uint8"):
+        ArrayScene(image[0])
+
+
+# ---- resolution
+
+
+def test_resampling_is_said_in_one_line(scene_factory: Factory) -> None:
+    progress = RecordedProgress()
+    with open_scene(scene_factory((3, 64, 64), pixel_size=0.1), resolution_m=0.2, progress=progress) as scene:
+        assert scene.pixel_size_m == pytest.approx(0.2, rel=1e-3)
+    assert progress.messages("log") == ["0.1 m pixels read at 0.2 m"]
+
+
+def test_a_resolution_within_5_percent_leaves_pixels_alone(scene_factory: Factory) -> None:
+    image, progress = noise(3, 64, 64), RecordedProgress()
+    with open_scene(scene_factory(image, pixel_size=0.1), resolution_m=0.1045, progress=progress) as scene:
+        assert (whole(scene).image == image).all()
+    assert progress.messages("log") == []
+
+
+def test_web_mercator_pixels_are_measured_on_the_ground(scene_factory: Factory) -> None:
+    progress = RecordedProgress()
+    transform = Affine(0.0746, 0, 9_500_000, 0, -0.0746, 3_200_000)  # 27.6° N
+    path = scene_factory((3, 64, 64), crs="EPSG:3857", transform=transform)
+    with open_scene(path, resolution_m=0.2, progress=progress) as scene:
+        assert scene.shape == (21, 21)
+    assert progress.messages("log") == ["0.0746 m pixels (0.066 m on the ground) read at 0.2 m"]
+
+
+def test_degrees_become_square_pixels_on_the_ground(scene_factory: Factory) -> None:
+    transform = Affine(1e-5, 0, 25, 0, -1e-5, 60)  # 0.56 m × 1.11 m
+    with open_scene(scene_factory((3, 200, 200), crs="EPSG:4326", transform=transform), resolution_m=1) as scene:
+        assert scene.shape == (223, 112)
+        assert scene.pixel_size_m == pytest.approx(1, rel=0.01)
+
+
+def test_a_rotated_scene_stays_rotated(scene_factory: Factory) -> None:
+    transform = Affine.translation(5e5, 9e6) @ Affine.rotation(30) @ Affine.scale(0.25, -0.25)
+    with open_scene(scene_factory((3, 80, 120), transform=transform), resolution_m=0.5) as scene:
+        assert scene.shape == (40, 60)
+        assert scene.transform.almost_equals(transform @ Affine.scale(2), precision=1e-9)
+
+
+def test_a_scene_without_crs_works_in_pixels_and_says_so(scene_factory: Factory) -> None:
+    progress = RecordedProgress()
+    path = scene_factory((3, 64, 64), name="photo.jpg", driver="JPEG", crs=None)
+    with open_scene(path, resolution_m=1, assumed_pixel_size_m=0.5, progress=progress) as scene:
+        assert scene.shape == (32, 32)
+        assert scene.crs is None
+        assert scene.pixel_size_m is None
+    assert progress.messages("log") == ["no CRS: works in pixels; pixels taken as 0.5 m", "0.5 m pixels read at 1 m"]
+    with open_scene(path, resolution_m=1) as scene:
+        assert scene.shape == (64, 64)
+
+
+def test_ground_control_points_alone_are_no_crs(scene_factory: Factory) -> None:
+    path = scene_factory((3, 64, 64), crs=None)
+    points = [GroundControlPoint(r, c, 30 + c / 1e5, -6 - r / 1e5) for r, c in ((0, 0), (0, 64), (64, 0), (64, 64))]
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path, "r+") as dst:
+        dst.gcps = (points, CRS.from_epsg(4326))
+    with open_scene(path) as scene:
+        assert scene.crs is None
+        assert scene.transform.is_identity
+
+
+def test_a_crs_without_a_place_on_earth_has_no_ground_size(scene_factory: Factory) -> None:
+    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+    with open_scene(scene_factory((3, 64, 64), crs=local), resolution_m=1, assumed_pixel_size_m=0.5) as scene:
+        assert scene.pixel_size_m is None
+        assert scene.shape == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["resolution_m", "assumed_pixel_size_m"])
+def test_sizes_must_be_positive(scene_factory: Factory, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = 0"):
+        open_scene(scene_factory((3, 64, 64)), **{name: 0})
+
+
+# ---- valid pixels
+
+
+def _nodata(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, np.where(valid, image, 0), nodata=0)
+
+
+def _alpha(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, image, alpha=valid * 255)
+
+
+def _alpha_and_nodata(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, image, alpha=valid * 255, nodata=0)
+
+
+def _16_bit_alpha(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, image.astype(np.uint16) * 30, alpha=valid * 65535)
+
+
+def _16_bit_alpha_of_8_bit_values(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, image.astype(np.uint16) * 30, alpha=valid * 255)
+
+
+def _dataset_mask(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, image, valid=valid)
+
+
+def _nan(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, np.where(valid, image / 255, np.nan).astype(np.float32))
+
+
+def _declared_nan(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, np.where(valid, image / 255, np.nan).astype(np.float32), nodata=np.nan)
+
+
+def _int16(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, np.where(valid, image.astype(np.int16) * 9 - 2000, -32768).astype(np.int16), nodata=-32768)
+
+
+WRITERS = (
+    _nodata,
+    _alpha,
+    _alpha_and_nodata,
+    _16_bit_alpha,
+    _16_bit_alpha_of_8_bit_values,
+    _dataset_mask,
+    _nan,
+    _declared_nan,
+    _int16,
+)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_kind_of_missing_pixel_is_invalid(tmp_path: Path, write: Callable[..., None]) -> None:
+    path, valid = tmp_path / "a.tif", disc()
+    write(path, noise(3, *valid.shape), valid)
+    with open_scene(path) as scene:
+        assert scene.num_bands == 3
+        assert (whole(scene).valid == valid).all()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_resampled_pixel_is_valid_when_half_of_it_is(tmp_path: Path, write: Callable[..., None]) -> None:
+    path, valid = tmp_path / "a.tif", disc()
+    write(path, np.full((3, *valid.shape), 200, np.uint8), valid)
+    coverage = valid.reshape(30, 4, 40, 4).mean(axis=(1, 3))
+    with open_scene(path, resolution_m=2) as scene:
+        pixels = whole(scene)
+    assert pixels.valid[coverage == 1].all()
+    assert not pixels.valid[coverage < 0.25].any()
+    if write is not _nan:  # a NaN that nobody declared spoils the average it is in
+        assert pixels.valid[coverage > 0.75].all()
+    assert len(np.unique(pixels.image[:, pixels.valid])) == 1, "invalid pixels do not leak into valid ones"
+
+
+def test_a_pixel_with_nodata_in_one_band_is_a_colour(scene_factory: Factory) -> None:
+    image = np.full((3, 64, 64), 9, np.uint8)
+    image[0, 0, 0], image[:, 5, 5] = 0, 0
+    with open_scene(scene_factory(image, nodata=0)) as scene:
+        valid = whole(scene).valid
+    assert valid[0, 0]
+    assert not valid[5, 5]
+    assert (~valid).sum() == 1
+
+
+# ---- bands and values
+
+
+def test_colour_bands_are_found_by_their_interpretation(scene_factory: Factory) -> None:
+    image = noise(4, 64, 64)
+    path = scene_factory(image)
+    with rasterio.open(path, "r+") as dst:
+        dst.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("undefined", "blue", "green", "red")]
+    with open_scene(path) as scene:
+        assert scene.bands == (4, 3, 2)
+        assert (whole(scene).image == image[[3, 2, 1]]).all()
+
+
+def test_alpha_is_never_an_image_band(scene_factory: Factory) -> None:
+    path = scene_factory(noise(1, 64, 64), alpha=np.full((64, 64), 255))
+    with rasterio.open(path, "r+") as dst:
+        dst.colorinterp = [rasterio.enums.ColorInterp.alpha, rasterio.enums.ColorInterp.gray]
+    with rasterio.open(path) as src:
+        assert choose_bands(src, 1) == (2,)
+        assert choose_bands(src) == (2,)
+        with pytest.raises(BandsError):
+            choose_bands(src, 2)
+
+
+def test_bands_can_be_chosen_and_repeated(scene_factory: Factory) -> None:
+    image = noise(2, 64, 64)
+    with open_scene(scene_factory(image), bands=[2, 1, 2]) as scene:
+        assert (whole(scene).image == image[[1, 0, 1]]).all()
+
+
+@pytest.mark.parametrize("bands", [[0], [1, 4], []])
+def test_bands_that_are_not_there_are_refused(scene_factory: Factory, bands: list[int]) -> None:
+    with pytest.raises(BandsError, match="has bands 1 to 3"):
+        open_scene(scene_factory((3, 64, 64)), bands=bands)
+
+
+def test_one_band_is_not_enough_for_a_model_of_three(scene_factory: Factory) -> None:
+    path = scene_factory((1, 64, 64))
+    with pytest.raises(BandsError, match=r"scene\.tif has 1 image band, 3 are needed; choose another"):
+        open_scene(path, num_bands=3)
+    with open_scene(path) as scene:
+        assert scene.num_bands == 1
+
+
+def test_palette_images_are_told_how_to_become_colours(scene_factory: Factory) -> None:
+    path = scene_factory((1, 64, 64), photometric="palette")
+    with rasterio.open(path, "r+") as dst:
+        dst.write_colormap(1, {0: (1, 2, 3)})
+    with pytest.raises(BandsError, match="gdal_translate -expand rgb"):
+        open_scene(path, num_bands=3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
+def test_every_number_type_is_read_as_8_bits(scene_factory: Factory, dtype: str) -> None:
+    image, progress = noise(3, 64, 64), RecordedProgress()
+    with open_scene(scene_factory(image.astype(dtype)), progress=progress) as scene:
+        assert (whole(scene).image == image).all()
+    assert len(progress.messages("log")) == (dtype != "uint8")
+
+
+def test_16_bit_scenes_are_stretched_by_one_rule_for_all_windows(scene_factory: Factory) -> None:
+    image = noise(3, 128, 128).astype(np.uint16) * 40
+    image[:, :64] //= 4
+    progress = RecordedProgress()
+    with open_scene(scene_factory(image), progress=progress) as scene:
+        dark = scene.read_window(Window(col_off=0, row_off=0, width=128, height=64)).image
+        bright = scene.read_window(Window(col_off=0, row_off=64, width=128, height=64)).image
+    assert dark.max() < 80 < bright.max() == 255
+    assert "2nd to 98th percentile" in progress.messages("log")[0]
+
+
+def test_the_callers_scaling_is_used(scene_factory: Factory) -> None:
+    image = np.full((3, 64, 64), 100, np.uint8)
+    with open_scene(scene_factory(image), scaling=Scaling(50, 150)) as scene:
+        assert (whole(scene).image == 128).all()
+
+
+# ---- what cannot be read
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(SceneNotFoundError, match=r"none\.tif does not exist"):
+        open_scene(tmp_path / "none.tif")
+    with pytest.raises(FileNotFoundError):
+        open_scene("x" * 400)
+
+
+def test_a_file_that_is_no_raster_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.tif").write_text("no pixels here")
+    for path in (tmp_path / "notes.tif", tmp_path, "/vsizip/none.zip/a.tif", "NETCDF:none.nc:band"):
+        with pytest.raises(SceneError, match="not a raster that GDAL can read") as caught:
+            open_scene(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_in_half_names_itself_and_the_window(scene_factory: Factory) -> None:
+    path = scene_factory((3, 256, 256))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_scene(path) as scene:
+        scene.read_window(Window(col_off=0, row_off=0, width=64, height=20))  # this part is there
+        with pytest.raises(SceneError, match=r"scene\.tif cannot be read \(10 × 16 px at column 200, row 240") as caught:
+            scene.read_window(Window(col_off=200, row_off=240, width=10, height=16))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_jpeg_cut_in_half_is_not_read_as_grey(scene_factory: Factory) -> None:
+    path = scene_factory((3, 256, 256), name="photo.jpg", driver="JPEG", crs=None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_scene(path) as scene, pytest.raises(SceneError, match=r"photo\.jpg cannot be read"):
+        whole(scene)
+
+
+def test_a_container_without_bands_offers_its_parts(tmp_path: Path) -> None:
+    path = tmp_path / "two.gpkg"
+    for table, append in (("first", "NO"), ("second", "YES")):
+        write_raster(path, noise(3, 64, 64), driver="GPKG", RASTER_TABLE=table, APPEND_SUBDATASET=append)
+    with pytest.raises(BandsError, match=r"two\.gpkg has no bands; name one of its parts, such as GPKG:.*:first"):
+        open_scene(path)
+    with open_scene(f"GPKG:{path}:first") as scene:
+        assert scene.num_bands == 3
+
+
+def test_virtual_paths_and_mosaics_are_scenes(scene_factory: Factory, tmp_path: Path) -> None:
+    image = noise(3, 64, 64)
+    path = scene_factory(image)
+    shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path, path.name)
+    rasterio.shutil.copy(path, tmp_path / "mosaic.vrt", driver="VRT")
+    for name in (
+        f"/vsizip/{tmp_path}/zipped.zip/{path.name}",
+        f"zip://{tmp_path}/zipped.zip!{path.name}",
+        tmp_path / "mosaic.vrt",
+    ):
+        with open_scene(name) as scene:
+            assert (whole(scene).image == image).all()
+
+
+def test_the_block_cache_is_small_while_we_read() -> None:
+    with environment():
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE_BYTES == 64 * 2**20
+
+
+def test_shapes_have_names(scene_factory: Factory) -> None:
+    with open_scene(scene_factory((3, 64, 80))) as scene:
+        assert scene.shape == Shape(height=64, width=80)
+        assert scene.name.endswith("scene.tif")
