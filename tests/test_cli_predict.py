@@ -10,6 +10,7 @@ import rasterio
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.main import geoglnet
+from geoglnet.cli.terminal import count_of
 
 
 def run(*arguments: str | Path) -> Result:
@@ -51,7 +52,7 @@ def test_vectorize_makes_the_same_polygons_again(outputs: Path, tmp_path: Path) 
     ran = run("vectorize", outputs / "labels.tif", tmp_path / "again.gpkg")
     assert ran.exit_code == 0, ran.output
     count = json.loads((outputs / "events.jsonl").read_text().splitlines()[-1])["outputs"]["num_polygons"]
-    assert ran.stderr == f"{count} polygons in {tmp_path / 'again.gpkg'}\n"
+    assert ran.stderr == f"{count_of(count, 'polygon')} in {tmp_path / 'again.gpkg'}\n"
 
 
 def test_without_labels_only_the_polygons_stay(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoglnet.cli import terminal
-from geoglnet.cli.terminal import JsonReporter, QuietReporter, Reporter, Stage, TerminalReporter, clock, reporter_for
+from geoglnet.cli.terminal import JsonReporter, QuietReporter, Reporter, Stage, TerminalReporter, clock, count_of, reporter_for
 
 
 def report_a_run(reporter: Reporter) -> None:
@@ -95,6 +95,11 @@ def test_the_line_is_never_wider_than_the_terminal(total: int, count: int, width
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 polygons"), (1, "1 polygon"), (2, "2 polygons")])
+def test_counts_read_like_english(number: int, text: str) -> None:
+    assert count_of(number, "polygon") == text
 
 
 def test_auto_is_quiet_when_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

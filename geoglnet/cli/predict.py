@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geoglnet.cli.options import bands_option, batch_option, device_option, overwrite_option, path_option, progress_options
-from geoglnet.cli.terminal import Reporter, clock
+from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb
 from geoglnet.models.registry import DEFAULT_MODEL
 
@@ -87,7 +87,7 @@ def report_done(reporter: Reporter, segmented: Segmented) -> None:
     """Say what was written, for people and for programs."""
     paths = {"labels": segmented.labels_path, "vector": segmented.vector_path, "confidence": segmented.confidence_path}
     outputs = {name: path for name, path in paths.items() if path is not None}
-    polygons = f"; {segmented.num_polygons} polygons" if segmented.num_polygons is not None else ""
+    polygons = f"; {count_of(segmented.num_polygons, 'polygon')}" if segmented.num_polygons is not None else ""
     pixels = f"{segmented.shape.width} × {segmented.shape.height} px"
     sentence = f"{', '.join(map(str, outputs.values()))}  ({pixels} in {clock(segmented.seconds)}{polygons})"
     counts = {} if segmented.num_polygons is None else {"num_polygons": segmented.num_polygons}

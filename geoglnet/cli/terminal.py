@@ -78,6 +78,11 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
+def count_of(number: int, noun: str) -> str:
+    """``1 polygon``, ``2 polygons``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(slots=True)
 class QuietReporter:
     """Warnings and the closing line, on stderr; for pipes, logs and ``--progress none``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from geoglnet.cli.options import overwrite_option, path_option, progress_options
-from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.terminal import Reporter, count_of
 from geoglnet.cli.verb import Verb
 
 
@@ -33,4 +33,4 @@ def vectorize(
 
     config = VectorConfig(min_area_m2=min_area_m2)
     count = trace(labels, vector, confidence_path=confidence, config=config, overwrite=overwrite, progress=reporter)
-    reporter.done(f"{count} polygons in {vector}", {"vector": vector, "num_polygons": count})
+    reporter.done(f"{count_of(count, 'polygon')} in {vector}", {"vector": vector, "num_polygons": count})
