@@ -15,7 +15,7 @@ from geoglnet.types import Shape
 
 @pytest.fixture(autouse=True)
 def _small_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(write_generated, shape=Shape(640, 640))
+    small = partial(write_generated, shape=Shape(240, 240))
     monkeypatch.setattr("geoglnet.raster.generated.write_generated", small)
 
 

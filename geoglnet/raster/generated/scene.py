@@ -16,7 +16,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
 from geoglnet.raster.generated.appearance import draw_appearance
 from geoglnet.raster.generated.canvas import Canvas, cast_shadows, photograph
-from geoglnet.raster.generated.land import Land, plan_land
+from geoglnet.raster.generated.land import Cover, Land, plan_land
 from geoglnet.raster.generated.painting import burn, paint_buildings, paint_clutter, paint_land, paint_trees
 from geoglnet.raster.generated.standing import Building, Tree, plan_buildings, plan_trees
 from geoglnet.types import Shape
@@ -130,22 +130,26 @@ def _iter_truth(
     land: Land, buildings: Sequence[Building], trees: Sequence[Tree], extent: shapely.Polygon
 ) -> Iterator[tuple[str, shapely.Geometry]]:
     """Class names and visible shapes in metres, none over another."""
-    crowns = shapely.points([(t.x, t.y) for t in trees if not t.in_forest])
-    radii = np.array([t.radius for t in trees if not t.in_forest])
-    layers = {
+    crowns = shapely.buffer(
+        shapely.points([(t.x, t.y) for t in trees if not t.in_forest] or np.empty((0, 2))),
+        np.array([t.radius for t in trees if not t.in_forest]),
+        quad_segs=3,
+    )
+    layers: dict[str, list[shapely.Geometry]] = {
         "building": [b.shape for b in buildings],
-        "tree": [shapely.union_all(shapely.buffer(crowns, radii, quad_segs=3))],
-        "road": [shapely.union_all([road.shape for road in land.roads])],
+        "tree": list(shapely.get_parts(shapely.union_all(crowns))),
+        "road": list(shapely.get_parts(shapely.union_all([road.shape for road in land.roads]))),
         "water": list(land.water),
         **{use: [p.shape for p in land.parcels if p.use == use] for use in ("forest", "field", "bare", "ground", "grass")},
     }
-    above: shapely.Geometry = shapely.Polygon()
+    above: list[shapely.Geometry] = []
     for name, shapes in layers.items():
-        clipped = shapely.intersection(np.array(shapes, dtype=object), extent)
-        for geometry in shapely.get_parts(shapely.difference(clipped, above)):
-            if isinstance(geometry, shapely.Polygon) and geometry.area > 0.5:
-                yield name, geometry
-        above = shapely.union_all([above, *shapes])
+        cover = Cover(above)
+        for shape in shapes:
+            for geometry in shapely.get_parts(cover.cut_from(shape & extent)):
+                if isinstance(geometry, shapely.Polygon) and geometry.area > 0.5:
+                    yield name, geometry
+        above += shapes
 
 
 def _placed(layers: Sequence[tuple[str, shapely.Geometry]]) -> Iterator[TruePolygon]:
