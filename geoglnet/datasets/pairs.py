@@ -11,7 +11,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from geoglnet.datasets.generated import generated_region
-from geoglnet.datasets.regions import LabelledRegion, LabelledScene
+from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.truth import ImageTruth, Truth, polygon_truth
 from geoglnet.errors import DatasetError
@@ -42,7 +42,7 @@ class Pair:
     def read_region(self, window: Window) -> LabelledRegion:
         pixels = self.scene.read_window(window)
         labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(self.ignore_value))
-        return LabelledRegion(pixels.image, labels)
+        return LabelledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from torch import Tensor
 from geoglnet.types import Shape
 from geoglnet.windows import footprints
 
+FILL_VALUE = 116
+"""What stands where an image has no pixel: near ImageNet's mean colour, which is what the predictor puts there."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledRegion:

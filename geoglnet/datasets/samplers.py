@@ -12,8 +12,9 @@ from rasterio.windows import Window
 from torch.utils.data import Dataset
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import LabelledRegion, LabelledScene, RegionSample, cut
+from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, RegionSample, cut
 from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, turn
+from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.types import Shape
 
 SURVEY_STEP = 16  # every how many pixels labels are looked at to find rare classes
@@ -28,12 +29,23 @@ class SampleConfig:
         patch_size: side of its patches.
         patches_per_region: patches drawn from each region (the paper takes all of them).
         balanced_fraction: share of samples centred on a pixel of a class drawn uniformly; the rest lie anywhere.
+
+    Raises:
+        ConfigError: numbers that no sample can be drawn with.
     """
 
     region_size: int = 2448
     patch_size: int = 500
     patches_per_region: int = 6
     balanced_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.patch_size <= self.region_size:
+            raise ConfigError(f"sample.patch_size {self.patch_size} must be from 32 to sample.region_size {self.region_size}")
+        if self.patches_per_region < 1:
+            raise ConfigError(f"sample.patches_per_region {self.patches_per_region} must be at least 1")
+        if not 0 <= self.balanced_fraction <= 1:
+            raise ConfigError(f"sample.balanced_fraction {self.balanced_fraction} must be from 0 to 1")
 
 
 @dataclass(slots=True)
@@ -48,6 +60,9 @@ class RegionDataset(Dataset[RegionSample]):
         augment: how they are varied.
         length: number of samples.
         seed: of everything drawn.
+
+    Raises:
+        DatasetError: nothing is labelled.
     """
 
     scenes: Sequence[LabelledScene]
@@ -61,6 +76,8 @@ class RegionDataset(Dataset[RegionSample]):
 
     def __post_init__(self) -> None:
         self._places = class_places(self.scenes)
+        if not self._places:
+            raise DatasetError(f"none of {len(self.scenes)} training scenes has a labelled pixel; check polygons and labels")
 
     def __len__(self) -> int:
         return self.length
@@ -103,7 +120,7 @@ class RegionDataset(Dataset[RegionSample]):
 
 
 def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> LabelledRegion:
-    """A square of a scene, shifted inside it where it can be, filled up with unlabelled black where the scene is smaller."""
+    """A square of a scene, shifted inside it where it can be, filled up with unlabelled grey where the scene is smaller."""
     height, width = scene.shape
     row, col = (
         min(max(row, min(0, height - size)), max(0, height - size)),
@@ -114,7 +131,7 @@ def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> Labelled
     region = scene.read_region(inside)
     if region.labels.shape == (size, size):
         return region
-    image = np.zeros((region.image.shape[0], size, size), dtype=np.uint8)
+    image = np.full((region.image.shape[0], size, size), FILL_VALUE, dtype=np.uint8)
     labels = np.full((size, size), 255, dtype=np.uint8)
     rows, cols = (slice(a, a + n) for a, n in zip((top - row, left - col), region.labels.shape, strict=True))
     image[:, rows, cols], labels[rows, cols] = region.image, region.labels

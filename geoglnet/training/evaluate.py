@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.datasets.pairs import Pair, PairReader
+from geoglnet.datasets.pairs import PairReader
+from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.truth import Truth
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.registry import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.training.config import TrainConfig, read_config
+from geoglnet.training.config import read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +79,32 @@ def evaluate(
         ConfigError: the model's legend is not the configuration's.
         DatasetError: there is no validation source, or its files cannot be used.
     """
-    config, progress = config or PredictConfig(), progress or SilentProgress()
     network, manifest = load_checkpoint(model_path(model))
     sources = read_config(config_path)
     _check_legends(manifest.legend, sources.legend)
+    if not sources.validation:
+        raise DatasetError(f"{sources.name} has no [[validation]] source; name at least one")
+    return score(network, manifest, sources.validation, folder, config=config, progress=progress)
+
+
+def score(
+    network: GLNet,
+    manifest: Manifest,
+    sources: Sequence[SourceConfig],
+    folder: Path,
+    *,
+    config: PredictConfig | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a network on labelled scenes; see :func:`evaluate`."""
+    config, progress = config or PredictConfig(), progress or SilentProgress()
     scenes: dict[str, ConfusionMatrix] = {}
     with ExitStack() as files:
-        for pair in _iter_pairs(sources, manifest, folder, files, progress):
+        reader = PairReader(folder, manifest.legend, manifest.resolution_m, files, progress)
+        for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
             scenes[Path(pair.name).name] = matrix = ConfusionMatrix(manifest.legend)
             predict_scene(pair.scene, network, manifest, _Scorer(pair.truth, matrix), None, config, progress)
     return Evaluation(scenes, _sum(manifest.legend, scenes))
-
-
-def _iter_pairs(sources: TrainConfig, manifest: Manifest, folder: Path, files: ExitStack, progress: Progress) -> Iterator[Pair]:
-    if not sources.validation:
-        raise DatasetError(f"{sources.name} has no [[validation]] source; name at least one")
-    reader = PairReader(folder, manifest.legend, manifest.resolution_m, files, progress)
-    for source in sources.validation:
-        yield from reader.iter_pairs(source)
 
 
 def _check_legends(ours: Legend, theirs: Legend) -> None:

@@ -26,6 +26,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import TrainConfig
+from geoglnet.training.evaluate import score
 from geoglnet.training.task import StageTask
 from geoglnet.types import OutputFile
 
@@ -66,7 +67,7 @@ def fit(
     overwrite: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Manifest:
-    """Train a network: the global stage, then the local stage.
+    """Train a network, the global stage, then the local stage, and score it on the validation scenes.
 
     After the global stage the global branch alone is kept as ``<checkpoint>.global.safetensors``: the paper's global-only
     baseline, and where a training that was cut off goes on from.
@@ -103,6 +104,9 @@ def fit(
             _save_global(checkpoint_path, network, config)
         if config.model.branches is not Branches.GLOBAL:
             run_stage(network, Stage.LOCAL, config, dataset, progress)
+    if config.validation:
+        evaluation = score(network, manifest, config.validation, folder, progress=progress)
+        manifest = replace(manifest, metrics=evaluation.to_dict())
     save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)
     return manifest
 
