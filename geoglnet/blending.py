@@ -20,24 +20,25 @@ def least_overlap(starts: Sequence[int], size: int) -> int:
     return min((start + size - after for start, after in pairwise(starts)), default=size)
 
 
-def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int) -> Weights:
+def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring: int = 0) -> Weights:
     """Weights of patches along one axis of their region.
 
-    A patch's weight rises linearly from nearly zero at each edge that lies inside the region, over ``ramp`` pixels (less
-    where another edge is nearer), and stays one towards the region's own border. Then the weights are divided by their sum
-    over all patches at the same pixel, however many overlap there.
+    A patch's weight is zero in a ring along each edge that lies inside the region, rises linearly from nearly zero to one
+    over the ``ramp`` pixels after it (less where another edge is nearer), and stays one towards the region's own border.
+    Then the weights are divided by their sum over all patches at the same pixel, however many overlap there.
 
     Args:
         starts: first pixel of each patch; together the patches cover the axis.
         size: length of every patch.
         length: length of the region.
         ramp: width of the rise; 0 weighs all patches alike.
+        ring: width of the ring; neighbouring patches must overlap by more than twice as much.
 
     Returns:
         ``(n, size)`` float32, from 0 to 1.
     """
     first = np.asarray(starts)
-    rise = np.minimum(1.0, (np.arange(size) + 0.5) / max(ramp, 0.5))
+    rise = np.clip((np.arange(size) - ring + 0.5) / max(ramp, 0.5), 0.0, 1.0)
     from_start = np.where(first[:, None] > 0, rise, 1.0)
     from_end = np.where(first[:, None] + size < length, rise[::-1], 1.0)
     raw = np.minimum(from_start, from_end)

@@ -86,3 +86,17 @@ def test_a_core_fades_over_the_zone_that_begins_on_its_border() -> None:
     first, second = core_weights((0, 6, 12), 0, 4), core_weights((0, 6, 12), 1, 4)
     assert first.tolist() == [1, 1, 1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125]
     assert second.tolist() == [0.125, 0.375, 0.625, 0.875, 1, 1]
+
+
+@given(size=st.integers(20, 60), ring=st.integers(0, 6), extra=st.integers(1, 8), count=st.integers(1, 5))
+def test_a_ring_has_no_weight_inside_the_region_and_weights_still_add_up(size: int, ring: int, extra: int, count: int) -> None:
+    overlap = 2 * ring + extra
+    starts = tuple(i * (size - overlap) for i in range(count))
+    length = starts[-1] + size
+    weights = axis_weights(starts, size, length, extra, ring)
+    total = np.zeros(length)
+    for start, row in zip(starts, weights, strict=True):
+        total[start : start + size] += row
+        assert start == 0 or not row[:ring].any()
+        assert start + size == length or not row[size - ring :].any()
+    np.testing.assert_allclose(total, 1, atol=1e-6)

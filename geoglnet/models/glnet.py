@@ -25,6 +25,30 @@ OverviewMaps = FeatureMaps
 
 
 @dataclass(frozen=True, slots=True)
+class Crops:
+    """The global branch's maps at the footprints of some patches."""
+
+    maps: OverviewMaps
+    footprints: Tensor
+    overview_index: Tensor | None
+
+    def at(self, source: Tensor, like: Tensor) -> Tensor:
+        """A global map at the footprints, in the size of a local map."""
+        chosen = source[:1] if self.overview_index is None else source[self.overview_index]
+        return crop(chosen, self.footprints, (like.shape[-2], like.shape[-1]))
+
+    def _levels(self, source: Levels, like: Levels) -> Levels:
+        m2, m3, m4, m5 = (self.at(s, m) for s, m in zip(source, like, strict=True))
+        return m2, m3, m4, m5
+
+    def shared(self, like: Levels) -> SharedMaps:
+        """All sixteen shared maps, in the sizes of c2…c5."""
+        maps = self.maps
+        places = (maps.bottom_up, maps.top_down, maps.smooth_first, maps.smooth_second)
+        return SharedMaps(*(self._levels(place, like) for place in places))
+
+
+@dataclass(frozen=True, slots=True)
 class PatchLogits:
     """Logits and last maps of patches, all at 1/4 of the patch's size.
 
@@ -107,9 +131,9 @@ class GLNet(nn.Module):
             return PatchLogits(local.logits, local.last, None, None)
         if maps is None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
-        return self._segment_with(_Crops(maps, footprints, overview_index), patches, self.local_branch)
+        return self._segment_with(Crops(maps, footprints, overview_index), patches, self.local_branch)
 
-    def _segment_with(self, crops: _Crops, patches: Tensor, branch: Branch) -> PatchLogits:
+    def _segment_with(self, crops: Crops, patches: Tensor, branch: Branch) -> PatchLogits:
         bottom_up: Levels = branch.backbone(patches)
         shared = crops.shared(bottom_up) if self.config.sharing is Sharing.GLOBAL_TO_LOCAL else None
         local: FeatureMaps = branch.pyramid(bottom_up, shared)
@@ -123,25 +147,3 @@ class GLNet(nn.Module):
         """Both branches at once: :meth:`see`, then :meth:`segment`."""
         maps = self.see(overviews)
         return maps, self.segment(patches, footprints, maps, overview_index)
-
-
-@dataclass(frozen=True, slots=True)
-class _Crops:
-    """The global branch's maps at the footprints of some patches."""
-
-    maps: OverviewMaps
-    footprints: Tensor
-    overview_index: Tensor | None
-
-    def at(self, source: Tensor, like: Tensor) -> Tensor:
-        chosen = source[:1] if self.overview_index is None else source[self.overview_index]
-        return crop(chosen, self.footprints, (like.shape[-2], like.shape[-1]))
-
-    def levels(self, source: Levels, like: Levels) -> Levels:
-        m2, m3, m4, m5 = (self.at(s, m) for s, m in zip(source, like, strict=True))
-        return m2, m3, m4, m5
-
-    def shared(self, like: Levels) -> SharedMaps:
-        maps = self.maps
-        places = (maps.bottom_up, maps.top_down, maps.smooth_first, maps.smooth_second)
-        return SharedMaps(*(self.levels(place, like) for place in places))

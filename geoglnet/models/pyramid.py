@@ -69,7 +69,7 @@ class Pyramid(nn.Module):
         first = _stage(self.smooth_first, top_down, shared.top_down if shared else None)
         second = _stage(self.smooth_second, first, shared.smooth_first if shared else None)
         gathered = [*second, *(shared.smooth_second if shared else ())]
-        last = self.fuse(torch.cat([_resize(m, second[0]) for m in gathered], dim=1))
+        last = self.fuse(torch.cat([resize(m, second[0]) for m in gathered], dim=1))
         return FeatureMaps(bottom_up, top_down, first, second, last, self.classify(last))
 
 
@@ -81,12 +81,13 @@ def _stage(convs: nn.ModuleList, own: Levels, shared: Levels | None) -> Levels:
 
 def _top_down(laterals: Levels) -> Levels:
     l2, l3, l4, p5 = laterals
-    p4 = l4 + _resize(p5, l4)
-    p3 = l3 + _resize(p4, l3)
-    return l2 + _resize(p3, l2), p3, p4, p5
+    p4 = l4 + resize(p5, l4)
+    p3 = l3 + resize(p4, l3)
+    return l2 + resize(p3, l2), p3, p4, p5
 
 
-def _resize(source: Tensor, like: Tensor) -> Tensor:
+def resize(source: Tensor, like: Tensor) -> Tensor:
+    """A map resampled bilinearly to the size of another."""
     if source.shape[-2:] == like.shape[-2:]:
         return source
     return F.interpolate(source, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -89,13 +89,18 @@ class PlannedRegion:
         first, last = self.reach_in_region.toranges()[axis]
         return [(i, start) for i, start in enumerate(self._starts(axis)) if start < last and start + size > first]
 
-    def patch_weights(self) -> tuple[Weights, Weights]:
-        """Weights along rows and columns of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`."""
-        return self._patch_weights(0), self._patch_weights(1)
+    def patch_weights(self, ring: int = 0) -> tuple[Weights, Weights]:
+        """Weights along rows and columns of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`.
 
-    def _patch_weights(self, axis: int) -> Weights:
+        The ring gives way where patches overlap too little for it.
+        """
+        return self._patch_weights(0, ring), self._patch_weights(1, ring)
+
+    def _patch_weights(self, axis: int, ring: int) -> Weights:
         starts, size = self._starts(axis), self.patch_shape[axis]
-        return axis_weights(starts, size, self.shape[axis], least_overlap(starts, size))
+        shared = least_overlap(starts, size)
+        ring = min(ring, max(0, shared - 1) // 2)
+        return axis_weights(starts, size, self.shape[axis], shared - 2 * ring, ring)
 
     def _starts(self, axis: int) -> tuple[int, ...]:
         return patch_offsets(self.shape[axis], self.config.patch_size, self.config.patch_overlap)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoglnet.config import Branches
+from geoglnet.models.folding import FoldedGLNet, fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.carry import Carry
@@ -63,7 +65,7 @@ def predict_scene(
     """
     config, progress = config or PredictConfig(), progress or SilentProgress()
     plan = Plan(scene.shape, manifest.region)
-    segmenter = RegionSegmenter(network, manifest, config)
+    segmenter = RegionSegmenter(_ready(network), manifest, config)
     _announce(plan, segmenter, progress)
     with Carry(plan, manifest.model.num_classes, config.spool_folder) as carry, torch.inference_mode():
         blocks = _Blocks(plan, segmenter, carry, progress)
@@ -72,6 +74,12 @@ def predict_scene(
             labels.write_block(planned.core, chosen)
             if confidence is not None:
                 confidence.write_block(planned.core, certainty)
+
+
+def _ready(network: GLNet) -> GLNet | FoldedGLNet:
+    """The network's folded form, when there is something to fold."""
+    is_foldable = isinstance(network, GLNet) and network.config.branches is not Branches.GLOBAL
+    return fold(network) if is_foldable else network
 
 
 def _announce(plan: Plan, segmenter: RegionSegmenter, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from geoglnet.config import Branches
 from geoglnet.errors import BandsError, ConfigError
-from geoglnet.models.glnet import GLNet, OverviewMaps
+from geoglnet.models.folding import FoldedGLNet
+from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
@@ -32,7 +34,7 @@ class RegionSegmenter:
     2 · n · K · P² · 4, plus the network's own: its weights, the overview's maps, and the activations of one batch.
 
     Args:
-        network: GLNet, or anything that keeps its contract.
+        network: GLNet, folded or not, or anything that keeps its contract.
         manifest: sizes, mean and std.
         config: device, batch size and precision.
 
@@ -40,10 +42,11 @@ class RegionSegmenter:
         ConfigError: the device is not there.
     """
 
-    def __init__(self, network: GLNet, manifest: Manifest, config: PredictConfig) -> None:
+    def __init__(self, network: GLNet | FoldedGLNet, manifest: Manifest, config: PredictConfig) -> None:
         self.device = resolve_device(config.device)
         self.batch_size = config.batch_size
-        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network: Any = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._ring = self.network.ring_size if isinstance(self.network, FoldedGLNet) else 0
         self._manifest = manifest
         self._uses_bfloat16 = config.precision == "bfloat16"
         self._mean = torch.tensor(manifest.mean, device=self.device)[:, None, None] * 255
@@ -97,7 +100,7 @@ class RegionSegmenter:
         valid = torch.from_numpy(pixels.valid).to(self.device)
         return image.masked_fill_(~valid, 0.0)[None]  # 0: the mean
 
-    def _see(self, image: Tensor) -> OverviewMaps | None:
+    def _see(self, image: Tensor) -> Any:
         if self.network.config.branches is Branches.LOCAL:
             return None
         size = self._manifest.region.overview_shape(Shape(image.shape[2], image.shape[3]))
@@ -105,7 +108,7 @@ class RegionSegmenter:
         with self._autocast():
             return self.network.see(overview.contiguous(memory_format=torch.channels_last))
 
-    def _from_overview(self, planned: PlannedRegion, maps: OverviewMaps) -> Tensor:
+    def _from_overview(self, planned: PlannedRegion, maps: Any) -> Tensor:
         total = self._empty(planned)
         rows, cols = planned.reach_in_region.toslices()
         for k in range(len(total)):  # one by one: all at once would take twice the memory
@@ -121,7 +124,7 @@ class RegionSegmenter:
         self, planned: PlannedRegion, patches: Iterator[tuple[PlannedPatch, Tensor]], progress: Progress
     ) -> Tensor:
         total = self._empty(planned)
-        row_weights, col_weights = (torch.from_numpy(w).to(self.device) for w in planned.patch_weights())
+        row_weights, col_weights = (torch.from_numpy(w).to(self.device) for w in planned.patch_weights(self._ring))
         reach = planned.reach_in_region
         for patch, probabilities in patches:
             kept = _kept(planned, patch)
@@ -133,7 +136,7 @@ class RegionSegmenter:
         return total
 
     def _iter_patch_probabilities(
-        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: OverviewMaps | None
+        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: Any
     ) -> Iterator[tuple[PlannedPatch, Tensor]]:
         left = list(patches)
         while left:
@@ -146,7 +149,7 @@ class RegionSegmenter:
             left = left[len(batch) :]
 
     def _batch_probabilities(
-        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: OverviewMaps | None
+        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: Any
     ) -> Tensor | None:
         """``(n, K, h, w)`` probabilities of a batch of patches; none when the GPU's memory is too small for it."""
         windows = [patch.window for patch in patches]
