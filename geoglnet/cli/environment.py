@@ -11,7 +11,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-GRACE_S = 5.0  # between asking the main thread to stop and leaving without it
+GRACE_S = 10.0  # between asking the main thread to stop and leaving without it
 ORPHANED = 3  # exit code of a process whose parent is gone
 
 
