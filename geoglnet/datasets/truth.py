@@ -51,6 +51,7 @@ class PolygonTruth:
         object.__setattr__(self, "tree", STRtree(self.geometries))
 
     def read_labels(self, window: Window) -> Labels:
+        """Labels of a window that may reach past the scene."""
         placed = window_transform(window, self.transform)
         shape = (int(window.height), int(window.width))
         ends = np.array([placed @ (x, y) for x in (0, shape[1]) for y in (0, shape[0])])
@@ -77,6 +78,11 @@ class ImageTruth:
     grid: Shape
 
     def read_labels(self, window: Window) -> Labels:
+        """Labels of a window, read nearest at its resolution.
+
+        Raises:
+            DatasetError: a colour or value that no class has.
+        """
         with open_raster(self.path) as src:
             down, across = src.height / self.grid.height, src.width / self.grid.width
             source = Window(
