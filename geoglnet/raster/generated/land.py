@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,18 @@ class Land:
     roads: tuple[Road, ...]
     parcels: tuple[Parcel, ...]
     water: tuple[shapely.Polygon, ...]
+
+
+class Cover:
+    """Many shapes to cut from others; quick because only those nearby are united."""
+
+    def __init__(self, shapes: Sequence[shapely.Geometry]) -> None:
+        self._shapes = np.array(shapes, dtype=object)
+        self._index = shapely.STRtree(self._shapes)
+
+    def cut_from(self, shape: shapely.Geometry) -> shapely.Geometry:
+        near = self._shapes[self._index.query(shape, predicate="intersects")]
+        return shape - shapely.union_all(near) if len(near) else shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ def plan_land(rng: np.random.Generator, width: float, height: float) -> Land:
     survey.divide(-half, half)
     water = _draw_water(rng, width, height, survey.villages)
     roads = tuple(road for road in _iter_roads(rng, survey, shapely.union_all(water)) if road.shape.intersects(extent))
-    occupied = shapely.union_all([road.shape for road in roads] + list(water))
+    occupied = Cover([road.shape for road in roads] + list(water))
     return Land(roads, tuple(_iter_parcels(rng, survey, extent, occupied)), tuple(_parts(shapely.union_all(water) & extent)))
 
 
@@ -159,9 +171,7 @@ def _road_width(rng: np.random.Generator, depth: int, in_village: bool) -> float
     return float(rng.uniform(2, 3)) if rng.random() < 0.25 else None
 
 
-def _iter_parcels(
-    rng: np.random.Generator, survey: _Survey, extent: shapely.Polygon, occupied: shapely.Geometry
-) -> Iterator[Parcel]:
+def _iter_parcels(rng: np.random.Generator, survey: _Survey, extent: shapely.Polygon, occupied: Cover) -> Iterator[Parcel]:
     low, high = np.array(extent.bounds[:2]), np.array(extent.bounds[2:])
     woods = [_Village(rng.uniform(low, high), rng.uniform(50, 150)) for _ in range(int(rng.integers(1, 4)))]
     uses, weights = ("field", "grass", "bare", "forest"), rng.dirichlet((6, 2.2, 0.8, 1))
@@ -173,7 +183,7 @@ def _iter_parcels(
             use = "ground"
         elif any(wood.holds(middle) for wood in woods):
             use = "forest"
-        for shape in _parts(shapely.Polygon(ring).buffer(0) & extent - occupied):
+        for shape in _parts(occupied.cut_from(shapely.Polygon(ring).buffer(0) & extent)):
             yield Parcel(shape, use, survey.frame.angle + float(rng.choice((0, math.pi / 2))))
 
 

@@ -135,10 +135,11 @@ def _iter_truth(
         np.array([t.radius for t in trees if not t.in_forest]),
         quad_segs=3,
     )
+    pieces = {"road": [road.shape for road in land.roads]}  # a whole network would be near to everything
     layers: dict[str, list[shapely.Geometry]] = {
         "building": [b.shape for b in buildings],
         "tree": list(shapely.get_parts(shapely.union_all(crowns))),
-        "road": list(shapely.get_parts(shapely.union_all([road.shape for road in land.roads]))),
+        "road": list(shapely.get_parts(shapely.union_all(pieces["road"]))),
         "water": list(land.water),
         **{use: [p.shape for p in land.parcels if p.use == use] for use in ("forest", "field", "bare", "ground", "grass")},
     }
@@ -149,9 +150,11 @@ def _iter_truth(
             for geometry in shapely.get_parts(cover.cut_from(shape & extent)):
                 if isinstance(geometry, shapely.Polygon) and geometry.area > 0.5:
                     yield name, geometry
-        above += shapes
+        above += pieces.get(name, shapes)
 
 
 def _placed(layers: Sequence[tuple[str, shapely.Geometry]]) -> Iterator[TruePolygon]:
+    """In CRS coordinates, on a grid of 1/1024 m, which moves exactly: rounding would make some rings touch themselves."""
     for name, geometry in layers:
-        yield TruePolygon(name, shapely.transform(geometry, lambda points: points * (1, -1) + ORIGIN))
+        for part in shapely.get_parts(shapely.set_precision(geometry, 1 / 1024)):
+            yield TruePolygon(name, shapely.transform(part, lambda points: points * (1, -1) + ORIGIN))
