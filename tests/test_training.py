@@ -154,6 +154,7 @@ def test_missing_training_data_are_named(config: TrainConfig, tmp_path: Path) ->
         ("model.backbone", "resnet19", "did you mean 'resnet"),
         ("resolution", 1, "did you mean 'resolution_m'"),
         ("resolution_m", -1.0, "must be positive"),
+        ("segment_resolution_m", 5.0, "outside the trained range 0.75 to 1.33 m"),
         ("sample.region_size.x", 1, "not a table"),
     ],
 )

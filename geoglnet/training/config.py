@@ -89,6 +89,8 @@ class TrainConfig:
         sample: sizes and numbers of training samples.
         augment: how far samples are varied.
         optim: how weights are updated.
+        segment_resolution_m: ground pixel size to read scenes at when segmenting, where a size within the trained range
+            does better on held-out scenes than ``resolution_m``.
         resolution_range_m: ground pixel sizes that the model is meant for.
         assumed_pixel_size_m: pixel size taken for scenes without a CRS.
         data: licence, attribution and split of the data, kept in the checkpoint.
@@ -104,6 +106,7 @@ class TrainConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    segment_resolution_m: float = 0.0
     resolution_range_m: tuple[float, float] = (0.0, 1e9)
     assumed_pixel_size_m: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +114,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.resolution_m <= 0:
             raise ConfigError(f"resolution_m = {self.resolution_m} must be positive")
+        low, high = self.augment.scale_min * self.resolution_m, self.augment.scale_max * self.resolution_m
+        if self.segment_resolution_m and not low <= self.segment_resolution_m <= high:
+            raise ConfigError(
+                f"segment_resolution_m = {self.segment_resolution_m} is outside the trained range {low:g} to {high:g} m; "
+                "widen augment.scale_min and scale_max, or train at another resolution_m"
+            )
         if not self.train:
             raise ConfigError(f"{self.name} has no [[train]] source; name at least one")
 

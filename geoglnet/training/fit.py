@@ -151,10 +151,15 @@ def make_manifest(config: TrainConfig) -> Manifest:
         model=config.model,
         region=config.region,
         legend=config.legend,
-        resolution_m=config.resolution_m,
+        resolution_m=config.segment_resolution_m or config.resolution_m,
         resolution_range_m=config.resolution_range_m,
         assumed_pixel_size_m=assumed,
-        training={**config.data, **settings, "sources": [to_plain(source) for source in config.train]},
+        training={
+            **config.data,
+            "resolution_m": config.resolution_m,
+            **settings,
+            "sources": [to_plain(source) for source in config.train],
+        },
         version=version("geoglnet"),
     )
 
