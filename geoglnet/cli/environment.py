@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ def prepare_environment() -> None:
     if any((Path(folder) / "proj_data").is_dir() for folder in folders):
         for variable in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
             os.environ.pop(variable, None)
+    logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's lines; what matters becomes an error of ours
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a file name in another encoding must not end a run

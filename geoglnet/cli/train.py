@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,11 @@ def train(
     The patterns in CONFIG.toml start from the --data folder; the whole configuration is stored in the checkpoint. Needs the
     extra: pip install 'geoglnet[train]'.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     from geoglnet.training.config import read_config
     from geoglnet.training.fit import fit
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # after the import, which sets it
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
     settings = read_config(config, overrides)
     try:
         fit(settings, data, checkpoint, global_branch_from=global_branch_from, overwrite=overwrite, progress=reporter)

@@ -31,7 +31,8 @@ def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: 
         OutputError: it cannot be written.
     """
     tensors = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
-    header = {"format": "pt", MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
+    # One key only: safetensors writes several in random order, and equal models should be equal files.
+    header = {MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
     with OutputFile(Path(path), overwrite) as part_path:
         part_path.touch()
         mode = part_path.stat().st_mode

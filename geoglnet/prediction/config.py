@@ -19,8 +19,8 @@ class PredictConfig:
     Args:
         batch_size: patches that go through the network together; halved by itself where the GPU's memory is too small.
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        precision: ``"float32"``, or ``"bfloat16"`` for autocast: about twice as fast where the hardware has it, and
-            probabilities that differ in the third digit.
+        precision: ``"float32"``, or ``"bfloat16"`` for autocast: up to twice as fast where the hardware has it. On a CPU
+            it changed 0.07 % of the labels of a real scene, and probabilities by 0.002 on average.
         bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
         scaling: how values become 0–255; chosen from the values when left out.
         assumed_pixel_size_m: pixel size of a scene without CRS; the model's own assumption when left out.

@@ -104,10 +104,11 @@ def fit(
             _save_global(checkpoint_path, network, config)
         if config.model.branches is not Branches.GLOBAL:
             run_stage(network, Stage.LOCAL, config, dataset, progress)
+    save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
     if config.validation:
         evaluation = score(network, manifest, config.validation, folder, progress=progress)
         manifest = replace(manifest, metrics=evaluation.to_dict())
-    save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)
+        save_checkpoint(checkpoint_path, network, manifest, overwrite=True)
     return manifest
 
 
@@ -139,7 +140,8 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
         num_sanity_val_steps=0,
     )
     network.to(memory_format=torch.channels_last)
-    trainer.fit(StageTask(network, stage, optim, steps, config.legend.ignore_value), loader)
+    task = StageTask(network, stage, optim, steps, config.legend.ignore_value)
+    trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
 
 
 def make_manifest(config: TrainConfig) -> Manifest:
