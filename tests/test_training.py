@@ -185,3 +185,9 @@ def test_scores_are_those_of_the_definition() -> None:
     assert matrix.mean_iou() == 2 / 4  # the background class does not count
     with pytest.raises(ConfigError, match="one grid"):
         matrix.update(np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8))
+
+
+def test_the_configuration_in_the_readme_can_be_read(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(readme.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert read_config(tmp_path / "mine.toml").validation
