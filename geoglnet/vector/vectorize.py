@@ -154,7 +154,7 @@ def _generated_colour(value: int) -> Colour:
 def _tell_no_crs(src: DatasetReader, config: VectorConfig, progress: Progress) -> None:
     if config.min_area_m2 > 0:
         raise SceneError(f"{src.name} has no CRS, so areas in m² are unknown; leave min_area_m2 at 0")
-    progress.log(f"{src.name} has no CRS: polygons are in pixels or the raster's own units, area_m2 stays empty")
+    progress.log("no CRS: polygons are in pixels or the raster's own units, area_m2 stays empty")
 
 
 def _tell_unknown_labels(tiles: DatasetTiles, legend: Legend, progress: Progress) -> None:
