@@ -115,7 +115,8 @@ def test_options_arrive_as_the_api_wants_them() -> None:
 # The rest needs a process of its own.
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.{sigint})
 import click
 from geoglnet.cli.environment import prepare_environment, stop_on_terminate
 from geoglnet.cli.options import progress_options
@@ -134,8 +135,9 @@ verb()
 """
 
 
-def start(arguments: list[str], naps: int = 600) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WAITING.format(naps=naps), "--progress", "json", *arguments]
+def start(arguments: list[str], naps: int = 600, sigint: str = "default_int_handler") -> subprocess.Popen[str]:
+    """A verb that waits; ``sigint`` is how it finds SIGINT, which the tests themselves may have been told to ignore."""
+    command = [sys.executable, "-c", WAITING.format(naps=naps, sigint=sigint), "--progress", "json", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
@@ -157,8 +159,9 @@ def test_signals_cancel_with_130(stop: Callable[[subprocess.Popen[str]], None]) 
     assert stderr == "Cancelled; no half-written file is left\n"
 
 
-def test_it_stops_when_stdin_ends() -> None:
-    with start(["--stop-on-stdin-eof"]) as process:
+@pytest.mark.parametrize("sigint", ["default_int_handler", "SIG_IGN"])
+def test_it_stops_when_stdin_ends(sigint: str) -> None:
+    with start(["--stop-on-stdin-eof"], sigint=sigint) as process:
         wait_for_plan(process)
         assert process.stdin is not None
         process.stdin.close()
@@ -176,6 +179,14 @@ def test_it_stops_when_its_parent_dies_and_nobody_reads_any_more() -> None:
         for pipe in (process.stdout, process.stderr, process.stdin):
             assert pipe is not None
             pipe.close()
+        assert process.wait(timeout=120) == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_program_can_cancel_with_sigint_even_where_it_was_ignored() -> None:
+    with start(["--stop-on-stdin-eof"], sigint="SIG_IGN") as process:
+        wait_for_plan(process)
+        process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 130
 
 

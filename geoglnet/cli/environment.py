@@ -42,6 +42,8 @@ def stop_on_terminate() -> None:
 
 def stop_on_stdin_eof() -> None:
     """Watch standard input; when the parent that holds its other end is gone, stop cleanly, else by force."""
+    # Started by a program: it cancels with SIGINT, also where it was itself started with SIGINT ignored (nohup, a job with &).
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_watch, name="stdin-watch", daemon=True).start()
 
 
@@ -53,6 +55,6 @@ def _watch() -> None:
             pass
     except OSError:
         pass  # a closed stdin is an ended one
-    _thread.interrupt_main()
+    _thread.interrupt_main(signal.SIGTERM)  # SIGINT may be ignored; this one never is, see stop_on_terminate
     time.sleep(GRACE_S)
     os._exit(ORPHANED)
