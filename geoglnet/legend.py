@@ -14,6 +14,9 @@ from geoglnet.errors import LegendError
 
 Colour: TypeAlias = tuple[int, int, int]
 
+NO_CLASS = 255
+"""Label of a pixel without a class in everything that is written and trained on, whatever a data set calls it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Legend:
@@ -22,7 +25,7 @@ class Legend:
     Args:
         names: class names, unique, in label order.
         colours: one ``(red, green, blue)`` 0–255 per class.
-        ignore_value: label of pixels without a class (nodata, unlabelled); 255 unless the data say otherwise.
+        ignore_value: value that files of this data set have where there is no class; read as :data:`NO_CLASS`.
         background: label that is drawn in rasters but makes no polygons (``None``: every class does).
 
     Raises:

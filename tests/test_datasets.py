@@ -231,3 +231,17 @@ def test_scenes_without_a_label_are_refused() -> None:
 def test_samples_that_cannot_be_drawn_are_refused(plain: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(plain))):
         SampleConfig(**plain)
+
+
+def test_another_ignore_value_in_the_files_is_no_class_in_the_labels(tmp_path: Path) -> None:
+    values = np.array([[0, 1], [99, 2]], np.uint8)
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", width=2, height=2, count=1, dtype="uint8",
+        crs="EPSG:32736", transform=from_origin(0, 2, 1, 1),
+    ) as dst:  # fmt: skip
+        dst.write(values, 1)
+    truth = ImageTruth(tmp_path / "labels.tif", Legend(LAND.names, LAND.colours, ignore_value=99), Shape(2, 2))
+    labels = truth.read_labels(Window(col_off=0, row_off=0, width=2, height=2))
+    np.testing.assert_array_equal(labels, [[0, 1], [255, 2]])
+    with pytest.raises(DatasetError, match="has label 99"):
+        ImageTruth(tmp_path / "labels.tif", LAND, Shape(2, 2)).read_labels(Window(col_off=0, row_off=0, width=2, height=2))

@@ -111,7 +111,7 @@ def test_focal_loss_is_minus_one_less_p_to_the_gamma_times_log_p() -> None:
 
 def test_learning_rates_are_1e_4_for_the_global_and_2e_5_for_the_local_branch_with_adam(network: GLNet) -> None:
     for stage, rate in ((Stage.GLOBAL, 1e-4), (Stage.LOCAL, 2e-5)):
-        optimizer = StageTask(network, stage, OptimConfig(), 10, 255).configure_optimizers()
+        optimizer = StageTask(network, stage, OptimConfig(), 10).configure_optimizers()
         group = optimizer.param_groups[0]
         assert (group["lr"], group["betas"], group["weight_decay"]) == (rate, (0.9, 0.999), 0)
 
@@ -123,7 +123,7 @@ def test_we_use_a_mini_batch_size_of_6() -> None:
 def test_main_and_auxiliary_losses_have_equal_weights(network: GLNet, batch: RegionBatch) -> None:
     network.eval()
     _, logits = network(batch.overviews, batch.patches, batch.footprints, batch.overview_index)
-    task = StageTask(network, Stage.LOCAL, OptimConfig(lambda_fmreg=0.0), 10, 255)
+    task = StageTask(network, Stage.LOCAL, OptimConfig(lambda_fmreg=0.0), 10)
     expected = focal_loss(logits.s_agg, batch.patch_labels) + focal_loss(logits.s_loc, batch.patch_labels)
     torch.testing.assert_close(task._local_loss(batch), expected)
 
@@ -137,7 +137,7 @@ def test_the_regularisation_only_updates_the_parameters_in_the_local_branch(form
 
 
 def test_the_local_stage_leaves_the_global_branch_as_it_is(network: GLNet, batch: RegionBatch) -> None:
-    task = StageTask(network, Stage.LOCAL, OptimConfig(), 10, 255).train()
+    task = StageTask(network, Stage.LOCAL, OptimConfig(), 10).train()
     before = {n: t.clone() for n, t in network.global_branch.state_dict().items()}
     task._local_loss(batch).backward()
     assert all(p.grad is None for p in network.global_branch.parameters())

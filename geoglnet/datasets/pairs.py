@@ -15,7 +15,7 @@ from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.truth import ImageTruth, Truth, polygon_truth
 from geoglnet.errors import DatasetError
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
 from geoglnet.raster.scene import Scene, open_scene
 from geoglnet.types import Shape
@@ -29,7 +29,6 @@ class Pair:
 
     scene: Scene
     truth: Truth
-    ignore_value: int
 
     @property
     def name(self) -> str:
@@ -41,7 +40,7 @@ class Pair:
 
     def read_region(self, window: Window) -> LabelledRegion:
         pixels = self.scene.read_window(window)
-        labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(self.ignore_value))
+        labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
         return LabelledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
 
 
@@ -122,10 +121,8 @@ class PairReader:
             )
         )
         if source.polygons:
-            return Pair(
-                scene, polygon_truth(scene, truth_path, self.legend, source.class_column or None), self.legend.ignore_value
-            )
-        return Pair(scene, ImageTruth(truth_path, self.legend, scene.shape), self.legend.ignore_value)
+            return Pair(scene, polygon_truth(scene, truth_path, self.legend, source.class_column or None))
+        return Pair(scene, ImageTruth(truth_path, self.legend, scene.shape))
 
     def _generated(self, seed: int) -> LabelledScene:
         return DecodedScene(f"generated scene {seed}", generated_region(seed, self.legend, self.resolution_m))

@@ -15,6 +15,7 @@ from geoglnet.config import RegionConfig
 from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, RegionSample, cut
 from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, turn
 from geoglnet.errors import ConfigError, DatasetError
+from geoglnet.legend import NO_CLASS
 from geoglnet.types import Shape
 
 SURVEY_STEP = 16  # every how many pixels labels are looked at to find rare classes
@@ -111,7 +112,7 @@ class RegionDataset(Dataset[RegionSample]):
         windows: list[Window] = []
         for attempt in range(4 * self.sample.patches_per_region):
             row, col = (int(v) for v in rng.integers(0, free + 1, size=2))
-            labelled = (labels[row : row + size, col : col + size] != 255).any()
+            labelled = (labels[row : row + size, col : col + size] != NO_CLASS).any()
             if labelled or attempt >= 3 * self.sample.patches_per_region:
                 windows.append(Window(col_off=col, row_off=row, width=size, height=size))
             if len(windows) == self.sample.patches_per_region:
@@ -132,7 +133,7 @@ def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> Labelled
     if region.labels.shape == (size, size):
         return region
     image = np.full((region.image.shape[0], size, size), FILL_VALUE, dtype=np.uint8)
-    labels = np.full((size, size), 255, dtype=np.uint8)
+    labels = np.full((size, size), NO_CLASS, dtype=np.uint8)
     rows, cols = (slice(a, a + n) for a, n in zip((top - row, left - col), region.labels.shape, strict=True))
     image[:, rows, cols], labels[rows, cols] = region.image, region.labels
     return LabelledRegion(image, labels)
@@ -148,7 +149,7 @@ def class_places(scenes: Sequence[LabelledScene]) -> dict[int, npt.NDArray[np.in
         for row in range(0, scene.shape.height, 1024):
             strip = Window(col_off=0, row_off=row, width=scene.shape.width, height=min(1024, scene.shape.height - row))
             labels = scene.read_region(strip).labels[::SURVEY_STEP, ::SURVEY_STEP]
-            for value in np.unique(labels[labels != 255]):
+            for value in np.unique(labels[labels != NO_CLASS]):
                 rows, cols = np.nonzero(labels == value)
                 places = np.stack([np.full_like(rows, index), row + rows * SURVEY_STEP, cols * SURVEY_STEP], axis=1)
                 found.setdefault(int(value), []).append(places.astype(np.int32))

@@ -16,7 +16,7 @@ from rasterio.windows import transform as window_transform
 from shapely import STRtree, box
 
 from geoglnet.errors import DatasetError
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.environment import open_raster
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Shape
@@ -29,7 +29,7 @@ class Truth(Protocol):
     """Port: labels of any window of a scene's grid."""
 
     def read_labels(self, window: Window) -> Labels:
-        """``(h, w)`` uint8 labels; the legend's ignore value where nothing is known."""
+        """``(h, w)`` uint8 labels; :data:`~geoglnet.legend.NO_CLASS` where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ class ImageTruth:
         wrong = ~known & (values != self.legend.ignore_value)
         if wrong.any():
             raise DatasetError(f"{self.path} has label {values[wrong][0]}; the legend has 0 to {self.legend.num_classes - 1}")
-        return np.where(known, values, self.legend.ignore_value).astype(np.uint8)
+        return np.where(known, values, NO_CLASS).astype(np.uint8)
 
     def _from_colours(self, colours: npt.NDArray[np.uint8]) -> Labels:
         coded = (colours.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(0)
         known = {(r << 16) + (g << 8) + b: value for value, (r, g, b) in enumerate(self.legend.colours)}
-        labels = np.full(coded.shape, self.legend.ignore_value, dtype=np.uint8)
+        labels = np.full(coded.shape, NO_CLASS, dtype=np.uint8)
         for code in np.unique(coded):
             if code in known:
                 labels[coded == code] = known[int(code)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from geoglnet.config import Branches
+from geoglnet.legend import NO_CLASS
 from geoglnet.models.folding import FoldedGLNet, fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
@@ -29,7 +30,6 @@ from geoglnet.raster.scene import Pixels, Scene
 
 __all__ = ["PredictConfig", "predict_scene"]
 
-NODATA = 255
 CONFIDENCE_SCALE = 254
 
 
@@ -109,7 +109,7 @@ class _Blocks:
         if not pixels.valid[planned.reach_in_region.toslices()].any():
             self.carry.skip()
             self.progress.advance(self.segmenter.num_steps(planned))
-            nothing = np.full(valid.shape, NODATA, dtype=np.uint8)
+            nothing = np.full(valid.shape, NO_CLASS, dtype=np.uint8)
             return nothing, nothing
         certainty, labels = self._settled(planned, pixels).max(dim=0)
         invalid = ~torch.from_numpy(valid).to(labels.device)
@@ -124,5 +124,5 @@ class _Blocks:
 
 
 def _block(values: Tensor, invalid: Tensor) -> Block:
-    block: Block = values.to(torch.uint8).masked_fill_(invalid, NODATA).cpu().numpy()
+    block: Block = values.to(torch.uint8).masked_fill_(invalid, NO_CLASS).cpu().numpy()
     return block

@@ -140,7 +140,7 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
         num_sanity_val_steps=0,
     )
     network.to(memory_format=torch.channels_last)
-    task = StageTask(network, stage, optim, steps, config.legend.ignore_value)
+    task = StageTask(network, stage, optim, steps)
     trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
 
 

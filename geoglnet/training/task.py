@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from geoglnet.config import Branches, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
+from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.branch import Branch
 from geoglnet.models.glnet import GLNet
@@ -30,13 +31,12 @@ class StageTask(LightningModule):
         stage: which part is trained; the rest stays frozen, batch statistics too.
         optim: losses and optimiser.
         steps: how many steps the stage has, for the schedule.
-        ignore_value: label without a class.
 
     Raises:
         ConfigError: the network has no branch for the stage.
     """
 
-    def __init__(self, network: GLNet, stage: Stage, optim: OptimConfig, steps: int, ignore_value: int) -> None:
+    def __init__(self, network: GLNet, stage: Stage, optim: OptimConfig, steps: int) -> None:
         super().__init__()
         branch = network.global_branch if stage is Stage.GLOBAL else network.local_branch
         if branch is None:
@@ -45,7 +45,6 @@ class StageTask(LightningModule):
         self.stage = stage
         self.optim = optim
         self.steps = steps
-        self.ignore_value = ignore_value
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         for parameter in self._trained_parameters():
@@ -98,7 +97,7 @@ class StageTask(LightningModule):
         return loss
 
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(logits, labels, self.optim.gamma, self.ignore_value)
+        return focal_loss(logits, labels, self.optim.gamma, NO_CLASS)
 
     def _trained_parts(self) -> list[nn.Module]:
         network = self.network

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from geoglnet.errors import ConfigError
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.generated.appearance import draw_appearance
 from geoglnet.raster.generated.canvas import Canvas, cast_shadows, photograph
 from geoglnet.raster.generated.land import Cover, Land, plan_land
@@ -118,7 +118,7 @@ def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArr
     Raises:
         LegendError: the legend lacks one of the names.
     """
-    table = np.full(256, legend.ignore_value, np.uint8)
+    table = np.full(256, NO_CLASS, np.uint8)
     for name, cover in LANDCOVER_OF.items():
         table[GENERATED_LEGEND.value_of(name)] = legend.value_of(cover)
     is_tree = labels == GENERATED_LEGEND.value_of("tree")
