@@ -129,6 +129,9 @@ def test_a_scene_without_crs_works_in_pixels(run: Callable[..., Segmented], make
     progress = RecordedProgress()
     segmented = run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), scene=scene, progress=progress)
     assert segmented.crs is None
+    with rasterio.open(tmp_path / "labels.tif") as labels:
+        assert labels.crs is None
+        assert labels.bounds == (500000, 4999920, 500120, 5000000)  # a transform without a CRS is kept
     assert segmented.shape == Shape(80, 120)
     assert any("no CRS" in message for message in progress.messages("log"))
 

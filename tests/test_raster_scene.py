@@ -21,7 +21,7 @@ from rasters import noise, write_raster
 
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.progress import RecordedProgress
-from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.environment import BARE_TRANSFORM, BLOCK_CACHE_BYTES, environment
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import ArrayScene, Pixels, Scene, choose_bands, open_scene
 from geoglnet.types import Shape
@@ -182,6 +182,13 @@ def test_a_scene_without_crs_works_in_pixels_and_says_so(scene_factory: Factory)
         assert scene.shape == (64, 64)
 
 
+def test_a_bare_picture_lies_where_qgis_draws_it_columns_and_negative_rows(scene_factory: Factory) -> None:
+    path = scene_factory((3, 64, 64), name="photo.jpg", driver="JPEG", crs=None)
+    with open_scene(path, resolution_m=1, assumed_pixel_size_m=0.5) as scene:
+        assert scene.transform @ (0, 0) == (0, 0)
+        assert scene.transform @ (scene.shape.width, scene.shape.height) == (64, -64)
+
+
 def test_ground_control_points_alone_are_no_crs(scene_factory: Factory) -> None:
     path = scene_factory((3, 64, 64), crs=None)
     points = [GroundControlPoint(r, c, 30 + c / 1e5, -6 - r / 1e5) for r, c in ((0, 0), (0, 64), (64, 0), (64, 64))]
@@ -189,7 +196,7 @@ def test_ground_control_points_alone_are_no_crs(scene_factory: Factory) -> None:
         dst.gcps = (points, CRS.from_epsg(4326))
     with open_scene(path) as scene:
         assert scene.crs is None
-        assert scene.transform.is_identity
+        assert scene.transform == BARE_TRANSFORM
 
 
 def test_a_crs_without_a_place_on_earth_has_no_ground_size(scene_factory: Factory) -> None:

@@ -82,6 +82,15 @@ def test_confidence_is_null_without_a_raster_and_area_without_a_crs(tmp_path: Pa
     assert "no CRS" in progress.messages("log")[0]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_polygons_of_bare_labels_lie_where_qgis_draws_them(tmp_path: Path) -> None:
+    values = np.zeros((4, 6), dtype=np.uint8)
+    values[1, 2:5] = 1
+    labels = write_labels(tmp_path / "labels.tif", values, crs=None, transform=Affine.identity())
+    vectorize(labels, tmp_path / "out.gpkg", legend=LEGEND)
+    assert tuple(read_layer(tmp_path / "out.gpkg").total_bounds) == (2, -2, 5, -1)
+
+
 def test_the_layer_is_version_1_2_indexed_and_brings_its_style(labels_path: Path, tmp_path: Path) -> None:
     vector_path = tmp_path / "my out.gpkg"
     vectorize(labels_path, vector_path, legend=LEGEND)

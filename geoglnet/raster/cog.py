@@ -118,8 +118,9 @@ def _described(source: DatasetReader, legend: Legend | None, tags: Mapping[str, 
     """A VRT of ``source`` with colours and tags, so that the source itself need not be touched."""
     items = "".join(f"<MDI key={quoteattr(key)}>{_escaped(value)}</MDI>" for key, value in sorted(tags.items()))
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
-    crs = _escaped(source.crs.to_wkt(version="WKT2_2019")) if source.crs else ""
-    placed = f"<SRS>{crs}</SRS><GeoTransform>{numbers}</GeoTransform>" if crs else ""
+    placed = "" if source.transform.is_identity else f"<GeoTransform>{numbers}</GeoTransform>"
+    if source.crs:
+        placed = f"<SRS>{_escaped(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
     height, width = source.block_shapes[0]
     return (
         f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">{placed}<Metadata>{items}</Metadata>'

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -20,6 +21,7 @@ from geoglnet.types import StrPath
 # What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
+BARE_TRANSFORM = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|<VRTDataset")  # NETCDF:file.nc:name, or a VRT in a string
 
 
@@ -83,3 +85,11 @@ def one_line(error: BaseException) -> str:
 def colour_bands(dataset: DatasetReader) -> tuple[int, ...]:
     """1-based indexes of all bands that hold an image: every band but alpha."""
     return tuple(i for i, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha)
+
+
+def placement(dataset: DatasetReader) -> Affine:
+    """Pixel to coordinates; of a raster that has no place, the column and the *negative* row, where QGIS draws it.
+
+    Rows that count downwards as positive numbers would put polygons upside down, above the picture that they were traced on.
+    """
+    return BARE_TRANSFORM if dataset.transform.is_identity else dataset.transform

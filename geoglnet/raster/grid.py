@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import GDAL_ERRORS
+from geoglnet.raster.environment import GDAL_ERRORS, placement
 from geoglnet.types import Shape
 
 NATIVE_TOLERANCE = 0.05
@@ -138,7 +138,7 @@ def choose_grid(
     shape = native_shape if size is None or resolution_m is None else _shape_at(native_shape, size, resolution_m)
     for line in _rules(dataset, crs, ground, assumed_pixel_size_m, None if shape == native_shape else resolution_m):
         progress.log(line)
-    transform = dataset.transform @ Affine.scale(native_shape.width / shape.width, native_shape.height / shape.height)
+    transform = placement(dataset) @ Affine.scale(native_shape.width / shape.width, native_shape.height / shape.height)
     return Grid(native_shape, shape, transform, crs, pixel_size_m(ground_pixel_size(crs, transform, shape)))
 
 

@@ -46,7 +46,8 @@ class LabelWriter:
         self.shape = shape
         self.num_valid = 0
         self._tile_size = tile_size(core_size)
-        profile = _profile(shape, self._tile_size) | ({} if crs is None else {"crs": crs, "transform": transform})
+        place: dict[str, Any] = {} if transform.is_identity else {"transform": transform}
+        profile = _profile(shape, self._tile_size) | place | ({} if crs is None else {"crs": crs})
         try:
             with environment(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -14,7 +14,7 @@ from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Colour, Legend
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
-from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.environment import environment, open_raster, placement
 from geoglnet.types import OutputFile, Shape, StrPath
 from geoglnet.vector.area import geodesic_areas
 from geoglnet.vector.polygonize import PolygonBatch, trace_tiles
@@ -103,7 +103,7 @@ def _write_polygons(
 ) -> None:
     src = tiles.labels
     progress.plan("polygons", _num_tiles(tiles.shape, config.tile_size), "tiles")
-    for batch in trace_tiles(tiles, src.transform, values=legend.polygon_values, tile_size=config.tile_size):
+    for batch in trace_tiles(tiles, placement(src), values=legend.polygon_values, tile_size=config.tile_size):
         for start in range(0, len(batch), _POLYGONS_AT_ONCE):
             writer.write(_records(batch[start : start + _POLYGONS_AT_ONCE], src, config.min_area_m2))
         progress.advance()
