@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from geoglnet.cli.main import geoglnet
+from geoglnet.cli.main import VERBS, geoglnet
 from geoglnet.models.registry import card_text, model_path, shipped_models
 
 
@@ -65,6 +66,24 @@ def test_doctor_tells_versions_and_is_content() -> None:
 @pytest.mark.usefixtures("weights")
 def test_doctor_is_also_for_people() -> None:
     assert run("doctor").stdout.splitlines()[-1] == "ready"
+
+
+def test_doctor_lists_the_options_of_every_verb_from_the_commands_themselves() -> None:
+    options = json.loads(run("doctor", "--json").stdout)["options"]
+    assert set(options) == set(VERBS)
+    for verb, known in options.items():
+        shown = run(verb, "--help").stdout
+        assert set(re.findall(r"--[a-z][a-z-]+", " ".join(known))) == set(known)
+        assert all(option in shown for option in known)
+    assert {"--vector", "--progress", "--stop-on-stdin-eof"} <= set(options["predict"])
+
+
+def test_a_quick_doctor_checks_nothing_and_says_so_by_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoglnet.cli.doctor._torch", lambda: pytest.fail("checked"))
+    answer = json.loads(run("doctor", "--quick", "--json").stdout)
+    assert "ok" not in answer
+    assert {"version", "protocol", "options", "executable"} <= set(answer)
+    assert "ready" not in run("doctor", "--quick").stdout
 
 
 def test_doctor_names_a_damaged_model_and_fails(weights: Path) -> None:

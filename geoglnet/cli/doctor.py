@@ -17,21 +17,23 @@ from geoglnet.cli.verb import FAILED, Verb
 
 @click.command(cls=Verb)
 @json_option
+@click.option("--quick", is_flag=True, help="Say versions and options only; load neither torch nor GDAL.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, quick: bool) -> None:
     """Check this installation; say what is missing.
 
-    Exits with 1 when scenes cannot be segmented here.
+    Exits with 1 when scenes cannot be segmented here. With --json it also lists the options of every verb, by which a
+    program that starts this one knows what it may ask for.
     """
     missing: list[str] = []
     facts: dict[str, Any] = {"version": __version__, "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
-    for check in (_torch, _gdal, _models):
+    for check in () if quick else (_torch, _gdal, _models):
         try:
             facts.update(check())
         except (ImportError, OSError, RuntimeError, ValueError, LookupError) as error:
             missing.append(f"{check.__name__.removeprefix('_')}: {error}")
-    facts |= {"executable": sys.executable, "missing": missing, "ok": not missing}
-    click.echo(json.dumps(facts, indent=2) if as_json else _sheet(facts))
+    facts |= {"executable": sys.executable} | ({} if quick else {"missing": missing, "ok": not missing})
+    click.echo(json.dumps(facts | {"options": _options(ctx)}, indent=2) if as_json else _sheet(facts))
     if missing:
         ctx.exit(FAILED)
 
@@ -67,10 +69,24 @@ def _models() -> dict[str, Any]:
     return {"models": list(names)}
 
 
+def _options(ctx: click.Context) -> dict[str, list[str]]:
+    """Long options by verb, from the commands themselves."""
+    group = ctx.parent.command if ctx.parent else None
+    if not isinstance(group, click.Group):
+        return {}
+    verbs = {name: group.get_command(ctx, name) for name in group.list_commands(ctx)}
+    return {
+        name: [option for param in verb.params for option in param.opts if option.startswith("--")]
+        for name, verb in verbs.items()
+        if verb is not None
+    }
+
+
 def _sheet(facts: dict[str, Any]) -> str:
     lines = [f"{name:<12}{_shown(value)}" for name, value in facts.items() if name not in ("missing", "ok")]
-    verdict = ["ready"] if facts["ok"] else [f"missing     {line}" for line in facts["missing"]]
-    return "\n".join(lines + verdict)
+    if facts.get("ok"):
+        lines.append("ready")
+    return "\n".join([*lines, *(f"missing     {line}" for line in facts.get("missing", ()))])
 
 
 def _shown(value: Any) -> str:
