@@ -26,6 +26,14 @@ def _bands(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     return tuple(int(number) for number in numbers)
 
 
+def _batch(ctx: click.Context, param: click.Parameter, text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither auto nor a number of patches from 1", ctx, param)
+    return int(text)
+
+
 def _device(ctx: click.Context, param: click.Parameter, text: str) -> str:
     if not _DEVICE.fullmatch(text):
         raise click.BadParameter(f"{text!r} is not a device; use auto, cpu, cuda, cuda:0 (a number) or mps", ctx, param)
@@ -79,5 +87,11 @@ data_option = click.option(
     help="Where the configuration's patterns start.  [default: here]",
 )
 batch_option = click.option(
-    "--batch", "batch_size", type=click.IntRange(min=1), default=4, show_default=True, help="Patches per step."
+    "--batch",
+    "batch_size",
+    callback=_batch,
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Patches per step; halved by itself where a GPU's memory is too small.",
 )

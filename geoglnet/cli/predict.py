@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geoglnet.cli.options import bands_option, batch_option, device_option, overwrite_option, path_option, progress_options
+from geoglnet.cli.options import overwrite_option, path_option, progress_options
+from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb
 from geoglnet.models.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.segment import Segmented
 
 
@@ -22,16 +24,7 @@ if TYPE_CHECKING:
 @path_option("--vector", help="Polygons to write (a GeoPackage that opens styled in QGIS).")
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
-@device_option
-@batch_option
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of the network."
-)
-@click.option(
-    "--resolution", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Metres per pixel if there is no CRS."
-)
-@click.option("--scale", nargs=2, type=float, metavar="MIN MAX", help="Pixel values that become black and white.")
-@bands_option
+@config_options
 @overwrite_option
 @progress_options
 def predict(
@@ -40,14 +33,9 @@ def predict(
     vector: Path | None,
     confidence: Path | None,
     model: str,
-    device: str,
-    batch_size: int,
-    precision: str,
-    resolution: float | None,
-    scale: tuple[float, float] | None,
-    bands: tuple[int, ...] | None,
     overwrite: bool,
     reporter: Reporter,
+    config: PredictConfig,
 ) -> None:
     """Segment a scene into labels and polygons.
 
@@ -56,20 +44,8 @@ def predict(
     """
     if labels is None and vector is None:
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
-    if scale and scale[0] >= scale[1]:
-        raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}", param_hint="--scale")
     from geoglnet.api import predict as segment
-    from geoglnet.prediction.config import PredictConfig
-    from geoglnet.raster.scaling import Scaling
 
-    config = PredictConfig(
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        bands=bands,
-        scaling=Scaling(*scale, "given with --scale") if scale else None,
-        assumed_pixel_size_m=resolution,
-    )
     segmented = segment(
         scene,
         labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.raster.scaling import Scaling
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +18,23 @@ class PredictConfig:
     """What can be chosen about a prediction.
 
     Args:
-        batch_size: patches that go through the network together; halved by itself where the GPU's memory is too small.
+        batch_size: patches that go through the network together, or ``None`` for a number that suits the device; halved by
+            itself where the GPU's memory is too small.
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast: up to twice as fast where the hardware has it. On a CPU
-            it changed 0.07 % of the labels of a real scene, and probabilities by 0.002 on average.
+            it changed 0.07 % of the labels of a real scene, and probabilities by 0.002 on average. ``"float16"`` is for
+            GPUs without bfloat16.
+        effort: share of care from 0 (the global branch alone) to 1 (every patch); in between, patches run only where the
+            global branch is unsure.
+        augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.
         bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
         scaling: how values become 0–255; chosen from the values when left out.
+        resolution_m: ground size of the pixels to segment at; the model's when left out.
         assumed_pixel_size_m: pixel size of a scene without CRS; the model's own assumption when left out.
+        bounds: (left, bottom, right, top) in the scene's CRS of what to segment; all of it when left out. The pixels are
+            those of the whole scene, and get the same labels.
+        mask_path: polygons outside of which there is no class; what is written ends where they end.
+        num_readers: threads that read ahead.
         spool_folder: where the strip between two rows of regions lies, a temporary file of num_classes · blend width ·
             scene width · 4 bytes. Left out, it is the system's temporary folder, or, when files are written, theirs.
 
@@ -31,16 +42,28 @@ class PredictConfig:
         ConfigError: a value that cannot be used.
     """
 
-    batch_size: int = 4
+    batch_size: int | None = None
     device: str = "auto"
     precision: str = "float32"
+    effort: float = 1.0
+    augment: bool = False
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None
+    resolution_m: float | None = None
     assumed_pixel_size_m: float | None = None
+    bounds: tuple[float, float, float, float] | None = None
+    mask_path: Path | None = None
+    num_readers: int = 2
     spool_folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size {self.batch_size} must be at least 1")
+        if self.num_readers < 1:
+            raise ConfigError(f"num_readers {self.num_readers} must be at least 1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {self.precision!r}{suggestion(self.precision, PRECISIONS)}")
+        if not 0 <= self.effort <= 1:
+            raise ConfigError(f"effort {self.effort:g} must be from 0 (the global branch alone) to 1 (every patch)")
+        if self.bounds is not None and not (len(self.bounds) == 4 and all(map(math.isfinite, self.bounds))):
+            raise ConfigError(f"bounds {self.bounds} must be four numbers: left, bottom, right, top")

@@ -118,7 +118,7 @@ class _Blocks:
 
     def _settled(self, planned: PlannedRegion, pixels: Pixels) -> Tensor:
         """Final probabilities of a core."""
-        probabilities = self.segmenter.probabilities(planned, pixels, self.progress)
+        probabilities = self.segmenter.probabilities(planned, pixels, progress=self.progress)
         rows, cols = (torch.from_numpy(weights).to(probabilities.device) for weights in self.plan.core_weights(planned))
         return self.carry.settle(planned, probabilities.mul_(rows[:, None]).mul_(cols))
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoglnet.config import Branches
-from geoglnet.errors import BandsError, ConfigError
+from geoglnet.config import Branches, Sharing
+from geoglnet.errors import ConfigError
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.device import resolve_device
-from geoglnet.prediction.plan import PlannedPatch, PlannedRegion, overlap, shifted
+from geoglnet.prediction.device import first_batch_size, resolve_device
+from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
+from geoglnet.prediction.selection import Selection, choose_selection
+from geoglnet.prediction.symmetry import AS_IT_IS, D4, Turn
+from geoglnet.prediction.upload import Uploaded, upload
+from geoglnet.prediction.wanted import Wanted
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape
 from geoglnet.windows import footprints
+
+
+def iter_logits(network: Any, overview: Tensor | None, maps: Any, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    """Final logits of batches of (patches, footprints) of one region, in their order.
+
+    Callers don't rely on a batch's logits coming before the next batch is taken: a network that goes over the patches twice
+    yields nothing before it has taken the last one.
+    """
+    for patches, places in batches:
+        yield network.segment(patches, places, maps).final
 
 
 class RegionSegmenter:
@@ -29,28 +46,32 @@ class RegionSegmenter:
 
     The network is moved to the device, laid out channels last, and put into evaluation mode.
 
-    Memory on the device, with K classes, a region of side R, an overview of side S and patches of side P, float32 bytes:
-    the region 3 · R² · 4, its probabilities K · R² · 4 (168 MB for 7 classes of 2448 px), a batch of n patches
-    2 · n · K · P² · 4, plus the network's own: its weights, the overview's maps, and the activations of one batch.
+    Memory on the device, with K classes, a region of side R, an overview of side S and n patches of side P, in bytes: the
+    region's pixels 4 · R², one band of it in float32 4 · R², its probabilities 4 · K · R² (168 MB for 7 classes of 2448 px),
+    the logits of its patches 4 · K · n · P² / 16, a patch at full size 2 · 4 · K · P², plus the network's own: its weights,
+    the overview's maps, and the activations of one batch.
 
     Args:
         network: GLNet, folded or not, or anything that keeps its contract.
         manifest: sizes, mean and std.
-        config: device, batch size and precision.
+        config: device, batch size, precision, effort, augmentation.
+        select: which patches run; by the effort when left out.
 
     Raises:
         ConfigError: the device is not there.
     """
 
-    def __init__(self, network: GLNet | FoldedGLNet, manifest: Manifest, config: PredictConfig) -> None:
+    def __init__(
+        self, network: GLNet | FoldedGLNet, manifest: Manifest, config: PredictConfig, select: Selection | None = None
+    ) -> None:
         self.device = resolve_device(config.device)
-        self.batch_size = config.batch_size
+        self.batch_size = config.batch_size or first_batch_size(self.device)
         self.network: Any = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._select = select or choose_selection(config.effort, manifest.legend.background)
+        self._turns = D4 if config.augment else AS_IT_IS
         self._ring = self.network.ring_size if isinstance(self.network, FoldedGLNet) else 0
         self._manifest = manifest
-        self._uses_bfloat16 = config.precision == "bfloat16"
-        self._mean = torch.tensor(manifest.mean, device=self.device)[:, None, None] * 255
-        self._std = torch.tensor(manifest.std, device=self.device)[:, None, None] * 255
+        self._precision = config.precision
 
     @property
     def sees_only(self) -> bool:
@@ -62,121 +83,167 @@ class RegionSegmenter:
         return 1 if self.sees_only else len(planned.patches)
 
     @torch.inference_mode()
-    def probabilities(self, planned: PlannedRegion, pixels: Pixels, progress: Progress | None = None) -> Tensor:
-        """Class probabilities over the reach of a region.
+    def probabilities(
+        self,
+        planned: PlannedRegion,
+        pixels: Pixels,
+        window: Window | None = None,
+        visible: npt.NDArray[np.bool_] | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Class probabilities over a part of the reach of a region.
 
-        Patches without a valid pixel in the reach are left out.
+        What a pixel gets does not depend on the part: patches without a visible pixel in it are left out. Where the device
+        has too little memory, the batch is halved and the region begun again.
 
         Args:
             planned: where the region lies.
             pixels: what was read there.
+            window: part of the reach, in the scene; all of it when left out.
+            visible: ``(h, w)`` bool over the region, where somebody will look; every valid pixel when left out.
             progress: told of every patch.
 
         Returns:
-            ``(K, h, w)`` float32 on the device, adding up to one at every valid pixel of the reach.
+            ``(K, h, w)`` float32 on the device, adding up to one at every visible pixel of the window.
 
         Raises:
             BandsError: the pixels have not the model's bands.
             ConfigError: not even a single patch fits into the GPU's memory.
         """
-        progress = progress or SilentProgress()
-        image = self._normalised(pixels)
-        maps = self._see(image)
-        if maps is not None and self.sees_only:
-            progress.advance()
-            return self._from_overview(planned, maps)
-        wanted = [patch for patch in planned.patches if pixels.valid[_kept(planned, patch).toslices()].any()]
-        if len(wanted) < len(planned.patches):
-            progress.advance(len(planned.patches) - len(wanted))
-        return self._from_patches(planned, self._iter_patch_probabilities(planned, image, wanted, maps), progress)
+        seen = pixels.valid if visible is None else visible & pixels.valid
+        wanted = Wanted(planned, window or planned.reach, pixels, seen, self._ring)
+        steps = _Steps(progress or SilentProgress(), self.num_steps(planned))
+        total = self._with_memory(lambda: self._blended(wanted, steps))
+        steps.finish()
+        return total
 
-    def _normalised(self, pixels: Pixels) -> Tensor:
-        found, wanted = pixels.image.shape[0], len(self._manifest.mean)
-        if found != wanted:
-            raise BandsError(
-                f"{found} bands read, the model takes {wanted} ({', '.join(self._manifest.bands)}); choose --bands"
-            )
-        image = torch.from_numpy(pixels.image).to(self.device).float().sub_(self._mean).div_(self._std)
-        valid = torch.from_numpy(pixels.valid).to(self.device)
-        return image.masked_fill_(~valid, 0.0)[None]  # 0: the mean
+    def _with_memory(self, attempt: Callable[[], Tensor]) -> Tensor:
+        while True:
+            try:
+                return attempt()
+            except torch.cuda.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise ConfigError(
+                        f"{self.device} has no memory left for a single patch; use --device cpu, or free the GPU"
+                    ) from None
+            self.batch_size //= 2  # outside the handler, whose traceback keeps the tensors alive
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
-    def _see(self, image: Tensor) -> Any:
-        if self.network.config.branches is Branches.LOCAL:
+    def _blended(self, wanted: Wanted, steps: _Steps) -> Tensor:
+        uploaded = upload(wanted.pixels, self._manifest, self.device)
+        total = torch.zeros((self.network.config.num_classes, *wanted.shape), device=self.device)
+        overview = None if self.network.config.branches is Branches.LOCAL else self._overview(uploaded, wanted.planned)
+        chosen: Sequence[PlannedPatch] | None = None
+        for turn in self._turns:
+            look = _Look(turn, None if overview is None else turn.apply(overview))
+            maps = self._see(look.overview)
+            chosen = self._chosen(wanted, maps) if chosen is None else chosen
+            self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
+            self._add_global(total, wanted, chosen, maps, turn)
+        return total if len(self._turns) == 1 else total.div_(len(self._turns))
+
+    def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
+        return uploaded.overview(self._manifest.region.overview_shape(planned.shape))
+
+    def _see(self, overview: Tensor | None) -> Any:
+        if overview is None:
             return None
-        size = self._manifest.region.overview_shape(Shape(image.shape[2], image.shape[3]))
-        overview = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
         with self._autocast():
             return self.network.see(overview.contiguous(memory_format=torch.channels_last))
 
-    def _from_overview(self, planned: PlannedRegion, maps: Any) -> Tensor:
-        total = self._empty(planned)
-        rows, cols = planned.reach_in_region.toslices()
+    def _chosen(self, wanted: Wanted, maps: Any) -> Sequence[PlannedPatch]:
+        """Patches of the region that run; the same ones whatever part of the region is asked for."""
+        if self.sees_only:
+            return ()
+        if maps is None or self._select.is_trivial:
+            return wanted.candidates
+        return self._select(wanted.planned, wanted.candidates, maps.logits[0].float().softmax(dim=0))
+
+    def _local_logits(
+        self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: _Steps
+    ) -> list[tuple[PlannedPatch, Tensor]]:
+        """Patches that matter, with their ``(K, h/4, w/4)`` logits."""
+        patches = chosen if self._mixes_patches else [patch for patch in chosen if wanted.meets(patch)]
+        groups = [patches[i : i + self.batch_size] for i in range(0, len(patches), self.batch_size)]
+        logits: list[Tensor] = []
+        with self._autocast():
+            batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
+            for batch in iter_logits(self.network, look.overview, maps, batches):
+                logits += look.turn.undo(batch).float()
+                steps.advance(len(batch))
+        return list(zip(patches, logits, strict=True))
+
+    @property
+    def _mixes_patches(self) -> bool:
+        """Whether a patch's logits depend on the region's other patches, so that none may be left out."""
+        return self.network.config.sharing not in (Sharing.NONE, Sharing.GLOBAL_TO_LOCAL)
+
+    def _add_local(self, total: Tensor, wanted: Wanted, patches: Sequence[tuple[PlannedPatch, Tensor]]) -> None:
+        for patch, logits in patches:
+            if wanted.meets(patch):
+                place = wanted.place(patch)
+                probabilities = _upsampled(logits[None], wanted.planned.patch_shape).softmax(dim=1)[0]
+                kept = probabilities[(slice(None), *place.inside)]
+                total[:, place.rows, place.cols].addcmul_(kept, place.weights.to(self.device))
+
+    def _add_global(self, total: Tensor, wanted: Wanted, chosen: Sequence[PlannedPatch], maps: Any, turn: Turn) -> None:
+        """The global branch's probabilities, where patches were not chosen."""
+        if self.sees_only:
+            total.add_(self._from_overview(wanted, turn.undo(maps.logits)))
+            return
+        places = {(patch.row, patch.col) for patch in chosen}
+        left = [p for p in wanted.candidates if (p.row, p.col) not in places and wanted.meets(p)]
+        if left:
+            share = torch.zeros(total.shape[1:])
+            for place in map(wanted.place, left):
+                share[place.rows, place.cols] += place.weights
+            total.addcmul_(self._from_overview(wanted, turn.undo(maps.logits)), share.to(self.device))
+
+    def _from_overview(self, wanted: Wanted, logits: Tensor) -> Tensor:
+        """``(K, h, w)`` probabilities of the global branch over the window."""
+        total = torch.empty((logits.shape[1], *wanted.shape), device=self.device)
+        place = wanted.window_in_region.toslices()
         for k in range(len(total)):  # one by one: all at once would take twice the memory
-            total[k] = _upsampled(maps.logits[:, k : k + 1], planned.shape)[0, 0, rows, cols]
+            total[k] = _upsampled(logits[:, k : k + 1], wanted.planned.shape)[(0, 0, *place)]
         total.sub_(total.amax(dim=0)).exp_()
         return total.div_(total.sum(dim=0))
 
-    def _empty(self, planned: PlannedRegion) -> Tensor:
-        shape = (self.network.config.num_classes, int(planned.reach.height), int(planned.reach.width))
-        return torch.zeros(shape, device=self.device)
-
-    def _from_patches(
-        self, planned: PlannedRegion, patches: Iterator[tuple[PlannedPatch, Tensor]], progress: Progress
-    ) -> Tensor:
-        total = self._empty(planned)
-        row_weights, col_weights = (torch.from_numpy(w).to(self.device) for w in planned.patch_weights(self._ring))
-        reach = planned.reach_in_region
-        for patch, probabilities in patches:
-            kept = _kept(planned, patch)
-            rows, cols = shifted(kept, -int(reach.row_off), -int(reach.col_off)).toslices()
-            from_rows, from_cols = shifted(kept, -int(patch.window.row_off), -int(patch.window.col_off)).toslices()
-            weights = torch.outer(row_weights[patch.row, from_rows], col_weights[patch.col, from_cols])
-            total[:, rows, cols].addcmul_(probabilities[:, from_rows, from_cols], weights)
-            progress.advance()
-        return total
-
-    def _iter_patch_probabilities(
-        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: Any
-    ) -> Iterator[tuple[PlannedPatch, Tensor]]:
-        left = list(patches)
-        while left:
-            batch = left[: self.batch_size]
-            probabilities = self._batch_probabilities(planned, image, batch, maps)
-            if probabilities is None:
-                self._halve(len(batch))
-                continue
-            yield from zip(batch, probabilities, strict=True)
-            left = left[len(batch) :]
-
-    def _batch_probabilities(
-        self, planned: PlannedRegion, image: Tensor, patches: Sequence[PlannedPatch], maps: Any
-    ) -> Tensor | None:
-        """``(n, K, h, w)`` probabilities of a batch of patches; none when the GPU's memory is too small for it."""
-        windows = [patch.window for patch in patches]
-        places = torch.from_numpy(footprints(windows, planned.shape)).to(self.device)
-        try:
-            batch = torch.cat([image[(..., *window.toslices())] for window in windows])
-            with self._autocast():
-                logits = self.network.segment(batch.contiguous(memory_format=torch.channels_last), places, maps).final
-            return _upsampled(logits, planned.patch_shape).softmax(dim=1)
-        except torch.cuda.OutOfMemoryError:
-            return None
-
-    def _halve(self, tried: int) -> None:
-        if tried == 1:
-            raise ConfigError(f"{self.device} has no memory left for a single patch; use --device cpu, or free the GPU")
-        self.batch_size = tried // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._uses_bfloat16)
+        dtype = torch.float16 if self._precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self._precision != "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One way to look at a region: as it is, or turned."""
+
+    turn: Turn
+    overview: Tensor | None
+
+    def batch(self, uploaded: Uploaded, patches: Sequence[PlannedPatch], region: Shape) -> tuple[Tensor, Tensor]:
+        """Patches of a region as the network takes them, and their footprints."""
+        windows = [patch.window for patch in patches]
+        places = self.turn.footprints(torch.from_numpy(footprints(windows, region)))
+        batch = self.turn.apply(uploaded.patches(windows)).contiguous(memory_format=torch.channels_last)
+        return batch, places.to(batch.device)
+
+
+class _Steps:
+    """Tells progress of a region's steps, each once, even when the region is begun again."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._left = progress, total
+
+    def advance(self, count: int) -> None:
+        for _ in range(min(count, self._left)):
+            self._left -= 1
+            self._progress.advance()
+
+    def finish(self) -> None:
+        if self._left:
+            self._progress.advance(self._left)
 
 
 def _upsampled(logits: Tensor, shape: Shape) -> Tensor:
     return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
-
-
-def _kept(planned: PlannedRegion, patch: PlannedPatch) -> Window:
-    """The part of a patch inside the reach, in the region."""
-    return overlap(patch.window, planned.reach_in_region)

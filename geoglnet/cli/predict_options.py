@@ -1,0 +1,71 @@
+"""Options of ``predict`` that say how, gathered into one :class:`~geoglnet.prediction.config.PredictConfig`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from geoglnet.cli.options import bands_option, batch_option, device_option
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    if ends and ends[0] >= ends[1]:
+        raise click.BadParameter(f"{ends[0]:g} is not below {ends[1]:g}", ctx, param)
+    return ends
+
+
+_OPTIONS = (
+    device_option,
+    batch_option,
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="Of the network.",
+    ),
+    click.option(
+        "--effort",
+        type=click.FloatRange(0, 1),
+        default=1.0,
+        show_default=True,
+        metavar="0..1",
+        help="Below 1, only patches where the global branch is unsure.",
+    ),
+    click.option("--tta", "augment", is_flag=True, help="Average the eight ways to turn a square; eight times the cost."),
+    click.option(
+        "--resolution",
+        "assumed_pixel_size_m",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="M",
+        help="Metres per pixel if there is no CRS.",
+    ),
+    click.option("--scale", nargs=2, type=float, callback=_scale, metavar="MIN MAX", help="Values that become 0 and 255."),
+    bands_option,
+)
+_NAMES = ("device", "batch_size", "precision", "effort", "augment", "assumed_pixel_size_m", "scale", "bands")
+
+
+def config_options(function: FunctionT) -> FunctionT:
+    """Adds the options; the function is given ``config``."""
+
+    @functools.wraps(function)
+    def gathered(**given: Any) -> Any:
+        config = _config(**{name: given.pop(name) for name in _NAMES})
+        return function(**given, config=config)
+
+    for option in reversed(_OPTIONS):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]
+
+
+def _config(scale: tuple[float, float] | None, **chosen: Any) -> Any:
+    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.raster.scaling import Scaling
+
+    return PredictConfig(scaling=Scaling(*scale, "given with --scale") if scale else None, **chosen)

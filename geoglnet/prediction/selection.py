@@ -1,0 +1,110 @@
+"""Which patches of a region go through the local branch, decided from what the global branch saw of it.
+
+A selection is a pure function of one region: whatever else is computed, in whatever order, the same patches run. Pixels whose
+patches don't run take the global branch's probabilities, with the weights that the patches would have had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
+
+
+class Selection(Protocol):
+    """Chooses patches of a region."""
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether every patch is chosen anyway, so that nobody need look at probabilities."""
+
+    def __call__(
+        self, planned: PlannedRegion, patches: Sequence[PlannedPatch], probabilities: Tensor
+    ) -> Sequence[PlannedPatch]:
+        """The patches that run, in their order.
+
+        Args:
+            planned: the region.
+            patches: its patches with a valid pixel that counts.
+            probabilities: ``(K, h, w)`` float32 of the global branch over the whole region, at the scale of its logits.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EveryPatch:
+    """Full effort."""
+
+    is_trivial: bool = True
+
+    def __call__(
+        self, planned: PlannedRegion, patches: Sequence[PlannedPatch], probabilities: Tensor
+    ) -> Sequence[PlannedPatch]:
+        return patches
+
+
+@dataclass(frozen=True, slots=True)
+class UnsurePatches:
+    """Patches where the global branch is unsure by more than what the effort leaves to it.
+
+    Unsure is the entropy of its probabilities as a fraction of the largest possible, or, in a legend with a background, the
+    probability of any other class where that is larger: foreground is looked at closely. A patch is as unsure as the surest
+    of its least sure 2 % of cells, and runs where that exceeds ``(1 − effort)³``.
+
+    Args:
+        effort: from 0, no patch, to 1, every patch.
+        background: label of the legend's background.
+    """
+
+    effort: float
+    background: int | None = None
+    is_trivial: bool = False
+
+    def __call__(
+        self, planned: PlannedRegion, patches: Sequence[PlannedPatch], probabilities: Tensor
+    ) -> Sequence[PlannedPatch]:
+        if self.effort <= 0:
+            return ()
+        unsure = doubt(probabilities, self.background)
+        return [patch for patch in patches if self._is_worth(unsure, planned, patch)]
+
+    def _is_worth(self, unsure: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> bool:
+        return _nearly_most(_under(unsure, planned, patch)) > (1 - self.effort) ** 3
+
+
+def choose_selection(effort: float, background: int | None) -> Selection:
+    """The selection of an effort from 0 to 1."""
+    return EveryPatch() if effort >= 1 else UnsurePatches(effort, background)
+
+
+def doubt(probabilities: Tensor, background: int | None) -> Tensor:
+    """How unsure probabilities ``(K, h, w)`` are, ``(h, w)`` from 0 to 1; see :class:`UnsurePatches`."""
+    unsure = normalised_entropy(probabilities)
+    return unsure if background is None else torch.maximum(unsure, 1 - probabilities[background])
+
+
+def normalised_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of ``(K, h, w)`` probabilities as a fraction of that of K equal ones: ``(h, w)`` from 0 to 1."""
+    num_classes = len(probabilities)
+    if num_classes < 2:
+        return torch.zeros_like(probabilities[0])
+    entropy = torch.zeros_like(probabilities[0])
+    for probability in probabilities:  # one by one: all at once would take as much memory again
+        entropy -= torch.special.xlogy(probability, probability)
+    return entropy.div_(math.log(num_classes)).clamp_(0, 1)
+
+
+def _under(cells: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> Tensor:
+    """The cells that a patch touches."""
+    (top, bottom), (left, right) = patch.window.toranges()
+    rows, cols = cells.shape[0] / planned.shape.height, cells.shape[1] / planned.shape.width
+    return cells[math.floor(top * rows) : math.ceil(bottom * rows), math.floor(left * cols) : math.ceil(right * cols)]
+
+
+def _nearly_most(cells: Tensor) -> float:
+    return float(cells.flatten().kthvalue(max(1, math.ceil(0.98 * cells.numel()))).values)
