@@ -12,7 +12,20 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from geoglnet.errors import ConfigError
 from geoglnet.types import Shape
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+)
+BACKBONE_LIBRARIES = ("torchvision", "timm")
+"""Any of their networks with maps at strides 4, 8, 16 and 32 is a backbone too, as ``"timm/convnext_tiny"``."""
+
+LEVELS = (2, 3, 4, 5)
+"""Levels of a branch's maps: 2 at 1/4 of the image, 5 at 1/32 (after conv2 to conv5)."""
 
 
 class Sharing(Enum):
@@ -20,13 +33,27 @@ class Sharing(Enum):
 
     NONE = "none"
     GLOBAL_TO_LOCAL = "global_to_local"
+    BIDIRECTIONAL = "bidirectional"
+
+
+class Compat(Enum):
+    """Whose geometry maps are shared in: exact positions, or the authors' code with its rounding (``docs/paper.md``)."""
+
+    NONE = "none"
+    OFFICIAL = "official"
 
 
 class Stage(Enum):
-    """What a training run updates: the global branch, or the local branch and f_agg above a frozen global branch."""
+    """What a training run updates.
+
+    ``GLOBAL``: the global branch. ``LOCAL``: the local branch and f_agg, above a frozen global branch. ``BIDIRECTIONAL``: the
+    refined global branch and f_agg, above both. ``JOINT``: global branch, local branch and f_agg at once.
+    """
 
     GLOBAL = "global"
     LOCAL = "local"
+    BIDIRECTIONAL = "bidirectional"
+    JOINT = "joint"
 
 
 class Branches(Enum):
@@ -43,13 +70,17 @@ class ModelConfig:
 
     Args:
         num_classes: logit channels.
-        backbone: one of :data:`BACKBONES`, used in both branches (weights are not shared).
+        backbone: one of :data:`BACKBONES`, or ``"torchvision/NAME"`` or ``"timm/NAME"``; used in both branches (weights are
+            not shared).
         in_channels: bands of the image.
         pyramid_channels: width of the FPN's top-down and first-smooth maps (256 in the paper's code).
         smooth_channels: width of the second-smooth maps (128); the last map has four times as many.
         branches: both, or one alone.
         sharing: direction of deep feature map sharing.
+        shared_levels: levels whose maps are shared, in every stage of the FPN: all four (the paper's "deep") or a single one
+            ("shallow").
         aggregate: whether f_agg makes the final logits (else the local branch's are final).
+        compat: exact geometry of sharing, or the authors'.
 
     Raises:
         ConfigError: a value that no network can be built from.
@@ -62,10 +93,13 @@ class ModelConfig:
     smooth_channels: int = 128
     branches: Branches = Branches.BOTH
     sharing: Sharing = Sharing.GLOBAL_TO_LOCAL
+    shared_levels: tuple[int, ...] = LEVELS
     aggregate: bool = True
+    compat: Compat = Compat.NONE
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
+        library, _, inner = self.backbone.partition("/")
+        if self.backbone not in BACKBONES and not (library in BACKBONE_LIBRARIES and inner):
             raise ConfigError(f"unknown backbone {self.backbone!r}{suggestion(self.backbone, BACKBONES)}")
         for name in ("num_classes", "in_channels", "pyramid_channels", "smooth_channels"):
             if getattr(self, name) < 1:
@@ -75,6 +109,25 @@ class ModelConfig:
             raise ConfigError(
                 f"branches = {self.branches.value!r} has nothing to share or aggregate; set sharing = 'none', aggregate = false"
             )
+        self._check_sharing()
+
+    def _check_sharing(self) -> None:
+        if not self.shared_levels or list(self.shared_levels) != [lv for lv in LEVELS if lv in self.shared_levels]:
+            raise ConfigError(f"shared_levels = {list(self.shared_levels)} must be some of 2, 3, 4, 5, each once, in order")
+        if self.compat is Compat.OFFICIAL and self.shared_levels != LEVELS:
+            raise ConfigError("compat = 'official' shares all levels, as the authors' code does; leave shared_levels out")
+        if self.sharing is Sharing.BIDIRECTIONAL and not self.aggregate:
+            raise ConfigError("sharing = 'bidirectional' reaches the labels through f_agg only; set aggregate = true")
+
+    @property
+    def levels_into_local(self) -> tuple[int, ...]:
+        """Levels whose global maps the local branch takes."""
+        return () if self.sharing is Sharing.NONE else self.shared_levels
+
+    @property
+    def levels_into_global(self) -> tuple[int, ...]:
+        """Levels whose local maps the refined global branch takes."""
+        return self.shared_levels if self.sharing is Sharing.BIDIRECTIONAL else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ model_configs = st.builds(
     backbone=st.sampled_from(["resnet18", "resnet50", "mobilenet_v2"]),
     pyramid_channels=st.integers(1, 512),
     sharing=st.sampled_from(Sharing),
-    aggregate=st.booleans(),
-)
+    shared_levels=st.sampled_from([(2,), (5,), (3, 4), (2, 3, 4, 5)]),
+    aggregate=st.just(True),
+) | st.builds(ModelConfig, num_classes=st.just(2), sharing=st.just(Sharing.NONE), aggregate=st.booleans())
 
 
 @settings(max_examples=50)

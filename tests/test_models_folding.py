@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import small
 from torch.utils.flop_counter import FlopCounterMode
 
-from geoglnet.config import Branches, ModelConfig, Sharing
+from geoglnet.config import Branches, Compat, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.folding import fold
 from geoglnet.models.glnet import GLNet
+from geoglnet.models.rounds import iter_logits
 
 ALONE = {"branches": Branches.LOCAL, "sharing": Sharing.NONE, "aggregate": False}
 CONFIGURATIONS = {
@@ -17,18 +19,13 @@ CONFIGURATIONS = {
     "sharing": {"aggregate": False},
     "f_agg": {"sharing": Sharing.NONE},
     "local only": ALONE,
+    "shallow sharing": {"shared_levels": (4,)},
+    "shallow sharing of the finest level": {"shared_levels": (2,)},
+    "authors' geometry": {"compat": Compat.OFFICIAL},
+    "bidirectional": {"sharing": Sharing.BIDIRECTIONAL},
+    "bidirectional and shallow": {"sharing": Sharing.BIDIRECTIONAL, "shared_levels": (3, 5)},
+    "bidirectional in the authors' geometry": {"sharing": Sharing.BIDIRECTIONAL, "compat": Compat.OFFICIAL},
 }
-
-
-def trained_looking(**changes: object) -> GLNet:
-    """Random weights with biases and batch statistics that a fold must not forget."""
-    torch.manual_seed(0)
-    plain = {"num_classes": 3, "backbone": "mobilenet_v2", "pyramid_channels": 8, "smooth_channels": 4} | changes
-    network = GLNet(ModelConfig(**plain)).eval()
-    for parameter in network.parameters():
-        if parameter.ndim == 1:
-            torch.nn.init.normal_(parameter, std=0.5)
-    return network
 
 
 def inputs(size: int = 128) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -39,13 +36,13 @@ def inputs(size: int = 128) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @torch.inference_mode()
 def final(network: torch.nn.Module, overview: torch.Tensor, patches: torch.Tensor, footprints: torch.Tensor) -> torch.Tensor:
     maps = None if network.config.branches is Branches.LOCAL else network.see(overview)
-    return network.segment(patches, footprints, maps).final
+    return torch.cat(list(iter_logits(network, overview, maps, [(patches, footprints)])))
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
 def test_folded_logits_equal_unfolded_ones_outside_the_ring(changes: dict[str, object], backbone: str) -> None:
-    network, given = trained_looking(backbone=backbone, **changes), inputs()
+    network, given = small(backbone=backbone, **changes), inputs()
     folded = fold(network)
     expected, got = final(network, *given), final(folded, *given)
     ring = folded.ring_size // 4
@@ -56,7 +53,7 @@ def test_folded_logits_equal_unfolded_ones_outside_the_ring(changes: dict[str, o
 
 
 def test_the_ring_is_as_narrow_as_it_is_said_to_be() -> None:
-    network, given = trained_looking(), inputs()
+    network, given = small(), inputs()
     folded = fold(network)
     difference = (final(network, *given) - final(folded, *given)).abs().amax(dim=(0, 1))
     ring = folded.ring_size // 4
@@ -65,7 +62,7 @@ def test_the_ring_is_as_narrow_as_it_is_said_to_be() -> None:
 
 
 def test_sizes_that_no_stride_divides_fold_too() -> None:
-    network = trained_looking()
+    network = small()
     given = inputs(size=117)
     ring = 5  # the last cell of a level reaches past the patch
     inside = (..., slice(ring, -ring), slice(ring, -ring))
@@ -87,7 +84,7 @@ def test_folding_costs_a_quarter_for_the_papers_network() -> None:
 
 
 def test_folding_keeps_the_network_as_it_was() -> None:
-    network, given = trained_looking(), inputs()
+    network, given = small(), inputs()
     before = final(network, *given)
     fold(network)
     assert torch.equal(final(network, *given), before)
@@ -95,15 +92,15 @@ def test_folding_keeps_the_network_as_it_was() -> None:
 
 def test_a_network_without_a_local_branch_has_nothing_to_fold() -> None:
     with pytest.raises(ConfigError, match="nothing to fold"):
-        fold(trained_looking(branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False))
+        fold(small(branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False))
 
 
 def test_a_folded_network_refuses_what_the_network_refuses() -> None:
-    folded = fold(trained_looking())
+    folded = fold(small())
     maps = folded.see(torch.randn(1, 3, 96, 96))
     with pytest.raises(ConfigError, match="see"):
         folded.segment(torch.randn(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
     with pytest.raises(ConfigError, match="footprints"):
         folded.segment(torch.randn(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 1.0, 2.0]]), maps)
     with pytest.raises(ConfigError, match="only a local branch"):
-        fold(trained_looking(**ALONE)).see(torch.randn(1, 3, 96, 96))
+        fold(small(**ALONE)).see(torch.randn(1, 3, 96, 96))

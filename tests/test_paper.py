@@ -69,13 +69,15 @@ def test_the_default_backbone_is_fpn_with_resnet50_conv2_to_conv5() -> None:
     network = GLNet(PAPER)
     with torch.inference_mode():
         maps = network.eval().see(torch.zeros(1, 3, 128, 128))
-    assert [m.shape[1] for m in maps.bottom_up] == [256, 512, 1024, 2048]
-    assert [m.shape[-1] for m in maps.bottom_up] == [32, 16, 8, 4]
+    assert [m.shape[1] for m in maps.first.bottom_up] == [256, 512, 1024, 2048]
+    assert [m.shape[-1] for m in maps.first.bottom_up] == [32, 16, 8, 4]
     assert maps.last.shape == (1, 512, 32, 32)
 
 
 def test_shared_maps_are_concatenated_as_extra_channels_in_sixteen_places() -> None:
-    alone, sharing = (GLNet(ModelConfig(7, "resnet18", sharing=s)).local_branch.pyramid for s in Sharing)
+    alone, sharing = (
+        GLNet(ModelConfig(7, "resnet18", sharing=s)).local_branch.pyramid for s in (Sharing.NONE, Sharing.GLOBAL_TO_LOCAL)
+    )
     places = 0
     for stage in ("laterals", "smooth_first", "smooth_second"):
         for one, doubled in zip(getattr(alone, stage), getattr(sharing, stage), strict=True):

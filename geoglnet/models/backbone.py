@@ -5,8 +5,9 @@ Module names are torchvision's, so its weight files load as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torchvision
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from geoglnet.config import BACKBONES, suggestion
 from geoglnet.errors import CheckpointError, ConfigError
+from geoglnet.models.extractors import Extractor, pretrained_state
 
 Levels = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -24,11 +26,12 @@ class ResNet(nn.Module):
     """torchvision ResNet without its classifier.
 
     Args:
-        name: ``"resnet18"``, ``"resnet34"`` or ``"resnet50"``.
+        name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"resnet101"``.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
         whole = torchvision.models.get_model(name, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
@@ -43,47 +46,53 @@ class ResNet(nn.Module):
         return c2, c3, c4, self.layer4(c4)
 
 
-class MobileNetV2(nn.Module):
-    """torchvision MobileNetV2 up to its last inverted residual block (320 channels at 1/32).
+class MobileNet(nn.Module):
+    """torchvision MobileNet up to its last inverted residual block at 1/32.
 
     Ours, not the paper's: the shipped models must be small and quick on a CPU.
+
+    Args:
+        name: ``"mobilenet_v2"``, ``"mobilenet_v3_small"`` or ``"mobilenet_v3_large"``.
     """
 
-    ENDS = (4, 7, 14, 18)  # blocks up to each stride: 24, 32, 96 and 320 channels
+    ENDS: ClassVar = {  # blocks up to each stride, and their channels
+        "mobilenet_v2": ((4, 7, 14, 18), (24, 32, 96, 320)),
+        "mobilenet_v3_small": ((2, 4, 9, 12), (16, 24, 48, 96)),
+        "mobilenet_v3_large": ((4, 7, 13, 16), (24, 40, 112, 160)),
+    }
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.features = torchvision.models.mobilenet_v2(weights=None).features[: self.ENDS[-1]]
-        self.channels = (24, 32, 96, 320)
+        self.name = name
+        self.ends, self.channels = self.ENDS[name]
+        self.features = torchvision.models.get_model(name, weights=None).features[: self.ends[-1]]
 
     def forward(self, image: Tensor) -> Levels:
         """``(B, C, h, w)`` float image → c2…c5 at 1/4, 1/8, 1/16 and 1/32."""
         maps = []
-        for start, end in zip((0, *self.ENDS), self.ENDS, strict=False):
+        for start, end in zip((0, *self.ends), self.ends, strict=False):
             image = self.features[start:end](image)
             maps.append(image)
         return maps[0], maps[1], maps[2], maps[3]
 
 
-Backbone = ResNet | MobileNetV2
-
-_BUILDERS: dict[str, Callable[[], Backbone]] = {
-    "resnet18": lambda: ResNet("resnet18"),
-    "resnet34": lambda: ResNet("resnet34"),
-    "resnet50": lambda: ResNet("resnet50"),
-    "mobilenet_v2": MobileNetV2,
-}
+Backbone = ResNet | MobileNet | Extractor
 
 
 def build_backbone(name: str, in_channels: int = 3) -> Backbone:
     """A backbone with random weights.
 
+    Args:
+        name: as in :class:`~geoglnet.config.ModelConfig`.
+        in_channels: bands; the first convolution is replaced where they are not three.
+
     Raises:
         ConfigError: unknown name.
     """
-    if name not in _BUILDERS:
+    if "/" not in name and name not in BACKBONES:
         raise ConfigError(f"unknown backbone {name!r}{suggestion(name, BACKBONES)}")
-    backbone = _BUILDERS[name]()
+    kind = Extractor if "/" in name else ResNet if name.startswith("resnet") else MobileNet
+    backbone = kind(name)
     if in_channels != 3:
         _replace_stem(backbone, in_channels)
     return backbone
@@ -93,18 +102,19 @@ def load_backbone_weights(backbone: Backbone, source: str) -> None:
     """Fill a backbone with ImageNet weights.
 
     Args:
-        backbone: changed in place. With other than three bands, the first convolution takes the colour average per band.
+        backbone: changed in place.
+        name: that it was built with. With other than three bands, the first convolution takes the colour average per band.
         source: ``"imagenet"`` (torchvision's, downloaded once) or a safetensors file with torchvision's names.
 
     Raises:
         CheckpointError: the file is missing or not safetensors, or lacks tensors that the backbone has.
     """
-    state = _imagenet_state(backbone) if source == "imagenet" else _file_state(source)
+    state = _imagenet_state(backbone.name) if source == "imagenet" else _file_state(source)
     own = backbone.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise CheckpointError(
-            f"{source} lacks {len(missing)} tensors of {type(backbone).__name__}, first {missing[0]}; is it another network?"
+            f"{source} lacks {len(missing)} tensors of {backbone.name}, first {missing[0]}; is it another network?"
         )
     stem = next(name for name in own if own[name].ndim == 4)
     if own[stem].shape != state[stem].shape:
@@ -124,17 +134,18 @@ def _file_state(source: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{source} is not a safetensors file ({error})") from error
 
 
-def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
-    depth = {(1, 64): "resnet18", (2, 64): "resnet34", (2, 256): "resnet50"}
-    name = "mobilenet_v2" if isinstance(backbone, MobileNetV2) else depth[len(backbone.layer1) - 1, backbone.channels[0]]
+def _imagenet_state(name: str) -> dict[str, Tensor]:
+    if "/" in name:
+        return pretrained_state(name)
     state: dict[str, Tensor] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
     return state
 
 
 def _replace_stem(backbone: Backbone, in_channels: int) -> None:
-    stem = backbone.conv1 if isinstance(backbone, ResNet) else backbone.features[0][0]
-    fitted = nn.Conv2d(in_channels, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)
-    if isinstance(backbone, ResNet):
-        backbone.conv1 = fitted
-    else:
-        backbone.features[0][0] = fitted
+    path, stem = next((path, m) for path, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    parent, _, child = path.rpartition(".")
+    fitted = copy.deepcopy(stem)
+    fitted.in_channels = in_channels
+    fitted.weight = nn.Parameter(torch.empty(stem.out_channels, in_channels, *stem.weight.shape[2:]))
+    fitted.reset_parameters()
+    setattr(backbone.get_submodule(parent), child, fitted)

@@ -14,15 +14,14 @@ class Branch(nn.Module):
 
     Args:
         config: architecture.
-        takes_shared: whether the FPN takes the other branch's maps.
+        shared_levels: levels at which the FPN takes the other branch's maps.
     """
 
-    def __init__(self, config: ModelConfig, takes_shared: bool) -> None:
+    def __init__(self, config: ModelConfig, shared_levels: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.backbone = build_backbone(config.backbone, config.in_channels)
-        self.pyramid = Pyramid(
-            self.backbone.channels, config.pyramid_channels, config.smooth_channels, config.num_classes, takes_shared
-        )
+        widths = (config.pyramid_channels, config.smooth_channels, config.num_classes)
+        self.pyramid = Pyramid(self.backbone.channels, *widths, shared_levels)
 
     def forward(self, image: Tensor, shared: SharedMaps | None = None) -> FeatureMaps:
         """``(B, C, h, w)`` normalised image → this branch's maps."""

@@ -8,23 +8,29 @@ resized, and the global branch's maps are mixed down once per overview instead o
 
 It is algebra, not approximation: logits differ by rounding, except in a ring of :attr:`FoldedGLNet.ring_size` pixels along
 a patch's border, where zeros stood beside each of the chain's maps and now stand beside its input. The predictor crops it.
+
+With bidirectional sharing the local branch's sixteen maps are wanted themselves, so only what follows them folds; the maps
+that are merged, and with them the refined global branch, are then the unfolded network's own, without a ring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoglnet.config import ModelConfig, Sharing
+from geoglnet.config import LEVELS, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
-from geoglnet.models.glnet import Crops, GLNet
-from geoglnet.models.pyramid import FeatureMaps, Pyramid, resize
-from geoglnet.models.sharing import check_footprints
+from geoglnet.models.backbone import Levels
+from geoglnet.models.branch import Branch
+from geoglnet.models.crops import Crops
+from geoglnet.models.kernels import Chain, add_taps, halves, stacked, taps
+from geoglnet.models.merging import Look, Merge
+from geoglnet.models.pyramid import FeatureMaps, Pyramid, SharedMaps, resize
+from geoglnet.models.sharing import Geometry, check_footprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +39,23 @@ class FoldedMaps:
 
     Args:
         whole: the global branch's maps.
-        near: ``(B, k² · K, h1/4, w1/4)`` all global maps of level 2 (and x_glb), mixed down; ``None`` without sharing and
-            aggregation.
+        laterals: c3…c5 (c2…c5 for two rounds) of the global branch, mixed down as the local branch's laterals do; ``None``
+            at levels that are not shared.
+        near: ``(B, k² · K, h1/4, w1/4)`` global maps that meet at the patch's finest level, mixed down; ``None`` when there
+            are none.
         far: second-smooth global maps of levels 3 to 5, mixed down.
+        refined: x_glb of the refined global branch, mixed down, once :meth:`FoldedGLNet.refine` has made it.
     """
 
     whole: FeatureMaps
+    laterals: tuple[Tensor | None, ...]
     near: Tensor | None
-    far: tuple[Tensor, ...]
+    far: tuple[Tensor | None, ...]
+    refined: Tensor | None = None
 
     @property
     def logits(self) -> Tensor:
-        """s_glb, as :attr:`FeatureMaps.logits`."""
+        """s_glb of the global branch as it saw the overview first."""
         return self.whole.logits
 
 
@@ -55,35 +66,61 @@ class FoldedLogits:
     final: Tensor
 
 
+class Unfolded(Protocol):
+    """The parts of a :class:`~geoglnet.models.glnet.GLNet`."""
+
+    config: ModelConfig
+    geometry: Geometry
+    global_branch: Branch | None
+    local_branch: Branch | None
+    refined_branch: Branch | None
+    f_agg: nn.Conv2d | None
+
+
 class FoldedGLNet(nn.Module):
     """A GLNet folded for inference; made by :func:`fold`. It is called as a GLNet is, and keeps nothing between calls either.
 
     Args:
-        network: in evaluation mode; backbones, global branch and the convolutions of levels 3 to 5 are shared with it.
+        network: in evaluation mode; backbones, global branches and most convolutions of levels 3 to 5 are shared with it.
 
     Raises:
         ConfigError: the network has no local branch: there is nothing to fold.
     """
 
-    def __init__(self, network: GLNet) -> None:
+    def __init__(self, network: Unfolded) -> None:
         super().__init__()
         if network.local_branch is None:
             raise ConfigError("a network with only a global branch has no patches, and nothing to fold")
-        pyramid: Pyramid = network.local_branch.pyramid
-        kernels = _compose(pyramid, network.f_agg or pyramid.classify, network.config)
-        self.config = network.config
-        self.global_branch = network.global_branch
+        self.config, self.geometry = network.config, network.geometry
+        self.global_branch, self.refined_branch = network.global_branch, network.refined_branch
         self.backbone = network.local_branch.backbone
-        self.laterals = pyramid.laterals[1:]
-        self.smooth_first = pyramid.smooth_first[1:]
-        self.smooth_second = pyramid.smooth_second[1:]
-        self.near_own, self.near_above = _taps([kernels.near_own]), _taps([kernels.near_above])
-        self.far_own = nn.ModuleList(_taps([kernel]) for kernel in kernels.far_own)
-        self.near_glb = _taps(kernels.near_glb) if kernels.near_glb else None
-        self.far_glb = nn.ModuleList(_taps([kernel]) for kernel in kernels.far_glb)
+        self._take_stages(network.local_branch.pyramid, network.local_branch.backbone.channels)
+        self._take_kernels(_compose(network.local_branch.pyramid, network.f_agg, network.config))
+        self.eval()
+
+    def _take_stages(self, pyramid: Pyramid, channels: Sequence[int]) -> None:
+        """The convolutions that stay: all levels for two rounds, else all but the finest."""
+        self.levels = LEVELS if self.has_two_rounds else LEVELS[1:]
+        kept = slice(-len(self.levels), None)
+        split = [halves(_conv(conv), c) for conv, c in zip(pyramid.laterals[kept], channels[kept], strict=True)]
+        self.laterals = nn.ModuleList(own for own, _ in split)
+        self.laterals_glb = nn.ModuleList(nn.Identity() if glb is None else glb for _, glb in split)
+        self.smooth_first, self.smooth_second = pyramid.smooth_first[kept], pyramid.smooth_second[kept]
+
+    def _take_kernels(self, kernels: _Kernels) -> None:
+        self.near_own = taps(kernels.near_own)
+        self.near_above = None if kernels.near_above is None else taps(kernels.near_above)
+        self.near_glb = taps(*kernels.near_glb, size=kernels.near_own.shape[-1]) if kernels.near_glb else None
+        self.far_own = nn.ModuleList(taps(kernel) for kernel in kernels.far_own)
+        self.far_glb = nn.ModuleList(nn.Identity() if k is None else taps(k) for k in kernels.far_glb)
+        self.refined_glb = None if kernels.refined is None else taps(kernels.refined)
         self.near_size, self.far_size = kernels.near_own.shape[-1], kernels.far_own[0].shape[-1]
         self.bias = nn.Parameter(kernels.bias.float()[:, None, None], requires_grad=False)
-        self.eval()
+
+    @property
+    def has_two_rounds(self) -> bool:
+        """Whether patches are looked at before any of them gets its logits."""
+        return self.config.sharing is Sharing.BIDIRECTIONAL
 
     @property
     def ring_size(self) -> int:
@@ -96,8 +133,12 @@ class FoldedGLNet(nn.Module):
             raise ConfigError("this network has only a local branch; call segment(patches, footprints)")
         maps: FeatureMaps = self.global_branch(overviews)
         near = None if self.near_glb is None else self.near_glb(torch.cat(self._near_maps(maps), dim=1))
-        far = tuple(conv(m) for conv, m in zip(self.far_glb, maps.smooth_second[1:], strict=False))
-        return FoldedMaps(maps, near, far)
+        return FoldedMaps(
+            whole=maps,
+            laterals=self._mixed(self.laterals_glb, maps.bottom_up, self.levels),
+            near=near,
+            far=self._mixed(self.far_glb, maps.smooth_second, LEVELS[1:]),
+        )
 
     def segment(
         self, patches: Tensor, footprints: Tensor, maps: FoldedMaps | None = None, overview_index: Tensor | None = None
@@ -106,39 +147,96 @@ class FoldedGLNet(nn.Module):
         check_footprints(footprints, len(patches))
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
-        crops = None if maps is None else Crops(maps.whole, footprints, overview_index)
+        crops = Crops(footprints, overview_index, self.geometry)
+        if self.has_two_rounds and maps is not None:
+            return FoldedLogits(self._with_refined(self._look(patches, crops, maps).term, crops, maps))
+        return FoldedLogits(self._segment(patches, crops, maps))
+
+    def look(self, patches: Tensor, footprints: Tensor, maps: FoldedMaps, overview_index: Tensor | None = None) -> Look:
+        """The first round of bidirectional sharing; see :meth:`GLNet.look`."""
+        check_footprints(footprints, len(patches))
+        return self._look(patches, Crops(footprints, overview_index, self.geometry), maps)
+
+    def merge(self, maps: FoldedMaps) -> Merge:
+        """See :meth:`GLNet.merge`."""
+        return Merge(maps.whole.shared(self.config.levels_into_global), self.geometry)
+
+    def refine(self, overviews: Tensor, maps: FoldedMaps, merged: SharedMaps) -> FoldedMaps:
+        """See :meth:`GLNet.refine`."""
+        if self.refined_branch is None or self.refined_glb is None:
+            raise ConfigError(f"sharing is {self.config.sharing.value!r}: only a bidirectional network refines its maps")
+        refined: FeatureMaps = self.refined_branch(overviews, merged)
+        return replace(maps, refined=self.refined_glb(refined.last))
+
+    def aggregate(self, term: Tensor, footprints: Tensor, maps: FoldedMaps) -> Tensor:
+        """See :meth:`GLNet.aggregate`."""
+        return self._with_refined(term, Crops(footprints, None, self.geometry), maps)
+
+    def _segment(self, patches: Tensor, crops: Crops, maps: FoldedMaps | None) -> Tensor:
         c2, *deep = self.backbone(patches)
-        p3, seconds = self._far_maps(deep, crops)
-        near = self.near_own(c2) + resize(self.near_above(p3), c2)
-        far = [conv(m) for conv, m in zip(self.far_own, seconds, strict=True)]
-        if crops is not None and maps is not None:
-            near = near if maps.near is None else near + crops.at(maps.near, c2)
-            far = [m + crops.at(g, m) for m, g in zip(far, maps.far, strict=True)] if maps.far else far
-        far_sum = sum((resize(m, c2) for m in far[1:]), start=resize(far[0], c2))
-        return FoldedLogits(_add_taps(near, self.near_size) + _add_taps(far_sum, self.far_size) + self.bias)
+        top_down, _, second = self._stages(deep, crops, maps)
+        near = self.near_own(c2)
+        if self.near_above is not None:
+            near = near + resize(self.near_above(top_down[0]), c2)
+        return self._logits(near, second, crops, maps)
+
+    def _look(self, patches: Tensor, crops: Crops, maps: FoldedMaps) -> Look:
+        bottom_up: Levels = self.backbone(patches)
+        stages = self._stages(bottom_up, crops, maps)
+        wanted = self.config.levels_into_global
+        shared = SharedMaps(
+            *(tuple(m if lv in wanted else None for lv, m in zip(LEVELS, p, strict=True)) for p in (bottom_up, *stages))
+        )
+        near, *far = stages[2]
+        return Look(shared, self._logits(self.near_own(near), far, crops, maps))
+
+    def _stages(
+        self, bottom_up: Sequence[Tensor], crops: Crops, maps: FoldedMaps | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Top-down, first-smooth and second-smooth maps of the levels that are kept, as the unfolded pyramid computes them."""
+        glb = None if maps is None else maps.whole.shared(self.config.levels_into_local)
+        kept = slice(-len(self.levels), None)
+
+        def stage(convs: nn.ModuleList, own: Sequence[Tensor], shared: Sequence[Tensor | None] | None) -> list[Tensor]:
+            pairs = zip(convs, own, shared or (None,) * len(own), strict=True)
+            return [conv(m if g is None else torch.cat([m, crops.at(g, m)], dim=1)) for conv, m, g in pairs]
+
+        top_down = [conv(m) for conv, m in zip(self.laterals, bottom_up, strict=True)]
+        for level, mixed in enumerate(maps.laterals if maps else ()):
+            if mixed is not None:
+                top_down[level] = top_down[level] + crops.at(mixed, top_down[level])
+        for level in reversed(range(len(top_down) - 1)):
+            top_down[level] = top_down[level] + resize(top_down[level + 1], top_down[level])
+        first = stage(self.smooth_first, top_down, glb.top_down[kept] if glb else None)
+        return top_down, first, stage(self.smooth_second, first, glb.smooth_first[kept] if glb else None)
+
+    def _logits(self, near: Tensor, second: Sequence[Tensor], crops: Crops, maps: FoldedMaps | None) -> Tensor:
+        """Everything mixed down to taps, brought to the finest level and added up."""
+        far = [conv(m) for conv, m in zip(self.far_own, second, strict=True)]
+        if maps is not None:
+            near = near if maps.near is None else near + crops.at(maps.near, near)
+            far = [m if g is None else m + crops.at(g, m) for m, g in zip(far, maps.far, strict=True)]
+        far_sum = sum((resize(m, near) for m in far[1:]), start=resize(far[0], near))
+        return add_taps(near, self.near_size) + add_taps(far_sum, self.far_size) + self.bias
+
+    def _with_refined(self, term: Tensor, crops: Crops, maps: FoldedMaps) -> Tensor:
+        if maps.refined is None:
+            raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
+        return term + add_taps(crops.at(maps.refined, term), 3)
 
     def _near_maps(self, maps: FeatureMaps) -> list[Tensor]:
-        shared = [maps.bottom_up[0], maps.top_down[0], maps.smooth_first[0], maps.smooth_second[0]]
-        shares = self.config.sharing is Sharing.GLOBAL_TO_LOCAL
-        return [*(shared if shares else ()), *([maps.last] if self.config.aggregate else ())]
+        shared = maps.shared(self.config.levels_into_local)
+        if self.has_two_rounds:
+            return [m for m in shared.smooth_second[:1] if m is not None]
+        finest = [shared.bottom_up[0], shared.top_down[0], shared.smooth_first[0], shared.smooth_second[0]]
+        return [m for m in (*finest, maps.last if self.config.aggregate else None) if m is not None]
 
-    def _far_maps(self, deep: Sequence[Tensor], crops: Crops | None) -> tuple[Tensor, list[Tensor]]:
-        """p3, and the second-smooth maps of levels 3 to 5, as the unfolded pyramid computes them."""
-        glb = crops.maps if crops is not None and self.config.sharing is Sharing.GLOBAL_TO_LOCAL else None
-
-        def stage(convs: nn.ModuleList, own: Sequence[Tensor], shared: Sequence[Tensor] | None) -> list[Tensor]:
-            if shared is None or crops is None:
-                return [conv(m) for conv, m in zip(convs, own, strict=True)]
-            return [conv(torch.cat([m, crops.at(g, m)], dim=1)) for conv, m, g in zip(convs, own, shared, strict=True)]
-
-        l3, l4, p5 = stage(self.laterals, deep, glb.bottom_up[1:] if glb else None)
-        p4 = l4 + resize(p5, l4)
-        p3 = l3 + resize(p4, l3)
-        first = stage(self.smooth_first, (p3, p4, p5), glb.top_down[1:] if glb else None)
-        return p3, stage(self.smooth_second, first, glb.smooth_first[1:] if glb else None)
+    def _mixed(self, convs: nn.ModuleList, maps: Levels, levels: Sequence[int]) -> tuple[Tensor | None, ...]:
+        kept, shared = maps[-len(levels) :], self.config.levels_into_local
+        return tuple(conv(m) if lv in shared else None for lv, conv, m in zip(levels, convs, kept, strict=True))
 
 
-def fold(network: GLNet) -> FoldedGLNet:
+def fold(network: Unfolded) -> FoldedGLNet:
     """The inference form of a network: equal logits away from patch borders, at a fraction of the cost.
 
     Raises:
@@ -149,80 +247,51 @@ def fold(network: GLNet) -> FoldedGLNet:
 
 @dataclass(frozen=True, slots=True)
 class _Kernels:
-    """Composed kernels ``(K, C, k, k)`` in float64, from each map straight to the logits."""
+    """Composed kernels ``(K, C, k, k)`` in float64, from each map straight to the logits.
+
+    Args:
+        near_own: from c2, or from the second-smooth map of level 2 for two rounds.
+        near_above: from p3, which is added to level 2 resized; none for two rounds.
+        near_glb: from the global maps that meet there.
+        far_own: from the second-smooth maps of levels 3 to 5.
+        far_glb: from the global ones.
+        refined: from x_glb of the refined global branch.
+        bias: what they add.
+    """
 
     near_own: Tensor
-    near_above: Tensor
+    near_above: Tensor | None
     near_glb: list[Tensor]
     far_own: list[Tensor]
-    far_glb: list[Tensor]
+    far_glb: list[Tensor | None]
+    refined: Tensor | None
     bias: Tensor
 
 
-def _compose(pyramid: Pyramid, head: nn.Conv2d, config: ModelConfig) -> _Kernels:
-    width, smooth = config.pyramid_channels, config.smooth_channels
-    shares = config.sharing is Sharing.GLOBAL_TO_LOCAL
-    lateral, first, second = (_conv(convs[0]) for convs in (pyramid.laterals, pyramid.smooth_first, pyramid.smooth_second))
-    last, from_glb = _Chain.of(head).split(4 * smooth)
-    if shares:
+def _compose(pyramid: Pyramid, f_agg: nn.Conv2d | None, config: ModelConfig) -> _Kernels:
+    smooth, shared = config.smooth_channels, config.levels_into_local
+    last, from_glb = Chain.of(f_agg or pyramid.classify).split(4 * smooth)
+    if shared:
         last = last.after(_conv(pyramid.fuse))
-    levels = torch.split(last.kernel, smooth, dim=1)
-    middle, glb_first = _Chain(levels[0], last.bias).after(second).split(width)
-    top, glb_top = middle.after(first).split(width)
-    bottom, glb_bottom = top.after(lateral).split(lateral.in_channels // 2 if shares else lateral.in_channels)
-    size = bottom.kernel.shape[-1]
-    from_maps = (glb_bottom, glb_top, glb_first, *levels[4:5], from_glb)
-    near_glb = [_widened(kernel, size) for kernel in from_maps if kernel is not None]
-    return _Kernels(bottom.kernel, top.kernel, near_glb, list(levels[1:4]), list(levels[5:8]), bottom.bias)
+    blocks = torch.split(last.kernel, smooth, dim=1)
+    own, glb = blocks[:4], dict(zip(shared, blocks[4:], strict=True))
+    far_own, far_glb = list(own[1:]), [glb.get(level) for level in LEVELS[1:]]
+    if config.sharing is Sharing.BIDIRECTIONAL:
+        return _Kernels(own[0], None, stacked([glb.get(2)]), far_own, far_glb, from_glb, last.bias)
+    bottom, above, near_glb = _through_level_2(pyramid, Chain(own[0], last.bias), config)
+    near_glb = [*near_glb, *stacked([glb.get(2), from_glb])]
+    return _Kernels(bottom.kernel, above, near_glb, far_own, far_glb, None, bottom.bias)
+
+
+def _through_level_2(pyramid: Pyramid, last: Chain, config: ModelConfig) -> tuple[Chain, Tensor, list[Tensor]]:
+    """From the second-smooth map of level 2 back to c2: kernels of c2, of p3 resized, and of the global maps on the way."""
+    lateral, first, second = (_conv(convs[0]) for convs in (pyramid.laterals, pyramid.smooth_first, pyramid.smooth_second))
+    takes_glb = 2 in config.levels_into_local
+    middle, glb_first = last.after(second).split(config.pyramid_channels)
+    top, glb_top = middle.after(first).split(config.pyramid_channels)
+    bottom, glb_bottom = top.after(lateral).split(lateral.in_channels // 2 if takes_glb else lateral.in_channels)
+    return bottom, top.kernel, stacked([glb_bottom, glb_top, glb_first])
 
 
 def _conv(module: nn.Module) -> nn.Conv2d:
     return cast(nn.Conv2d, module)  # module lists forget what they hold
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """A chain of convolutions ending in logits, as one kernel and the constant it adds."""
-
-    kernel: Tensor
-    bias: Tensor
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> _Chain:
-        return cls(conv.weight.detach().double(), _bias(conv))
-
-    def after(self, conv: nn.Conv2d) -> _Chain:
-        """The chain with one more convolution before it."""
-        kernel = F.conv_transpose2d(self.kernel, conv.weight.detach().double())
-        return _Chain(kernel, self.bias + self.kernel.sum(dim=(2, 3)) @ _bias(conv))
-
-    def split(self, channels: int) -> tuple[_Chain, Tensor | None]:
-        """The part that acts on the first channels, and the kernel that acts on the rest, if there are any."""
-        rest = self.kernel[:, channels:]
-        return _Chain(self.kernel[:, :channels], self.bias), rest if rest.shape[1] else None
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    return torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.detach().double()
-
-
-def _widened(kernel: Tensor, size: int) -> Tensor:
-    margin = (size - kernel.shape[-1]) // 2
-    return F.pad(kernel, (margin,) * 4)
-
-
-def _taps(kernels: Sequence[Tensor]) -> nn.Conv2d:
-    """1×1 convolution to one channel per tap of kernels of one size, each acting on its own input channels."""
-    kernel = torch.cat(list(kernels), dim=1)
-    classes, channels, size, _ = kernel.shape
-    conv = nn.Conv2d(channels, classes * size * size, kernel_size=1, bias=False)
-    flipped = kernel.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # F.fold adds where a convolution reads
-    conv.weight = nn.Parameter(flipped.float(), requires_grad=False)
-    return conv
-
-
-def _add_taps(taps: Tensor, size: int) -> Tensor:
-    height, width = taps.shape[-2:]
-    margin = size // 2
-    summed = F.fold(taps.float().flatten(2), (height + size - 1, width + size - 1), kernel_size=size)
-    return summed[..., margin : margin + height, margin : margin + width]

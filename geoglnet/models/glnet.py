@@ -5,6 +5,16 @@ it. The module keeps nothing between calls: what the global branch saw is a valu
 
     maps = network.see(overviews)                         # once per region
     logits = network.segment(patches, footprints, maps)   # for any patches of it, in any order and batch
+
+With bidirectional sharing the region is gone through twice: what the local branch finds in all patches is merged, the
+global branch takes it in, and only then come the final logits::
+
+    maps, merge = network.see(overviews), network.merge(maps)
+    for patches, footprints in …:
+        merge.add(network.look(patches, footprints, maps).shared, footprints)
+    maps = network.refine(overviews, maps, merge.maps())  # then segment, as above
+
+:func:`geoglnet.models.rounds.iter_logits` does either without looking at any patch twice.
 """
 
 from __future__ import annotations
@@ -12,40 +22,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoglnet.config import Branches, ModelConfig, Sharing
+from geoglnet.config import Branches, Compat, ModelConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
 from geoglnet.models.branch import Branch
+from geoglnet.models.crops import Crops
+from geoglnet.models.folding import FoldedGLNet
+from geoglnet.models.merging import Look, Merge
+from geoglnet.models.official.geometry import OFFICIAL
 from geoglnet.models.pyramid import FeatureMaps, SharedMaps
-from geoglnet.models.sharing import check_footprints, crop
+from geoglnet.models.sharing import EXACT, check_footprints
 
-OverviewMaps = FeatureMaps
+GEOMETRIES = {Compat.NONE: EXACT, Compat.OFFICIAL: OFFICIAL}
 
 
 @dataclass(frozen=True, slots=True)
-class Crops:
-    """The global branch's maps at the footprints of some patches."""
+class OverviewMaps:
+    """What the global branch knows of some regions.
 
-    maps: OverviewMaps
-    footprints: Tensor
-    overview_index: Tensor | None
+    Args:
+        first: its maps before it has heard of any patch; they are what the local branch takes.
+        refined: its maps with the local branch's merged in, once :meth:`GLNet.refine` has made them.
+    """
 
-    def at(self, source: Tensor, like: Tensor) -> Tensor:
-        """A global map at the footprints, in the size of a local map."""
-        chosen = source[:1] if self.overview_index is None else source[self.overview_index]
-        return crop(chosen, self.footprints, (like.shape[-2], like.shape[-1]))
+    first: FeatureMaps
+    refined: FeatureMaps | None = None
 
-    def _levels(self, source: Levels, like: Levels) -> Levels:
-        m2, m3, m4, m5 = (self.at(s, m) for s, m in zip(source, like, strict=True))
-        return m2, m3, m4, m5
+    @property
+    def last(self) -> Tensor:
+        """x_glb ``(B, C, h1/4, w1/4)``."""
+        return (self.refined or self.first).last
 
-    def shared(self, like: Levels) -> SharedMaps:
-        """All sixteen shared maps, in the sizes of c2…c5."""
-        maps = self.maps
-        places = (maps.bottom_up, maps.top_down, maps.smooth_first, maps.smooth_second)
-        return SharedMaps(*(self._levels(place, like) for place in places))
+    @property
+    def logits(self) -> Tensor:
+        """s_glb ``(B, num_classes, h1/4, w1/4)``."""
+        return (self.refined or self.first).logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +88,21 @@ class GLNet(nn.Module):
     """Global and local branch, deep sharing at sixteen places, and the aggregation layer f_agg.
 
     Memory of the maps of one overview of side S, in float32 bytes: 4 · S² · (Σ channels / stride²), 84 MB for the paper's
-    ResNet50 at S = 500 — whatever the size of the scene.
+    ResNet50 at S = 500 — whatever the size of the scene. Bidirectional sharing takes as much again for the merged maps.
 
     Args:
-        config: architecture. ``branches`` other than both gives the paper's one-branch baselines.
+        config: architecture. ``branches`` other than both gives the paper's one-branch baselines; bidirectional sharing adds
+            a *refined* global branch, which takes the local maps in (the authors', too, is a third network).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        shares = config.sharing is Sharing.GLOBAL_TO_LOCAL
+        self.geometry = GEOMETRIES[config.compat]
         last_channels = 4 * config.smooth_channels
-        self.global_branch = None if config.branches is Branches.LOCAL else Branch(config, takes_shared=False)
-        self.local_branch = None if config.branches is Branches.GLOBAL else Branch(config, takes_shared=shares)
+        self.global_branch = None if config.branches is Branches.LOCAL else Branch(config)
+        self.local_branch = None if config.branches is Branches.GLOBAL else Branch(config, config.levels_into_local)
+        self.refined_branch = Branch(config, config.levels_into_global) if config.levels_into_global else None
         self.f_agg = nn.Conv2d(2 * last_channels, config.num_classes, kernel_size=3, padding=1) if config.aggregate else None
 
     def see(self, overviews: Tensor) -> OverviewMaps:
@@ -103,8 +119,7 @@ class GLNet(nn.Module):
         """
         if self.global_branch is None:
             raise ConfigError("this network has only a local branch; call segment(patches, footprints)")
-        maps: OverviewMaps = self.global_branch(overviews)
-        return maps
+        return OverviewMaps(self.global_branch(overviews))
 
     def segment(
         self, patches: Tensor, footprints: Tensor, maps: OverviewMaps | None = None, overview_index: Tensor | None = None
@@ -114,7 +129,8 @@ class GLNet(nn.Module):
         Args:
             patches: ``(n, C, h2, w2)`` float, normalised.
             footprints: ``(n, 4)`` of (top, left, bottom, right), fractions of the patch's region.
-            maps: what :meth:`see` returned; not needed by a network with a local branch only.
+            maps: what :meth:`see` returned, or :meth:`refine` where sharing is bidirectional; not needed by a network with a
+                local branch only.
             overview_index: ``(n,)`` which overview each patch belongs to; all to the first when left out.
 
         Returns:
@@ -123,27 +139,92 @@ class GLNet(nn.Module):
         Raises:
             ConfigError: no local branch, no maps where they are needed, or footprints outside the region.
         """
-        if self.local_branch is None:
-            raise ConfigError("this network has only a global branch; its logits are see(overviews).logits")
-        check_footprints(footprints, len(patches))
-        if self.global_branch is None:
-            local = self.local_branch(patches)
-            return PatchLogits(local.logits, local.last, None, None)
+        branch, crops = self._checked(patches, footprints, maps, overview_index)
         if maps is None:
-            raise ConfigError("segment needs the maps that see(overviews) returned")
-        return self._segment_with(Crops(maps, footprints, overview_index), patches, self.local_branch)
-
-    def _segment_with(self, crops: Crops, patches: Tensor, branch: Branch) -> PatchLogits:
-        bottom_up: Levels = branch.backbone(patches)
-        shared = crops.shared(bottom_up) if self.config.sharing is Sharing.GLOBAL_TO_LOCAL else None
-        local: FeatureMaps = branch.pyramid(bottom_up, shared)
-        x_glb = crops.at(crops.maps.last, local.last)
+            local: FeatureMaps = branch(patches)
+            return PatchLogits(local.logits, local.last, None, None)
+        if self.refined_branch is not None and maps.refined is None:
+            raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
+        local = self._local_maps(branch, patches, crops, maps)
+        x_glb = crops.at(maps.last, local.last)
         s_agg = None if self.f_agg is None else self.f_agg(torch.cat([local.last, x_glb], dim=1))
         return PatchLogits(local.logits, local.last, s_agg, x_glb)
+
+    def look(self, patches: Tensor, footprints: Tensor, maps: OverviewMaps, overview_index: Tensor | None = None) -> Look:
+        """The local branch on patches, before the global branch knows what is in them; arguments as for :meth:`segment`."""
+        branch, crops = self._checked(patches, footprints, maps, overview_index)
+        local = self._local_maps(branch, patches, crops, maps)
+        return Look(local.shared(self.config.levels_into_global), self._half(local.last, slice(None, local.last.shape[1])))
+
+    def merge(self, maps: OverviewMaps) -> Merge:
+        """An empty sum for what :meth:`look` finds in the patches of the regions seen."""
+        return Merge(maps.first.shared(self.config.levels_into_global), self.geometry)
+
+    def refine(self, overviews: Tensor, maps: OverviewMaps, merged: SharedMaps) -> OverviewMaps:
+        """The global branch once more, with the local branch's maps (paper §3.2.2, bidirectional).
+
+        Args:
+            overviews: as given to :meth:`see`.
+            maps: what it returned.
+            merged: the local maps of all patches, merged.
+
+        Raises:
+            ConfigError: sharing is not bidirectional.
+        """
+        if self.refined_branch is None:
+            raise ConfigError(f"sharing is {self.config.sharing.value!r}: only a bidirectional network refines its maps")
+        return OverviewMaps(maps.first, self.refined_branch(overviews, merged))
+
+    def aggregate(self, term: Tensor, footprints: Tensor, maps: OverviewMaps) -> Tensor:
+        """Final logits ``(n, num_classes, h, w)`` of patches that were looked at, once the maps are refined.
+
+        f_agg is linear, so its two halves are added up: equal to :meth:`segment` on the same maps, without the patches.
+        """
+        if self.f_agg is None:
+            raise ConfigError("this network does not aggregate; its final logits are segment(…).final")
+        channels = maps.last.shape[1]
+        x_glb = Crops(footprints, None, self.geometry).at(maps.last, term)
+        bias = 0.0 if self.f_agg.bias is None else self.f_agg.bias[:, None, None]
+        return term + self._half(x_glb, slice(channels, None)) + bias
+
+    def fold(self) -> FoldedGLNet:
+        """The inference form of this network: equal logits away from patch borders, at a fraction of the cost.
+
+        Raises:
+            ConfigError: the network has no local branch.
+        """
+        return FoldedGLNet(self)
 
     def forward(
         self, overviews: Tensor, patches: Tensor, footprints: Tensor, overview_index: Tensor | None = None
     ) -> tuple[OverviewMaps, PatchLogits]:
-        """Both branches at once: :meth:`see`, then :meth:`segment`."""
+        """Everything at once; with bidirectional sharing, ``patches`` are all that the regions are to be known by."""
         maps = self.see(overviews)
+        if self.refined_branch is not None:
+            merge = self.merge(maps)
+            merge.add(self.look(patches, footprints, maps, overview_index).shared, footprints, overview_index)
+            maps = self.refine(overviews, maps, merge.maps())
         return maps, self.segment(patches, footprints, maps, overview_index)
+
+    def _checked(
+        self, patches: Tensor, footprints: Tensor, maps: OverviewMaps | None, overview_index: Tensor | None
+    ) -> tuple[Branch, Crops]:
+        if self.local_branch is None:
+            raise ConfigError("this network has only a global branch; its logits are see(overviews).logits")
+        check_footprints(footprints, len(patches))
+        if maps is None and self.global_branch is not None:
+            raise ConfigError("segment needs the maps that see(overviews) returned")
+        return self.local_branch, Crops(footprints, overview_index, self.geometry)
+
+    def _local_maps(self, branch: Branch, patches: Tensor, crops: Crops, maps: OverviewMaps) -> FeatureMaps:
+        bottom_up: Levels = branch.backbone(patches)
+        levels = self.config.levels_into_local
+        shared = crops.shared(maps.first.shared(levels), bottom_up) if levels else None
+        local: FeatureMaps = branch.pyramid(bottom_up, shared)
+        return local
+
+    def _half(self, last: Tensor, channels: slice) -> Tensor:
+        """f_agg of one branch's last map alone, without the bias."""
+        if self.f_agg is None:
+            raise ConfigError("this network does not aggregate")
+        return F.conv2d(last, self.f_agg.weight[:, channels], padding=1)

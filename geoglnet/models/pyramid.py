@@ -6,21 +6,36 @@ network fold at inference (DESIGN §2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoglnet.config import LEVELS
 from geoglnet.models.backbone import Levels
+
+SharedLevels = tuple[Tensor | None, ...]
+"""Maps of levels 2 to 5; ``None`` at levels that are not shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMaps:
+    """A branch's maps at the places where branches share (paper §3.2.2).
+
+    Each tuple holds levels 2 to 5, at 1/4, 1/8, 1/16 and 1/32 of the image.
+    """
+
+    bottom_up: SharedLevels
+    top_down: SharedLevels
+    smooth_first: SharedLevels
+    smooth_second: SharedLevels
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureMaps:
-    """What a branch computes: the sixteen maps that can be shared, its last map x_L and its logits.
-
-    Each of the four tuples holds levels 2 to 5, at 1/4, 1/8, 1/16 and 1/32 of the image.
-    """
+    """What a branch computes: the sixteen maps that can be shared, its last map x_L and its logits."""
 
     bottom_up: Levels
     top_down: Levels
@@ -29,15 +44,10 @@ class FeatureMaps:
     last: Tensor
     logits: Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class SharedMaps:
-    """The other branch's sixteen maps, cropped and resized to this branch's places (paper §3.2.2)."""
-
-    bottom_up: Levels
-    top_down: Levels
-    smooth_first: Levels
-    smooth_second: Levels
+    def shared(self, levels: Sequence[int]) -> SharedMaps:
+        """The maps of some levels."""
+        places = (self.bottom_up, self.top_down, self.smooth_first, self.smooth_second)
+        return SharedMaps(*(tuple(m if lv in levels else None for lv, m in zip(LEVELS, p, strict=True)) for p in places))
 
 
 class Pyramid(nn.Module):
@@ -48,34 +58,44 @@ class Pyramid(nn.Module):
         pyramid_channels: width of top-down and first-smooth maps.
         smooth_channels: width of second-smooth maps; x_L has four times as many.
         num_classes: logit channels.
-        takes_shared: whether every stage takes the other branch's map of the same place as extra channels.
+        shared_levels: levels at which every stage takes the other branch's map of the same place as extra channels.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], pyramid_channels: int, smooth_channels: int, num_classes: int, takes_shared: bool
+        self,
+        channels: tuple[int, ...],
+        pyramid_channels: int,
+        smooth_channels: int,
+        num_classes: int,
+        shared_levels: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        fold, last_channels = (2 if takes_shared else 1), 4 * smooth_channels
-        self.laterals = nn.ModuleList(nn.Conv2d(fold * c, pyramid_channels, 1) for c in channels)
-        self.smooth_first = nn.ModuleList(_conv3x3(fold * pyramid_channels, pyramid_channels) for _ in channels)
-        self.smooth_second = nn.ModuleList(_conv3x3(fold * pyramid_channels, smooth_channels) for _ in channels)
-        self.fuse = _conv3x3(fold * last_channels, last_channels) if takes_shared else nn.Identity()
+        last_channels = 4 * smooth_channels
+        folds = [2 if level in shared_levels else 1 for level in LEVELS]
+        self.laterals = nn.ModuleList(nn.Conv2d(n * c, pyramid_channels, 1) for n, c in zip(folds, channels, strict=True))
+        self.smooth_first = nn.ModuleList(_conv3x3(n * pyramid_channels, pyramid_channels) for n in folds)
+        self.smooth_second = nn.ModuleList(_conv3x3(n * pyramid_channels, smooth_channels) for n in folds)
+        self.fuse = _conv3x3(sum(folds) * smooth_channels, last_channels) if shared_levels else nn.Identity()
         self.classify = _conv3x3(last_channels, num_classes)
         self.apply(_initialise)
 
     def forward(self, bottom_up: Levels, shared: SharedMaps | None = None) -> FeatureMaps:
         """c2…c5 (and the other branch's maps) → all maps of this branch; logits ``(B, num_classes, h/4, w/4)``."""
-        top_down = _top_down(_stage(self.laterals, bottom_up, shared.bottom_up if shared else None))
-        first = _stage(self.smooth_first, top_down, shared.top_down if shared else None)
-        second = _stage(self.smooth_second, first, shared.smooth_first if shared else None)
-        gathered = [*second, *(shared.smooth_second if shared else ())]
+        top_down, first, second = self.stages(bottom_up, shared)
+        gathered = [*second, *(m for m in (shared.smooth_second if shared else ()) if m is not None)]
         last = self.fuse(torch.cat([resize(m, second[0]) for m in gathered], dim=1))
         return FeatureMaps(bottom_up, top_down, first, second, last, self.classify(last))
 
+    def stages(self, bottom_up: Levels, shared: SharedMaps | None = None) -> tuple[Levels, Levels, Levels]:
+        """Top-down, first-smooth and second-smooth maps: everything that can be shared."""
+        top_down = _top_down(_stage(self.laterals, bottom_up, shared.bottom_up if shared else None))
+        first = _stage(self.smooth_first, top_down, shared.top_down if shared else None)
+        return top_down, first, _stage(self.smooth_second, first, shared.smooth_first if shared else None)
 
-def _stage(convs: nn.ModuleList, own: Levels, shared: Levels | None) -> Levels:
-    inputs = own if shared is None else tuple(torch.cat(pair, dim=1) for pair in zip(own, shared, strict=True))
-    p2, p3, p4, p5 = (conv(m) for conv, m in zip(convs, inputs, strict=True))
+
+def _stage(convs: nn.ModuleList, own: Levels, shared: SharedLevels | None) -> Levels:
+    pairs = zip(convs, own, shared or (None,) * len(own), strict=True)
+    p2, p3, p4, p5 = (conv(m if s is None else torch.cat((m, s), dim=1)) for conv, m, s in pairs)
     return p2, p3, p4, p5
 
 

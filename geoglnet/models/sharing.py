@@ -1,6 +1,15 @@
-"""Deep feature map sharing (paper §3.2.2): global maps cropped at a patch's footprint and resized to the patch's maps."""
+"""Deep feature map sharing (paper §3.2.2).
+
+Global maps are cropped at a patch's footprint and resized to the patch's maps; local maps are brought to the size of the
+global ones and merged, each place divided by the number of patches that cover it. Positions are exact fractions of the
+region, so nothing depends on how a patch lies to the cells of a map. The authors round (:mod:`geoglnet.models.official`).
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +17,31 @@ from torch import Tensor
 
 from geoglnet.errors import ConfigError
 
+Size = tuple[int, int]
+Footprint = Sequence[float]
+"""(top, left, bottom, right) of a patch, as fractions of its region."""
 
-def crop(source: Tensor, footprints: Tensor, size: tuple[int, int]) -> Tensor:
+Placed = tuple[slice, slice, Tensor]
+"""Rows and columns of a merged map, and what a patch gives to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How positions in a region become cells of maps.
+
+    Args:
+        crop: ``(source, footprints, size)`` → global maps at footprints, see :func:`crop`.
+        place: ``(local map, footprint, merged size)`` → where and what it adds to a merged map, see :func:`place`.
+        cover: ``(footprints, merged size, size of a patch's maps of level 2)`` → ``(H, W)`` what the sum is divided by, see
+            :func:`cover`.
+    """
+
+    crop: Callable[[Tensor, Tensor, Size], Tensor]
+    place: Callable[[Tensor, Footprint, Size], Placed]
+    cover: Callable[[Sequence[Footprint], Size, Size], Tensor]
+
+
+def crop(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
     """Parts of feature maps, resampled bilinearly at exact (fractional) positions.
 
     Position (i, j) of the crop reads the source at ``top + (i + ½)/h · (bottom − top)``: no rounding to whole cells, so a
@@ -23,28 +55,59 @@ def crop(source: Tensor, footprints: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         ``(n, C, h, w)`` in the source's dtype.
     """
-    grid = _sampling_grid(footprints.to(source.device, torch.float32), size)
+    top, left, bottom, right = footprints.to(source.device, torch.float32).unbind(dim=1)
+    whole = source.float().expand(len(footprints), -1, -1, -1)  # in this order: no copy per footprint
+    return _sample(whole, _centres(top, bottom, size[0]), _centres(left, right, size[1])).to(source.dtype)
+
+
+def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
+    """A patch's map at the merged map's cells whose centres lie in its footprint, resampled bilinearly.
+
+    Args:
+        local: ``(C, h, w)``.
+        footprint: of the patch.
+        size: (H, W) of the merged map.
+    """
+    top, left, bottom, right = footprint
+    rows, y = _cells_inside(top, bottom, size[0], local.device)
+    cols, x = _cells_inside(left, right, size[1], local.device)
+    return rows, cols, _sample(local[None].float(), y, x)[0]
+
+
+def cover(footprints: Sequence[Footprint], size: Size, _: Size) -> Tensor:
+    """How many patches each cell of a merged map gets a value from; 1 where none does, so that it can be divided by."""
+    counts = torch.zeros(size)
+    for top, left, bottom, right in footprints:
+        counts[_cells(top, bottom, size[0]), _cells(left, right, size[1])] += 1
+    return counts.clamp(min=1)
+
+
+EXACT = Geometry(crop, place, cover)
+
+
+def _sample(source: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """``(n, C, H, W)`` float32 maps at rows ``y`` (n, h) and columns ``x`` (n, w), as fractions of their sides."""
+    shape = (-1, y.shape[1], x.shape[1])
+    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1) * 2 - 1
     with torch.autocast(source.device.type, enabled=False):  # bf16 positions would be off by whole cells
-        cropped = F.grid_sample(
-            source.float().expand(len(footprints), -1, -1, -1),
-            grid,
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-    return cropped.to(source.dtype)
-
-
-def _sampling_grid(footprints: Tensor, size: tuple[int, int]) -> Tensor:
-    top, left, bottom, right = footprints.unbind(dim=1)
-    y = _centres(top, bottom, size[0])[:, :, None].expand(-1, *size)
-    x = _centres(left, right, size[1])[:, None, :].expand(-1, *size)
-    return torch.stack([x, y], dim=-1) * 2 - 1
+        return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _centres(start: Tensor, end: Tensor, count: int) -> Tensor:
     steps = (torch.arange(count, device=start.device) + 0.5) / count
     return start[:, None] + steps * (end - start)[:, None]
+
+
+def _cells(start: float, end: float, length: int) -> slice:
+    """Cells, of ``length`` from 0 to 1, whose centres lie between two fractions."""
+    return slice(math.ceil(start * length - 0.5), math.ceil(end * length - 0.5))
+
+
+def _cells_inside(start: float, end: float, length: int, device: torch.device) -> tuple[slice, Tensor]:
+    """The cells with their centres in a span, and the centres as fractions of the span."""
+    cells = _cells(start, end, length)
+    centres = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
+    return cells, ((centres - start) / (end - start)).float()[None]
 
 
 def check_footprints(footprints: Tensor, count: int) -> None:

@@ -1,0 +1,1 @@
+"""The authors' code: its geometry, and its weights under our names."""
