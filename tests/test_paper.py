@@ -124,10 +124,11 @@ def test_we_use_a_mini_batch_size_of_6() -> None:
 
 def test_main_and_auxiliary_losses_have_equal_weights(network: GLNet, batch: RegionBatch) -> None:
     network.eval()
-    _, logits = network(batch.overviews, batch.patches, batch.footprints, batch.overview_index)
-    task = StageTask(network, Stage.LOCAL, OptimConfig(lambda_fmreg=0.0), 10)
+    maps, logits = network(batch.overviews, batch.patches, batch.footprints, batch.overview_index)
+    task = StageTask(network, Stage.JOINT, OptimConfig(lambda_fmreg=0.0), 10).eval()
     expected = focal_loss(logits.s_agg, batch.patch_labels) + focal_loss(logits.s_loc, batch.patch_labels)
-    torch.testing.assert_close(task._local_loss(batch), expected)
+    expected = expected + focal_loss(maps.logits, batch.overview_labels)
+    torch.testing.assert_close(task.differentiate(batch), expected.detach())
 
 
 @pytest.mark.parametrize("form", ["euclidean", "mean_square"])
@@ -141,7 +142,7 @@ def test_the_regularisation_only_updates_the_parameters_in_the_local_branch(form
 def test_the_local_stage_leaves_the_global_branch_as_it_is(network: GLNet, batch: RegionBatch) -> None:
     task = StageTask(network, Stage.LOCAL, OptimConfig(), 10).train()
     before = {n: t.clone() for n, t in network.global_branch.state_dict().items()}
-    task._local_loss(batch).backward()
+    task.differentiate(batch)
     assert all(p.grad is None for p in network.global_branch.parameters())
     assert all(torch.equal(t, before[n]) for n, t in network.global_branch.state_dict().items())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.f_agg.parameters())

@@ -34,6 +34,7 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
 @data_option
 @path_option("-o", "--checkpoint", required=True, help="Model file to write (.safetensors).")
 @path_option("--global-branch-from", help="Checkpoint whose global branch is taken instead of training one.")
+@path_option("--branches-from", help="Checkpoint whose branches and f_agg are taken: only what comes after is trained.")
 @click.option(
     "--set", "overrides", multiple=True, callback=_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
 )
@@ -44,6 +45,7 @@ def train(
     data: Path,
     checkpoint: Path,
     global_branch_from: Path | None,
+    branches_from: Path | None,
     overrides: dict[str, Any],
     overwrite: bool,
     reporter: Reporter,
@@ -59,8 +61,9 @@ def train(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # after the import, which sets it
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
     settings = read_config(config, overrides)
+    taken = {"global_branch_from": global_branch_from, "branches_from": branches_from}
     try:
-        fit(settings, data, checkpoint, global_branch_from=global_branch_from, overwrite=overwrite, progress=reporter)
+        fit(settings, data, checkpoint, **taken, overwrite=overwrite, progress=reporter)
     except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
         raise Cancelled("training was stopped") from left
     reporter.done(f"checkpoint {checkpoint}", {"checkpoint": checkpoint})

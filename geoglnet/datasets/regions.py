@@ -81,6 +81,11 @@ class RegionBatch:
         """The same batch on another device."""
         return RegionBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
+    def part(self, chosen: slice) -> RegionBatch:
+        """The same overviews with some of the patches."""
+        names = ("patches", "patch_labels", "footprints", "overview_index")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
     def normalised(self, mean: Tensor, std: Tensor) -> RegionBatch:
         """The same batch with images less ``mean`` over ``std`` (each ``(C, 1, 1)``), laid out channels last."""
         images = {name: ((getattr(self, name) - mean) / std) for name in ("overviews", "patches")}

@@ -17,6 +17,7 @@ from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, turn
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS
 from geoglnet.types import Shape
+from geoglnet.windows import patch_windows
 
 SURVEY_STEP = 16  # every how many pixels labels are looked at to find rare classes
 
@@ -28,7 +29,8 @@ class SampleConfig:
     Args:
         region_size: side of a training region in pixels at the model's resolution; smaller scenes are filled up unlabelled.
         patch_size: side of its patches.
-        patches_per_region: patches drawn from each region (the paper takes all of them).
+        patches_per_region: patches drawn at random places of each region; 0 takes all of them, as when segmenting (and as
+            the paper does).
         balanced_fraction: share of samples centred on a pixel of a class drawn uniformly; the rest lie anywhere.
 
     Raises:
@@ -43,8 +45,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         if not 32 <= self.patch_size <= self.region_size:
             raise ConfigError(f"sample.patch_size {self.patch_size} must be from 32 to sample.region_size {self.region_size}")
-        if self.patches_per_region < 1:
-            raise ConfigError(f"sample.patches_per_region {self.patches_per_region} must be at least 1")
+        if self.patches_per_region < 0:
+            raise ConfigError(f"sample.patches_per_region {self.patches_per_region} must be at least 1, or 0 for all")
         if not 0 <= self.balanced_fraction <= 1:
             raise ConfigError(f"sample.balanced_fraction {self.balanced_fraction} must be from 0 to 1")
 
@@ -107,8 +109,10 @@ class RegionDataset(Dataset[RegionSample]):
         return read_filled(self.scenes[scene_index], row, col, size)
 
     def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Window]:
-        """Patches anywhere in the region, tried again (a few times) where nothing is labelled."""
+        """All patches, or some anywhere in the region, tried again (a few times) where nothing is labelled."""
         size, free = self.sample.patch_size, self.sample.region_size - self.sample.patch_size
+        if self.sample.patches_per_region == 0:
+            return patch_windows(Shape(size + free, size + free), size, min(self.region.patch_overlap, size - 1))
         windows: list[Window] = []
         for attempt in range(4 * self.sample.patches_per_region):
             row, col = (int(v) for v in rng.integers(0, free + 1, size=2))

@@ -27,3 +27,8 @@ class Branch(nn.Module):
         """``(B, C, h, w)`` normalised image → this branch's maps."""
         maps: FeatureMaps = self.pyramid(self.backbone(image), shared)
         return maps
+
+    def start_from(self, other: Branch) -> None:
+        """Become what another branch is: its weights, and nothing made of the shared maps yet."""
+        self.backbone.load_state_dict(other.backbone.state_dict())
+        self.pyramid.start_from(other.pyramid)

@@ -86,6 +86,18 @@ class Pyramid(nn.Module):
         last = self.fuse(torch.cat([resize(m, second[0]) for m in gathered], dim=1))
         return FeatureMaps(bottom_up, top_down, first, second, last, self.classify(last))
 
+    @torch.no_grad()
+    def start_from(self, other: Pyramid) -> None:
+        """Give the maps that another pyramid without shared maps gives; shared channels start with weight 0."""
+        for name in ("laterals", "smooth_first", "smooth_second"):
+            for ours, theirs in zip(getattr(self, name), getattr(other, name), strict=True):
+                ours.weight.zero_()[:, : theirs.in_channels] = theirs.weight
+                ours.bias.copy_(theirs.bias)
+        if isinstance(self.fuse, nn.Conv2d):
+            nn.init.dirac_(self.fuse.weight)
+            nn.init.zeros_(self.fuse.bias)  # type: ignore[arg-type]  # there is one
+        self.classify.load_state_dict(other.classify.state_dict())
+
     def stages(self, bottom_up: Levels, shared: SharedMaps | None = None) -> tuple[Levels, Levels, Levels]:
         """Top-down, first-smooth and second-smooth maps: everything that can be shared."""
         top_down = _top_down(_stage(self.laterals, bottom_up, shared.bottom_up if shared else None))

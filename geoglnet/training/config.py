@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from geoglnet.config import ModelConfig, RegionConfig, from_plain
+from geoglnet.config import ModelConfig, RegionConfig, from_plain, suggestion
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.transforms import AugmentConfig
@@ -24,18 +24,36 @@ class Regularisation(Enum):
     MEAN_SQUARE = "mean_square"
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},  # the defaults of OptimConfig
+    "official": {
+        "gamma": 3.0,
+        "fmreg": "mean_square",
+        "global_learning_rate": 5e-5,
+        "weight_decay": 5e-4,
+        "patches_at_once": 6,
+    },
+}
+
+
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
     """How weights are updated; defaults are the paper's (§4.1) as far as steps allow.
 
     Args:
+        recipe: named set of values for what the configuration leaves out: ``"paper"``, or ``"official"`` for the authors' code
+            (see :data:`RECIPES`).
         global_steps: optimiser steps of the global stage.
         local_steps: of the local stage.
+        bidirectional_steps: of the bidirectional stage, when sharing is bidirectional.
+        is_joint: train both branches at once, with all losses, in ``local_steps`` steps, instead of one after the other.
         batch_size: regions per step.
+        patches_at_once: patches that go through the network together; memory is bounded by it, results are not changed beyond
+            rounding, except for batch statistics.
         global_learning_rate: of the global branch.
         local_learning_rate: of the local branch and f_agg.
         backbone_rate_factor: learning rate of pretrained backbones, relative to the rest of the branch.
-        weight_decay: decoupled (AdamW); 0 is Adam.
+        weight_decay: decoupled (AdamW; the authors' Adam has it coupled); 0 is Adam.
         cosine: fall to zero along a half cosine after a short warm-up, instead of staying constant.
         ema_decay: decay of the moving average of weights that is kept in the end; 0 keeps the last weights.
         gamma: focal loss exponent.
@@ -47,9 +65,13 @@ class OptimConfig:
         workers: processes that prepare samples.
     """
 
+    recipe: str = "paper"
     global_steps: int = 9000
     local_steps: int = 3750
+    bidirectional_steps: int = 9000
+    is_joint: bool = False
     batch_size: int = 6
+    patches_at_once: int = 12
     global_learning_rate: float = 1e-4
     local_learning_rate: float = 2e-5
     backbone_rate_factor: float = 1.0
@@ -67,7 +89,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ConfigError(f"precision = {self.precision!r} must be '32-true' or 'bf16-mixed'")
-        for name in ("global_steps", "local_steps", "batch_size"):
+        if self.recipe not in RECIPES:
+            raise ConfigError(f"unknown recipe {self.recipe!r}{suggestion(self.recipe, tuple(RECIPES))}")
+        for name in ("global_steps", "local_steps", "bidirectional_steps", "batch_size", "patches_at_once"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if not 0 <= self.ema_decay < 1:
@@ -152,6 +176,8 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
     if "legend" not in plain:
         raise ConfigError("the configuration has no [legend]; give classes = [{name, colour}, …]")
     legend = Legend.from_dict(plain["legend"])
+    if "optim" in plain:
+        plain["optim"] = RECIPES.get(plain["optim"].get("recipe"), {}) | plain["optim"]
     parts: dict[str, Any] = {name: from_plain(kind, plain[name]) for name, kind in _PARTS.items() if name in plain}
     model = from_plain(ModelConfig, {"num_classes": legend.num_classes} | plain.get("model", {}))
     sources = {key: tuple(from_plain(SourceConfig, s) for s in plain.get(key, ())) for key in ("train", "validation")}

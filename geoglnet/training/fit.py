@@ -19,15 +19,15 @@ from geoglnet.config import Branches, Sharing, Stage, to_plain
 from geoglnet.datasets.pairs import PairReader
 from geoglnet.datasets.regions import LabelledScene, RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset
-from geoglnet.errors import CheckpointError
+from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.training.config import TrainConfig
+from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.evaluate import score
-from geoglnet.training.task import StageTask
+from geoglnet.training.task import TRAINED_PARTS, StageTask
 from geoglnet.types import OutputFile
 
 
@@ -64,22 +64,26 @@ def fit(
     checkpoint_path: Path,
     *,
     global_branch_from: Path | None = None,
+    branches_from: Path | None = None,
     overwrite: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Manifest:
-    """Train a network, the global stage, then the local stage, and score it on the validation scenes.
+    """Train a network stage by stage, and score it on the validation scenes.
 
-    After the global stage the global branch alone is kept as ``<checkpoint>.global.safetensors``: the paper's global-only
-    baseline, and where a training that was cut off goes on from.
+    The stages are the global branch, the local branch above it and, where sharing is bidirectional, the refined global branch
+    above both (or, ``is_joint``, both branches at once). What an earlier stage left is kept beside the checkpoint, as
+    ``<checkpoint>.global.safetensors`` (the paper's global-only baseline) and ``<checkpoint>.local.safetensors`` (𝒢 → ℒ): a
+    training that was cut off goes on from there.
 
-    Memory: scenes of up to 64 Mpx at the model's resolution are held decoded (4 bytes per pixel); a step costs the activations
-    of ``batch_size × patches_per_region`` patches.
+    Memory: scenes of up to 64 Mpx at the model's resolution are held decoded (4 bytes per pixel); a step costs ``batch_size``
+    regions' pixels, their overviews' activations, and those of ``patches_at_once`` patches.
 
     Args:
         config: what to train and how.
         folder: data folder that the configuration's patterns start from.
         checkpoint_path: ``.safetensors`` file to write.
         global_branch_from: checkpoint whose global branch is taken instead of training one.
+        branches_from: checkpoint whose global and local branch, and f_agg, are taken instead of training them.
         overwrite: replace existing files.
         progress: receiver of plans, steps and losses.
 
@@ -88,7 +92,7 @@ def fit(
 
     Raises:
         DatasetError: training data are missing or cannot be used.
-        CheckpointError: ``global_branch_from`` or the backbone weights do not fit.
+        CheckpointError: a checkpoint to go on from, or the backbone weights, do not fit.
         OutputExistsError: the checkpoint exists.
     """
     OutputFile(checkpoint_path, overwrite)
@@ -97,13 +101,13 @@ def fit(
     manifest = make_manifest(config)
     with ExitStack() as files:
         dataset = _open_dataset(config, folder, files, progress)
-        if global_branch_from is not None:
-            _take_global_branch(network, global_branch_from)
-        elif config.model.branches is not Branches.LOCAL:
-            run_stage(network, Stage.GLOBAL, config, dataset, progress)
-            _save_global(checkpoint_path, network, config)
-        if config.model.branches is not Branches.GLOBAL:
-            run_stage(network, Stage.LOCAL, config, dataset, progress)
+        for stage in stages_of(config):
+            path = branches_from or (global_branch_from if stage is Stage.GLOBAL else None)
+            if path is not None and stage is not Stage.BIDIRECTIONAL:
+                _take(network, path, TRAINED_PARTS[stage])
+            else:
+                run_stage(network, stage, config, dataset, progress)
+                _keep_stage(checkpoint_path, network, stage, config)
     save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
     if config.validation:
         evaluation = score(network, manifest, config.validation, folder, progress=progress)
@@ -112,11 +116,21 @@ def fit(
     return manifest
 
 
+def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
+    """The stages that a configuration's network goes through, in order."""
+    if config.model.branches is not Branches.BOTH:
+        return (Stage.GLOBAL if config.model.branches is Branches.GLOBAL else Stage.LOCAL,)
+    first = (Stage.JOINT,) if config.optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
+    return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
+
+
 def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: RegionDataset, progress: Progress) -> None:
     """One stage of training; changes the network in place."""
-    optim = config.optim
-    steps = optim.global_steps if stage is Stage.GLOBAL else optim.local_steps
-    dataset.length, dataset.seed = steps * optim.batch_size, optim.seed + (stage is Stage.LOCAL)
+    optim, steps = config.optim, _steps(config.optim, stage)
+    dataset.length, dataset.seed = steps * optim.batch_size, optim.seed + list(Stage).index(stage)
+    if stage is Stage.BIDIRECTIONAL:
+        dataset.sample = replace(config.sample, patches_per_region=0)  # what is merged must cover the region
+        _start_refining(network)
     manifest = make_manifest(config)
     loader = DataLoader(
         dataset,
@@ -142,6 +156,18 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
     network.to(memory_format=torch.channels_last)
     task = StageTask(network, stage, optim, steps)
     trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
+
+
+def _steps(optim: OptimConfig, stage: Stage) -> int:
+    if stage is Stage.BIDIRECTIONAL:
+        return optim.bidirectional_steps
+    return optim.global_steps if stage is Stage.GLOBAL else optim.local_steps
+
+
+def _start_refining(network: GLNet) -> None:
+    if network.refined_branch is None or network.global_branch is None:
+        raise ConfigError("only a network with bidirectional sharing has a branch to refine")
+    network.refined_branch.start_from(network.global_branch)
 
 
 def make_manifest(config: TrainConfig) -> Manifest:
@@ -189,24 +215,33 @@ def _build_network(config: TrainConfig, folder: Path) -> GLNet:
     return network
 
 
-def _take_global_branch(network: GLNet, path: Path) -> None:
+def _take(network: GLNet, path: Path, parts: Sequence[str]) -> None:
     trained, _ = load_checkpoint(path)
-    if network.global_branch is None or trained.global_branch is None:
-        raise CheckpointError(f"{path} has no global branch to go on from")
-    try:
-        network.global_branch.load_state_dict(trained.global_branch.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"the global branch of {path} has another architecture than the configuration") from error
+    for part, name in ((part, part.replace("_", " ")) for part in parts):
+        ours, theirs = getattr(network, part), getattr(trained, part)
+        if ours is not None and theirs is None:
+            raise CheckpointError(f"{path} has no {name} to go on from")
+        try:
+            if ours is not None:
+                ours.load_state_dict(theirs.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"the {name} of {path} has another architecture than the configuration") from error
 
 
-def _save_global(checkpoint_path: Path, network: GLNet, config: TrainConfig) -> None:
-    alone = global_only(config)
-    baseline = GLNet(alone.model)
-    if baseline.global_branch is None or network.global_branch is None:
-        raise CheckpointError("a network without a global branch has no global stage")
-    baseline.global_branch.load_state_dict(network.global_branch.state_dict())
-    path = checkpoint_path.with_suffix(f".global{checkpoint_path.suffix}")
-    save_checkpoint(path, baseline, make_manifest(alone), half=False, overwrite=True)
+def _keep_stage(checkpoint_path: Path, network: GLNet, stage: Stage, config: TrainConfig) -> None:
+    """What a stage left, when it is not the last one, as a network of its own."""
+    if stage is stages_of(config)[-1]:
+        return
+    kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
+    part = GLNet(kept.model)
+    part.load_state_dict({name: network.state_dict()[name] for name in part.state_dict()})
+    path = checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
+    save_checkpoint(path, part, make_manifest(kept), half=False, overwrite=True)
+
+
+def one_way(config: TrainConfig) -> TrainConfig:
+    """The same configuration with sharing from the global to the local branch only (paper Table 2, last row but one)."""
+    return replace(config, model=replace(config.model, sharing=Sharing.GLOBAL_TO_LOCAL), name=f"{config.name}-one-way")
 
 
 def global_only(config: TrainConfig) -> TrainConfig:

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from geoglnet.config import Branches, Stage
+from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.branch import Branch
-from geoglnet.models.glnet import GLNet
+from geoglnet.models.glnet import GLNet, OverviewMaps
+from geoglnet.models.pyramid import FeatureMaps
 from geoglnet.training.config import OptimConfig, Regularisation
 
 _FMREG = {Regularisation.EUCLIDEAN: fmreg_euclidean, Regularisation.MEAN_SQUARE: fmreg_mean_square}
+TRAINED_PARTS = {
+    Stage.GLOBAL: ("global_branch",),
+    Stage.LOCAL: ("local_branch", "f_agg"),
+    Stage.BIDIRECTIONAL: ("refined_branch", "f_agg"),
+    Stage.JOINT: ("global_branch", "local_branch", "f_agg"),
+}
+_GLOBAL_RATE = (Stage.GLOBAL, Stage.BIDIRECTIONAL, Stage.JOINT)
 _WARM_UP = 0.05  # share of the steps before the cosine begins to fall
 
 
+class PatchLosses(NamedTuple):
+    """Losses of some patches: focal losses added up, and λ times the regularisation of x_loc, where there is one."""
+
+    focal: Tensor
+    fmreg: Tensor | None
+
+
 class StageTask(LightningModule):
-    """Trains the global branch, or the local branch and f_agg above a frozen global branch.
+    """Trains what a :class:`~geoglnet.config.Stage` trains; everything else stays as it is, batch statistics too.
+
+    Patches go through the network ``optim.patches_at_once`` together, and each such part is differentiated before the next is
+    looked at; so memory does not grow with the number of patches. Gradients reach a global branch in one backward pass at the
+    end, through what gathered at its maps.
 
     Args:
         network: changed in place.
-        stage: which part is trained; the rest stays frozen, batch statistics too.
+        stage: which part is trained.
         optim: losses and optimiser.
         steps: how many steps the stage has, for the schedule.
 
@@ -38,33 +58,85 @@ class StageTask(LightningModule):
 
     def __init__(self, network: GLNet, stage: Stage, optim: OptimConfig, steps: int) -> None:
         super().__init__()
-        branch = network.global_branch if stage is Stage.GLOBAL else network.local_branch
-        if branch is None:
-            raise ConfigError(f"a network with branches = {network.config.branches.value!r} has no {stage.value} stage")
+        self.automatic_optimization = False
         self.network = network
         self.stage = stage
         self.optim = optim
         self.steps = steps
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
+        if getattr(network, TRAINED_PARTS[stage][0]) is None:
+            kind = f"branches = {network.config.branches.value!r}, sharing = {network.config.sharing.value!r}"
+            raise ConfigError(f"a network with {kind} has no {stage.value} stage")
+        network.requires_grad_(False)
         for parameter in self._trained_parameters():
             parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained; a frozen global branch keeps its batch statistics."""
+        """Training mode for what is trained; what is frozen keeps its batch statistics."""
         super().train(mode)
-        if self.stage is Stage.LOCAL and self.network.global_branch is not None:
-            self.network.global_branch.eval()
+        for name, part in self.network.named_children():
+            part.train(mode and name in TRAINED_PARTS[self.stage])
         return self
 
-    def training_step(self, batch: RegionBatch, batch_index: int) -> Tensor:
-        loss = self._global_loss(batch) if self.stage is Stage.GLOBAL else self._local_loss(batch)
+    def training_step(self, batch: RegionBatch, batch_index: int) -> None:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss = self.differentiate(batch)
+        optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        if schedule is not None:
+            schedule.step()
         self.log("loss", loss)
-        return loss
+
+    def differentiate(self, batch: RegionBatch) -> Tensor:
+        """The loss of a batch, with its gradients added to those of the trained parameters.
+
+        Losses are means over all labelled pixels (and over all patches) of the batch, however it is taken apart.
+        """
+        maps = self._maps(batch)
+        total = torch.zeros((), device=batch.overviews.device)
+        if self.stage is Stage.GLOBAL and maps is not None:
+            loss = self.overview_loss(batch, maps)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        held = None if maps is None else _held(maps)
+        for part, labelled, share in self._parts(batch):
+            losses = self.patch_losses(part, held)
+            total += self._backward(labelled * losses.focal, None if losses.fmreg is None else share * losses.fmreg)
+        if maps is not None and held is not None and self.stage in _GLOBAL_RATE:
+            loss = self.overview_loss(batch, maps)
+            _backward_through(maps, held, loss)
+            total += loss.detach()
+        return total
+
+    def overview_loss(self, batch: RegionBatch, maps: OverviewMaps) -> Tensor:
+        """Focal loss of s_glb."""
+        return self._focal(maps.logits, batch.overview_labels)
+
+    def patch_losses(self, part: RegionBatch, maps: OverviewMaps | None) -> PatchLosses:
+        """Losses of patches; the bidirectional stage has neither that of s_loc nor the regularisation: nothing they say moves."""
+        logits = self.network.segment(part.patches, part.footprints, maps, part.overview_index)
+        trains_local = self.stage is not Stage.BIDIRECTIONAL
+        focal = [
+            self._focal(s, part.patch_labels) for s in (logits.s_loc if trains_local else None, logits.s_agg) if s is not None
+        ]
+        if logits.x_glb is None or not self.optim.lambda_fmreg or not trains_local:
+            return PatchLosses(torch.stack(focal).sum(), None)
+        distance = _FMREG[self.optim.fmreg](logits.x_loc, logits.x_glb)
+        return PatchLosses(torch.stack(focal).sum(), self.optim.lambda_fmreg * distance)
+
+    def _backward(self, focal: Tensor, fmreg: Tensor | None) -> Tensor:
+        """Gradients of a part's losses. The regularisation must not reach the global branch, not even through shared maps."""
+        if fmreg is not None and self.stage is Stage.JOINT and self.network.local_branch is not None:
+            focal.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            fmreg.backward(inputs=self._reaching_x_loc(self.network.local_branch))  # type: ignore[no-untyped-call]
+            return focal.detach() + fmreg.detach()
+        loss = focal if fmreg is None else focal + fmreg
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def configure_optimizers(self) -> Any:
         """AdamW (Adam without weight decay) at the stage's learning rate, constant or along a cosine."""
-        rate = self.optim.global_learning_rate if self.stage is Stage.GLOBAL else self.optim.local_learning_rate
+        rate = self.optim.global_learning_rate if self.stage in _GLOBAL_RATE else self.optim.local_learning_rate
         backbone = {id(p) for part in self._trained_parts() if isinstance(part, Branch) for p in part.backbone.parameters()}
         groups = [
             {"params": [p for p in self._trained_parameters() if id(p) not in backbone], "lr": rate},
@@ -82,26 +154,42 @@ class StageTask(LightningModule):
     def transfer_batch_to_device(self, batch: RegionBatch, device: torch.device, dataloader_idx: int) -> RegionBatch:
         return batch.to(device)
 
-    def _global_loss(self, batch: RegionBatch) -> Tensor:
-        return self._focal(self.network.see(batch.overviews).logits, batch.overview_labels)
-
-    def _local_loss(self, batch: RegionBatch) -> Tensor:
+    def _maps(self, batch: RegionBatch) -> OverviewMaps | None:
+        """What the global branch makes of the overviews, with a graph where the stage trains it."""
+        network = self.network
+        if network.global_branch is None:
+            return None
+        if self.stage is not Stage.BIDIRECTIONAL:
+            maps = network.see(batch.overviews)  # no graph where the branch is frozen
+            return maps if network.refined_branch is None else OverviewMaps(maps.first, maps.first)
         with torch.no_grad():
-            maps = None if self.network.config.branches is Branches.LOCAL else self.network.see(batch.overviews)
-        logits = self.network.segment(batch.patches, batch.footprints, maps, batch.overview_index)
-        loss = self._focal(logits.s_loc, batch.patch_labels)
-        if logits.s_agg is not None:
-            loss = loss + self._focal(logits.s_agg, batch.patch_labels)
-        if logits.x_glb is not None and self.optim.lambda_fmreg:
-            loss = loss + self.optim.lambda_fmreg * _FMREG[self.optim.fmreg](logits.x_loc, logits.x_glb)
-        return loss
+            maps = network.see(batch.overviews)
+            merge = network.merge(maps)
+            for part, *_ in self._parts(batch):
+                look = network.look(part.patches, part.footprints, maps, part.overview_index)
+                merge.add(look.shared, part.footprints, part.overview_index)
+        return network.refine(batch.overviews, maps, merge.maps())
+
+    def _parts(self, batch: RegionBatch) -> Iterator[tuple[RegionBatch, float, float]]:
+        """Patches in parts, each with its share of the labelled pixels and of the patches."""
+        count, size = len(batch.patches), self.optim.patches_at_once
+        labelled = (batch.patch_labels != NO_CLASS).flatten(1).sum(dim=1)
+        total = max(1, int(labelled.sum()))
+        for start in range(0, count, size):
+            chosen = slice(start, start + size)
+            part = batch.part(chosen)
+            yield part, int(labelled[chosen].sum()) / total, len(part.patches) / count
+
+    @staticmethod
+    def _reaching_x_loc(branch: Branch) -> list[nn.Parameter]:
+        """Parameters that the last map depends on: all but the classifier's."""
+        return [p for name, p in branch.named_parameters() if not name.startswith("pyramid.classify")]
 
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, self.optim.gamma, NO_CLASS)
 
     def _trained_parts(self) -> list[nn.Module]:
-        network = self.network
-        parts = [network.global_branch] if self.stage is Stage.GLOBAL else [network.local_branch, network.f_agg]
+        parts = [getattr(self.network, name) for name in TRAINED_PARTS[self.stage]]
         return [part for part in parts if part is not None]
 
     def _trained_parameters(self) -> Iterator[nn.Parameter]:
@@ -113,3 +201,29 @@ class StageTask(LightningModule):
         if step < warm_up:
             return (step + 1) / warm_up
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, self.steps - warm_up))))
+
+
+def _held(maps: OverviewMaps) -> OverviewMaps:
+    """The same maps without the graph behind them; where there was one, they gather gradients themselves."""
+    first = _leaves(maps.first)
+    return OverviewMaps(first, maps.refined and (first if maps.refined is maps.first else _leaves(maps.refined)))
+
+
+def _leaves(maps: FeatureMaps) -> FeatureMaps:
+    def leaf(value: Any) -> Any:
+        return tuple(map(leaf, value)) if isinstance(value, tuple) else value.detach().requires_grad_(value.requires_grad)
+
+    return FeatureMaps(**{field.name: leaf(getattr(maps, field.name)) for field in fields(maps)})
+
+
+def _tensors(maps: OverviewMaps) -> Iterator[Tensor]:
+    for whole in {id(m): m for m in (maps.first, maps.refined) if m is not None}.values():
+        for field in fields(whole):
+            value = getattr(whole, field.name)
+            yield from value if isinstance(value, tuple) else (value,)
+
+
+def _backward_through(maps: OverviewMaps, held: OverviewMaps, loss: Tensor) -> None:
+    """Gradients of a loss on the maps, and of what gathered at the held ones, into the branch that made the maps."""
+    pairs = [(m, h.grad) for m, h in zip(_tensors(maps), _tensors(held), strict=True) if h.grad is not None]
+    torch.autograd.backward([loss, *(m for m, _ in pairs)], [None, *(grad for _, grad in pairs)])
