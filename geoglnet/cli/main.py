@@ -10,7 +10,7 @@ from geoglnet import __version__
 from geoglnet.cli.environment import prepare_environment, stop_on_terminate
 from geoglnet.config import suggestion
 
-VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "doctor")
+VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "import-official", "doctor")
 
 
 class LazyGroup(click.Group):
@@ -27,7 +27,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(import_module(f"geoglnet.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"geoglnet.cli.{name}"), name)
         return command
 
 

@@ -78,6 +78,7 @@ class StageTask(LightningModule):
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
+        """One step of the optimiser on a batch."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.differentiate(batch)
@@ -113,12 +114,11 @@ class StageTask(LightningModule):
         return self._focal(maps.logits, batch.overview_labels)
 
     def patch_losses(self, part: RegionBatch, maps: OverviewMaps | None) -> PatchLosses:
-        """Losses of patches; the bidirectional stage has neither that of s_loc nor the regularisation: nothing they say moves."""
+        """Losses of patches. In the bidirectional stage the local branch is frozen: no s_loc, no regularisation."""
         logits = self.network.segment(part.patches, part.footprints, maps, part.overview_index)
         trains_local = self.stage is not Stage.BIDIRECTIONAL
-        focal = [
-            self._focal(s, part.patch_labels) for s in (logits.s_loc if trains_local else None, logits.s_agg) if s is not None
-        ]
+        scored = (logits.s_loc if trains_local else None, logits.s_agg)
+        focal = [self._focal(s, part.patch_labels) for s in scored if s is not None]
         if logits.x_glb is None or not self.optim.lambda_fmreg or not trains_local:
             return PatchLosses(torch.stack(focal).sum(), None)
         distance = _FMREG[self.optim.fmreg](logits.x_loc, logits.x_glb)
