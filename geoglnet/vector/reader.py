@@ -38,21 +38,22 @@ class LabelPolygons:
         return len(self.geometries)
 
 
-def read_polygons(path: StrPath, crs: Any, class_column: str | None = None) -> LabelPolygons:
-    """Read the polygons of the first spatial layer of a file; points and lines are passed over.
+def read_polygons(path: StrPath, crs: Any, class_column: str | None = None, *, layer: str | None = None) -> LabelPolygons:
+    """Read the polygons of one layer of a file; points and lines are passed over.
 
     Args:
         path: anything GDAL reads as vector: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, …
         crs: CRS to bring them to (rasterio's, pyproj's, ``"EPSG:4326"``); ``None`` takes the coordinates as they are.
         class_column: field that names each polygon's class; ``None`` when they are all of one class.
+        layer: its name; the first spatial one when left out.
 
     Raises:
-        DatasetError: no such file, not a vector file, no polygons, no CRS, no such column, or no class in some row.
+        DatasetError: no such file, layer or column, not a vector file, no polygons, no CRS, or no class in some row.
     """
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise DatasetError(f"{path} does not exist; check the path")
     try:
-        frame = _read_frame(path, class_column)
+        frame = _read_frame(path, class_column, layer)
     except (DataSourceError, DataLayerError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetError(
@@ -65,15 +66,18 @@ def read_polygons(path: StrPath, crs: Any, class_column: str | None = None) -> L
     return LabelPolygons(shapely.force_2d(np.asarray(_in_crs(frame, crs, path).geometry.values)), names)
 
 
-def _read_frame(path: StrPath, class_column: str | None) -> geopandas.GeoDataFrame:
+def _read_frame(path: StrPath, class_column: str | None, wanted: str | None) -> geopandas.GeoDataFrame:
     layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
     if not layers:
         raise DatasetError(f"{path} has no spatial layer; give a file with polygons")
-    columns = tuple(pyogrio.read_info(path, layer=layers[0])["fields"])
+    if wanted is not None and wanted not in layers:
+        raise DatasetError(f"{path} has no spatial layer {wanted!r}{suggestion(wanted, tuple(layers))}")
+    layer = wanted or layers[0]
+    columns = tuple(pyogrio.read_info(path, layer=layer)["fields"])
     if class_column is not None and class_column not in columns:
         known = suggestion(class_column, columns) if columns else "; the layer has no columns"
         raise DatasetError(f"{path} has no column {class_column!r}{known}")
-    return pyogrio.read_dataframe(path, layer=layers[0], columns=[] if class_column is None else [class_column])
+    return pyogrio.read_dataframe(path, layer=layer, columns=[] if class_column is None else [class_column])
 
 
 def _is_polygon(geometries: Any) -> Any:
