@@ -12,7 +12,27 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.errors import ConfigError
+
 Weights = npt.NDArray[np.float32]
+
+
+def patch_offsets(length: int, patch_size: int, overlap: int) -> tuple[int, ...]:
+    """Starts of the fewest patches that cover ``length`` pixels with at least ``overlap`` pixels shared.
+
+    The starts are spread evenly, the last patch is flush with the end (2448 px, 500 px, 50 px → 6 patches). One start at 0
+    when the patch is as long as the axis or longer.
+
+    Raises:
+        ConfigError: the overlap is negative or not smaller than the patch.
+    """
+    if not 0 <= overlap < patch_size:
+        raise ConfigError(f"patch overlap {overlap} px must be from 0 to below the patch size {patch_size} px")
+    if length <= patch_size:
+        return (0,)
+    count = -(-(length - overlap) // (patch_size - overlap))
+    step = (length - patch_size) / (count - 1)
+    return tuple(round(step * i) for i in range(count))
 
 
 def least_overlap(starts: Sequence[int], size: int) -> int:

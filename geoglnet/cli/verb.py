@@ -15,7 +15,7 @@ from geoglnet.errors import Cancelled, GeoglnetError
 
 FAILED, CANCELLED = 1, 130
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ModuleNotFoundError)
-_EXTRAS = {"lightning": "train"}  # library: the extra that brings it
+_EXTRAS = dict.fromkeys(("lightning", "matplotlib", "tensorboard", "torchgeo"), "train")  # library: the extra that brings it
 
 
 class Verb(click.Command):

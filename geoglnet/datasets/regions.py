@@ -1,20 +1,25 @@
-"""Region samples: what training sees (DESIGN §4). One frozen value, the same from every kind of data."""
+"""Region samples: what training sees (DESIGN §4). One frozen value, the same from every kind of data.
+
+Needs neither GDAL nor TorchGeo, so that arrays prepared elsewhere can be trained on where there is only torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.types import Shape
-from geoglnet.windows import footprints
+
+Labels: TypeAlias = npt.NDArray[np.uint8]
+Place: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a rectangle of pixels."""
 
 FILL_VALUE = 116
 """What stands where an image has no pixel: near ImageNet's mean colour, which is what the predictor puts there."""
@@ -30,11 +35,11 @@ class LabelledRegion:
     """
 
     image: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.uint8]
+    labels: Labels
 
 
 class LabelledScene(Protocol):
-    """Port: a scene with its truth on one grid, read by window."""
+    """Port: a scene with its truth on one grid, read by rows and columns that lie inside it."""
 
     @property
     def name(self) -> str:
@@ -43,8 +48,34 @@ class LabelledScene(Protocol):
     @property
     def shape(self) -> Shape: ...
 
-    def read_region(self, window: Window) -> LabelledRegion:
-        """Image and labels of a window that lies inside the scene."""
+    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
+        """Image and labels."""
+
+    def read_labels(self, rows: slice, cols: slice) -> Labels:
+        """Labels alone, which may be much cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedScene:
+    """A labelled scene in memory: 4 bytes per pixel for three bands and labels.
+
+    Args:
+        name: identity, for messages.
+        whole: all of it.
+    """
+
+    name: str
+    whole: LabelledRegion
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(*self.whole.labels.shape)
+
+    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
+        return LabelledRegion(self.whole.image[:, rows, cols], self.whole.labels[rows, cols])
+
+    def read_labels(self, rows: slice, cols: slice) -> Labels:
+        return self.whole.labels[rows, cols]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +88,7 @@ class RegionSample:
         patches: ``(n, C, h2, w2)`` float 0–1 full-resolution crops (I^hr).
         patch_labels: ``(n, h2, w2)`` uint8.
         footprints: ``(n, 4)`` fractions of the region.
+        skipped: damaged files that were passed over while it was drawn.
     """
 
     overview: Tensor
@@ -64,6 +96,7 @@ class RegionSample:
     patches: Tensor
     patch_labels: Tensor
     footprints: Tensor
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +126,24 @@ class RegionBatch:
         return replace(self, **laid_out)
 
 
-def cut(image: Tensor, labels: Tensor, overview_shape: Shape, windows: Sequence[Window]) -> RegionSample:
+def cut(image: Tensor, labels: Tensor, overview_shape: Shape, places: Sequence[Place]) -> RegionSample:
     """Overview and patches of one region, after any augmentation, so that all of them agree.
 
     Args:
         image: ``(C, h, w)`` float 0–1.
         labels: ``(h, w)`` uint8.
         overview_shape: size to decimate the region to, antialiased.
-        windows: the patches.
+        places: rows and columns of the patches.
     """
-    shape = Shape(image.shape[-2], image.shape[-1])
     overview = F.interpolate(image[None], size=tuple(overview_shape), mode="bilinear", antialias=True, align_corners=False)[0]
-    slices = [w.toslices() for w in windows]
+    sides = torch.tensor([labels.shape[0], labels.shape[1]] * 2)
+    corners = torch.tensor([(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in places], dtype=torch.float64)
     return RegionSample(
         overview=overview,
         overview_labels=labels,
-        patches=torch.stack([image[:, rows, cols] for rows, cols in slices]),
-        patch_labels=torch.stack([labels[rows, cols] for rows, cols in slices]),
-        footprints=torch.from_numpy(footprints(windows, shape)),
+        patches=torch.stack([image[:, rows, cols] for rows, cols in places]),
+        patch_labels=torch.stack([labels[rows, cols] for rows, cols in places]),
+        footprints=(corners / sides).float(),
     )
 
 

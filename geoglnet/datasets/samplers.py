@@ -1,25 +1,26 @@
-"""Region sampler: which window of which scene makes sample number i, wholly determined by the seed."""
+"""Region samplers: which square of which scene makes sample number i, wholly determined by the seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rasterio.windows import Window
 from torch.utils.data import Dataset
 
+from geoglnet.blending import patch_offsets
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, RegionSample, cut
+from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, Place, RegionSample, cut
+from geoglnet.datasets.survey import Survey, survey
 from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, turn
-from geoglnet.errors import ConfigError, DatasetError
+from geoglnet.errors import ConfigError, DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.types import Shape
-from geoglnet.windows import patch_windows
 
-SURVEY_STEP = 16  # every how many pixels labels are looked at to find rare classes
+ATTEMPTS = 8  # to draw a region that can be read and has a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class SampleConfig:
         patches_per_region: patches drawn at random places of each region; 0 takes all of them, as when segmenting (and as
             the paper does).
         balanced_fraction: share of samples centred on a pixel of a class drawn uniformly; the rest lie anywhere.
+        order: ``"random"``, or ``"exhaustive"``: every region of every scene once per round, in an order drawn anew each
+            round (the paper's epochs).
+        skip_corrupt: pass over damaged files, with a warning, instead of stopping.
+        cache_mb: memory for decoded scenes; what exceeds it is read from its file for every sample.
 
     Raises:
         ConfigError: numbers that no sample can be drawn with.
@@ -41,6 +46,9 @@ class SampleConfig:
     patch_size: int = 500
     patches_per_region: int = 6
     balanced_fraction: float = 0.5
+    order: Literal["random", "exhaustive"] = "random"
+    skip_corrupt: bool = False
+    cache_mb: int = 1024
 
     def __post_init__(self) -> None:
         if not 32 <= self.patch_size <= self.region_size:
@@ -49,11 +57,104 @@ class SampleConfig:
             raise ConfigError(f"sample.patches_per_region {self.patches_per_region} must be at least 1, or 0 for all")
         if not 0 <= self.balanced_fraction <= 1:
             raise ConfigError(f"sample.balanced_fraction {self.balanced_fraction} must be from 0 to 1")
+        if self.order not in ("random", "exhaustive"):
+            raise ConfigError(f"sample.order = {self.order!r} must be 'random' or 'exhaustive'")
+        if self.cache_mb < 0:
+            raise ConfigError(f"sample.cache_mb {self.cache_mb} must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A square of a scene, which may reach past it.
+
+    Args:
+        scene: index of the scene.
+        row: first row.
+        col: first column.
+        size: side in pixels.
+    """
+
+    scene: int
+    row: int
+    col: int
+    size: int
+
+    def scaled(self, factor: float) -> Square:
+        """A square ``factor`` times as large around the same centre."""
+        size = round(self.size * factor)
+        return replace(self, row=self.row - (size - self.size) // 2, col=self.col - (size - self.size) // 2, size=size)
+
+
+class RegionSampler(Protocol):
+    """Port: the square that makes a sample."""
+
+    def draw(self, index: int, size: int, rng: np.random.Generator) -> Square:
+        """Square of sample ``index``, ``size`` pixels wide; all that is random about it comes from ``rng``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSampler:
+    """Squares anywhere, a share of them around pixels of a class drawn uniformly (which rare classes gain by).
+
+    Args:
+        shapes: of the scenes.
+        weights: how likely each scene is drawn.
+        surveyed: where labels are.
+        balanced_fraction: share of samples drawn by class.
+    """
+
+    shapes: Sequence[Shape]
+    weights: npt.NDArray[np.float64]
+    surveyed: Survey
+    balanced_fraction: float
+
+    def draw(self, index: int, size: int, rng: np.random.Generator) -> Square:
+        if rng.random() < self.balanced_fraction:
+            places = self.surveyed.places[int(rng.choice(list(self.surveyed.places)))]
+            scene, row, col = (int(v) for v in places[rng.integers(len(places))])
+            return Square(scene, row - int(rng.integers(size)), col - int(rng.integers(size)), size)
+        scene = int(rng.choice(len(self.shapes), p=self.weights / self.weights.sum()))
+        row, col = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in self.shapes[scene])
+        return Square(scene, row, col, size)
+
+
+@dataclass(frozen=True, slots=True)
+class ExhaustiveSampler:
+    """Every square of a list once per round, in an order drawn anew each round.
+
+    Args:
+        squares: what a round holds.
+        seed: of the orders.
+    """
+
+    squares: Sequence[Square]
+    seed: int
+
+    def draw(self, index: int, size: int, rng: np.random.Generator) -> Square:
+        turn_number, place = divmod(index, len(self.squares))
+        order = np.random.default_rng((self.seed, turn_number)).permutation(len(self.squares))
+        square: Square = self.squares[order[place]]
+        return square.scaled(size / square.size)
+
+
+def all_squares(shapes: Sequence[Shape], size: int) -> list[Square]:
+    """The fewest squares that cover each scene, spread evenly and flush with its borders; one where it is smaller."""
+    return [
+        Square(scene, row, col, size)
+        for scene, shape in enumerate(shapes)
+        for row in _starts(shape.height, size)
+        for col in _starts(shape.width, size)
+    ]
+
+
+def _starts(length: int, size: int) -> list[int]:
+    count = max(1, -(-length // size))
+    return [round(start) for start in np.linspace(0, max(0, length - size), count)]
 
 
 @dataclass(slots=True)
 class RegionDataset(Dataset[RegionSample]):
-    """Random regions of labelled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
+    """Regions of labelled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
 
     Args:
         scenes: where regions come from.
@@ -63,6 +164,7 @@ class RegionDataset(Dataset[RegionSample]):
         augment: how they are varied.
         length: number of samples.
         seed: of everything drawn.
+        surveyed: where labels are; looked for when left out.
 
     Raises:
         DatasetError: nothing is labelled.
@@ -75,53 +177,79 @@ class RegionDataset(Dataset[RegionSample]):
     augment: AugmentConfig
     length: int
     seed: int = 0
-    _places: dict[int, npt.NDArray[np.int32]] = field(init=False)
+    surveyed: Survey | None = None
+    squares: list[Square] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._places = class_places(self.scenes)
-        if not self._places:
+        self.surveyed = self.surveyed or survey(self.scenes)
+        if not self.surveyed:
             raise DatasetError(f"none of {len(self.scenes)} training scenes has a labelled pixel; check polygons and labels")
+        shapes, size, known = [scene.shape for scene in self.scenes], self.sample.region_size, self.surveyed
+        self.squares = [s for s in all_squares(shapes, size) if known.is_labelled(s.scene, s.row, s.col, s.size)]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> RegionSample:
         rng = np.random.default_rng((self.seed, index))
-        region = self._draw(rng)
+        region, skipped = self._read(index, rng)
         image = torch.from_numpy(region.image).float() / 255
         image, labels = resample(image, torch.from_numpy(region.labels), (self.sample.region_size,) * 2)
         if self.augment.d4:
             image, labels = turn(image, labels, rng)
         image = recolour(image, self.augment.colour, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
-        return cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), self._patches(labels, rng))
+        places = self._patches(labels, rng)
+        sample = cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), places)
+        return replace(sample, skipped=tuple(skipped))
 
-    def _draw(self, rng: np.random.Generator) -> LabelledRegion:
-        size = round(self.sample.region_size * self.augment.draw_scale(rng))
-        if rng.random() < self.sample.balanced_fraction:
-            places = self._places[int(rng.choice(list(self._places)))]
-            scene_index, row, col = (int(v) for v in places[rng.integers(len(places))])
-            row, col = row - int(rng.integers(size)), col - int(rng.integers(size))
-        else:
-            scene_index = int(rng.choice(len(self.scenes), p=np.asarray(self.weights) / np.sum(self.weights)))
-            height, width = self.scenes[scene_index].shape
-            row, col = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
-        return read_filled(self.scenes[scene_index], row, col, size)
+    @property
+    def sampler(self) -> RegionSampler:
+        """What chooses the squares."""
+        if self.sample.order == "exhaustive":
+            return ExhaustiveSampler(self.squares, self.seed)
+        return self._random
 
-    def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Window]:
+    @property
+    def _random(self) -> RandomSampler:
+        shapes = [scene.shape for scene in self.scenes]
+        return RandomSampler(shapes, np.asarray(self.weights), self.surveyed or Survey({}), self.sample.balanced_fraction)
+
+    def _read(self, index: int, rng: np.random.Generator) -> tuple[LabelledRegion, list[str]]:
+        """A region with a label, drawn again (a few times) where there is none or a file is damaged."""
+        skipped: list[str] = []
+        sampler, region = self.sampler, None
+        for _ in range(ATTEMPTS):
+            size = round(self.sample.region_size * self.augment.draw_scale(rng))
+            square = sampler.draw(index, size, rng)
+            try:
+                region = read_filled(self.scenes[square.scene], square.row, square.col, square.size)
+            except SceneError as error:
+                if not self.sample.skip_corrupt:
+                    raise
+                skipped.append(str(error))
+            if region is not None and (region.labels != NO_CLASS).any():
+                break
+            sampler = self._random
+        if region is None:
+            raise DatasetError(f"{ATTEMPTS} regions in a row are in damaged files, the last: {skipped[-1]}")
+        return region, skipped
+
+    def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Place]:
         """All patches, or some anywhere in the region, tried again (a few times) where nothing is labelled."""
         size, free = self.sample.patch_size, self.sample.region_size - self.sample.patch_size
         if self.sample.patches_per_region == 0:
-            return patch_windows(Shape(size + free, size + free), size, min(self.region.patch_overlap, size - 1))
-        windows: list[Window] = []
+            starts = patch_offsets(self.sample.region_size, size, min(self.region.patch_overlap, size - 1))
+            return [(slice(row, row + size), slice(col, col + size)) for row in starts for col in starts]
+        places: list[Place] = []
         for attempt in range(4 * self.sample.patches_per_region):
             row, col = (int(v) for v in rng.integers(0, free + 1, size=2))
-            labelled = (labels[row : row + size, col : col + size] != NO_CLASS).any()
-            if labelled or attempt >= 3 * self.sample.patches_per_region:
-                windows.append(Window(col_off=col, row_off=row, width=size, height=size))
-            if len(windows) == self.sample.patches_per_region:
+            rows, cols = slice(row, row + size), slice(col, col + size)
+            if (labels[rows, cols] != NO_CLASS).any() or attempt >= 3 * self.sample.patches_per_region:
+                places.append((rows, cols))
+            if len(places) == self.sample.patches_per_region:
                 break
-        return windows
+        return places
 
 
 def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> LabelledRegion:
@@ -132,8 +260,7 @@ def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> Labelled
         min(max(col, min(0, width - size)), max(0, width - size)),
     )
     top, left = max(row, 0), max(col, 0)
-    inside = Window(col_off=left, row_off=top, width=min(col + size, width) - left, height=min(row + size, height) - top)
-    region = scene.read_region(inside)
+    region = scene.read_region(slice(top, min(row + size, height)), slice(left, min(col + size, width)))
     if region.labels.shape == (size, size):
         return region
     image = np.full((region.image.shape[0], size, size), FILL_VALUE, dtype=np.uint8)
@@ -141,20 +268,3 @@ def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> Labelled
     rows, cols = (slice(a, a + n) for a, n in zip((top - row, left - col), region.labels.shape, strict=True))
     image[:, rows, cols], labels[rows, cols] = region.image, region.labels
     return LabelledRegion(image, labels)
-
-
-def class_places(scenes: Sequence[LabelledScene]) -> dict[int, npt.NDArray[np.int32]]:
-    """Where each class occurs, on a coarse lattice: ``(n, 3)`` of scene index, row and column.
-
-    Costs 12 bytes per 256 labelled pixels.
-    """
-    found: dict[int, list[npt.NDArray[np.int32]]] = {}
-    for index, scene in enumerate(scenes):
-        for row in range(0, scene.shape.height, 1024):
-            strip = Window(col_off=0, row_off=row, width=scene.shape.width, height=min(1024, scene.shape.height - row))
-            labels = scene.read_region(strip).labels[::SURVEY_STEP, ::SURVEY_STEP]
-            for value in np.unique(labels[labels != NO_CLASS]):
-                rows, cols = np.nonzero(labels == value)
-                places = np.stack([np.full_like(rows, index), row + rows * SURVEY_STEP, cols * SURVEY_STEP], axis=1)
-                found.setdefault(int(value), []).append(places.astype(np.int32))
-    return {value: np.concatenate(parts) for value, parts in sorted(found.items())}

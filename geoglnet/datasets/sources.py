@@ -1,62 +1,237 @@
-"""Sources: which files make training and validation scenes, as a config file names them."""
+"""Sources: what makes training and validation scenes, as a config file names it; one dataclass per kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from geoglnet.errors import ConfigError, DatasetError
+from geoglnet.config import from_plain, suggestion
+from geoglnet.errors import ConfigError
+
+Unlabelled: TypeAlias = Literal["ignore", "background"]
+SPLITS = ("train", "validation", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """One kind of labelled scenes. Exactly one of ``polygons``, ``labels`` and ``generated`` says where the truth is.
+class DeepGlobeSource:
+    """Tiles of the DeepGlobe 2018 land-cover challenge, in any published folder layout; no georeference.
 
     Args:
-        images: pattern of the rasters, relative to the data folder, with at most one ``*``.
-        polygons: pattern of the vector file of each raster; its ``*`` is what matched in ``images``.
-        labels: pattern of the label image of each raster, coloured by the legend (any other colour is an error, black
-            means unlabelled) or single-band label values.
-        generated: number of generated scenes instead of files, with seeds from 1 (for the demo's sake).
+        kind: ``"deepglobe"``.
+        root: folder below the data folder; masks are paired with images by their number wherever they lie in it.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        splits: whose split. ``"glnet"``: the authors' 454 / 207 / 142 tiles; ``"glnet_v1"``: the same lists with validation and
+            test the other way round (454 / 142 / 207, the paper's first version and later papers); ``"folders"``: as the
+            folders are called (TorchGeo's ``training_data`` and ``test_data``, say).
+        order: whose numbers masks of one band have: ``"glnet"`` (unknown 0, urban 1 … barren 6) or ``"torchgeo"`` (urban 0 …
+            barren 5, unknown 6). Coloured masks need none.
+        pixel_size_m: ground pixel size.
+        weight: how often these scenes are drawn, relative to their share of the area.
+    """
+
+    kind: Literal["deepglobe"] = "deepglobe"
+    root: str = ""
+    split: str = "train"
+    splits: str = "glnet"
+    order: str = ""
+    pixel_size_m: float = 0.5
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice(self.kind, "split", self.split, SPLITS)
+        _check_choice(self.kind, "splits", self.splits, ("glnet", "glnet_v1", "folders"))
+        _check_choice(self.kind, "order", self.order, ("", "glnet", "torchgeo"))
+
+
+@dataclass(frozen=True, slots=True)
+class InriaSource:
+    """Tiles of the Inria aerial image labeling set: georeferenced, 0.3 m, buildings.
+
+    Args:
+        kind: ``"inria"``.
+        root: folder below the data folder that holds, at any depth, ``images/<city><number>.tif`` and the same names in ``gt``.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        splits: whose split. ``"glnet"``: the authors' 126 / 27 / 27 tiles; ``"official"``: the first five tiles of each city
+            for validation, the others for training (there is no labelled test set).
+        weight: how often these scenes are drawn, relative to their share of the area.
+    """
+
+    kind: Literal["inria"] = "inria"
+    root: str = ""
+    split: str = "train"
+    splits: str = "glnet"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice(self.kind, "split", self.split, SPLITS)
+        _check_choice(self.kind, "splits", self.splits, ("glnet", "official"))
+        if self.splits == "official" and self.split == "test":
+            raise ConfigError("inria: the official test tiles have no labels; use split = 'validation' or splits = 'glnet'")
+
+
+@dataclass(frozen=True, slots=True)
+class IsicSource:
+    """Images of ISIC 2018 Task 1 (lesion boundaries): photographs of mixed sizes.
+
+    Args:
+        kind: ``"isic"``.
+        root: folder below the data folder that holds, at any depth, ``ISIC_<number>.jpg`` and
+            ``ISIC_<number>_segmentation.png``.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        split_file: CSV file of ids and their split, relative to the data folder. Where it is missing, a split in the paper's
+            proportions (2074 : 260 : 260) is drawn by ``seed`` and written there, so that it can be published.
+        seed: of the split.
+        longest_side: pixels along the longer side that every image is read at; 0 keeps each image's own size.
+        weight: how often these images are drawn, relative to their share of the area.
+    """
+
+    kind: Literal["isic"] = "isic"
+    root: str = ""
+    split: str = "train"
+    split_file: str = "isic_split.csv"
+    seed: int = 0
+    longest_side: int = 0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice(self.kind, "split", self.split, SPLITS)
+        if self.longest_side < 0:
+            raise ConfigError(f"isic: longest_side = {self.longest_side} must be a number of pixels, or 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesSource:
+    """Images paired by name with label images or vector files.
+
+    Args:
+        kind: ``"images"``.
+        images: pattern of the images, relative to the data folder, with at most one ``*``.
+        labels: pattern of the label image of each; its ``*`` is what matched in ``images``. Coloured by the legend (any other
+            colour is an error, black means unlabelled), or one band of label values. Its size must be the image's.
+        polygons: pattern of the vector file of each, instead of ``labels``.
         class_column: attribute of the polygons that names their class; without it all are the legend's last class.
-        pixel_size_m: ground pixel size of rasters without a CRS.
+        values: class name by what the files hold (a label value, or the text in ``class_column``), where they differ from
+            the legend.
+        ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
+        unlabelled: what a pixel outside all polygons, or with the label image's nodata value, is.
+        pixel_size_m: ground pixel size of images without a CRS.
         weight: how often these scenes are drawn, relative to their share of the area.
 
     Raises:
-        ConfigError: no truth or more than one, or a pattern with two stars.
+        ConfigError: not exactly one kind of truth, or a pattern with two stars.
     """
 
+    kind: Literal["images"] = "images"
     images: str = ""
-    polygons: str = ""
     labels: str = ""
-    generated: int = 0
+    polygons: str = ""
     class_column: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[int | str, ...] = ()
+    unlabelled: Unlabelled = "ignore"
     pixel_size_m: float = 0.0
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        given = [bool(self.polygons), bool(self.labels), self.generated > 0]
-        if sum(given) != 1:
-            raise ConfigError("a source needs exactly one of polygons = …, labels = … or generated = N")
-        if not self.generated and not self.images:
-            raise ConfigError("a source with polygons or labels needs images = '…'")
+        _check_truth(self.kind, self.images, self.labels, self.polygons)
+        _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
         if any(pattern.count("*") > 1 for pattern in (self.images, self.polygons, self.labels)):
             raise ConfigError(f"source {self.images!r}: at most one * in a pattern")
 
-    def iter_files(self, folder: Path) -> Iterator[tuple[Path, Path]]:
-        """Rasters and the files of their truth, sorted by name.
 
-        Raises:
-            DatasetError: no raster matches, or the truth of one is missing.
-        """
-        found = sorted(folder.glob(self.images))
-        if not found:
-            raise DatasetError(f"no file matches {folder / self.images}; check the data folder")
-        before, _, after = str(folder / self.images).partition("*")
-        for image_path in found:
-            matched = str(image_path)[len(before) : len(str(image_path)) - len(after)]
-            truth_path = folder / (self.polygons or self.labels).replace("*", matched)
-            if not truth_path.is_file():
-                raise DatasetError(f"{image_path.name} has no truth at {truth_path}")
-            yield image_path, truth_path
+@dataclass(frozen=True, slots=True)
+class RastersSource:
+    """Georeferenced rasters matched by place with a vector layer or with label rasters.
+
+    Args:
+        kind: ``"rasters"``.
+        images: pattern of the rasters, relative to the data folder; each is read on a grid of its own.
+        labels: pattern of label rasters, in any CRS and tiling.
+        polygons: pattern of vector files, instead of ``labels``, in any CRS.
+        layer: layer of the vector files; the first one with geometries when left out.
+        class_column: attribute of the polygons that names their class; without it all are the legend's last class.
+        values: class name by what the files hold (a label value, or the text in ``class_column``), where they differ from
+            the legend.
+        ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
+        area: vector file of the area of interest; outside it nothing is known.
+        unlabelled: what a pixel outside all polygons, or with the label raster's nodata value, is (inside ``area``).
+        weight: how often these scenes are drawn, relative to their share of the area.
+
+    Raises:
+        ConfigError: not exactly one kind of truth.
+    """
+
+    kind: Literal["rasters"] = "rasters"
+    images: str = ""
+    labels: str = ""
+    polygons: str = ""
+    layer: str = ""
+    class_column: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[int | str, ...] = ()
+    area: str = ""
+    unlabelled: Unlabelled = "ignore"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_truth(self.kind, self.images, self.labels, self.polygons)
+        _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSource:
+    """Generated scenes, so that ``geoglnet demo`` is no stranger to a model; for training only.
+
+    Args:
+        kind: ``"generated"``.
+        generated: how many, with seeds from 1.
+        weight: how often they are drawn, relative to their share of the area.
+    """
+
+    kind: Literal["generated"] = "generated"
+    generated: int = 1
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.generated < 1:
+            raise ConfigError(f"generated = {self.generated} scenes; name at least 1")
+
+
+SourceConfig: TypeAlias = DeepGlobeSource | InriaSource | IsicSource | ImagesSource | RastersSource | GeneratedSource
+
+_KINDS: dict[str, type[Any]] = {
+    "deepglobe": DeepGlobeSource,
+    "inria": InriaSource,
+    "isic": IsicSource,
+    "images": ImagesSource,
+    "rasters": RastersSource,
+    "generated": GeneratedSource,
+}
+
+
+def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
+    """A source from a ``[[train]]`` or ``[[validation]]`` table; without ``kind`` it is images, or generated scenes.
+
+    Raises:
+        ConfigError: an unknown kind or key (the nearest known one is suggested), or settings that contradict each other.
+    """
+    kind = plain.get("kind", "generated" if "generated" in plain else "images")
+    if kind not in _KINDS:
+        raise ConfigError(f"unknown kind = {kind!r} of a source{suggestion(str(kind), tuple(_KINDS))}")
+    source: SourceConfig = from_plain(_KINDS[kind], plain)
+    if source.weight <= 0:
+        raise ConfigError(f"{kind}: weight = {source.weight} must be above 0; remove the source to leave it out")
+    return source
+
+
+def _check_truth(kind: str, images: str, labels: str, polygons: str) -> None:
+    if not images:
+        raise ConfigError(f"a source of kind = {kind!r} needs images = '…'")
+    if bool(labels) == bool(polygons):
+        raise ConfigError(f"source {images!r} needs exactly one of labels = '…' and polygons = '…'")
+
+
+def _check_choice(kind: str, key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{kind}: {key} = {value!r}{suggestion(value, known)}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from geoglnet.errors import ConfigError
@@ -46,9 +46,9 @@ class AugmentConfig:
 def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """One of the eight symmetries of the square (D4), the same for image and labels."""
     if rng.random() < 0.5:
-        image, labels = image.flip(-1), labels.flip(-1)
-    quarter_turns = int(rng.integers(4))
-    return torch.rot90(image, quarter_turns, (-2, -1)), torch.rot90(labels, quarter_turns, (-2, -1))
+        image, labels = TF.horizontal_flip(image), TF.horizontal_flip(labels)
+    degrees = 90 * int(rng.integers(4))
+    return TF.rotate(image, degrees, expand=True), TF.rotate(labels[None], degrees, expand=True)[0]
 
 
 def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
@@ -66,7 +66,7 @@ def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
     image = TF.adjust_contrast(image, _factor(rng, 0.6 * strength))
     image = TF.adjust_saturation(image, _factor(rng, 0.8 * strength))
     gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(3, 1, 1))).astype(np.float32))
-    image = (image * gains).clamp(0, 1) ** _factor(rng, 0.5 * strength)
+    image = TF.adjust_gamma((image * gains).clamp(0, 1), _factor(rng, 0.5 * strength))
     return _blur_or_noise(image, strength, rng)
 
 
@@ -74,8 +74,8 @@ def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tens
     """Image (bilinear, antialiased) and labels (nearest) at another size."""
     if image.shape[-2:] == size:
         return image, labels
-    scaled = F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
-    return scaled, F.interpolate(labels[None, None], size=size, mode="nearest-exact")[0, 0]
+    scaled = TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+    return scaled, TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
 
 
 def _factor(rng: np.random.Generator, spread: float) -> float:

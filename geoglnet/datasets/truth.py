@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 from affine import Affine
+from pyogrio import read_info
+from pyproj import CRS
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 from shapely import STRtree, box
 
-from geoglnet.errors import DatasetError
+from geoglnet.datasets.coding import Coding, check_palette, names_in
+from geoglnet.errors import DatasetError, LegendError, SceneError
 from geoglnet.legend import NO_CLASS, Legend
-from geoglnet.raster.environment import open_raster
-from geoglnet.raster.scene import Scene
+from geoglnet.progress import Progress
+from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
 from geoglnet.types import Shape
 from geoglnet.vector.reader import read_polygons
 
@@ -33,48 +40,63 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PolygonTruth:
-    """Labels drawn from polygons: a pixel belongs to the polygon that holds its centre, any other to class 0.
+class LabelPolygons:
+    """Polygons with their labels, in one CRS.
 
     Args:
-        geometries: in the CRS of ``transform``.
-        values: label of each.
-        transform: the scene's grid.
+        geometries: ``(n,)`` polygons; where several hold a pixel's centre, the last one counts.
+        values: ``(n,)`` labels.
     """
 
     geometries: npt.NDArray[np.object_]
     values: Labels
-    transform: Affine
     tree: STRtree = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", STRtree(self.geometries))
 
-    def read_labels(self, window: Window) -> Labels:
-        """Labels of a window that may reach past the scene."""
-        placed = window_transform(window, self.transform)
-        shape = (int(window.height), int(window.width))
-        ends = np.array([placed @ (x, y) for x in (0, shape[1]) for y in (0, shape[0])])
-        near = sorted(self.tree.query(box(*ends.min(axis=0), *ends.max(axis=0))))
-        labels = np.zeros(shape, dtype=np.uint8)
+    def draw(self, transform: Affine, shape: Shape, fill: int) -> Labels:
+        """Labels on a grid: a pixel belongs to the polygon that holds its centre, ``fill`` stands everywhere else."""
+        near = sorted(self.tree.query(window_box(transform, shape)))
+        labels = np.full(shape, fill, dtype=np.uint8)
         if near:
             drawn = [(self.geometries[i], int(self.values[i])) for i in near]
-            rasterize(drawn, out=labels, transform=placed)
+            rasterize(drawn, out=labels, transform=transform)
         return labels
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTruth:
-    """Labels read from a label image that covers the same ground as the scene, whatever its resolution.
+class PolygonTruth:
+    """Labels drawn from polygons, region by region.
 
     Args:
-        path: RGB image in the legend's colours (black: unlabelled), or one band of label values.
-        legend: meaning of colours and values.
+        polygons: in the CRS of ``transform``.
+        transform: the scene's grid.
+        fill: label outside all polygons.
+    """
+
+    polygons: LabelPolygons
+    transform: Affine
+    fill: int
+
+    def read_labels(self, window: Window) -> Labels:
+        """Labels of a window that may reach past the scene."""
+        shape = Shape(int(window.height), int(window.width))
+        return self.polygons.draw(window_transform(window, self.transform), shape, self.fill)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTruth:
+    """Labels read from a label image that covers the same ground as the scene.
+
+    Args:
+        path: label image.
+        coding: meaning of its colours and values.
         grid: shape of the scene's grid.
     """
 
     path: Path
-    legend: Legend
+    coding: Coding
     grid: Shape
 
     def read_labels(self, window: Window) -> Labels:
@@ -82,6 +104,7 @@ class ImageTruth:
 
         Raises:
             DatasetError: a colour or value that no class has.
+            SceneError: the file is damaged.
         """
         with open_raster(self.path) as src:
             down, across = src.height / self.grid.height, src.width / self.grid.width
@@ -92,40 +115,109 @@ class ImageTruth:
                 height=window.height * down,
             )
             size = (src.count, int(window.height), int(window.width))
-            values = src.read(window=source, out_shape=size, resampling=Resampling.nearest)
-        return self._from_values(values[0]) if values.shape[0] == 1 else self._from_colours(values[:3])
-
-    def _from_values(self, values: npt.NDArray[np.generic]) -> Labels:
-        known = np.isin(values, np.arange(self.legend.num_classes))
-        wrong = ~known & (values != self.legend.ignore_value)
+            try:
+                bands = src.read(window=source, out_shape=size, resampling=Resampling.nearest)
+            except GDAL_ERRORS as error:
+                raise SceneError(f"{self.path} cannot be read ({one_line(error)}); the file is damaged") from error
+            nodata = src.nodata
+        labels, wrong = self.coding.decode(bands, nodata)
         if wrong.any():
-            raise DatasetError(f"{self.path} has label {values[wrong][0]}; the legend has 0 to {self.legend.num_classes - 1}")
-        return np.where(known, values, NO_CLASS).astype(np.uint8)
-
-    def _from_colours(self, colours: npt.NDArray[np.uint8]) -> Labels:
-        coded = (colours.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(0)
-        known = {(r << 16) + (g << 8) + b: value for value, (r, g, b) in enumerate(self.legend.colours)}
-        labels = np.full(coded.shape, NO_CLASS, dtype=np.uint8)
-        for code in np.unique(coded):
-            if code in known:
-                labels[coded == code] = known[int(code)]
-            elif code:
-                colour = tuple(int(v) for v in colours[:, coded == code][:, 0])
-                raise DatasetError(
-                    f"{self.path} has colour {colour}, which no class of the legend has; correct the legend or file"
-                )
+            row, col = (int(v) for v in np.argwhere(wrong)[0])
+            place = f"row {int(source.row_off + (row + 0.5) * down)}, column {int(source.col_off + (col + 0.5) * across)}"
+            raise DatasetError(illegal_label(self.path, bands[:, row, col], place, self.coding))
         return labels
 
 
-def polygon_truth(scene: Scene, path: Path, legend: Legend, class_column: str | None) -> PolygonTruth:
-    """Polygons of a file as the truth of a scene; without a class column all are the legend's last class.
+def illegal_label(path: Any, pixel: npt.NDArray[Any], place: str, coding: Coding) -> str:
+    """Message about a pixel that the legend does not explain."""
+    if len(pixel) >= 3:
+        colour = tuple(int(v) for v in pixel[:3])
+        return f"{path} has colour {colour} at {place}, which no class of the legend has; correct the legend or the file"
+    known = ", ".join(str(value) for value in sorted(coding.by_value))
+    return f"{path} has label {pixel[0]} at {place}; known are {known}; {coding.hint}"
+
+
+def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, grid: Shape) -> ImageTruth:
+    """A label image as the truth of an image of the same size.
 
     Raises:
-        DatasetError: the file cannot be used.
-        LegendError: a polygon's class is not in the legend.
+        DatasetError: the sizes differ, or the file has colours that contradict the legend.
     """
-    polygons = read_polygons(path, scene.crs, class_column)
-    names = polygons.class_names
-    last = legend.num_classes - 1
-    values = [last] * len(polygons.geometries) if names is None else [legend.value_of(name) for name in names]
-    return PolygonTruth(polygons.geometries, np.array(values, dtype=np.uint8), scene.transform)
+    with open_raster(image_path) as image, open_raster(path) as labels:
+        if labels.shape != image.shape:
+            sizes = [f"{src.width} × {src.height} px" for src in (labels, image)]
+            raise DatasetError(
+                f"{path} is {sizes[0]}, {image_path.name} is {sizes[1]}; give a label image of the image's size "
+                "(kind = 'rasters' matches files of different sizes by their georeference)"
+            )
+        check_palette(path, palette_of(labels), coding, legend)
+    return ImageTruth(path, coding, grid)
+
+
+def palette_of(src: DatasetReader) -> dict[int, tuple[int, ...]]:
+    """Colours of a raster's values; empty when it has no colour table."""
+    try:
+        return dict(src.colormap(1)) if src.count == 1 else {}
+    except ValueError:  # how rasterio says that there is none
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFiles:
+    """Vector files that hold one kind of polygons, and how they are read.
+
+    Args:
+        paths: the files.
+        class_column: attribute that names a polygon's class; empty when all are of the last class.
+        layer: layer of each file; its first one with geometries when empty.
+    """
+
+    paths: Sequence[Path]
+    class_column: str = ""
+    layer: str = ""
+
+    def read(self, crs: Any, coding: Coding, legend: Legend, progress: Progress) -> LabelPolygons:
+        """All polygons in a CRS; says so when that is not the file's.
+
+        Raises:
+            DatasetError: a file cannot be used.
+            LegendError: a polygon's class is not in the legend.
+        """
+        parts = [self._read_file(path, crs, coding, legend, progress) for path in self.paths]
+        geometries, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.argsort(values == NO_CLASS, kind="stable")  # what is to be ignored is drawn on top
+        return LabelPolygons(geometries[order], values[order])
+
+    def _read_file(self, path: Path, crs: Any, coding: Coding, legend: Legend, progress: Progress) -> tuple[Any, Labels]:
+        polygons = read_polygons(path, crs, self.class_column or None, layer=self.layer or None)
+        _say_reprojected(path, self.layer, crs, progress)
+        names = polygons.class_names
+        if names is None:
+            return polygons.geometries, np.full(len(polygons), legend.num_classes - 1, np.uint8)
+        if unknown := names_in(names, coding):
+            count = Counter(names)[unknown[0]]
+            raise LegendError(
+                f"{path} has class {unknown[0]!r} in {self.class_column!r} ({count} polygons), which the legend lacks "
+                f"({', '.join(legend.names)}); add it there, map it with values = {{…}}, or ignore = [{unknown[0]!r}]"
+            )
+        return polygons.geometries, np.array([coding.label_of(name) for name in names], np.uint8)
+
+
+def _say_reprojected(path: Path, layer: str, crs: Any, progress: Progress) -> None:
+    theirs = read_info(path, layer=layer or None).get("crs")
+    if crs is None or theirs is None:
+        return
+    found, wanted = CRS.from_user_input(theirs), CRS.from_user_input(crs)
+    if found != wanted:
+        progress.log(f"{path.name} is in {_code(found)}, its raster in {_code(wanted)}: polygons are reprojected")
+
+
+def _code(crs: CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.name)
+
+
+def window_box(transform: Affine, shape: Shape) -> shapely.Polygon:
+    """The rectangle along the axes that holds a window, in the CRS of its transform."""
+    ends = np.array([transform @ (x, y) for x in (0, shape.width) for y in (0, shape.height)])
+    return box(*ends.min(axis=0), *ends.max(axis=0))

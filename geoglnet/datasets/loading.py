@@ -1,0 +1,102 @@
+"""Loading: samples prepared in other processes, batched and normalised; errors cross the border whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from geoglnet.datasets.regions import RegionBatch, RegionSample, collate
+from geoglnet.datasets.samplers import RegionDataset
+from geoglnet.errors import GeoglnetError
+from geoglnet.progress import Progress, SilentProgress
+
+
+@dataclass(frozen=True, slots=True)
+class _Careful(Dataset[RegionSample | GeoglnetError]):
+    """Samples, or why there is none: torch would wrap an error of a worker in its traceback."""
+
+    samples: RegionDataset
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> RegionSample | GeoglnetError:
+        try:
+            return self.samples[index]
+        except GeoglnetError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    batch: RegionBatch | GeoglnetError
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Collate:
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, samples: Sequence[RegionSample | GeoglnetError]) -> _Load:
+        whole = [sample for sample in samples if isinstance(sample, RegionSample)]
+        failed = [sample for sample in samples if isinstance(sample, GeoglnetError)]
+        if failed:
+            return _Load(failed[0])
+        return _Load(collate(whole).normalised(self.mean, self.std), tuple(name for s in whole for name in s.skipped))
+
+
+class RegionLoader(DataLoader[Any]):
+    """Batches of region samples; warns once about each damaged file that was passed over.
+
+    Args:
+        dataset: where samples come from.
+        batch_size: samples per batch.
+        workers: processes that prepare them.
+        mean: per band, on the 0–1 scale.
+        std: per band, on the 0–1 scale.
+        progress: receiver of warnings.
+    """
+
+    def __init__(
+        self,
+        dataset: RegionDataset,
+        batch_size: int,
+        workers: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+    ) -> None:
+        bands = [torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std)]
+        super().__init__(
+            _Careful(dataset),
+            batch_size=batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_Collate(*bands),
+        )
+        self.progress = progress
+        self.skipped: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[RegionBatch]:  # type: ignore[override]
+        """Batches.
+
+        Raises:
+            GeoglnetError: a sample could not be made, in whatever process.
+        """
+        for load in super().__iter__():
+            for reason in load.skipped:
+                self._warn(reason)
+            if isinstance(load.batch, GeoglnetError):
+                raise load.batch
+            yield load.batch
+
+    def _warn(self, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if self.skipped[reason] == 1:
+            self.progress.warn(f"skipped: {reason}")

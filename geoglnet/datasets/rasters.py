@@ -1,0 +1,287 @@
+"""Georeferenced rasters matched by place with a vector layer or with label rasters: TorchGeo's index and queries.
+
+This is the edge to TorchGeo (written for 0.8, where a query is ``dataset[x0:x1:xres, y0:y1:yres]``; later ones rename
+samplers, not this). Its index says which rasters and labels meet; labels of any CRS and tiling come from its queries, on the
+grid of the raster. Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging), which TorchGeo's rasters do
+not. Rasters of one CRS make one dataset: TorchGeo would warp all others into the CRS of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+import torch
+from affine import Affine
+from pyproj import CRS
+from rasterio.features import geometry_mask
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+from rasterio.windows import transform as window_transform
+from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset
+
+from geoglnet.datasets.coding import Coding, check_palette, legend_coding
+from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
+from geoglnet.datasets.sources import RastersSource
+from geoglnet.datasets.truth import LabelPolygons, Labels, VectorFiles, illegal_label, palette_of, window_box
+from geoglnet.errors import DatasetError, SceneError
+from geoglnet.legend import NO_CLASS
+from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
+from geoglnet.types import Shape
+from geoglnet.vector.reader import read_polygons
+
+Resolution: TypeAlias = tuple[float, float]
+
+
+class ImageRasters(RasterDataset):
+    """Rasters of one CRS."""
+
+
+class LabelRasters(RasterDataset):
+    """Label rasters, in whatever CRS and tiling, brought to one CRS."""
+
+    is_image = False
+
+
+class VectorLabels(VectorDataset):
+    """Polygons as labels: read once (TorchGeo reads its files anew for every query) and drawn by the model's legend.
+
+    Args:
+        paths: the files.
+        crs: CRS to bring them to.
+        res: resolution of queries that do not say it.
+        polygons: what they hold, in that CRS.
+        fill: label outside all polygons.
+        layer: layer of the files.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], crs: CRS, res: Resolution, polygons: LabelPolygons, fill: int, layer: str | None
+    ) -> None:
+        super().__init__([str(path) for path in paths], crs=crs, res=res, layer=layer)
+        self.polygons = polygons
+        self.fill = fill
+
+    def __getitem__(self, query: Any) -> dict[str, Any]:
+        x, y, _ = self._disambiguate_slice(query)
+        shape = Shape(round((y.stop - y.start) / y.step), round((x.stop - x.start) / x.step))
+        transform = Affine(x.step, 0, x.start, 0, -y.step, y.stop)
+        labels = self.polygons.draw(transform, shape, self.fill)
+        return {"crs": self.crs, "bounds": query, "mask": torch.from_numpy(labels).long()}
+
+
+@dataclass(frozen=True, slots=True)
+class GeoLabels:
+    """A TorchGeo dataset of labels, and what its samples' ``mask`` means.
+
+    Args:
+        dataset: where labels come from.
+        coding: meaning of its values; ``None`` when they are labels already.
+        nodata: value of pixels without a label.
+        is_bounded: whether nothing is known outside the dataset's index.
+    """
+
+    dataset: GeoDataset
+    coding: Coding | None = None
+    nodata: float | None = None
+    is_bounded: bool = True
+
+    @property
+    def described(self) -> str:
+        return ", ".join(Path(name).name for name in self.dataset.files[:3])
+
+
+LabelsFor: TypeAlias = Callable[[CRS, Resolution], GeoLabels]
+
+
+@dataclass(frozen=True, slots=True)
+class GeoTruth:
+    """Labels of a raster's grid from a TorchGeo dataset.
+
+    Args:
+        labels: where they come from.
+        transform: the raster's grid, along the axes of the dataset's CRS.
+        coverage: where something is known, in that CRS; ``None``: everywhere.
+    """
+
+    labels: GeoLabels
+    transform: Affine
+    coverage: shapely.Geometry | None
+
+    def read_labels(self, window: Window) -> Labels:
+        """Labels of a window.
+
+        Raises:
+            DatasetError: a value that no class has.
+            SceneError: a label raster is damaged.
+        """
+        placed, shape = window_transform(window, self.transform), Shape(int(window.height), int(window.width))
+        known = self._known(placed, shape)
+        if not known.any():
+            return np.full(shape, NO_CLASS, np.uint8)
+        try:
+            mask = self.labels.dataset[query(placed, shape)]["mask"].numpy()
+        except GDAL_ERRORS as error:
+            raise SceneError(f"{self.labels.described} cannot be read ({one_line(error)}); a file is damaged") from error
+        labels = mask if self.labels.coding is None else self._decoded(mask, known, placed, self.labels.coding)
+        return np.where(known, labels, NO_CLASS).astype(np.uint8)
+
+    def _decoded(self, mask: npt.NDArray[Any], known: npt.NDArray[np.bool_], placed: Affine, coding: Coding) -> Labels:
+        bands = mask.reshape(-1, *mask.shape[-2:])
+        labels, wrong = coding.decode(bands, self.labels.nodata)
+        if (wrong & known).any():
+            row, col = np.argwhere(wrong & known)[0]
+            x, y = placed @ (col + 0.5, row + 0.5)
+            raise DatasetError(illegal_label(self.labels.described, bands[:, row, col], f"x {x:.1f}, y {y:.1f}", coding))
+        return labels
+
+    def _known(self, transform: Affine, shape: Shape) -> npt.NDArray[np.bool_]:
+        place = window_box(transform, shape)
+        if self.coverage is None or self.coverage.contains(place):
+            return np.ones(shape, bool)
+        if not self.coverage.intersects(place):
+            return np.zeros(shape, bool)
+        inside: npt.NDArray[np.bool_] = geometry_mask([self.coverage], shape, transform, invert=True)
+        return inside
+
+
+def query(transform: Affine, shape: Shape, step: float = 1) -> tuple[slice, slice]:
+    """TorchGeo's slices for a window: at its own resolution, or, as an overview, the same slices with a coarser step."""
+    x0, y1 = transform @ (0, 0)
+    x1, y0 = transform @ (shape.width, shape.height)
+    return slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
+
+
+def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
+    """Rasters of a source with their truth.
+
+    Raises:
+        DatasetError: files are missing or cannot be used, or no raster meets a label.
+        LegendError: files have classes that the legend lacks.
+    """
+    opened = _Opened(source, reader, legend_coding(reader.legend, source.values, source.ignore, unlabelled=source.unlabelled))
+    images = reader.matching(source.images)
+    if source.labels:
+        paths = [path for path in reader.matching(source.labels) if path not in images]
+        yield from iter_matched(images, lambda crs, res: opened.label_rasters(paths, crs, res), reader)
+    else:
+        paths = reader.matching(source.polygons)
+        yield from iter_matched(images, lambda crs, res: opened.vector_labels(paths, crs, res), reader)
+
+
+def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader) -> Iterator[Pair]:
+    """Rasters with the labels that they meet, one TorchGeo dataset per CRS; what meets none is counted and logged.
+
+    Args:
+        paths: the rasters.
+        labels_for: gives the labels in a CRS.
+        reader: opens the rasters.
+
+    Raises:
+        DatasetError: a raster has no CRS or is rotated, or none meets a label.
+    """
+    left_out: list[str] = []
+    for group in by_crs(paths, reader).values():
+        images = ImageRasters([str(path) for path in group], cache=False)
+        labels = labels_for(images.crs, images.res)
+        coverages = _coverages(images, labels.dataset)
+        left_out += [path.name for path in group if path not in coverages]
+        for path, coverage in coverages.items():
+            file = reader.look_at(path)
+            if file is not None:
+                yield Pair(file, GeoTruth(labels, file.transform, coverage if labels.is_bounded else None))
+    if len(left_out) == len(paths):
+        raise DatasetError(f"none of {len(paths)} rasters ({paths[0].name} …) meets a label; check the places and CRS of both")
+    if left_out:
+        reader.progress.log(
+            f"{len(left_out)} of {len(paths)} rasters meet no label and are left out: {', '.join(left_out[:5])}"
+        )
+
+
+def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
+    """Rasters grouped by CRS.
+
+    Raises:
+        DatasetError: one has no CRS, or is rotated.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        try:
+            with open_raster(path) as src:
+                groups.setdefault(_placed_crs(src), []).append(path)
+        except SceneError as error:
+            reader.leave_out(error)
+    return groups
+
+
+def _placed_crs(src: DatasetReader) -> str:
+    if src.crs is None or src.transform.is_identity:
+        raise DatasetError(f"{src.name} has no georeference; use kind = 'images', which pairs files by name")
+    if src.transform.b or src.transform.d or src.transform.e > 0:
+        raise DatasetError(f"{src.name} is rotated or upside down; gdalwarp it, or use kind = 'images'")
+    return str(src.crs.to_wkt())
+
+
+def label_rasters(paths: Sequence[Path], crs: CRS, res: Resolution, coding: Coding, reader: PairReader) -> GeoLabels:
+    """Label rasters in a CRS.
+
+    Raises:
+        DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
+    """
+    nodata = set()
+    for path in paths:
+        with open_raster(path) as src:
+            if src.crs is None:
+                raise DatasetError(f"{path} has no CRS; write one into it (gdal_edit.py -a_srs), or use kind = 'images'")
+            check_palette(path, palette_of(src), coding, reader.legend)
+            nodata.add(src.nodata)
+            if CRS.from_user_input(src.crs) != crs:
+                reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
+    if len(nodata) > 1:
+        raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
+    return GeoLabels(LabelRasters([str(path) for path in paths], crs=crs, res=res, cache=False), coding, nodata.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A source being opened."""
+
+    source: RastersSource
+    reader: PairReader
+    coding: Coding
+
+    def label_rasters(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
+        labels = label_rasters(paths, crs, res, self.coding, self.reader)
+        if self.source.area:
+            labels.dataset.index = labels.dataset.index.clip(self._area(crs), keep_geom_type=True)
+        return labels
+
+    def vector_labels(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
+        files = VectorFiles(paths, self.source.class_column, self.source.layer)
+        polygons = files.read(crs, self.coding, self.reader.legend, self.reader.progress)
+        dataset = VectorLabels(paths, crs, res, polygons, self.coding.nodata_label, self.source.layer or None)
+        if self.source.area:
+            dataset.index = dataset.index[:1].set_geometry([self._area(crs)], crs=crs)
+        return GeoLabels(dataset, is_bounded=bool(self.source.area))
+
+    def _area(self, crs: CRS) -> shapely.Geometry:
+        paths = self.reader.matching(self.source.area)
+        return shapely.union_all(np.concatenate([read_polygons(path, crs).geometries for path in paths]))
+
+
+def _coverages(images: ImageRasters, labels: GeoDataset) -> dict[Path, shapely.Geometry]:
+    """Where each raster has labels, from TorchGeo's intersection of the indexes; less than a pixel is nothing."""
+    least = images.res[0] * images.res[1]
+    try:
+        index = (images & labels).index
+    except RuntimeError:  # how TorchGeo says that nothing meets
+        return {}
+    column = "filepath_1" if "filepath_1" in index else "filepath"
+    met = {Path(name): shapely.union_all(rows.geometry.to_numpy()) for name, rows in index.groupby(column)}
+    return {path: coverage for path, coverage in met.items() if coverage.area > least}

@@ -1,0 +1,165 @@
+"""From sources to labelled scenes: each kind of source has a module of its own that opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from geoglnet.config import RegionConfig
+from geoglnet.datasets.generated import generated_region
+from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
+from geoglnet.datasets.regions import DecodedScene, LabelledScene
+from geoglnet.datasets.samplers import RegionDataset, SampleConfig, all_squares
+from geoglnet.datasets.sources import GeneratedSource, SourceConfig
+from geoglnet.datasets.survey import Survey, survey
+from geoglnet.datasets.transforms import AugmentConfig
+from geoglnet.errors import DatasetError, SceneError
+from geoglnet.legend import Legend
+from geoglnet.progress import Progress
+
+BYTES_PER_PIXEL = 4  # three bands and labels
+
+
+@dataclass(frozen=True, slots=True)
+class PairReader:
+    """Opens the scenes of sources at a model's resolution.
+
+    Args:
+        folder: data folder that the sources' patterns start from.
+        legend: classes of the model.
+        resolution_m: the model's resolution.
+        progress: receiver of the rules applied to each raster, and of what is left out.
+        skip_corrupt: leave damaged files out, with a warning, instead of stopping.
+    """
+
+    folder: Path
+    legend: Legend
+    resolution_m: float
+    progress: Progress
+    skip_corrupt: bool = False
+
+    def iter_scenes(self, source: SourceConfig) -> Iterator[LabelledScene]:
+        """Labelled scenes of one source, from files or generated, none of them decoded.
+
+        Raises:
+            DatasetError: files are missing or cannot be used.
+            SceneError: a raster cannot be read.
+        """
+        if isinstance(source, GeneratedSource):
+            for seed in range(1, source.generated + 1):
+                yield DecodedScene(f"generated scene {seed}", generated_region(seed, self.legend, self.resolution_m))
+        else:
+            yield from self.iter_pairs(source)
+
+    def iter_pairs(self, source: SourceConfig) -> Iterator[Pair]:
+        """Rasters of one source with their truth.
+
+        Raises:
+            DatasetError: files are missing or cannot be used.
+            SceneError: a raster cannot be read.
+        """
+        if isinstance(source, GeneratedSource):
+            raise DatasetError("generated scenes are for training only; name files for validation")
+        opener = cast(_Opener, import_module(f"geoglnet.datasets.{source.kind}"))  # torchgeo loads where it is needed
+        yield from opener.iter_pairs(source, self)
+
+    def look_at(self, path: Path, assumed_pixel_size_m: float | None = None) -> SceneFile | None:
+        """A raster at the model's resolution; ``None`` when it is damaged and such files are to be skipped.
+
+        Raises:
+            SceneError: the raster cannot be read.
+        """
+        try:
+            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress)
+        except SceneError as error:
+            self.leave_out(error)
+            return None
+
+    def leave_out(self, error: SceneError) -> None:
+        """Warn about a damaged file, or stop when damaged files are not to be skipped."""
+        if not self.skip_corrupt:
+            raise error
+        self.progress.warn(f"skipped: {error}")
+
+    def matching(self, pattern: str) -> list[Path]:
+        """Files that a pattern below the data folder matches, sorted.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        found = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        if not found:
+            raise DatasetError(f"no file matches {self.folder / pattern}; check the data folder")
+        return found
+
+
+class _Opener(Protocol):
+    def iter_pairs(self, source: SourceConfig, reader: PairReader) -> Iterator[Pair]: ...
+
+
+def open_dataset(
+    sources: Sequence[SourceConfig], reader: PairReader, region: RegionConfig, sample: SampleConfig, augment: AugmentConfig
+) -> RegionDataset:
+    """Regions of all sources, of length 0 until a stage says how many; what is left out is counted and logged.
+
+    Memory: 4 bytes per decoded pixel up to ``sample.cache_mb``, and 12 bytes per 256 labelled pixels of all scenes.
+
+    Raises:
+        DatasetError: files are missing or cannot be used, or there is only one class to learn.
+        LegendError: files have classes that the legend lacks.
+        SceneError: a raster cannot be read.
+    """
+    opened = [(scene, source.weight) for source in sources for scene in reader.iter_scenes(source)]
+    scenes = _decoded([scene for scene, _ in opened], reader, sample.cache_mb)
+    surveyed = survey(scenes, reader.leave_out, reader.progress)
+    labelled = surveyed.labelled_scenes()
+    weights = [weight * _pixels(scene) ** 0.5 * (i in labelled) for i, (scene, weight) in enumerate(opened)]
+    dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
+    _log(dataset, surveyed, reader)
+    return dataset
+
+
+def _decoded(scenes: Sequence[LabelledScene], reader: PairReader, cache_mb: int) -> list[LabelledScene]:
+    """The scenes, the smallest first held in memory until the cache is full; damaged ones stay as they are."""
+    kept, budget = list(scenes), cache_mb * 2**20 // BYTES_PER_PIXEL
+    for index in sorted(range(len(kept)), key=lambda i: _pixels(kept[i])):
+        scene, size = kept[index], _pixels(kept[index])
+        if isinstance(scene, DecodedScene) or size > budget:
+            continue
+        try:
+            whole = scene.read_region(slice(0, scene.shape.height), slice(0, scene.shape.width))
+        except SceneError as error:
+            reader.leave_out(error)
+        else:
+            kept[index], budget = DecodedScene(scene.name, whole), budget - size
+    return kept
+
+
+def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader) -> None:
+    """What will be drawn from and what not; an error where there is nothing to tell apart."""
+    log, scenes, size = reader.progress.log, dataset.scenes, dataset.sample.region_size
+    absent = surveyed.absent(reader.legend)
+    if len(absent) == reader.legend.num_classes - 1 > 0:
+        raise DatasetError(
+            f"no training pixel of {', '.join(absent)}: nothing to tell apart. Set unlabelled = 'background' if what lies "
+            "outside polygons (or is nodata in label rasters) is the background, or label more classes"
+        )
+    if absent:
+        reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn what it never sees")
+    unlabelled = [scene.name for i, scene in enumerate(scenes) if i not in surveyed.labelled_scenes()]
+    if unlabelled:
+        log(f"{len(unlabelled)} of {len(scenes)} scenes have no label and are left out: {', '.join(unlabelled[:5])}")
+    if small := sum(min(scene.shape) < size for scene in scenes):
+        log(f"{small} of {len(scenes)} scenes are smaller than a region of {size} px and are filled up unlabelled")
+    if dataset.sample.order == "exhaustive":
+        total = len(all_squares([scene.shape for scene in scenes], size))
+        log(f"{len(dataset.squares)} regions per round; {total - len(dataset.squares)} without a label are left out")
+    decoded = sum(isinstance(scene, DecodedScene) for scene in scenes)
+    log(f"{len(scenes)} training scenes, {sum(map(_pixels, scenes)) / 1e6:.1f} Mpx; {decoded} held in memory")
+
+
+def _pixels(scene: LabelledScene) -> int:
+    return scene.shape.height * scene.shape.width

@@ -1,0 +1,100 @@
+"""Survey: where labels are, looked at once before regions are drawn; kept for a coarse lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geoglnet.datasets.regions import LabelledScene
+from geoglnet.errors import SceneError
+from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.progress import Progress, SilentProgress
+
+STEP = 16
+"""Every how many pixels a place is kept."""
+_STRIP = 1024
+
+Places = npt.NDArray[np.int32]
+
+
+def _stop(error: SceneError) -> None:
+    raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Places with labels.
+
+    Args:
+        places: by label, ``(n, 3)`` of scene index, row and column; 12 bytes per 256 labelled pixels.
+    """
+
+    places: dict[int, Places]
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def labelled_scenes(self) -> set[int]:
+        """Indexes of the scenes that have labels."""
+        return {int(index) for places in self.places.values() for index in np.unique(places[:, 0])}
+
+    def is_labelled(self, scene: int, row: int, col: int, size: int) -> bool:
+        """Whether a square of a scene holds a labelled place."""
+        for places in self.places.values():
+            low, high = np.searchsorted(places[:, 0], (scene, scene + 1))
+            rows, cols = places[low:high, 1] - row, places[low:high, 2] - col
+            if ((rows >= 0) & (rows < size) & (cols >= 0) & (cols < size)).any():
+                return True
+        return False
+
+    def absent(self, legend: Legend) -> list[str]:
+        """Classes of the legend that were seen nowhere."""
+        return [name for value, name in enumerate(legend.names) if value not in self.places]
+
+
+def survey(
+    scenes: Sequence[LabelledScene],
+    leave_out: Callable[[SceneError], None] = _stop,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> Survey:
+    """Look at the labels of all scenes.
+
+    Args:
+        scenes: what to look at.
+        leave_out: told of a damaged scene, which then counts as unlabelled; raises it when left out.
+        progress: told of every scene.
+
+    Raises:
+        DatasetError: labels that cannot be used.
+        SceneError: a scene is damaged.
+    """
+    found: dict[int, list[Places]] = {}
+    progress.plan("survey labels", len(scenes), "scenes")
+    for index, scene in enumerate(scenes):
+        try:
+            seen = _places(scene)
+        except SceneError as error:
+            leave_out(error)
+            continue
+        for value, rows_and_cols in seen.items():
+            places = np.insert(rows_and_cols, 0, index, axis=1)
+            found.setdefault(value, []).append(places.astype(np.int32))
+        progress.advance()
+    return Survey({value: np.concatenate(parts) for value, parts in sorted(found.items())})
+
+
+def _places(scene: LabelledScene) -> dict[int, npt.NDArray[np.int64]]:
+    """``(n, 2)`` rows and columns by label, read strip by strip; one place for what lies between the lattice's points."""
+    found: dict[int, list[npt.NDArray[np.int64]]] = {}
+    height, width = scene.shape
+    for row in range(0, height, _STRIP):
+        labels = scene.read_labels(slice(row, min(row + _STRIP, height)), slice(0, width))
+        for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=NO_CLASS + 1)[:NO_CLASS]):
+            places = np.argwhere(labels[::STEP, ::STEP] == value) * STEP
+            if not len(places):
+                places = np.array([divmod(int(np.argmax(labels == value)), width)])
+            found.setdefault(int(value), []).append(np.add(places, (row, 0)))
+    return {value: np.concatenate(parts) for value, parts in found.items()}

@@ -1,0 +1,129 @@
+"""Miniature copies of published data sets' layouts, and of what analysts have; drawn by seed, small enough for two steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+from pyogrio.raw import write as write_layer
+from rasters import write_raster
+
+from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
+from geoglnet.datasets.layouts import split_keys
+
+SIZE = 96
+Array = npt.NDArray[np.uint8]
+
+
+def blocks(num_classes: int, seed: int, height: int = SIZE, width: int = SIZE) -> Array:
+    """Labels in squares of 16 px."""
+    cells = np.random.default_rng(seed).integers(0, num_classes, (-(-height // 16), -(-width // 16)))
+    return np.kron(cells, np.ones((16, 16), int)).astype(np.uint8)[:height, :width]
+
+
+def picture(labels: Array, seed: int) -> Array:
+    """An image in which each class has a grey of its own, with noise."""
+    rng = np.random.default_rng(seed)
+    grey = 40 + 25 * labels.astype(int)
+    return (grey + rng.integers(-10, 10, (3, *labels.shape))).clip(1, 254).astype(np.uint8)
+
+
+def colours(labels: Array) -> Array:
+    """DeepGlobe's colours of labels 0 (urban) to 6 (unknown)."""
+    return np.moveaxis(np.array(DEEPGLOBE_LEGEND.colours, np.uint8)[labels], -1, 0)
+
+
+def write_image(path: Path, image: Array) -> Path:
+    """A JPEG or PNG without georeference."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drivers = {".jpg": {"driver": "JPEG", "quality": 95}, ".png": {"driver": "PNG"}, ".tif": {}}
+    return write_raster(path, image, crs=None, **drivers[path.suffix])
+
+
+DEEPGLOBE_FOLDERS = {  # layout: folders of image and mask by split
+    "flat": dict.fromkeys(("train", "validation", "test"), ("", "")),
+    "torchgeo": {
+        "train": ("data/training_data/images", "data/training_data/masks"),
+        "test": ("data/test_data/images", "data/test_data/masks"),
+    },
+    "glnet": {"train": ("train/Sat", "train/Label"), "validation": ("crossvali/Sat", "crossvali/Label")},
+}
+
+
+def write_deepglobe(root: Path, layout: str = "flat", per_split: int = 2) -> Path:
+    """Tiles with the authors' ids, in a published layout, and one without a mask."""
+    lists = {"train": "deepglobe_train", "validation": "deepglobe_crossvali", "test": "deepglobe_test"}
+    for split, folders in DEEPGLOBE_FOLDERS[layout].items():
+        for number, key in enumerate(split_keys(lists[split])[:per_split]):
+            labels = blocks(7, seed=number)
+            write_image(root / folders[0] / f"{key}_sat.jpg", picture(labels, number))
+            write_image(root / folders[1] / f"{key}_mask.png", colours(labels))
+    write_image(root / "valid" / "1_sat.jpg", picture(blocks(7, 99), 99))
+    return root
+
+
+INRIA_CRS = {"austin": "EPSG:26914", "vienna": "EPSG:31256"}
+
+
+def write_inria(root: Path, numbers: tuple[int, ...] = (1, 2, 6, 8)) -> Path:
+    """Two cities in a CRS each; their tiles touch. The folder's own number is no tile's."""
+    base = root / "AerialImageDataset7" / "train"
+    for city, crs in INRIA_CRS.items():
+        for place, number in enumerate(numbers):
+            labels = blocks(2, seed=number)
+            transform = Affine(0.3, 0, 600_000 + place * SIZE * 0.3, 0, -0.3, 3_000_000)
+            for folder, array in (("images", picture(labels, number)), ("gt", labels[None] * 255)):
+                (base / folder).mkdir(parents=True, exist_ok=True)
+                write_raster(base / folder / f"{city}{number}.tif", array, crs=crs, transform=transform)
+    return root
+
+
+def write_isic(root: Path, count: int = 10) -> Path:
+    """Photographs of mixed sizes."""
+    for number in range(count):
+        height, width = 60 + 8 * number, 90 + 5 * number
+        rows, cols = np.mgrid[:height, :width]
+        lesion = ((rows - height / 2) ** 2 + (cols - width / 2) ** 2 < (height / 4) ** 2).astype(np.uint8)
+        write_image(root / "ISIC2018_Task1-2_Training_Input" / f"ISIC_{number:07}.jpg", picture(lesion * 4, number))
+        write_image(root / "ISIC2018_Task1_Training_GroundTruth" / f"ISIC_{number:07}_segmentation.png", lesion[None] * 255)
+    return root
+
+
+def polygons_of(labels: Array, transform: Affine, value: int) -> npt.NDArray[np.object_]:
+    """The squares of 16 px of a class."""
+    rows, cols = np.nonzero(labels[::16, ::16] == value)
+    corners = [(transform @ (16 * c, 16 * r), transform @ (16 * c + 16, 16 * r + 16)) for r, c in zip(rows, cols, strict=True)]
+    return np.array([shapely.box(*np.sort([a, b], axis=0).ravel()) for a, b in corners], dtype=object)
+
+
+def write_layer_of(path: Path, classes: dict[str, npt.NDArray[np.object_]], crs: str, layer: str | None = None) -> Path:
+    """A vector layer with a column "kind"; GeoPackage by its suffix."""
+    names = [name for name, shapes in classes.items() for _ in shapes]
+    shapes = np.concatenate(list(classes.values())) if classes else np.array([], object)
+    options = {"layer": layer, "append": True} if layer and path.exists() else {"layer": layer} if layer else {}
+    write_layer(
+        path, shapely.to_wkb(shapes), [np.array(names, object)], ["kind"],
+        geometry_type="Polygon", crs=crs, driver="GPKG", **options,
+    )  # fmt: skip
+    return path
+
+
+OWN_TRANSFORM = Affine(1, 0, 500_000, 0, -1, 9_000_000)
+
+
+def write_own(root: Path) -> Path:
+    """Three rasters in UTM 36S (the last far away), one layer of buildings in lon/lat over the first two, and its truth."""
+    root.mkdir(parents=True, exist_ok=True)
+    shapes = []
+    for number in range(3):
+        labels = blocks(2, seed=number)
+        transform = OWN_TRANSFORM @ Affine.translation(number * SIZE + (number == 2) * 50_000, 0)
+        write_raster(root / f"scene_{number}.tif", picture(labels * 5, number), transform=transform)
+        write_raster(root / f"truth_{number}.tif", labels[None], transform=transform)
+        if number < 2:
+            shapes.append(polygons_of(labels, transform, 1))
+    write_layer_of(root / "buildings.gpkg", {"building": np.concatenate(shapes)}, "EPSG:32736")
+    return root

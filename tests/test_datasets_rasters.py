@@ -1,0 +1,249 @@
+"""People's own rasters: matched by place with vector layers and label rasters through TorchGeo's index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from miniature import OWN_TRANSFORM, SIZE, blocks, picture, polygons_of, write_layer_of, write_own
+from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasterio.windows import Window
+from rasters import noise, write_raster
+from shapely import box
+from torchgeo.datasets import IntersectionDataset, RasterDataset
+
+from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.rasters import ImageRasters, LabelRasters, query
+from geoglnet.datasets.reader import PairReader
+from geoglnet.datasets.regions import LabelledRegion, cut
+from geoglnet.datasets.sources import RastersSource
+from geoglnet.errors import DatasetError, LegendError, SceneError
+from geoglnet.legend import Legend
+from geoglnet.progress import RecordedProgress
+from geoglnet.types import Shape
+
+LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 0, 0)), background=0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_own(tmp_path)
+
+
+def reader(folder: Path, legend: Legend = LEGEND, resolution_m: float = 1.0) -> PairReader:
+    return PairReader(folder, legend, resolution_m, RecordedProgress())
+
+
+def vector(**changes: Any) -> RastersSource:
+    plain = {"images": "scene_*.tif", "polygons": "buildings.gpkg", "unlabelled": "background"}
+    return RastersSource(**(plain | changes))
+
+
+def rasters(**changes: Any) -> RastersSource:
+    return RastersSource(**({"images": "scene_*.tif", "labels": "truth_*.tif"} | changes))
+
+
+def read_all(pair: Pair) -> LabelledRegion:
+    return pair.read_region(slice(0, pair.shape.height), slice(0, pair.shape.width))
+
+
+def number_of(pair: Pair) -> int:
+    return int(Path(pair.name).stem[-1])
+
+
+def test_one_layer_labels_all_rasters_that_it_meets_and_the_others_are_counted(folder: Path) -> None:
+    files = reader(folder)
+    pairs = list(files.iter_pairs(vector()))
+    assert [number_of(pair) for pair in pairs] == [0, 1]
+    for pair in pairs:
+        np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
+    assert "1 of 3 rasters meet no label and are left out: scene_2.tif" in files.progress.messages("log")
+
+
+def test_label_rasters_are_matched_by_place_not_by_name(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"truth_{number}.tif").rename(folder / f"labels_of_day_{9 - number}.tif")
+    pairs = list(reader(folder).iter_pairs(rasters(labels="labels_of_day_*.tif")))
+    assert [number_of(pair) for pair in pairs] == [0, 1, 2]
+    for pair in pairs:
+        np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
+
+
+def test_labels_in_another_tiling_are_joined(folder: Path) -> None:
+    truth = np.concatenate([blocks(2, seed=0), blocks(2, seed=1)], axis=1)
+    for path in folder.glob("truth_*.tif"):
+        path.unlink()
+    for number, rows in enumerate((slice(0, 40), slice(40, SIZE))):
+        transform = OWN_TRANSFORM @ Affine.translation(0, rows.start)
+        write_raster(folder / f"truth_{number}.tif", truth[None, rows], transform=transform)
+    pairs = list(reader(folder).iter_pairs(rasters()))
+    assert [number_of(pair) for pair in pairs] == [0, 1]
+    for pair in pairs:
+        np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
+
+
+def test_label_rasters_in_another_crs_are_reprojected_and_that_is_said(folder: Path) -> None:
+    with rasterio.open(folder / "truth_0.tif") as src:
+        transform, width, height = calculate_default_transform(src.crs, "EPSG:3857", src.width, src.height, *src.bounds)
+        labels = np.full((height, width), 255, np.uint8)
+        reproject(
+            src.read(1), labels, src_transform=src.transform, src_crs=src.crs, dst_transform=transform,
+            dst_crs="EPSG:3857", resampling=Resampling.nearest, init_dest_nodata=False,
+        )  # fmt: skip
+    write_raster(folder / "mercator.tif", labels[None], crs="EPSG:3857", transform=transform, nodata=255)
+    files = reader(folder)
+    (pair,) = files.iter_pairs(rasters(labels="mercator.tif", images="scene_0.tif"))
+    labels = read_all(pair).labels
+    known = labels != 255
+    assert known.mean() > 0.95
+    assert (labels[known] == blocks(2, seed=0)[known]).mean() > 0.95
+    assert any("mercator.tif is in EPSG:3857" in line for line in files.progress.messages("log"))
+
+
+def test_a_vector_layer_in_another_crs_is_reprojected_and_that_is_said(folder: Path) -> None:
+    geopandas.read_file(folder / "buildings.gpkg").to_crs(4326).to_file(folder / "lonlat.geojson")
+    files = reader(folder)
+    for pair in files.iter_pairs(vector(polygons="lonlat.geojson")):
+        assert (read_all(pair).labels == blocks(2, seed=number_of(pair))).mean() > 0.98
+    said = "lonlat.geojson is in EPSG:4326, its raster in EPSG:32736: polygons are reprojected"
+    assert said in files.progress.messages("log")
+
+
+def test_what_nobody_labelled_is_unlabelled_unless_said(folder: Path) -> None:
+    (pair, _) = reader(folder).iter_pairs(vector(unlabelled="ignore"))
+    assert set(np.unique(read_all(pair).labels)) == {1, 255}
+
+
+def test_labels_end_where_the_label_rasters_end(folder: Path) -> None:
+    write_raster(folder / "part.tif", blocks(2, seed=0)[None, :50, :60], transform=OWN_TRANSFORM)
+    (pair,) = reader(folder).iter_pairs(rasters(labels="part.tif"))
+    expected = np.full((SIZE, SIZE), 255)
+    expected[:50, :60] = blocks(2, seed=0)[:50, :60]
+    np.testing.assert_array_equal(read_all(pair).labels, expected)
+
+
+@pytest.mark.parametrize("kind", ["polygons", "labels"])
+def test_outside_the_area_of_interest_nothing_is_known(folder: Path, kind: str) -> None:
+    corner = OWN_TRANSFORM @ (0, 0)
+    area = np.array([box(corner[0] + 20, corner[1] - 70, corner[0] + 80, corner[1] - 10)], object)
+    write_layer_of(folder / "area.gpkg", {"area": area}, "EPSG:32736")
+    source = vector(area="area.gpkg") if kind == "polygons" else rasters(area="area.gpkg")
+    (pair,) = reader(folder).iter_pairs(source)
+    expected = np.full((SIZE, SIZE), 255)
+    expected[10:70, 20:80] = blocks(2, seed=0)[10:70, 20:80]
+    np.testing.assert_array_equal(read_all(pair).labels, expected)
+
+
+def test_a_raster_in_the_area_without_a_polygon_is_background(folder: Path) -> None:
+    corner = OWN_TRANSFORM @ (0, 0)
+    area = np.array([box(corner[0], corner[1] - SIZE, corner[0] + 60_000, corner[1])], object)
+    write_layer_of(folder / "area.gpkg", {"area": area}, "EPSG:32736")
+    pairs = list(reader(folder).iter_pairs(vector(area="area.gpkg")))
+    assert [number_of(pair) for pair in pairs] == [0, 1, 2]
+    assert set(np.unique(read_all(pairs[2]).labels)) == {0}
+
+
+def test_rasters_of_several_crs_stay_in_their_own(folder: Path) -> None:
+    labels = blocks(2, seed=5)
+    transform = Affine(1, 0, 300_000, 0, -1, 5_000_000)
+    write_raster(folder / "scene_5.tif", picture(labels, 5), crs="EPSG:32633", transform=transform)
+    write_layer_of(folder / "vienna.gpkg", {"building": polygons_of(labels, transform, 1)}, "EPSG:32633")
+    pairs = {number_of(pair): pair for pair in reader(folder).iter_pairs(vector(polygons="*.gpkg"))}
+    assert sorted(pairs) == [0, 1, 5]
+    assert str(pairs[5].file.crs) == "EPSG:32633"
+    np.testing.assert_array_equal(read_all(pairs[5]).labels, labels)
+
+
+def test_labels_are_read_at_the_resolution_of_the_model(folder: Path) -> None:
+    (pair, _) = reader(folder, resolution_m=2.0).iter_pairs(vector())
+    region = read_all(pair)
+    assert region.labels.shape == region.image.shape[1:] == (SIZE // 2, SIZE // 2)
+    assert (region.labels == blocks(2, seed=0)[::2, ::2]).mean() > 0.95
+
+
+def test_the_overview_is_the_same_slice_with_a_coarser_step(folder: Path) -> None:
+    """What we decimate from a region read once is what TorchGeo reads of the same place with a coarser step."""
+    images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
+    labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
+    both = images & labels
+    assert isinstance(both, IntersectionDataset)
+    shape = Shape(SIZE, SIZE)
+    fine, coarse = both[query(OWN_TRANSFORM, shape)], both[query(OWN_TRANSFORM, shape, step=3)]
+    assert fine["image"].shape == (3, SIZE, SIZE)
+    assert coarse["image"].shape == (3, SIZE // 3, SIZE // 3)
+    (pair,) = reader(folder).iter_pairs(vector(images="scene_0.tif"))
+    region = read_all(pair)
+    np.testing.assert_array_equal(region.image, fine["image"].numpy())
+    np.testing.assert_array_equal(region.labels, fine["mask"].numpy())
+    image = torch.from_numpy(region.image).float()
+    sample = cut(image, torch.from_numpy(region.labels), Shape(SIZE // 3, SIZE // 3), [(slice(0, 32), slice(0, 32))])
+    assert (sample.overview - coarse["image"]).abs().mean() < 1.0
+
+
+def test_reading_part_of_a_raster_is_part_of_reading_all(folder: Path) -> None:
+    for source in (vector(), rasters()):
+        (pair, *_) = reader(folder).iter_pairs(source)
+        whole, part = read_all(pair), pair.read_region(slice(13, 60), slice(7, 91))
+        np.testing.assert_array_equal(part.labels, whole.labels[13:60, 7:91])
+        np.testing.assert_array_equal(part.image, whole.image[:, 13:60, 7:91])
+        np.testing.assert_array_equal(pair.truth.read_labels(Window(7, 13, 84, 47)), part.labels)
+
+
+def test_our_torchgeo_datasets_are_torchgeos() -> None:
+    assert issubclass(ImageRasters, RasterDataset)
+    assert issubclass(LabelRasters, RasterDataset)
+
+
+def test_an_empty_layer_and_a_missing_class_are_named(folder: Path) -> None:
+    write_layer_of(folder / "empty.gpkg", {}, "EPSG:32736")
+    with pytest.raises(DatasetError, match=r"empty\.gpkg holds no polygons"):
+        list(reader(folder).iter_pairs(vector(polygons="empty.gpkg")))
+    other = Legend(("background", "roof"), ((0, 0, 0), (255, 0, 0)), background=0)
+    with pytest.raises(LegendError, match="class 'building' in 'kind'"):
+        list(reader(folder, other).iter_pairs(vector(class_column="kind")))
+    with pytest.raises(DatasetError, match="no column 'class'"):
+        list(reader(folder).iter_pairs(vector(class_column="class")))
+
+
+def test_rasters_and_labels_that_do_not_meet_are_refused(folder: Path) -> None:
+    shape = np.array([box(0, 0, 10, 10)], object)
+    write_layer_of(folder / "far.gpkg", {"building": shape}, "EPSG:32736")
+    with pytest.raises(DatasetError, match=r"none of 3 rasters .* meets a label; check the places and CRS of both"):
+        list(reader(folder).iter_pairs(vector(polygons="far.gpkg")))
+
+
+def test_rasters_that_have_no_place_are_refused(folder: Path) -> None:
+    write_raster(folder / "bare.tif", noise(3, 20, 20), crs=None)
+    with pytest.raises(DatasetError, match=r"bare\.tif has no georeference; use kind = 'images'"):
+        list(reader(folder).iter_pairs(vector(images="bare.tif")))
+    write_raster(folder / "turned.tif", noise(3, 20, 20), transform=OWN_TRANSFORM @ Affine.rotation(10))
+    with pytest.raises(DatasetError, match=r"turned\.tif is rotated"):
+        list(reader(folder).iter_pairs(vector(images="turned.tif")))
+    write_raster(folder / "blind.tif", np.zeros((1, 20, 20), np.uint8), crs=None)
+    with pytest.raises(DatasetError, match=r"blind\.tif has no CRS"):
+        list(reader(folder).iter_pairs(rasters(labels="blind.tif")))
+
+
+def test_a_label_that_no_class_has_is_named_with_its_place(folder: Path) -> None:
+    with rasterio.open(folder / "truth_0.tif", "r+") as dst:
+        dst.write(np.full((1, 1, 1), 9, np.uint8), window=Window(col_off=3, row_off=5, width=1, height=1))
+    (pair, *_) = reader(folder).iter_pairs(rasters())
+    with pytest.raises(DatasetError, match=r"has label 9 at x 500003\.5, y 8999994\.5; known are 0, 1, 255; map it"):
+        read_all(pair)
+    (ignoring, *_) = reader(folder).iter_pairs(rasters(ignore=(9,)))
+    assert read_all(ignoring).labels[5, 3] == 255
+
+
+def test_a_damaged_raster_is_named_and_left_out_only_when_asked_for(folder: Path) -> None:
+    (folder / "scene_1.tif").write_bytes(b"II*")
+    with pytest.raises(SceneError, match=r"scene_1\.tif is not a raster"):
+        list(reader(folder).iter_pairs(vector()))
+    careful = PairReader(folder, LEGEND, 1.0, RecordedProgress(), skip_corrupt=True)
+    assert [number_of(pair) for pair in careful.iter_pairs(vector())] == [0]
+    assert "scene_1.tif is not a raster" in careful.progress.messages("warning")[0]
