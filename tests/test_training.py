@@ -90,7 +90,7 @@ def test_training_writes_a_checkpoint_and_the_global_baseline(folder: Path, conf
     manifest = fit(config, folder, tmp_path / "toy.safetensors", progress=progress)
     assert read_manifest(tmp_path / "toy.safetensors") == manifest
     assert set(manifest.metrics["scenes"]) == {"a_image.tif", "b_image.tif"}
-    assert [e["stage"] for e in progress.events if e["event"] == "plan"][:2] == ["global stage", "local stage"]
+    assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:3] == ["global stage", "local stage"]
     assert sum("loss" in e for e in progress.events) == 4
     baseline, alone = load_checkpoint(tmp_path / "toy.global.safetensors")
     assert alone.model.branches is Branches.GLOBAL
@@ -103,7 +103,7 @@ def test_a_trained_global_branch_can_be_gone_on_from(folder: Path, config: Train
     fit(global_only(config), folder, tmp_path / "first.safetensors")
     progress = RecordedProgress()
     fit(config, folder, tmp_path / "second.safetensors", global_branch_from=tmp_path / "first.safetensors", progress=progress)
-    assert [e["stage"] for e in progress.events if e["event"] == "plan"][:1] == ["local stage"]
+    assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:2] == ["local stage"]
     fit(local_only(config), folder, tmp_path / "local.safetensors")
     with pytest.raises(CheckpointError, match="no global branch"):
         fit(config, folder, tmp_path / "third.safetensors", global_branch_from=tmp_path / "local.safetensors")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from geoglnet.config import ModelConfig, RegionConfig, from_plain, suggestion
 from geoglnet.datasets.samplers import SampleConfig
-from geoglnet.datasets.sources import SourceConfig
+from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
@@ -180,7 +180,7 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
         plain["optim"] = RECIPES.get(plain["optim"].get("recipe"), {}) | plain["optim"]
     parts: dict[str, Any] = {name: from_plain(kind, plain[name]) for name, kind in _PARTS.items() if name in plain}
     model = from_plain(ModelConfig, {"num_classes": legend.num_classes} | plain.get("model", {}))
-    sources = {key: tuple(from_plain(SourceConfig, s) for s in plain.get(key, ())) for key in ("train", "validation")}
+    sources = {key: tuple(source_from_plain(s) for s in plain.get(key, ())) for key in ("train", "validation")}
     return from_plain(TrainConfig, plain | parts | sources | {"legend": legend, "model": model})
 
 

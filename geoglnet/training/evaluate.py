@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.datasets.pairs import PairReader
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.datasets.truth import Truth
 from geoglnet.errors import ConfigError, DatasetError
@@ -99,11 +98,11 @@ def score(
     """Score a network on labelled scenes; see :func:`evaluate`."""
     config, progress = config or PredictConfig(), progress or SilentProgress()
     scenes: dict[str, ConfusionMatrix] = {}
-    with ExitStack() as files:
-        reader = PairReader(folder, manifest.legend, manifest.resolution_m, files, progress)
-        for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
-            scenes[Path(pair.name).name] = matrix = ConfusionMatrix(manifest.legend)
-            predict_scene(pair.scene, network, manifest, _Scorer(pair.truth, matrix), None, config, progress)
+    reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress)
+    for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
+        scenes[Path(pair.name).name] = matrix = ConfusionMatrix(manifest.legend)
+        with pair.file.open(progress) as scene:
+            predict_scene(scene, network, manifest, _Scorer(pair.truth, matrix), None, config, progress)
     return Evaluation(scenes, _sum(manifest.legend, scenes))
 
 

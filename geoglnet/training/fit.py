@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
-from geoglnet.datasets.pairs import PairReader
-from geoglnet.datasets.regions import LabelledScene, RegionBatch, RegionSample, collate
+from geoglnet.datasets.loading import RegionLoader
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.backbone import load_backbone_weights
@@ -29,17 +26,6 @@ from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.evaluate import score
 from geoglnet.training.task import TRAINED_PARTS, StageTask
 from geoglnet.types import OutputFile
-
-
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """Collates samples and normalises them as the manifest says."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, samples: Sequence[RegionSample]) -> RegionBatch:
-        return collate(samples).normalised(self.mean, self.std)
 
 
 class _Report(Callback):
@@ -75,7 +61,7 @@ def fit(
     ``<checkpoint>.global.safetensors`` (the paper's global-only baseline) and ``<checkpoint>.local.safetensors`` (𝒢 → ℒ): a
     training that was cut off goes on from there.
 
-    Memory: scenes of up to 64 Mpx at the model's resolution are held decoded (4 bytes per pixel); a step costs ``batch_size``
+    Memory: decoded scenes up to ``sample.cache_mb`` (4 bytes per pixel at the model's resolution); a step costs ``batch_size``
     regions' pixels, their overviews' activations, and those of ``patches_at_once`` patches.
 
     Args:
@@ -99,15 +85,14 @@ def fit(
     torch.manual_seed(config.optim.seed)
     network = _build_network(config, folder)
     manifest = make_manifest(config)
-    with ExitStack() as files:
-        dataset = _open_dataset(config, folder, files, progress)
-        for stage in stages_of(config):
-            path = branches_from or (global_branch_from if stage is Stage.GLOBAL else None)
-            if path is not None and stage is not Stage.BIDIRECTIONAL:
-                _take(network, path, TRAINED_PARTS[stage])
-            else:
-                run_stage(network, stage, config, dataset, progress)
-                _keep_stage(checkpoint_path, network, stage, config)
+    dataset = _open_dataset(config, folder, progress)
+    for stage in stages_of(config):
+        path = branches_from or (global_branch_from if stage is Stage.GLOBAL else None)
+        if path is not None and stage is not Stage.BIDIRECTIONAL:
+            _take(network, path, TRAINED_PARTS[stage])
+        else:
+            run_stage(network, stage, config, dataset, progress)
+            _keep_stage(checkpoint_path, network, stage, config)
     save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
     if config.validation:
         evaluation = score(network, manifest, config.validation, folder, progress=progress)
@@ -132,13 +117,7 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
         dataset.sample = replace(config.sample, patches_per_region=0)  # what is merged must cover the region
         _start_refining(network)
     manifest = make_manifest(config)
-    loader = DataLoader(
-        dataset,
-        batch_size=optim.batch_size,
-        num_workers=optim.workers,
-        persistent_workers=optim.workers > 0,
-        collate_fn=_Samples(_bands(manifest.mean), _bands(manifest.std)),
-    )
+    loader = RegionLoader(dataset, optim.batch_size, optim.workers, manifest.mean, manifest.std, progress)
     callbacks: list[Callback] = [_Report(progress, stage)]
     if optim.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=optim.ema_decay))
@@ -192,16 +171,9 @@ def make_manifest(config: TrainConfig) -> Manifest:
     )
 
 
-def _open_dataset(config: TrainConfig, folder: Path, files: ExitStack, progress: Progress) -> RegionDataset:
-    reader = PairReader(folder, config.legend, config.resolution_m, files, progress)
-    scenes: list[LabelledScene] = []
-    weights: list[float] = []
-    for source in config.train:
-        for scene in reader.iter_scenes(source):
-            scenes.append(scene)
-            weights.append(source.weight * (scene.shape.height * scene.shape.width) ** 0.5)
-    progress.log(f"{len(scenes)} training scenes, {sum(s.shape.height * s.shape.width for s in scenes) / 1e6:.1f} Mpx")
-    return RegionDataset(scenes, weights, config.region, config.sample, config.augment, length=0)
+def _open_dataset(config: TrainConfig, folder: Path, progress: Progress) -> RegionDataset:
+    reader = PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt)
+    return open_dataset(config.train, reader, config.region, config.sample, config.augment)
 
 
 def _build_network(config: TrainConfig, folder: Path) -> GLNet:
@@ -257,7 +229,3 @@ def local_only(config: TrainConfig) -> TrainConfig:
 def _alone(config: TrainConfig, branches: Branches) -> TrainConfig:
     model = replace(config.model, branches=branches, sharing=Sharing.NONE, aggregate=False)
     return replace(config, model=model, name=f"{config.name}-{branches.value}")
-
-
-def _bands(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).reshape(-1, 1, 1)
