@@ -18,14 +18,26 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("errors", "types", "progress"), 0),
-    **dict.fromkeys(("windows", "blending", "legend", "config"), 1),
+    **dict.fromkeys(("windows", "blending", "foreground", "legend", "config"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "datasets": 3,
     **dict.fromkeys(("training", "prediction", "benchmark", "export"), 4),
     **dict.fromkeys(("api", "cli", "__main__", "__init__"), 5),
 }
 TORCH_SIDE, GEO_SIDE = {"models", "losses", "metrics"}, {"raster", "vector"}
-NO_TORCH = GEO_SIDE | {"errors", "types", "progress", "windows", "blending", "legend", "config", "cli", "api", "__init__"}
+NO_TORCH = GEO_SIDE | {
+    "errors",
+    "types",
+    "progress",
+    "windows",
+    "blending",
+    "foreground",
+    "legend",
+    "config",
+    "cli",
+    "api",
+    "__init__",
+}
 ROOMS = {  # library: where it may be imported
     "torchgeo": {"datasets"},
     "lightning": {"training", "datasets"},

@@ -135,3 +135,43 @@ def test_a_crop_keeps_exact_positions_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         cropped = crop(source, footprint, (50, 50))
     torch.testing.assert_close(cropped[0, 0, 0], torch.arange(450.0, 500.0), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", ["torchvision/mnasnet0_5", "timm/lcnet_050"])
+def test_any_network_of_torchvision_or_timm_can_be_a_backbone(backbone: str) -> None:
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm", reason="timm is an extra")
+    network = small(backbone=backbone)
+    with torch.inference_mode():
+        maps, logits = network(torch.randn(1, 3, 64, 96), torch.randn(1, 3, 64, 64), WHOLE)
+    assert [m.shape[-2:] for m in maps.first.bottom_up] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert logits.final.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("torchvision/resnet_none", "no network 'resnet_none'"),
+        ("torchvision/vit_b_16", "takes no image of 128 px"),
+        ("keras/resnet18", "unknown backbone"),
+        ("timm/", "unknown backbone"),
+    ],
+)
+def test_networks_that_cannot_be_backbones_are_refused(backbone: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(backbone=backbone)
+
+
+def test_a_timm_network_without_the_maps_is_refused() -> None:
+    pytest.importorskip("timm", reason="timm is an extra")
+    with pytest.raises(ConfigError, match="timm"):
+        small(backbone="timm/vit_tiny_patch16_224")
+    with pytest.raises(ConfigError, match="timm"):
+        small(backbone="timm/no_such_network")
+
+
+def test_other_bands_replace_the_stem_of_any_backbone() -> None:
+    for backbone in ("resnet18", "mobilenet_v3_small", "torchvision/mnasnet0_5"):
+        network = small(backbone=backbone, in_channels=5)
+        with torch.inference_mode():
+            assert network.see(torch.zeros(1, 5, 64, 64)).logits.shape == (1, 3, 16, 16)

@@ -35,8 +35,9 @@ def import_official(
 ) -> None:
     """Import weights that the authors trained.
 
-    CHECKPOINT is a file that their code (VITA-Group/GLNet) wrote. The model gives the authors' logits: their roundings are kept with it (compat = "official"). 7 classes are taken for
-    DeepGlobe's, 2 for Inria's, in the authors' order; nothing in the file is executed.
+    CHECKPOINT is a file that their code (VITA-Group/GLNet) wrote; nothing in it is executed. The model gives the authors'
+    logits: their roundings are kept with it (compat = "official"). 7 classes are taken for DeepGlobe's, 2 for Inria's, in the
+    authors' order.
     """
     from geoglnet.models.official.conversion import BY_CLASSES, ImportConfig, OfficialStage
     from geoglnet.models.official.conversion import import_official as convert

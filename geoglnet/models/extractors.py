@@ -68,9 +68,14 @@ def _torchvision(name: str, weights: str | None) -> nn.Module:
 
 def _torchvision_body(name: str) -> nn.Module:
     whole = _torchvision(name, None).eval()
-    nodes = get_graph_node_names(whole)[1]
-    with torch.no_grad():
-        tried = create_feature_extractor(whole, nodes)(torch.zeros(1, 3, _SIDE, _SIDE))
+    try:
+        nodes = get_graph_node_names(whole)[1]
+        with torch.no_grad():
+            tried = create_feature_extractor(whole, nodes)(torch.zeros(1, 3, _SIDE, _SIDE))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # whatever a network says to another size
+        raise ConfigError(
+            f"torchvision/{name} takes no image of {_SIDE} px ({error}); a backbone must take any size"
+        ) from error
     deepest: dict[int, str] = {}
     for node, value in tried.items():
         if (

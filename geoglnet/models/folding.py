@@ -30,7 +30,7 @@ from geoglnet.models.crops import Crops
 from geoglnet.models.kernels import Chain, add_taps, halves, stacked, taps
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.pyramid import FeatureMaps, Pyramid, SharedMaps, resize
-from geoglnet.models.sharing import Geometry, check_footprints
+from geoglnet.models.sharing import Footprint, Geometry, check_footprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,15 @@ class FoldedGLNet(nn.Module):
     def aggregate(self, term: Tensor, footprints: Tensor, maps: FoldedMaps) -> Tensor:
         """See :meth:`GLNet.aggregate`."""
         return self._with_refined(term, Crops(footprints, None, self.geometry), maps)
+
+    def all_logits(self, overview: Tensor, patches: Tensor, crops: Crops, places: Sequence[Footprint]) -> Tensor:
+        """Final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
+        maps = self.see(overview)
+        if not self.has_two_rounds:
+            return self._segment(patches, crops, maps)
+        look, merge = self._look(patches, crops, maps), self.merge(maps)
+        merge.add_at(look.shared, places, [0] * len(places))
+        return self._with_refined(look.term, crops, self.refine(overview, maps, merge.maps()))
 
     def _segment(self, patches: Tensor, crops: Crops, maps: FoldedMaps | None) -> Tensor:
         c2, *deep = self.backbone(patches)
