@@ -22,6 +22,7 @@ def predict(
     confidence_path: StrPath | None = None,
     model: str = "buildings",
     config: PredictConfig | None = None,
+    vector_config: VectorConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Segmented:
@@ -38,10 +39,12 @@ def predict(
     Args:
         scene_path: anything that GDAL opens: a file, a URL, a /vsi path.
         labels_path: cloud-optimised GeoTIFF to write: class numbers, 255 where there is no class, with colours and names.
-        vector_path: GeoPackage to write: polygons with class, area and confidence, styled when opened in QGIS.
+        vector_path: polygons to write with class, area and confidence: GeoPackage (styled when opened in QGIS), FlatGeobuf,
+            GeoJSON or GeoParquet, as its suffix says.
         confidence_path: cloud-optimised GeoTIFF to write: the chosen class's probability times 254, else 255.
         model: name of a shipped model, or a ``.safetensors`` file.
         config: device, batch size, precision, bands, scaling; see :class:`~geoglnet.prediction.config.PredictConfig`.
+        vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.config.VectorConfig`.
         overwrite: replace outputs that exist.
         progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Cancelled` to stop.
 
@@ -63,7 +66,7 @@ def predict(
 
     labels, vector, confidence = (None if p is None else Path(p) for p in (labels_path, vector_path, confidence_path))
     destinations = Destinations(labels, vector, confidence, overwrite)
-    return segment(scene_path, destinations, model=model, config=config, progress=progress)
+    return segment(scene_path, destinations, model=model, config=config, vector_config=vector_config, progress=progress)
 
 
 def vectorize(
@@ -82,10 +85,12 @@ def vectorize(
 
     Args:
         labels_path: uint8 raster of class numbers, 255 where there is no class.
-        vector_path: GeoPackage to write: polygons with ``class_id, class_name, area_m2, confidence``, styled in QGIS.
+        vector_path: polygons to write with ``class_id, class_name, area_m2, perimeter_m, confidence, part_of, scene, model``:
+            GeoPackage (styled in QGIS), FlatGeobuf, GeoJSON or GeoParquet, as its suffix says.
         legend: class names and colours; the raster's own when left out, else numbered classes.
-        confidence_path: raster of the chosen class's probability times 254, for the polygons' mean confidence.
-        config: see :class:`~geoglnet.vector.vectorize.VectorConfig`.
+        confidence_path: raster of the chosen class's probability times 254 (or of fractions, one band or one per class), for
+            the polygons' mean confidence.
+        config: see :class:`~geoglnet.vector.config.VectorConfig`.
         overwrite: replace the vector file if it exists.
         progress: receiver of steps.
 

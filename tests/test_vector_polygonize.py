@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.types import Shape
+from geoglnet.vector.pieces import TracingRules, trace_tile
 from geoglnet.vector.polygonize import PolygonBatch, iter_polygons, trace_tiles
 from geoglnet.vector.rings import Rings
 from geoglnet.vector.seams import Seams
@@ -57,7 +58,7 @@ def joined(batches: Any) -> PolygonBatch:
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(small_labels, blocky_labels), st.integers(3, 17), st.sampled_from([Affine.identity(), UTM, SKEWED]))
 def test_tiled_tracing_equals_tracing_the_whole_raster(labels: np.ndarray, tile_size: int, transform: Affine) -> None:
-    found = joined(trace_tiles(ArrayTiles(labels), transform, values=(0, 2), tile_size=tile_size))
+    found = joined(trace_tiles(ArrayTiles(labels), transform, TracingRules((0, 2)), tile_size=tile_size))
     wanted = whole_raster(labels, (0, 2), transform) if np.isin(labels, (0, 2)).any() else []
     assert canonical(found.geometries, found.class_id) == wanted
 
@@ -65,7 +66,7 @@ def test_tiled_tracing_equals_tracing_the_whole_raster(labels: np.ndarray, tile_
 @settings(max_examples=30, deadline=None)
 @given(small_labels, st.integers(2, 9))
 def test_polygons_are_valid_and_rasterise_back_to_the_labels(labels: np.ndarray, tile_size: int) -> None:
-    found = joined(trace_tiles(ArrayTiles(labels), Affine.identity(), values=(0, 1, 2), tile_size=tile_size))
+    found = joined(trace_tiles(ArrayTiles(labels), Affine.identity(), TracingRules((0, 1, 2)), tile_size=tile_size))
     assert shapely.is_valid(found.geometries).all()
     burnt = np.full(labels.shape, 255, dtype=np.uint8)
     if len(found):
@@ -77,7 +78,7 @@ def test_polygons_are_valid_and_rasterise_back_to_the_labels(labels: np.ndarray,
 @given(small_labels, st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_pixel_count_and_confidence_are_those_of_the_pixels_inside(labels: np.ndarray, tile_size: int, seed: int) -> None:
     confidence = np.random.default_rng(seed).choice(np.array([0, 7, 254, 255], dtype=np.uint8), labels.shape)
-    found = joined(trace_tiles(ArrayTiles(labels, confidence), Affine.identity(), values=(0, 1), tile_size=tile_size))
+    found = joined(trace_tiles(ArrayTiles(labels, confidence), Affine.identity(), TracingRules((0, 1)), tile_size=tile_size))
     assert found.confidence is not None
     np.testing.assert_array_equal(found.pixel_count, shapely.area(found.geometries))
     for geometry, mean in zip(found.geometries, found.confidence, strict=True):
@@ -89,8 +90,8 @@ def test_pixel_count_and_confidence_are_those_of_the_pixels_inside(labels: np.nd
 @settings(max_examples=30, deadline=None)
 @given(small_labels)
 def test_tiles_of_one_pixel_give_the_same_polygons_as_one_tile(labels: np.ndarray) -> None:
-    one = joined(trace_tiles(ArrayTiles(labels), UTM, values=(0, 1, 2), tile_size=1))
-    whole = joined(trace_tiles(ArrayTiles(labels), UTM, values=(0, 1, 2), tile_size=1000))
+    one = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((0, 1, 2)), tile_size=1))
+    whole = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((0, 1, 2)), tile_size=1000))
     assert canonical(one.geometries, one.class_id) == canonical(whole.geometries, whole.class_id)
 
 
@@ -112,7 +113,7 @@ def test_a_hole_that_touches_the_shell_at_a_corner_is_a_hole() -> None:
 
 
 def test_pixels_that_touch_at_a_corner_are_two_polygons() -> None:
-    found = joined(trace_tiles(ArrayTiles(np.eye(2, dtype=np.uint8)), UTM, values=(1,), tile_size=1))
+    found = joined(trace_tiles(ArrayTiles(np.eye(2, dtype=np.uint8)), UTM, TracingRules((1,)), tile_size=1))
     assert len(found) == 2
 
 
@@ -126,17 +127,16 @@ def test_a_spiral_across_many_tiles_is_one_polygon() -> None:
             labels[row, col] = 1
         step = (step[1], -step[0])
         length -= 2 * (turn % 2 and turn > 0)
-    found = joined(trace_tiles(ArrayTiles(labels), UTM, values=(1,), tile_size=4))
+    found = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((1,)), tile_size=4))
     assert len(found) == 1
     assert canonical(found.geometries, found.class_id) == whole_raster(labels, (1,), UTM)
 
 
 def test_no_piece_is_held_when_all_tiles_are_done() -> None:
-    labels = np.random.default_rng(0).integers(0, 2, (40, 40), dtype=np.uint8)
+    labels = ArrayTiles(np.random.default_rng(0).integers(0, 2, (40, 40), dtype=np.uint8))
     seams, most = Seams(Shape(40, 40)), 0
     for window in iter_cores(Shape(40, 40), 8, margin=0):
-        components = label_components(labels[window.toslices()])
-        seams.join(window, components, trace_components(components.ids, origin=(window.col_off, window.row_off)))
+        seams.join(trace_tile(labels, window, TracingRules((0, 1)))[1])
         most = max(most, seams.num_open_pieces)
     assert seams.num_open_pieces == 0
     assert most < 200
@@ -203,10 +203,10 @@ def test_rasters_that_are_not_labels_are_refused_in_one_line(
 def test_a_confidence_raster_of_another_size_or_type_is_refused(tmp_path: Path) -> None:
     labels = write_raster(tmp_path / "labels.tif", np.zeros((4, 4), np.uint8))
     small = write_raster(tmp_path / "small.tif", np.zeros((3, 4), np.uint8))
-    fractions = write_raster(tmp_path / "fractions.tif", np.zeros((4, 4), np.float32))
+    numbers = write_raster(tmp_path / "numbers.tif", np.zeros((4, 4), np.int16))
     with rasterio.open(labels) as src, rasterio.open(small) as other, pytest.raises(SceneError, match="4 × 3 px"):
         iter_polygons(src, values=(0,), confidence=other)
-    with rasterio.open(labels) as src, rasterio.open(fractions) as other, pytest.raises(SceneError, match="bands of float32"):
+    with rasterio.open(labels) as src, rasterio.open(numbers) as other, pytest.raises(SceneError, match="bands of int16"):
         iter_polygons(src, values=(0,), confidence=other)
 
 
@@ -220,6 +220,6 @@ def test_a_truncated_raster_says_where(tmp_path: Path) -> None:
 
 def test_nodata_cannot_be_asked_for_as_a_class() -> None:
     with pytest.raises(ConfigError, match="label 255"):
-        trace_tiles(ArrayTiles(np.zeros((2, 2), np.uint8)), UTM, values=(255,))
+        TracingRules((255,))
     with pytest.raises(ConfigError, match="tile_size = 0"):
-        trace_tiles(ArrayTiles(np.zeros((2, 2), np.uint8)), UTM, values=(0,), tile_size=0)
+        trace_tiles(ArrayTiles(np.zeros((2, 2), np.uint8)), UTM, TracingRules((0,)), tile_size=0)

@@ -23,11 +23,13 @@ from rasterio.transform import Affine
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
+from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.style import outline_colour, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
-from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords, layer_name
+from geoglnet.vector.writer import GeoPackageWriter, Layer, layer_name
 
 LEGEND = Legend(("background", "roof", 'grass & "trees" <5 m'), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)
+FIELDS = ("class_id", "class_name", "area_m2", "perimeter_m", "confidence", "part_of", "scene", "model")
 UTM = Affine(0.5, 0, 300000, 0, -0.5, 4600000)
 
 
@@ -66,7 +68,7 @@ def test_polygons_carry_class_area_and_confidence(labels_path: Path, tmp_path: P
     assert frame.crs == CRS("EPSG:32645")
     assert frame.geometry.is_valid.all()
     assert frame.geom_type.eq("Polygon").all()
-    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "confidence", "geometry"]
+    assert list(frame.columns) == [*FIELDS, "geometry"]
     assert frame.dtypes[["class_id", "area_m2", "confidence"]].astype(str).tolist() == ["int32", "float64", "float64"]
     assert frame.class_name.tolist() == ["roof", "roof", 'grass & "trees" <5 m']
     np.testing.assert_allclose(frame.area_m2, [32 / 4, 200 / 4, 368 / 4], rtol=0.005)
@@ -112,17 +114,18 @@ def test_a_raster_without_polygons_is_an_empty_styled_layer(tmp_path: Path) -> N
     frame = read_layer(tmp_path / "out.gpkg")
     assert len(frame) == 0
     assert frame.crs == CRS("EPSG:32645")
-    assert {"class_id", "class_name", "area_m2", "confidence"} < set(frame.columns)
+    assert set(FIELDS) < set(frame.columns)
     assert rows(tmp_path / "out.gpkg", "SELECT count(*) FROM layer_styles") == [(1,)]
 
 
 def test_batches_are_appended_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.vector.writer._POINTS_PER_WRITE", 12)
+    monkeypatch.setattr("geoglnet.vector.writer._BYTES_PER_WRITE", 200)
     path = tmp_path / "out.gpkg"
-    with GeoPackageWriter(path, path, LEGEND, "EPSG:32645") as writer:
+    with GeoPackageWriter(path, Layer(path, LEGEND, "EPSG:32645")) as writer:
         for i in range(7):
-            square = np.array([shapely.box(i, 0, i + 1, 1)], dtype=object)
-            writer.write(PolygonRecords(square, np.array([1], dtype=np.int32), np.array([float(i)])))
+            square = shapely.to_wkb(np.array([shapely.box(i, 0, i + 1, 1)], dtype=object))
+            numbers = np.array([float(i)])
+            writer.write(PolygonRecords(square, np.ones(1, np.int32), numbers, numbers, numbers, np.zeros(1, np.int64)))
     assert writer.num_written == 7
     assert rows(path, "SELECT area_m2 FROM out ORDER BY fid") == [(float(i),) for i in range(7)]
     assert rows(path, "SELECT count(*) FROM rtree_out_geom") == [(7,)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geoglnet.cli.options import overwrite_option, path_option, progress_options
+from geoglnet.cli.polygons import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb
@@ -16,15 +17,17 @@ from geoglnet.models.registry import DEFAULT_MODEL
 if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.segment import Segmented
+    from geoglnet.vector.config import VectorConfig
 
 
 @click.command(cls=Verb)
 @click.argument("scene")
 @path_option("-o", "--labels", help="Label raster to write (a cloud-optimised GeoTIFF).")
-@path_option("--vector", help="Polygons to write (a GeoPackage that opens styled in QGIS).")
+@path_option("--vector", help="Polygons to write: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet.")
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
 @config_options
+@polygon_options
 @overwrite_option
 @progress_options
 def predict(
@@ -36,6 +39,7 @@ def predict(
     overwrite: bool,
     reporter: Reporter,
     config: PredictConfig,
+    vector_config: VectorConfig,
 ) -> None:
     """Segment a scene into labels and polygons.
 
@@ -53,6 +57,7 @@ def predict(
         vector_path=vector,
         confidence_path=confidence,
         config=config,
+        vector_config=vector_config,
         overwrite=overwrite,
         progress=reporter,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geoglnet.errors import ConfigError, OutputError
 from geoglnet.types import OutputFile, StrPath
-from geoglnet.vector.writer import check_suffix
+from geoglnet.vector.formats import check_suffix
 
 
 @dataclass(frozen=True, slots=True)

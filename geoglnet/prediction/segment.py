@@ -26,7 +26,7 @@ from geoglnet.raster.cog import write_cog
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import OutputFile, Shape, StrPath
-from geoglnet.vector.vectorize import vectorize
+from geoglnet.vector.vectorize import VectorConfig, vectorize
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ def segment(
     *,
     model: str = DEFAULT_MODEL,
     config: PredictConfig | None = None,
+    vector_config: VectorConfig | None = None,
     progress: Progress | None = None,
 ) -> Segmented:
     """Segment a scene into a label raster, polygons, or both.
@@ -70,6 +71,7 @@ def segment(
         destinations: what to write.
         model: name of a shipped model, or a ``.safetensors`` file.
         config: device, batch size, precision, bands, scaling.
+        vector_config: how polygons are made.
         progress: receiver of steps and of the rules applied.
 
     Raises:
@@ -93,7 +95,7 @@ def segment(
         work.predict(scene, network, config, needs_confidence="vector" in claimed or "confidence" in claimed)
         work.write_raster(work.labels_path, claimed.get("labels"))
         work.write_raster(work.confidence_path, claimed.get("confidence"))
-        num_polygons = work.vectorize(claimed.get("vector"))
+        num_polygons = work.vectorize(claimed.get("vector"), vector_config or VectorConfig())
         return Segmented(
             labels_path=destinations.labels_path,
             vector_path=destinations.vector_path,
@@ -138,15 +140,17 @@ class _Work:
             with destination as part_path:
                 write_cog(source_path, part_path, legend=legend, tags=self.tags, progress=self.progress)
 
-    def vectorize(self, destination: OutputFile | None) -> int | None:
+    def vectorize(self, destination: OutputFile | None, config: VectorConfig) -> int | None:
         """Polygons of the labels, with their confidence, if they were asked for; how many."""
         if destination is None:
             return None
+        named = replace(config, scene=self.tags["GEOGLNET_SCENE"], model=self.tags["GEOGLNET_MODEL"])
         return vectorize(
             self.labels_path,
             destination.path,
             legend=self.manifest.legend,
             confidence_path=self.confidence_path,
+            config=named,
             overwrite=destination.overwrite,
             progress=self.progress,
         )

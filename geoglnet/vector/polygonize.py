@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 from affine import Affine
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import ConfigError
-from geoglnet.vector.seams import Polygons, Seams
+from geoglnet.vector.finishing import mean_confidence, to_crs
+from geoglnet.vector.pieces import Polygons, TracingRules, trace_tile
+from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import DatasetTiles, TileSource
-from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_LABEL, Geometries, label_components, trace_components
+from geoglnet.vector.tracing import Geometries
 from geoglnet.windows import iter_cores
 
 
@@ -27,7 +28,7 @@ class PolygonBatch:
     """Polygons that became complete together.
 
     Args:
-        geometries: ``(n,)`` shapely polygons in the raster's CRS.
+        geometries: ``(n,)`` shapely polygons in the raster's CRS; with 8-connectivity also multipolygons.
         class_id: ``(n,)`` int32 labels.
         pixel_count: ``(n,)`` int64.
         confidence: ``(n,)`` float64 mean probability 0–1 inside each polygon, NaN where unknown; ``None`` without a
@@ -41,10 +42,6 @@ class PolygonBatch:
 
     def __len__(self) -> int:
         return len(self.geometries)
-
-    def __getitem__(self, part: slice) -> PolygonBatch:
-        confidence = None if self.confidence is None else self.confidence[part]
-        return PolygonBatch(self.geometries[part], self.class_id[part], self.pixel_count[part], confidence)
 
 
 def iter_polygons(
@@ -65,51 +62,28 @@ def iter_polygons(
         BandsError, SceneError: a raster does not fit or cannot be read.
         ConfigError: a value or the tile size cannot be used.
     """
-    return trace_tiles(DatasetTiles(labels, confidence), labels.transform, values=values, tile_size=tile_size)
+    return trace_tiles(DatasetTiles(labels, confidence), labels.transform, TracingRules(values), tile_size=tile_size)
 
 
-def trace_tiles(
-    source: TileSource, transform: Affine, *, values: Sequence[int], tile_size: int = 1024
-) -> Iterator[PolygonBatch]:
-    """:func:`iter_polygons` on any source of tiles; ``transform`` leads from pixels to the CRS.
+def trace_tiles(source: TileSource, transform: Affine, rules: TracingRules, *, tile_size: int = 1024) -> Iterator[PolygonBatch]:
+    """:func:`iter_polygons` on any source of tiles, by any rules; ``transform`` leads from pixels to the CRS.
 
     Raises:
-        ConfigError: a value or the tile size cannot be used.
+        ConfigError: the tile size cannot be used.
     """
-    wrong = [value for value in values if not 0 <= value < NO_LABEL]
-    if wrong:
-        raise ConfigError(f"label {wrong[0]} cannot become polygons; labels are from 0 to {NO_LABEL - 1}")
     if tile_size < 1:
         raise ConfigError(f"tile_size = {tile_size} must be at least 1 px")
-    return _iter_batches(source, transform, values, tile_size)
+    return _iter_batches(source, transform, rules, tile_size)
 
 
-def _iter_batches(source: TileSource, transform: Affine, values: Sequence[int], tile_size: int) -> Iterator[PolygonBatch]:
-    chosen = np.full(256, NO_LABEL, dtype=np.uint8)
-    chosen[list(values)] = list(values)
-    seams = Seams(source.shape)
+def _iter_batches(source: TileSource, transform: Affine, rules: TracingRules, tile_size: int) -> Iterator[PolygonBatch]:
+    seams = Seams(source.shape, rules.connectivity, is_grid=not rules.reshapes)
     for window in iter_cores(source.shape, tile_size, margin=0):
-        tile = source.read_tile(window)
-        components = label_components(chosen[tile.labels], tile.confidence)
-        outlines = trace_components(components.ids, origin=(window.col_off, window.row_off))
-        yield _batch(seams.join(window, components, outlines), transform, has_confidence=source.has_confidence)
-
-
-def _batch(polygons: Polygons, transform: Affine, *, has_confidence: bool) -> PolygonBatch:
-    pixels, total, known = polygons.totals.T
-    confidence = np.full(len(pixels), np.nan) if has_confidence else None
-    if confidence is not None:
-        np.divide(total, known * MAX_CONFIDENCE, out=confidence, where=known > 0)
-    return PolygonBatch(to_crs(polygons.geometries, transform), polygons.class_id.astype(np.int32), pixels, confidence)
-
-
-def to_crs(geometries: Geometries, transform: Affine) -> Geometries:
-    """Geometries in pixel coordinates through a raster's transform (term by term as GDAL does, so that bits agree)."""
-    a, b, c, d, e, f = tuple(transform)[:6]
-
-    def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        x, y = points.T
-        return np.column_stack([c + x * a + y * b, f + x * d + y * e])
-
-    moved: Geometries = shapely.transform(geometries, apply)
-    return moved
+        whole, open_tile = trace_tile(source, window, rules)
+        polygons = Polygons.concatenate([whole, seams.join(open_tile)])
+        yield PolygonBatch(
+            to_crs(polygons.geometries, transform),
+            polygons.class_id.astype(np.int32),
+            polygons.totals[:, 0],
+            mean_confidence(polygons.totals) if source.has_confidence else None,
+        )

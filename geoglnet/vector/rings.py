@@ -43,13 +43,30 @@ class Rings:
         """The same rings elsewhere."""
         return Rings(self.points + np.array([x, y], dtype=np.float64), self.lengths, self.polygon)
 
+    def following(self) -> npt.NDArray[np.intp]:
+        """``(n,)`` index of the point after each one, around its ring."""
+        ends = np.cumsum(self.lengths)
+        after = np.arange(1, len(self.points) + 1)
+        after[ends - 1] = ends - self.lengths
+        return after
+
     def without_straight_points(self) -> Rings:
         """Drop the points at which an outline of horizontal and vertical edges does not turn."""
-        ends = np.cumsum(self.lengths)
-        starts = ends - self.lengths
-        position = np.arange(len(self.points))
-        before, after = position - 1, position + 1
-        before[starts], after[ends - 1] = ends - 1, starts
+        starts = np.cumsum(self.lengths) - self.lengths
+        after = self.following()
+        before = np.empty_like(after)
+        before[after] = np.arange(len(after))
         goes_on = (self.points[before] == self.points) & (self.points == self.points[after])
         turns = ~goes_on.any(axis=1)
         return Rings(self.points[turns], np.add.reduceat(turns, starts, dtype=np.intp), self.polygon)
+
+
+def together(parts: npt.NDArray[np.object_], geometry: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
+    """Inverse of ``shapely.get_parts``."""
+    several = np.bincount(geometry)[geometry] > 1
+    geometries = np.empty(int(geometry[-1]) + 1, dtype=object)
+    geometries[geometry[~several]] = parts[~several]
+    if several.any():
+        numbers, indices = np.unique(geometry[several], return_inverse=True)
+        geometries[numbers] = shapely.multipolygons(parts[several], indices=indices)
+    return geometries

@@ -1,55 +1,48 @@
 """Seams: pieces of a component in neighbouring tiles, held until no tile to come can add to them, then dissolved.
 
 Tiles arrive row by row, left to right. What is held: two numbers per column of the raster (the row of tiles above), two per
-row of a tile (the tile on the left), and the pieces that touch a line beyond which nothing has been traced yet.
+row of a tile (the tile on the left), and the pieces that touch a line beyond which nothing has been traced yet. Where these
+pieces have too many vertices together, the largest component is cut: its pieces become polygons of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from rasterio.windows import Window
 
 from geoglnet.types import Shape
-from geoglnet.vector.rings import Rings
-from geoglnet.vector.tracing import NO_LABEL, Components, Geometries
+from geoglnet.vector.pieces import OpenTile, Polygons
+from geoglnet.vector.rings import Rings, together
+from geoglnet.vector.tracing import NO_LABEL, Geometries
 
 Keys = npt.NDArray[np.int64]  # of open pieces; 0 is none
 
 
-@dataclass(frozen=True, slots=True)
-class Polygons:
-    """Whole polygons in pixel coordinates of the raster.
-
-    Args:
-        geometries: ``(n,)`` shapely polygons.
-        class_id: ``(n,)`` uint8.
-        totals: ``(n, 3)`` int64: pixels, sum of the known confidence values, number of those values.
-    """
-
-    geometries: Geometries
-    class_id: npt.NDArray[np.uint8]
-    totals: npt.NDArray[np.int64]
-
-
 @dataclass(slots=True)
 class _OpenComponent:
-    """A component that may go on in a tile to come; ``contacts`` counts the pixels along which it may."""
+    """A component that may go on in a tile to come.
+
+    ``contacts`` counts the pixels along which it may. ``part_of`` is its number once it has been cut, else 0.
+    """
 
     class_id: int
-    totals: npt.NDArray[np.int64]
-    pieces: list[shapely.Polygon]
+    wkb: list[bytes]
+    totals: list[npt.NDArray[np.int64]]
     keys: list[int]
-    contacts: int = 0
+    num_points: int
+    contacts: int
+    part_of: int = 0
 
     def absorb(self, other: _OpenComponent) -> None:
-        self.totals = self.totals + other.totals
-        self.pieces += other.pieces
+        self.wkb += other.wkb
+        self.totals += other.totals
         self.keys += other.keys
+        self.num_points += other.num_points
         self.contacts += other.contacts
 
 
@@ -64,81 +57,117 @@ class _Line:
     def blank(cls, length: int) -> _Line:
         return cls(np.zeros(length, dtype=np.int64), np.full(length, NO_LABEL, dtype=np.uint8))
 
+    def __getitem__(self, part: slice) -> _Line:
+        return _Line(self.keys[part], self.labels[part])
+
+    def copy(self) -> _Line:
+        return _Line(self.keys.copy(), self.labels.copy())
+
 
 @dataclass(slots=True)
 class Seams:
-    """Joins the components of tiles into the components of a raster of ``shape``."""
+    """Joins the pieces of tiles into the components of a raster.
+
+    Args:
+        shape: of the raster.
+        connectivity: 4, or 8 to join pieces that touch at a corner.
+        max_vertices: that may be held.
+        is_grid: whether outlines follow the pixels, so that points on their straight edges mean nothing.
+    """
 
     shape: Shape
+    connectivity: int = 4
+    max_vertices: int = 2_000_000
+    is_grid: bool = True
+    num_held_points: int = 0
+    same_parts: dict[int, int] = field(default_factory=dict)
     _components: dict[int, _OpenComponent] = field(default_factory=dict)
     _parents: dict[int, int] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=lambda: count(1))
+    _num_cuts: int = 0
+    _many_keys: int = 100_000
     _above: _Line = field(init=False)
     _left: _Line = field(init=False)
+    _corner: _Line = field(init=False)
 
     def __post_init__(self) -> None:
         self._above = _Line.blank(self.shape.width)
-        self._left = _Line.blank(0)
+        self._left, self._corner = _Line.blank(0), _Line.blank(1)
 
     @property
     def num_open_pieces(self) -> int:
         """Pieces held at the moment."""
         return len(self._parents)
 
-    def join(self, window: Window, components: Components, geometries: Geometries) -> Polygons:
-        """Take in a tile; give back the polygons that are complete now.
+    def join(self, tile: OpenTile) -> Polygons:
+        """Take in the open pieces of a tile; give back the polygons that are complete now.
 
         Args:
-            window: where the tile lies; tiles partition the raster and come row by row.
-            components: of the tile.
-            geometries: their outlines in pixel coordinates of the raster.
+            tile: the tiles partition the raster and come row by row.
         """
-        columns = slice(int(window.col_off), int(window.col_off + window.width))
-        ids = components.ids
-        sides = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
-        open_sides = {name: ids for name, ids in sides.items() if name in self._open_sides(window)}
-        keys = self._hold(components, geometries, open_sides)
-        labels = np.append(np.uint8(NO_LABEL), components.class_id)
-        lines = {name: _Line(keys[ids], labels[ids]) for name, ids in open_sides.items()}
-
-        above = _Line(self._above.keys[columns].copy(), self._above.labels[columns].copy())
-        meetings = [(before, lines[name]) for name, before in (("top", above), ("left", self._left)) if name in lines]
-        for before, after in meetings:
-            self._unite(before, after)
-        for before, _ in meetings:
+        keys = np.append(0, self._hold(tile))
+        labels = np.append(np.uint8(NO_LABEL), tile.class_id)
+        lines = {name: _Line(keys[ids], labels[ids]) for name, ids in tile.sides.items()}
+        for one, other in keys[tile.links + 1].tolist():
+            self._unite(one, other)
+        released = self._meet(tile, lines)
+        for before in released:
             self._release(before)
+        touched = self._roots(np.concatenate([keys, *(before.keys for before in released)]))
+        emitted = [*self._finished(touched), *self._parts(touched), *self._over_budget()]
+        if len(self._parents) > self._many_keys:
+            self._forget_pieces()
+        return Polygons.concatenate([_no_polygons(), *emitted])
+
+    def _meet(self, tile: OpenTile, lines: dict[str, _Line]) -> list[_Line]:
+        """Unite pieces across the lines above and on the left; give back the lines that have now met all they will."""
+        window = tile.window
+        start, stop = int(window.col_off), int(window.col_off + window.width)
+        above, corner = self._above[start:stop].copy(), self._corner
+        released = []
+        if "top" in lines:
+            self._touch(above, lines["top"])
+            if self.connectivity == 8:
+                self._touch(corner, lines["top"][:1])
+                self._touch(self._above[stop : stop + 1], lines["top"][-1:])
+                released.append(corner)
+            released.append(above)
+        if "left" in lines:
+            self._touch(self._left, lines["left"])
+            released.append(self._left)
+        self._corner = above[-1:] if "right" in lines else _Line.blank(1)
         if "bottom" in lines:
-            self._above.keys[columns], self._above.labels[columns] = lines["bottom"].keys, lines["bottom"].labels
+            self._above.keys[start:stop], self._above.labels[start:stop] = lines["bottom"].keys, lines["bottom"].labels
         self._left = lines.get("right", self._left)
+        return released
 
-        touched = [line.keys for line in lines.values()] + [before.keys for before, _ in meetings]
-        finished = self._take_finished(np.concatenate(touched)) if touched else []
-        return _collect(components, geometries, keys[1:] == 0, finished)
+    def _touch(self, before: _Line, after: _Line) -> None:
+        steps = (0, -1, 1) if self.connectivity == 8 else (0,)
+        for step in steps:
+            length = len(before.keys) - abs(step)
+            if length > 0 and len(after.keys) > 0:
+                self._match(before[max(step, 0) :][:length], after[max(-step, 0) :][:length])
 
-    def _open_sides(self, window: Window) -> set[str]:
-        sides = {
-            "top": window.row_off > 0,
-            "left": window.col_off > 0,
-            "bottom": window.row_off + window.height < self.shape.height,
-            "right": window.col_off + window.width < self.shape.width,
-        }
-        return {name for name, is_open in sides.items() if is_open}
+    def _match(self, before: _Line, after: _Line) -> None:
+        touches = (before.labels == after.labels) & (before.labels != NO_LABEL)
+        for one, other in np.unique(np.column_stack([before.keys[touches], after.keys[touches]]), axis=0).tolist():
+            self._unite(one, other)
 
-    def _hold(self, components: Components, geometries: Geometries, sides: dict[str, npt.NDArray[np.int32]]) -> Keys:
-        """Make every component that touches an open side an open component; keys by component number."""
-        keys = np.zeros(len(components) + 1, dtype=np.int64)
-        contacts = np.zeros(len(keys), dtype=np.int64)
-        for name, ids in sides.items():
-            keys[ids] = 1
-            if name in ("bottom", "right"):
-                contacts += np.bincount(ids, minlength=len(keys))
-        keys[0] = 0
-        for i in np.flatnonzero(keys):
-            key = next(self._numbers)
-            keys[i] = self._parents[key] = key
+    def _hold(self, tile: OpenTile) -> Keys:
+        """Make every piece an open component; keys by piece."""
+        contacts = np.zeros(len(tile) + 1, dtype=np.int64)
+        for name in ("bottom", "right"):
+            if name in tile.sides:
+                contacts += np.bincount(tile.sides[name], minlength=len(contacts))
+        if self.connectivity == 8 and {"bottom", "right"} <= tile.sides.keys():
+            contacts[tile.sides["bottom"][-1]] += 1  # the tile diagonally below comes after the one below
+        keys = np.array([next(self._numbers) for _ in range(len(tile))], dtype=np.int64)
+        for i, key in enumerate(keys.tolist()):
+            self._parents[key] = key
             self._components[key] = _OpenComponent(
-                int(components.class_id[i - 1]), components.totals[i - 1], [geometries[i - 1]], [key], int(contacts[i])
+                int(tile.class_id[i]), [tile.wkb[i]], [tile.totals[i]], [key], int(tile.num_points[i]), int(contacts[i + 1])
             )
+        self.num_held_points += int(tile.num_points.sum())
         return keys
 
     def _root(self, key: int) -> int:
@@ -147,49 +176,113 @@ class Seams:
             parents[key] = key = parents[parents[key]]
         return key
 
-    def _unite(self, before: _Line, after: _Line) -> None:
-        touches = (before.labels == after.labels) & (before.labels != NO_LABEL)
-        pairs = np.unique(np.column_stack([before.keys[touches], after.keys[touches]]), axis=0)
-        for one, other in pairs.tolist():
-            larger, smaller = self._root(one), self._root(other)
-            if larger == smaller:
-                continue
-            if len(self._components[larger].pieces) < len(self._components[smaller].pieces):
-                larger, smaller = smaller, larger
-            self._parents[smaller] = larger
-            self._components[larger].absorb(self._components.pop(smaller))
+    def _roots(self, keys: Keys) -> list[int]:
+        return sorted({self._root(key) for key in np.unique(keys[keys > 0]).tolist()})
+
+    def _unite(self, one: int, other: int) -> None:
+        larger, smaller = self._root(one), self._root(other)
+        if larger == smaller:
+            return
+        if len(self._components[larger].keys) < len(self._components[smaller].keys):
+            larger, smaller = smaller, larger
+        self._parents[smaller] = larger
+        absorbed, component = self._components.pop(smaller), self._components[larger]
+        numbers = sorted({absorbed.part_of, component.part_of} - {0})
+        if len(numbers) == 2:
+            self.same_parts[numbers[1]] = numbers[0]
+        component.absorb(absorbed)
+        component.part_of = numbers[0] if numbers else 0
 
     def _release(self, before: _Line) -> None:
         keys, lengths = np.unique(before.keys[before.keys > 0], return_counts=True)
         for key, length in zip(keys.tolist(), lengths.tolist(), strict=True):
             self._components[self._root(key)].contacts -= length
 
-    def _take_finished(self, keys: Keys) -> list[_OpenComponent]:
-        roots = {self._root(key) for key in np.unique(keys[keys > 0]).tolist()}
-        finished = [self._components.pop(root) for root in sorted(roots) if self._components[root].contacts == 0]
+    def _finished(self, roots: list[int]) -> Iterable[Polygons]:
+        finished = [self._components.pop(root) for root in roots if self._components[root].contacts == 0]
         for component in finished:
+            self.num_held_points -= component.num_points
             for key in component.keys:
                 del self._parents[key]
-        return finished
+        for component in finished:
+            if component.part_of:
+                yield _as_parts(component)
+        whole = [component for component in finished if not component.part_of]
+        if whole:
+            yield Polygons(
+                _dissolve([component.wkb for component in whole], is_grid=self.is_grid),
+                np.array([c.class_id for c in whole], dtype=np.uint8),
+                np.array([np.sum(c.totals, axis=0) for c in whole]),
+                np.zeros(len(whole), dtype=np.int64),
+            )
+
+    def _forget_pieces(self) -> None:
+        """Drop the keys that no line holds any more: a component that goes on and on has ever more of them."""
+        held = np.concatenate([line.keys for line in (self._above, self._left, self._corner)])
+        roots = {key: self._root(key) for key in np.unique(held[held > 0]).tolist()}
+        self._parents = roots | {root: root for root in self._components}
+        for root, component in self._components.items():
+            component.keys = [root]
+        for key, root in roots.items():
+            if key != root:
+                self._components[root].keys.append(key)
+        self._many_keys = max(100_000, 2 * len(self._parents))
+
+    def _parts(self, roots: list[int]) -> Iterable[Polygons]:
+        """New pieces of components that have been cut."""
+        for root in roots:
+            component = self._components.get(root)
+            if component is not None and component.part_of and component.wkb:
+                yield self._emptied(component)
+
+    def _over_budget(self) -> Iterable[Polygons]:
+        while self.num_held_points > self.max_vertices:
+            largest = max(self._components.values(), key=lambda component: component.num_points)
+            self._num_cuts += 1
+            largest.part_of = self._num_cuts
+            yield self._emptied(largest)
+
+    def _emptied(self, component: _OpenComponent) -> Polygons:
+        parts = _as_parts(component)
+        self.num_held_points -= component.num_points
+        component.wkb, component.totals, component.num_points = [], [], 0
+        return parts
+
+    @property
+    def num_cut(self) -> int:
+        """Components that have been cut so far."""
+        return self._num_cuts - len(self.same_parts)
 
 
-def _collect(
-    components: Components, geometries: Geometries, is_inner: npt.NDArray[np.bool_], finished: list[_OpenComponent]
-) -> Polygons:
-    if not finished:
-        return Polygons(geometries[is_inner], components.class_id[is_inner], components.totals[is_inner])
+def _no_polygons() -> Polygons:
+    numbers = np.empty(0, dtype=np.int64)
+    return Polygons(np.empty(0, dtype=object), numbers.astype(np.uint8), numbers.reshape(0, 3), numbers)
+
+
+def _as_parts(component: _OpenComponent) -> Polygons:
+    size = len(component.wkb)
     return Polygons(
-        np.concatenate([geometries[is_inner], _dissolve([component.pieces for component in finished])]),
-        np.append(components.class_id[is_inner], np.array([c.class_id for c in finished], dtype=np.uint8)),
-        np.concatenate([components.totals[is_inner], [c.totals for c in finished]]),
+        shapely.from_wkb(np.array(component.wkb, dtype=object)),
+        np.full(size, component.class_id, dtype=np.uint8),
+        np.array(component.totals, dtype=np.int64).reshape(size, 3),
+        np.full(size, component.part_of, dtype=np.int64),
     )
 
 
-def _dissolve(components: list[list[shapely.Polygon]]) -> Geometries:
-    """One polygon per list of pieces, without the points that the tile lines left on straight edges."""
-    geometries = np.array([pieces[0] for pieces in components], dtype=object)
-    joined = [i for i, pieces in enumerate(components) if len(pieces) > 1]
-    if joined:
-        unions = np.array([shapely.union_all(components[i]) for i in joined], dtype=object)
-        geometries[joined] = Rings.from_polygons(unions).without_straight_points().polygons()
+def _dissolve(components: list[list[bytes]], *, is_grid: bool) -> Geometries:
+    """One geometry per list of pieces; on the grid without the points that the tile lines left on straight edges."""
+    pieces = shapely.from_wkb(np.array([wkb for component in components for wkb in component], dtype=object))
+    sizes = np.array([len(component) for component in components])
+    starts = np.cumsum(sizes) - sizes
+    geometries: Geometries = pieces[starts]
+    joined = np.flatnonzero(sizes > 1)
+    if len(joined):
+        unions = np.array([shapely.union_all(pieces[starts[i] : starts[i] + sizes[i]]) for i in joined], dtype=object)
+        geometries[joined] = _without_straight_points(unions) if is_grid else unions
     return geometries
+
+
+def _without_straight_points(unions: Geometries) -> Geometries:
+    parts, index = shapely.get_parts(unions, return_index=True)
+    cleaned = Rings.from_polygons(parts).without_straight_points().polygons()
+    return together(cleaned, index)

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from geoglnet.errors import BandsError, SceneError
 from geoglnet.raster.environment import GDAL_ERRORS
 from geoglnet.types import Shape
-from geoglnet.vector.tracing import NO_LABEL
+from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,7 @@ class DatasetTiles:
         """
         labels = self._read_labels(window)
         self.seen[labels.ravel()] = True
-        confidence = None if self.confidence is None else _read(self.confidence, window)
-        return LabelTile(labels, confidence)
+        return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
         values = _read(self.labels, window)
@@ -123,10 +122,11 @@ class DatasetTiles:
 
 
 def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
-    if confidence.count != 1 or confidence.dtypes[0] != "uint8":
+    dtype = confidence.dtypes[0]
+    if dtype not in ("uint8", "float32", "float64"):
         raise SceneError(
-            f"{confidence.name} has {confidence.count} bands of {confidence.dtypes[0]}; "
-            "confidence is one uint8 band (probability × 254)"
+            f"{confidence.name} has {confidence.count} bands of {dtype}; confidence is one band, or one per class, of uint8 "
+            "(probability × 254) or of fractions from 0 to 1"
         )
     if confidence.shape != labels.shape:
         raise SceneError(
@@ -135,9 +135,24 @@ def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
         )
 
 
-def _read(src: DatasetReader, window: Window) -> npt.NDArray[Any]:
+def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Probability × 254 of the label at every pixel, 255 where unknown; of several bands, the label's own."""
+    if src.count == 1:
+        values = _read(src, window)
+    else:
+        bands = _read(src, window, [*src.indexes])
+        values = np.take_along_axis(bands, np.minimum(labels, src.count - 1)[None].astype(np.intp), axis=0)[0]
+    is_known = labels < src.count if src.count > 1 else np.ones(labels.shape, dtype=bool)
+    if values.dtype != np.uint8:
+        is_known &= np.isfinite(values) & (values >= 0) & (values <= 1)
+        values = np.rint(np.where(is_known, values, 0) * MAX_CONFIDENCE)
+    confidence: npt.NDArray[np.uint8] = np.where(is_known, values, NO_CONFIDENCE).astype(np.uint8)
+    return confidence
+
+
+def _read(src: DatasetReader, window: Window, bands: int | list[int] = 1) -> npt.NDArray[Any]:
     try:
-        values: npt.NDArray[Any] = src.read(1, window=window)
+        values: npt.NDArray[Any] = src.read(bands, window=window)
     except GDAL_ERRORS as error:
         raise SceneError(_damaged(src, window)) from error
     return values

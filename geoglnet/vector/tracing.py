@@ -42,7 +42,9 @@ class Components:
         return len(self.class_id)
 
 
-def label_components(labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8] | None = None) -> Components:
+def label_components(
+    labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8] | None = None, *, without_label: bool = False
+) -> Components:
     """Find the 4-connected components of all classes at once.
 
     Rows are cut into runs of one label; runs that touch from row to row are the edges of a graph whose connected parts
@@ -51,6 +53,7 @@ def label_components(labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.u
     Args:
         labels: ``(h, w)`` uint8; 255 belongs to no component.
         confidence: ``(h, w)`` uint8, 0–254, 255 where unknown.
+        without_label: find the components of 255 too.
     """
     is_start = np.ones(labels.shape, dtype=bool)
     is_start[:, 1:] = labels[:, 1:] != labels[:, :-1]
@@ -60,7 +63,7 @@ def label_components(labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.u
 
     part_class = np.empty(num_parts, dtype=np.uint8)
     part_class[part_of_run] = labels.ravel()[starts]
-    is_kept = part_class != NO_LABEL
+    is_kept = (part_class != NO_LABEL) | without_label
     id_of_run = np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)[part_of_run]
 
     totals = np.zeros((np.count_nonzero(is_kept) + 1, 3), dtype=np.int64)
@@ -82,14 +85,37 @@ def _connected_runs(
     labels: npt.NDArray[np.uint8], is_start: npt.NDArray[np.bool_], run_ids: npt.NDArray[np.int32], num_runs: int
 ) -> tuple[npt.NDArray[np.int32], int]:
     # Two runs that touch do so first at a column where one of them starts: one edge per pair, not one per pixel.
-    touches = (labels[1:] == labels[:-1]) & (is_start[1:] | is_start[:-1]) & (labels[1:] != NO_LABEL)
+    touches = (labels[1:] == labels[:-1]) & (is_start[1:] | is_start[:-1])
     upper, lower = run_ids[:-1][touches], run_ids[1:][touches]
     graph = coo_array((np.ones(len(upper), dtype=np.int8), (upper, lower)), shape=(num_runs, num_runs))
     num_parts, part_of_run = connected_components(graph, directed=False)
     return part_of_run, int(num_parts)
 
 
-def trace_components(ids: npt.NDArray[np.int32], *, origin: tuple[int, int] = (0, 0), junctions: bool = False) -> Geometries:
+def corner_links(components: Components, labels: npt.NDArray[np.uint8]) -> Ints:
+    """Pairs of different components of one class that touch at a corner.
+
+    Args:
+        components: of the labels.
+        labels: ``(h, w)`` uint8.
+
+    Returns:
+        ``(k, 2)`` indexes of components, from 0.
+    """
+    ids, pairs = components.ids, []
+    for upper, lower in ((np.s_[:-1, :-1], np.s_[1:, 1:]), (np.s_[:-1, 1:], np.s_[1:, :-1])):
+        touches = (labels[upper] == labels[lower]) & (ids[upper] != ids[lower]) & (ids[upper] > 0)
+        pairs.append(np.column_stack([ids[upper][touches], ids[lower][touches]]).astype(np.intp))
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0) - 1
+
+
+def trace_components(
+    ids: npt.NDArray[np.int32],
+    *,
+    origin: tuple[int, int] = (0, 0),
+    junctions: bool = False,
+    surroundings: npt.NDArray[np.int16] | None = None,
+) -> Geometries:
     """Outline every component as a valid polygon with its holes.
 
     Rings run clockwise as seen on the raster (holes counter-clockwise) and touch themselves nowhere: where a component
@@ -100,13 +126,15 @@ def trace_components(ids: npt.NDArray[np.int32], *, origin: tuple[int, int] = (0
         origin: column and row of the first pixel, added to all coordinates.
         junctions: keep the points on straight edges where two neighbours of a component meet, so that neighbouring
             polygons share all their vertices (what coverage simplification needs).
+        surroundings: ``(h + 2, w + 2)`` int16, of which the outermost pixels are read: the labels around ``ids``, -1 outside
+            the raster. With ``junctions``, points where they change are kept too, as the tile across the line has them.
 
     Returns:
         Polygons in pixel coordinates; entry ``i`` outlines component ``i + 1``.
     """
     if not ids.any():
         return np.empty(0, dtype=object)
-    vertices = _find_vertices(ids, junctions=junctions)
+    vertices = _find_vertices(_framed(ids, surroundings), junctions=junctions)
     following = _link(vertices)
     return _assemble(vertices, following).moved(*origin).polygons()
 
@@ -123,8 +151,16 @@ class _Vertices:
     component: npt.NDArray[np.int32]
 
 
-def _find_vertices(ids: npt.NDArray[np.int32], *, junctions: bool) -> _Vertices:
+def _framed(ids: npt.NDArray[np.int32], surroundings: npt.NDArray[np.int16] | None) -> npt.NDArray[np.int32]:
+    """Components with a frame one pixel wide, in which every label has a negative number."""
     framed = np.pad(ids, 1)
+    if surroundings is not None:
+        for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+            framed[side] = -2 - surroundings[side].astype(np.int32)
+    return framed
+
+
+def _find_vertices(framed: npt.NDArray[np.int32], *, junctions: bool) -> _Vertices:
     across = framed[:, :-1] == framed[:, 1:]
     down = framed[:-1] == framed[1:]
     is_straight = (across[:-1] & across[1:]) | (down[:, :-1] & down[:, 1:])

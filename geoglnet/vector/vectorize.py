@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import ConfigError, SceneError
@@ -15,37 +18,26 @@ from geoglnet.legend import Colour, Legend
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
 from geoglnet.raster.environment import environment, open_raster, placement
+from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.types import OutputFile, Shape, StrPath
-from geoglnet.vector.area import geodesic_areas
-from geoglnet.vector.polygonize import PolygonBatch, trace_tiles
+from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.finishing import FinishingRules
+from geoglnet.vector.formats import check_suffix, convert, is_geopackage
+from geoglnet.vector.job import TileJob, TracedTile
+from geoglnet.vector.pieces import TracingRules
+from geoglnet.vector.processes import Ordered
+from geoglnet.vector.quantity import Quantity
+from geoglnet.vector.seams import Seams
+from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tiles import DatasetTiles
 from geoglnet.vector.tracing import NO_LABEL
-from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords, check_suffix
+from geoglnet.vector.writer import GeoPackageWriter, Layer
 from geoglnet.windows import core_edges, iter_cores
 
-_POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and areas and WKB are copies
+__all__ = ["VectorConfig", "vectorize"]
 
-
-@dataclass(frozen=True, slots=True)
-class VectorConfig:
-    """How polygons are made.
-
-    Args:
-        tile_size: side in pixels of the tiles that are traced one by one; memory grows with its square.
-        min_area_m2: polygons smaller than this are dropped (needs a CRS).
-
-    Raises:
-        ConfigError: a value that nothing can be traced with.
-    """
-
-    tile_size: int = 1024
-    min_area_m2: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.tile_size <= 16384:
-            raise ConfigError(f"tile_size = {self.tile_size} px must be from 1 to 16384")
-        if not self.min_area_m2 >= 0:
-            raise ConfigError(f"min_area_m2 = {self.min_area_m2} must not be negative")
+_NOISE_PIXELS = 20  # labels of which a polygon has fewer on average are noise
+_NOISE_POLYGONS = 10_000
 
 
 def vectorize(
@@ -58,19 +50,21 @@ def vectorize(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Trace the polygons of a label raster into a GeoPackage.
+    """Trace the polygons of a label raster into a vector file.
 
     The polygons equal those of tracing the whole raster at once; memory does not grow with the raster, but with the
-    longest row of polygons that are still open (:mod:`geoglnet.vector.seams`).
+    longest row of polygons that are still open (:mod:`geoglnet.vector.seams`), up to ``config.max_vertices``.
 
     Args:
         labels_path: raster with one band of integers, 0–254 a class, 255 or nodata none.
-        vector_path: GeoPackage to write, with ``class_id, class_name, area_m2, confidence``.
+        vector_path: file to write, with ``class_id, class_name, area_m2, perimeter_m, confidence, part_of, scene, model``;
+            its suffix says the format (:data:`geoglnet.vector.formats.FORMATS`).
         legend: what the labels mean; else the raster's own legend, else "class 1" and so on with 0 as background.
-        confidence_path: uint8 raster of the same shape, probability × 254.
+        confidence_path: raster of the same shape, one band or one per class: uint8 (probability × 254) or fractions.
         config: how polygons are made.
         overwrite: replace an existing file.
-        progress: told of the stage ``polygons`` in tiles (before it ``classes``, when there is no legend).
+        progress: told of the stage ``polygons`` in tiles (before it ``classes``, when there is no legend, and ``cleaning``,
+            when the labels are to be cleaned; after it ``writing``, when the format is not GeoPackage).
 
     Returns:
         Number of polygons written.
@@ -83,6 +77,7 @@ def vectorize(
     config, progress = config or VectorConfig(), progress or SilentProgress()
     check_suffix(vector_path)
     vector_file = OutputFile(Path(vector_path), overwrite)
+    style_file = None if config.style is None else OutputFile(vector_file.path.with_suffix(f".{config.style}"), overwrite)
     with ExitStack() as stack:
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
@@ -91,33 +86,130 @@ def vectorize(
         legend = legend or read_legend(labels_path) or _found_legend(src, config.tile_size, progress)
         if src.crs is None:
             _tell_no_crs(src, config, progress)
-        part_path = stack.enter_context(vector_file)
-        writer = stack.enter_context(GeoPackageWriter(part_path, vector_file.path, legend, src.crs and src.crs.to_wkt()))
-        _write_polygons(tiles, writer, legend, config, progress)
-    _tell_unknown_labels(tiles, legend, progress)
-    return writer.num_written
+        job = _job(tiles, legend, config)
+        layer = _layer(vector_file.path, src, legend, config, job)
+        run = _Run(tiles, job, layer, config, progress)
+        count = run.write(stack.enter_context(vector_file))
+        if style_file is not None:
+            _write_style(stack.enter_context(style_file), layer)
+    _tell_unknown_labels(src.name, run.seen, legend, progress)
+    return count
 
 
-def _write_polygons(
-    tiles: DatasetTiles, writer: GeoPackageWriter, legend: Legend, config: VectorConfig, progress: Progress
-) -> None:
-    src = tiles.labels
-    progress.plan("polygons", _num_tiles(tiles.shape, config.tile_size), "tiles")
-    for batch in trace_tiles(tiles, placement(src), values=legend.polygon_values, tile_size=config.tile_size):
-        for start in range(0, len(batch), _POLYGONS_AT_ONCE):
-            writer.write(_records(batch[start : start + _POLYGONS_AT_ONCE], src, config.min_area_m2))
-        progress.advance()
+@dataclass(slots=True)
+class _Run:
+    """One raster's way into one file."""
+
+    tiles: DatasetTiles
+    job: TileJob
+    layer: Layer
+    config: VectorConfig
+    progress: Progress
+    seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, dtype=bool))
+    _is_noise_told: bool = False
+
+    def write(self, part_path: Path) -> int:
+        """Trace into ``part_path``; how many polygons."""
+        if is_geopackage(part_path):
+            return self._trace_into(part_path, is_final=True)
+        # Named after the part file, so that it is removed with it when something goes wrong.
+        between_path = part_path.with_name(f"{part_path.name}.gpkg")
+        count = self._trace_into(between_path, is_final=False)
+        self.progress.plan("writing", 1, "files")
+        convert(between_path, part_path, self.layer)
+        between_path.unlink()
+        self.progress.advance()
+        return count
+
+    def _trace_into(self, path: Path, *, is_final: bool) -> int:
+        config, tracing = self.config, self.job.tracing
+        seams = Seams(self.tiles.shape, tracing.connectivity, config.max_vertices, is_grid=not tracing.reshapes)
+        windows = iter_cores(self.tiles.shape, config.tile_size, margin=0)
+        self.progress.plan("polygons", _num_tiles(self.tiles.shape, config.tile_size), "tiles")
+        with (
+            GeoPackageWriter(path, self.layer, is_final) as writer,
+            Ordered(self.job, self.job.on(self.tiles), windows, config.workers) as traced_tiles,
+        ):
+            for traced in traced_tiles:
+                writer.write(traced.records)
+                writer.write(self.job.rows(seams.join(traced.open_tile)))
+                self._look_at(traced)
+                self.progress.advance()
+            if seams.same_parts:
+                writer.join_parts(seams.same_parts)
+        self._tell_cut(seams)
+        return writer.num_written
+
+    def _look_at(self, traced: TracedTile) -> None:
+        self.seen |= traced.seen
+        window = traced.open_tile.window
+        is_noise = traced.num_pieces > max(_NOISE_POLYGONS, window.width * window.height / _NOISE_PIXELS)
+        if is_noise and not self._is_noise_told:
+            self._is_noise_told = True
+            self.progress.warn(
+                f"the labels are noise: {traced.num_pieces} polygons in {window.width} × {window.height} px from column "
+                f"{window.col_off}, row {window.row_off}; sieve them (--sieve 10px) for a file that can be used"
+            )
+
+    def _tell_cut(self, seams: Seams) -> None:
+        if seams.num_cut:
+            self.progress.warn(
+                f"polygons cut along tile lines, because more than {seams.max_vertices} vertices were open: {seams.num_cut}; "
+                "their parts share a number in part_of"
+            )
+
+
+def _job(tiles: DatasetTiles, legend: Legend, config: VectorConfig) -> TileJob:
+    src, confidence = tiles.labels, tiles.confidence
+    size = ground_pixel_size(src.crs, src.transform, tiles.shape)
+    tolerance = config.simplify.in_pixels(pixel_size_m(size)) if isinstance(config.simplify, Quantity) else 0.0
+    crs_wkt = src.crs.to_wkt() if src.crs is not None else None
+    return TileJob(
+        src.name,
+        None if confidence is None else confidence.name,
+        TracingRules(legend.polygon_values, config.connectivity, tolerance, config.smooth),
+        FinishingRules(
+            placement(src),
+            crs_wkt,
+            tiles.shape,
+            size or (1.0, 1.0),
+            regularize=config.regularize,
+            min_area_m2=config.min_area_m2,
+            min_hole_m2=config.min_hole_m2,
+            is_multi=config.connectivity == 8,
+        ),
+        None if config.statistics_path is None else _statistics(config.statistics_path, crs_wkt),
+    )
+
+
+def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig, job: TileJob) -> Layer:
+    tags = src.tags()
+    return Layer(
+        path,
+        legend,
+        job.finishing.crs_wkt,
+        "MultiPolygon" if job.finishing.is_multi else "Polygon",
+        scene=config.scene or tags.get("GEOGLNET_SCENE"),
+        model=config.model or tags.get("GEOGLNET_MODEL"),
+        statistics=() if job.statistics is None else job.statistics.names,
+    )
+
+
+def _statistics(path: Path, crs_wkt: str | None) -> Any:
+    try:
+        module = import_module("geoglnet.vector.statistics")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"statistics need {error.name}: pip install 'geoglnet[statistics]'") from error
+    return module.Statistics.of(path, crs_wkt)
+
+
+def _write_style(part_path: Path, layer: Layer) -> None:
+    style = qml(layer.legend) if part_path.suffix == ".qml" else sld(layer.legend, layer.name)
+    part_path.write_text(style, encoding="utf-8")
 
 
 def _num_tiles(shape: Shape, tile_size: int) -> int:
     return (len(core_edges(shape.height, tile_size, 0)) - 1) * (len(core_edges(shape.width, tile_size, 0)) - 1)
-
-
-def _records(batch: PolygonBatch, src: DatasetReader, min_area_m2: float) -> PolygonRecords:
-    areas = geodesic_areas(batch.geometries, src.crs)
-    is_kept = ~(areas < min_area_m2)
-    confidence = None if batch.confidence is None else batch.confidence[is_kept]
-    return PolygonRecords(batch.geometries[is_kept], batch.class_id[is_kept], areas[is_kept], confidence)
 
 
 def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> Legend:
@@ -152,17 +244,16 @@ def _generated_colour(value: int) -> Colour:
 
 
 def _tell_no_crs(src: DatasetReader, config: VectorConfig, progress: Progress) -> None:
-    if config.min_area_m2 > 0:
-        raise SceneError(f"{src.name} has no CRS, so areas in m² are unknown; leave min_area_m2 at 0")
+    for name in ("min_area_m2", "min_hole_m2"):
+        if getattr(config, name) > 0:
+            raise SceneError(f"{src.name} has no CRS, so areas in m² are unknown; leave {name} at 0")
     progress.log("no CRS: polygons are in pixels or the raster's own units, area_m2 stays empty")
 
 
-def _tell_unknown_labels(tiles: DatasetTiles, legend: Legend, progress: Progress) -> None:
-    unknown = [
-        v for v in np.flatnonzero(tiles.seen[:NO_LABEL]).tolist() if v >= legend.num_classes and v != legend.ignore_value
-    ]
+def _tell_unknown_labels(name: str, seen: npt.NDArray[np.bool_], legend: Legend, progress: Progress) -> None:
+    unknown = [v for v in np.flatnonzero(seen[:NO_LABEL]).tolist() if v >= legend.num_classes and v != legend.ignore_value]
     if unknown:
         progress.warn(
-            f"{tiles.labels.name} holds the value {unknown[0]}, which the legend ({legend.num_classes} classes) lacks; "
+            f"{name} holds the value {unknown[0]}, which the legend ({legend.num_classes} classes) lacks; "
             "no polygons were made for it"
         )

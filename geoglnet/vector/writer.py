@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +14,18 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyogrio
-import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError, GeometryError
 
-from geoglnet.errors import ConfigError, OutputError
+from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
 from geoglnet.types import StrPath
+from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.style import qml, sld
-from geoglnet.vector.tracing import Geometries
 
-SUFFIXES = (".gpkg",)
-FIELDS = ("class_id", "class_name", "area_m2", "confidence")
 GEOMETRY_COLUMN = "geom"
+WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
 
-_POINTS_PER_WRITE = 400_000
+_BYTES_PER_WRITE = 8_000_000
 _RESERVED_NAMES = ("gpkg_", "rtree_", "sqlite_", "layer_styles")
 _STYLES_TABLE = """
 CREATE TABLE layer_styles (
@@ -47,36 +45,47 @@ INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geome
 
 
 @dataclass(frozen=True, slots=True)
-class PolygonRecords:
-    """Rows of the layer.
+class Layer:
+    """What all polygons of a file have in common.
 
     Args:
-        geometries: ``(n,)`` polygons.
-        class_id: ``(n,)`` labels of the legend.
-        area_m2: ``(n,)`` float64, NaN becomes null.
-        confidence: ``(n,)`` float64 0–1, NaN becomes null; ``None`` leaves the column null.
+        path: what the file will be called, for the layer's name and for messages.
+        legend: class names and colours.
+        crs_wkt: CRS of the geometries; ``None`` when there is none.
+        geometry_type: ``"Polygon"`` or ``"MultiPolygon"``.
+        scene: name of the scene that was segmented; null when unknown.
+        model: name and hash of the model; null when unknown.
+        statistics: names of further columns.
     """
 
-    geometries: Geometries
-    class_id: npt.NDArray[np.int32]
-    area_m2: npt.NDArray[np.float64]
-    confidence: npt.NDArray[np.float64] | None = None
+    path: Path
+    legend: Legend
+    crs_wkt: str | None
+    geometry_type: str = "Polygon"
+    scene: str | None = None
+    model: str | None = None
+    statistics: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.geometries)
+    @property
+    def name(self) -> str:
+        """The file's stem, unless GeoPackage reserves that name."""
+        return layer_name(self.path)
 
-
-def check_suffix(path: StrPath) -> None:
-    """Refuse a vector file in a format that is not written here.
-
-    Raises:
-        ConfigError: the suffix is not one of :data:`SUFFIXES`.
-    """
-    suffix = Path(path).suffix
-    if suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"{Path(path).name}: polygons are not written as {suffix or 'a file without suffix'!r}; use {', '.join(SUFFIXES)}"
-        )
+    def columns(self, records: PolygonRecords) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]:
+        """Values of every field, and where they are null (NaN is null by itself)."""
+        count = len(records)
+        whole = records.part_of == 0
+        return {
+            "class_id": (records.class_id, None),
+            "class_name": (np.array(self.legend.names, dtype=object)[records.class_id], None),
+            "area_m2": (records.area_m2, None),
+            "perimeter_m": (records.perimeter_m, None),
+            "confidence": (records.confidence, None),
+            "part_of": (records.part_of.astype(np.int32), whole),
+            "scene": (np.full(count, self.scene, dtype=object), None),
+            "model": (np.full(count, self.model, dtype=object), None),
+            **{name: (records.statistics[name], None) for name in self.statistics},
+        }
 
 
 def layer_name(path: StrPath) -> str:
@@ -94,33 +103,31 @@ class GeoPackageWriter:
 
     Args:
         part_path: file to make; must not exist.
-        path: what the file will be called, for the layer's name and for messages.
-        legend: class names and colours.
-        crs_wkt: CRS of the geometries; ``None`` when there is none.
+        layer: what all polygons have in common.
+        is_final: whether people open this file; else it gets neither style nor spatial index.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
     """
 
     part_path: Path
-    path: Path
-    legend: Legend
-    crs_wkt: str | None
+    layer: Layer
+    is_final: bool = True
     num_written: int = 0
     _waiting: list[PolygonRecords] = field(default_factory=list)
-    _num_points: int = 0
+    _num_bytes: int = 0
 
     def __enter__(self) -> Self:
-        nothing = np.empty(0, dtype=np.float64)
-        self._append(PolygonRecords(np.empty(0, dtype=object), nothing.astype(np.int32), nothing), is_first=True)
-        with self._errors_named():
-            self._add_style()
+        self._append(PolygonRecords.empty(self.layer.statistics), is_first=True)
+        if self.is_final:
+            with errors_named(self.layer.path):
+                self._add_style()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
             self._flush()
-            with self._errors_named():
+            with errors_named(self.layer.path):
                 self._check_count()
 
     def write(self, records: PolygonRecords) -> None:
@@ -128,67 +135,82 @@ class GeoPackageWriter:
         if len(records) == 0:
             return
         self._waiting.append(records)
-        self._num_points += int(shapely.get_num_coordinates(records.geometries).sum())
-        if self._num_points >= _POINTS_PER_WRITE:
+        self._num_bytes += sum(map(len, records.wkb))
+        if self._num_bytes >= _BYTES_PER_WRITE:
             self._flush()
 
+    def join_parts(self, same_parts: Mapping[int, int]) -> None:
+        """Give parts one number that proved to be of one polygon after they had been written.
+
+        Args:
+            same_parts: number to replace → number of the same polygon, which may itself be replaced.
+        """
+        self._flush()
+        changes = [(_last(same_parts, number), number) for number in same_parts]
+        with errors_named(self.layer.path), closing(sqlite3.connect(self.part_path)) as database, database:
+            database.executemany(f"UPDATE {_quoted(self.layer.name)} SET part_of = ? WHERE part_of = ?", changes)
+
     def _flush(self) -> None:
-        for records in self._joined():
+        waiting, self._waiting, self._num_bytes = self._waiting, [], 0
+        if waiting:
+            records = PolygonRecords.concatenate(waiting)
             self._append(records)
             self.num_written += len(records)
-        self._num_points = 0
-
-    def _joined(self) -> Iterator[PolygonRecords]:
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            confidence = None if waiting[0].confidence is None else np.concatenate([r.confidence for r in waiting])
-            yield PolygonRecords(
-                np.concatenate([r.geometries for r in waiting]),
-                np.concatenate([r.class_id for r in waiting]),
-                np.concatenate([r.area_m2 for r in waiting]),
-                confidence,
-            )
 
     def _append(self, records: PolygonRecords, *, is_first: bool = False) -> None:
-        names = np.array(self.legend.names, dtype=object)[records.class_id]
-        confidence = np.full(len(records), np.nan) if records.confidence is None else records.confidence
+        columns = self.layer.columns(records)
         options: dict[str, Any] = {"append": True}
         if is_first:
             # QGIS 3.22 warns about GeoPackages newer than 1.2, GDAL's default since 3.11 is 1.4.
-            options = {"dataset_options": {"VERSION": "1.2"}, "layer_options": {"GEOMETRY_NAME": GEOMETRY_COLUMN}}
-        with self._errors_named(), warnings.catch_warnings():
+            layer_options = {"GEOMETRY_NAME": GEOMETRY_COLUMN, "SPATIAL_INDEX": "YES" if self.is_final else "NO"}
+            options = {"dataset_options": {"VERSION": "1.2"}, "layer_options": layer_options}
+        with errors_named(self.layer.path), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
             pyogrio.raw.write(
                 self.part_path,
-                geometry=shapely.to_wkb(records.geometries),
-                field_data=[records.class_id.astype(np.int32), names, records.area_m2, confidence],
-                fields=list(FIELDS),
-                layer=layer_name(self.path),
+                geometry=records.wkb,
+                field_data=[values for values, _ in columns.values()],
+                field_mask=[is_null for _, is_null in columns.values()],
+                fields=list(columns),
+                layer=self.layer.name,
                 driver="GPKG",
-                geometry_type="Polygon",
-                crs=self.crs_wkt,
+                geometry_type=self.layer.geometry_type,
+                crs=self.layer.crs_wkt,
                 **options,
             )
 
     def _add_style(self) -> None:
-        layer = layer_name(self.path)
-        style = (layer, GEOMETRY_COLUMN, "geoglnet", qml(self.legend), sld(self.legend, layer))
+        legend, name = self.layer.legend, self.layer.name
+        style = (name, GEOMETRY_COLUMN, "geoglnet", qml(legend), sld(legend, name))
         with closing(sqlite3.connect(self.part_path)) as database, database:
             database.execute(_STYLES_TABLE)
             database.execute(_REGISTER_STYLES)
             database.execute(_ADD_STYLE, style)
 
     def _check_count(self) -> None:
-        quoted = layer_name(self.path).replace('"', '""')
         with closing(sqlite3.connect(self.part_path)) as database:
-            found = database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0]
+            found = database.execute(f"SELECT count(*) FROM {_quoted(self.layer.name)}").fetchone()[0]
         if found != self.num_written:
-            raise OutputError(f"{self.path} holds {found} of {self.num_written} polygons; the disk may be full or failing")
+            raise OutputError(
+                f"{self.layer.path} holds {found} of {self.num_written} polygons; the disk may be full or failing"
+            )
 
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error) as error:
-            reason = " ".join(str(error).split())
-            raise OutputError(f"{self.path} cannot be written ({reason}); free some space, or choose another output") from error
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _last(same_parts: Mapping[int, int], number: int) -> int:
+    while number in same_parts:
+        number = same_parts[number]
+    return number
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Errors of GDAL's and SQLite's writing as ours, naming the file that people asked for."""
+    try:
+        yield
+    except WRITE_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(f"{path} cannot be written ({reason}); free some space, or choose another output") from error

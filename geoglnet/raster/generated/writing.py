@@ -18,8 +18,8 @@ from geoglnet.raster.generated.scene import (
     generate_scene,
 )
 from geoglnet.types import OutputFile, Shape, StrPath
-from geoglnet.vector.area import geodesic_areas
-from geoglnet.vector.writer import GeoPackageWriter, PolygonRecords
+from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.writer import GeoPackageWriter, Layer
 
 
 def write_generated(
@@ -77,5 +77,6 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
 def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
     geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
     classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
-    with GeoPackageWriter(part_path, path, GENERATED_LEGEND, scene.crs.to_wkt()) as writer:
-        writer.write(PolygonRecords(geometries, classes, geodesic_areas(geometries, scene.crs)))
+    layer = Layer(path, GENERATED_LEGEND, scene.crs.to_wkt())
+    with GeoPackageWriter(part_path, layer) as writer:
+        writer.write(PolygonRecords.of(geometries, classes, layer.crs_wkt))

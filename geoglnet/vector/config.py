@@ -1,0 +1,90 @@
+"""How polygons are made; loads no geometry library, so that doors can check the choices quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoglnet.config import suggestion
+from geoglnet.errors import ConfigError
+from geoglnet.vector.quantity import Quantity
+
+STYLES = ("qml", "sld")
+LARGEST_OPENING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class VectorConfig:
+    """How polygons are made: first the labels are cleaned, then traced, then the polygons are finished.
+
+    Args:
+        tile_size: side in pixels of the tiles that are traced one by one; memory grows with its square.
+        connectivity: 4, or 8 to join areas that touch at a corner only (they become multipolygons).
+        opening: radius in pixels of the square with which every class but the background is opened: parts thinner than
+            ``2 · opening + 1`` pixels go to their neighbours.
+        sieve: areas smaller than this (``"50px"``, ``"20m2"``) go to the neighbour with which they share the longest border.
+        fill_holes: background that a single class encloses becomes that class, up to 256 px across.
+        simplify: outlines are simplified within this distance (``"1.5px"``, ``"2m"``), neighbours keeping shared borders.
+        smooth: corners are rounded, neighbours keeping shared borders.
+        regularize: polygons get straight walls and right angles where that fits them well. Neighbours may then overlap:
+            for buildings, not for land cover.
+        min_area_m2: polygons smaller than this are dropped (needs a CRS).
+        min_hole_m2: holes smaller than this are closed (needs a CRS).
+        max_vertices: of the polygons that are still open, together; where they have more, the largest is cut along tile
+            lines, and its parts share a number in ``part_of``.
+        workers: processes that trace.
+        statistics_path: raster of which every polygon gets the mean, standard deviation, minimum and maximum of each band
+            inside (needs the extra ``statistics``).
+        scene: name of the scene, for the attribute; the label raster's tag ``GEOGLNET_SCENE`` when left out.
+        model: name and hash of the model, for the attribute; the tag ``GEOGLNET_MODEL`` when left out.
+        style: ``"qml"`` or ``"sld"`` writes the legend's style beside the vector file.
+
+    Raises:
+        ConfigError: a value that nothing can be traced with.
+    """
+
+    tile_size: int = 1024
+    connectivity: int = 4
+    opening: int = 0
+    sieve: Quantity | str | None = None
+    fill_holes: bool = False
+    simplify: Quantity | str | None = None
+    smooth: bool = False
+    regularize: bool = False
+    min_area_m2: float = 0.0
+    min_hole_m2: float = 0.0
+    max_vertices: int = 2_000_000
+    workers: int = 1
+    statistics_path: Path | None = None
+    scene: str | None = None
+    model: str | None = None
+    style: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tile_size <= 16384:
+            raise ConfigError(f"tile_size = {self.tile_size} px must be from 1 to 16384")
+        if self.connectivity not in (4, 8):
+            raise ConfigError(f"connectivity = {self.connectivity} must be 4 or 8")
+        if not 0 <= self.opening <= LARGEST_OPENING:
+            raise ConfigError(f"opening = {self.opening} px must be from 0 to {LARGEST_OPENING}")
+        if self.max_vertices < 4:
+            raise ConfigError(f"max_vertices = {self.max_vertices} must be at least 4")
+        if self.workers < 1:
+            raise ConfigError(f"workers = {self.workers} must be at least 1")
+        if self.style is not None and self.style not in STYLES:
+            raise ConfigError(f"unknown style {self.style!r}{suggestion(self.style, STYLES)}")
+        self._check_quantities()
+
+    def _check_quantities(self) -> None:
+        for name in ("min_area_m2", "min_hole_m2"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
+        for name, units in (("simplify", ("px", "m")), ("sieve", ("px", "m2"))):
+            written = getattr(self, name)
+            if written is not None:
+                object.__setattr__(self, name, Quantity.parse(written, units))
+
+    @property
+    def cleans(self) -> bool:
+        """Whether the labels are changed before they are traced."""
+        return bool(self.opening or self.sieve or self.fill_holes)

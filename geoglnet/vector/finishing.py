@@ -1,0 +1,124 @@
+"""From traced polygons to rows: regularised, moved to the CRS, measured, the small ones dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+
+from geoglnet.types import Shape
+from geoglnet.vector.area import geodesic_areas, ground_measures
+from geoglnet.vector.pieces import Polygons
+from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.regularize import regularize
+from geoglnet.vector.rings import together
+from geoglnet.vector.tracing import MAX_CONFIDENCE, Geometries
+
+_POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
+
+
+@dataclass(frozen=True, slots=True)
+class FinishingRules:
+    """What happens to traced polygons.
+
+    Args:
+        transform: from pixels to the CRS.
+        crs_wkt: ``None`` when there is no CRS.
+        shape: of the raster.
+        pixel_size: width and height of a pixel on the ground, or in any unit where that is unknown.
+        regularize: straight walls and right angles.
+        min_area_m2: polygons smaller than this are dropped; parts of cut ones are not.
+        min_hole_m2: holes smaller than this are closed.
+        is_multi: write multipolygons.
+    """
+
+    transform: Affine
+    crs_wkt: str | None
+    shape: Shape
+    pixel_size: tuple[float, float] = (1.0, 1.0)
+    regularize: bool = False
+    min_area_m2: float = 0.0
+    min_hole_m2: float = 0.0
+    is_multi: bool = False
+
+
+def finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
+    """Make the rows of traced polygons."""
+    starts = range(0, len(polygons), _POLYGONS_AT_ONCE)
+    rows = [_finish(polygons[start : start + _POLYGONS_AT_ONCE], rules) for start in starts]
+    return PolygonRecords.concatenate(rows) if rows else PolygonRecords.empty()
+
+
+def _finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
+    geometries = polygons.geometries
+    if rules.regularize:
+        geometries = _regularized(geometries, polygons.part_of == 0, rules)
+    geometries = to_crs(geometries, rules.transform)
+    if rules.min_hole_m2 > 0:
+        geometries = _with_small_holes_closed(geometries, rules)
+    areas, perimeters = ground_measures(geometries, rules.crs_wkt)
+    is_kept = ~(areas < rules.min_area_m2) | (polygons.part_of > 0)
+    if rules.is_multi:
+        geometries = np.array([_as_multi(geometry) for geometry in geometries], dtype=object)
+    return PolygonRecords(
+        shapely.to_wkb(geometries[is_kept]),
+        polygons.class_id[is_kept].astype(np.int32),
+        areas[is_kept],
+        perimeters[is_kept],
+        mean_confidence(polygons.totals[is_kept]),
+        polygons.part_of[is_kept],
+    )
+
+
+def mean_confidence(totals: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Mean probability 0–1 of ``(n, 3)`` totals, NaN where none is known."""
+    _, total, known = totals.T
+    confidence = np.full(len(totals), np.nan)
+    np.divide(total, known * MAX_CONFIDENCE, out=confidence, where=known > 0)
+    return confidence
+
+
+def to_crs(geometries: Geometries, transform: Affine) -> Geometries:
+    """Geometries in pixel coordinates through a raster's transform (term by term as GDAL does, so that bits agree)."""
+    a, b, c, d, e, f = tuple(transform)[:6]
+
+    def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        x, y = points.T
+        return np.column_stack([c + x * a + y * b, f + x * d + y * e])
+
+    moved: Geometries = shapely.transform(geometries, apply)
+    return moved
+
+
+def _regularized(geometries: Geometries, is_whole: npt.NDArray[np.bool_], rules: FinishingRules) -> Geometries:
+    """Whole polygons that the raster's border does not cut, regularised on the ground."""
+    left, top, right, bottom = shapely.bounds(geometries).T
+    is_inside = (left > 0) & (top > 0) & (right < rules.shape.width) & (bottom < rules.shape.height)
+    chosen = is_whole & is_inside
+    size = np.array(rules.pixel_size)
+    on_ground = shapely.transform(geometries[chosen], lambda points: points * size)
+    tolerance = float(np.sqrt(size.prod()))
+    regular = np.array([regularize(geometry, tolerance) for geometry in on_ground], dtype=object)
+    finished = geometries.copy()
+    if len(regular):
+        finished[chosen] = shapely.transform(regular, lambda points: points / size)
+    return finished
+
+
+def _with_small_holes_closed(geometries: Geometries, rules: FinishingRules) -> Geometries:
+    parts, geometry = shapely.get_parts(geometries, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    is_hole = np.append(False, part[1:] == part[:-1])
+    is_kept = np.ones(len(rings), dtype=bool)
+    areas = geodesic_areas(shapely.polygons(rings[is_hole]), rules.crs_wkt)
+    is_kept[is_hole] = ~(areas < rules.min_hole_m2)
+    if is_kept.all():
+        return geometries
+    return together(shapely.polygons(rings[is_kept], indices=part[is_kept]), geometry)
+
+
+def _as_multi(geometry: shapely.Geometry) -> shapely.MultiPolygon:
+    return geometry if geometry.geom_type == "MultiPolygon" else shapely.MultiPolygon([geometry])

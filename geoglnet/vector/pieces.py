@@ -1,0 +1,247 @@
+"""One tile: its labels traced into pieces, those that are whole told from those that may go on in another tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from rasterio.windows import Window
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geoglnet.errors import ConfigError
+from geoglnet.types import Shape
+from geoglnet.vector.coverage import simplify_coverage, smooth_coverage
+from geoglnet.vector.tiles import LabelTile, TileSource
+from geoglnet.vector.tracing import NO_LABEL, Components, Geometries, Ints, corner_links, label_components, trace_components
+
+Ids = npt.NDArray[np.int32]
+OUTSIDE = -1  # of the raster, as a label
+
+
+@dataclass(frozen=True, slots=True)
+class TracingRules:
+    """How a tile is traced.
+
+    Args:
+        values: labels that become polygons.
+        connectivity: 4 or 8.
+        tolerance: pixels within which outlines are simplified; 0 keeps every pixel's corner.
+        smooth: round corners.
+
+    Raises:
+        ConfigError: a value that is no label, or a connectivity that is neither.
+    """
+
+    values: Sequence[int]
+    connectivity: int = 4
+    tolerance: float = 0.0
+    smooth: bool = False
+
+    def __post_init__(self) -> None:
+        wrong = [value for value in self.values if not 0 <= value < NO_LABEL]
+        if wrong:
+            raise ConfigError(f"label {wrong[0]} cannot become polygons; labels are from 0 to {NO_LABEL - 1}")
+        if self.connectivity not in (4, 8):
+            raise ConfigError(f"connectivity = {self.connectivity} must be 4 or 8")
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether outlines leave the pixels' corners, so that all neighbours must be traced too."""
+        return self.smooth or self.tolerance > 0
+
+    def chosen(self) -> npt.NDArray[np.uint8]:
+        """``(256,)`` what each label is traced as."""
+        table = np.full(256, NO_LABEL, dtype=np.uint8)
+        table[list(self.values)] = list(self.values)
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class Polygons:
+    """Polygons in pixel coordinates of the raster.
+
+    Args:
+        geometries: ``(n,)`` shapely polygons, with 8-connectivity also multipolygons.
+        class_id: ``(n,)`` uint8.
+        totals: ``(n, 3)`` int64: pixels, sum of the known confidence values, number of those values.
+        part_of: ``(n,)`` int64, the number of the cut component that a polygon is part of; 0 when it is whole.
+    """
+
+    geometries: Geometries
+    class_id: npt.NDArray[np.uint8]
+    totals: npt.NDArray[np.int64]
+    part_of: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.geometries)
+
+    def __getitem__(self, chosen: Any) -> Polygons:
+        return Polygons(self.geometries[chosen], self.class_id[chosen], self.totals[chosen], self.part_of[chosen])
+
+    @classmethod
+    def concatenate(cls, several: Sequence[Polygons]) -> Polygons:
+        """All in one."""
+        return cls(*(np.concatenate([getattr(p, name) for p in several]) for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTile:
+    """The pieces of a tile that may go on in other tiles (or belong to one that may); light enough for another process.
+
+    Args:
+        window: the tile.
+        sides: for each side with a neighbour (``"top"``, ``"left"``, ``"bottom"``, ``"right"``), the piece at each pixel:
+            its number from 1, 0 where there is none.
+        class_id: ``(n,)`` uint8.
+        totals: ``(n, 3)`` int64.
+        wkb: ``(n,)`` outlines in pixel coordinates of the raster.
+        num_points: ``(n,)`` int64 points of each outline.
+        links: ``(k, 2)`` indexes from 0 of pieces that touch at a corner and belong together.
+    """
+
+    window: Window
+    sides: dict[str, Ids]
+    class_id: npt.NDArray[np.uint8]
+    totals: npt.NDArray[np.int64]
+    wkb: npt.NDArray[np.object_]
+    num_points: npt.NDArray[np.int64]
+    links: Ints = field(default_factory=lambda: np.empty((0, 2), dtype=np.intp))
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+
+def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple[Polygons, OpenTile]:
+    """Trace one tile.
+
+    Args:
+        source: of the labels.
+        window: the tile.
+        rules: how.
+
+    Returns:
+        The polygons that no other tile can add to, and the other pieces.
+    """
+    framed = _framed_window(window, source.shape) if rules.reshapes else window
+    tile = source.read_tile(framed)
+    chosen = rules.chosen()
+    labels = chosen[tile.labels]
+    if not (labels != NO_LABEL).any():
+        return _divide(_no_components(window), np.empty(0, dtype=object), np.empty((0, 2), dtype=np.intp), source.shape, window)
+    if not rules.reshapes:
+        components = label_components(labels, tile.confidence)
+        outlines = trace_components(components.ids, origin=(window.col_off, window.row_off))
+    else:
+        tile, surroundings = _without_frame(LabelTile(labels, tile.confidence), framed, window)
+        labels = tile.labels
+        components, outlines = _reshaped(tile, surroundings, rules, (window.col_off, window.row_off))
+    links = corner_links(components, labels) if rules.connectivity == 8 else np.empty((0, 2), dtype=np.intp)
+    return _divide(components, outlines, links, source.shape, window)
+
+
+def _no_components(window: Window) -> Components:
+    ids = np.zeros((int(window.height), int(window.width)), dtype=np.int32)
+    return Components(ids, np.empty(0, dtype=np.uint8), np.empty((0, 3), dtype=np.int64))
+
+
+def _framed_window(window: Window, shape: Shape) -> Window:
+    """The window and one pixel around it, where the raster has one."""
+    top, left = max(window.row_off - 1, 0), max(window.col_off - 1, 0)
+    bottom = min(window.row_off + window.height + 1, shape.height)
+    right = min(window.col_off + window.width + 1, shape.width)
+    return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
+
+
+def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[LabelTile, npt.NDArray[np.int16]]:
+    row, col = int(window.row_off - framed.row_off), int(window.col_off - framed.col_off)
+    height, width = int(window.height), int(window.width)
+    inside = np.s_[row : row + height, col : col + width]
+    surroundings = np.full((height + 2, width + 2), OUTSIDE, dtype=np.int16)
+    surroundings[1 - row : 1 - row + tile.labels.shape[0], 1 - col : 1 - col + tile.labels.shape[1]] = tile.labels
+    return LabelTile(tile.labels[inside], None if tile.confidence is None else tile.confidence[inside]), surroundings
+
+
+def _reshaped(
+    tile: LabelTile, surroundings: npt.NDArray[np.int16], rules: TracingRules, origin: tuple[int, int]
+) -> tuple[Components, Geometries]:
+    """Simplified and smoothed outlines. What becomes no polygon is a neighbour like any other until then."""
+    faces = label_components(tile.labels, tile.confidence, without_label=True)
+    outlines = trace_components(faces.ids, junctions=True, surroundings=surroundings)
+    if rules.tolerance > 0:
+        outlines = simplify_coverage(outlines, rules.tolerance)
+    if rules.smooth:
+        outlines = smooth_coverage(outlines, Shape(*tile.labels.shape))
+    is_kept = faces.class_id != NO_LABEL
+    numbers = np.append(0, np.where(is_kept, np.cumsum(is_kept), 0)).astype(np.int32)
+    components = Components(numbers[faces.ids], faces.class_id[is_kept], faces.totals[is_kept])
+    moved = shapely.transform(outlines[is_kept], lambda points: points + np.array(origin, dtype=np.float64))
+    return components, moved
+
+
+def open_sides(window: Window, shape: Shape) -> list[str]:
+    """Sides of a tile beyond which the raster goes on."""
+    sides = {
+        "top": window.row_off > 0,
+        "left": window.col_off > 0,
+        "bottom": window.row_off + window.height < shape.height,
+        "right": window.col_off + window.width < shape.width,
+    }
+    return [name for name, is_open in sides.items() if is_open]
+
+
+def _divide(
+    components: Components, outlines: Geometries, links: Ints, shape: Shape, window: Window
+) -> tuple[Polygons, OpenTile]:
+    ids, count = components.ids, len(components)
+    lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
+    sides = {name: lines[name] for name in open_sides(window, shape)}
+    touches = np.zeros(count + 1, dtype=bool)
+    for line in sides.values():
+        touches[line] = True
+    group = _groups(links, count)
+    is_open_group = np.zeros(count, dtype=bool)
+    is_open_group[group[touches[1:]]] = True
+    is_open = is_open_group[group]
+    numbers = np.append(0, np.where(is_open, np.cumsum(is_open), 0)).astype(np.int32)
+    open_tile = OpenTile(
+        window,
+        {name: numbers[line] for name, line in sides.items()},
+        components.class_id[is_open],
+        components.totals[is_open],
+        shapely.to_wkb(outlines[is_open]),
+        shapely.get_num_coordinates(outlines[is_open]).astype(np.int64),
+        numbers[links[is_open[links[:, 0]]] + 1].astype(np.intp) - 1,
+    )
+    is_whole = ~is_open
+    whole = Polygons(
+        outlines[is_whole], components.class_id[is_whole], components.totals[is_whole], np.zeros(is_whole.sum(), dtype=np.int64)
+    )
+    return (grouped(whole, group[is_whole]) if len(links) else whole), open_tile
+
+
+def _groups(links: Ints, count: int) -> Ints:
+    if len(links) == 0:
+        return np.arange(count)
+    graph = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(count, count))
+    group: Ints = connected_components(graph, directed=False)[1].astype(np.intp)
+    return group
+
+
+def grouped(polygons: Polygons, group: Ints) -> Polygons:
+    """Polygons of one group (numbers in any order) become one multipolygon, in the order of their first polygon."""
+    _, first, position, size = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
+    geometries = polygons.geometries[first].copy()
+    is_several = size > 1
+    order = np.argsort(position, kind="stable")
+    members = order[is_several[position[order]]]
+    if len(members):
+        indices = (np.cumsum(is_several) - 1)[position[members]]
+        geometries[is_several] = shapely.multipolygons(polygons.geometries[members], indices=indices)
+    totals = np.zeros((len(first), 3), dtype=np.int64)
+    np.add.at(totals, position, polygons.totals)
+    return Polygons(geometries, polygons.class_id[first], totals, polygons.part_of[first])

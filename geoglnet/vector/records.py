@@ -1,0 +1,61 @@
+"""Rows of the vector layer, ready to be written; light enough for another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from geoglnet.vector.area import ground_measures
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonRecords:
+    """Rows of the layer.
+
+    Args:
+        wkb: ``(n,)`` geometries in the raster's CRS.
+        class_id: ``(n,)`` int32 labels of the legend.
+        area_m2: ``(n,)`` float64, NaN becomes null.
+        perimeter_m: ``(n,)`` float64, NaN becomes null.
+        confidence: ``(n,)`` float64 0–1, NaN becomes null.
+        part_of: ``(n,)`` int64, 0 becomes null.
+        statistics: further columns by name, ``(n,)`` float64 each.
+    """
+
+    wkb: npt.NDArray[np.object_]
+    class_id: npt.NDArray[np.int32]
+    area_m2: Floats
+    perimeter_m: Floats
+    confidence: Floats
+    part_of: npt.NDArray[np.int64]
+    statistics: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.wkb)
+
+    @classmethod
+    def empty(cls, statistics: Sequence[str] = ()) -> PolygonRecords:
+        """No rows."""
+        nothing = np.empty(0, dtype=np.float64)
+        columns = (nothing.astype(np.int32), nothing, nothing, nothing, nothing.astype(np.int64))
+        return cls(np.empty(0, dtype=object), *columns, dict.fromkeys(statistics, nothing))
+
+    @classmethod
+    def concatenate(cls, several: Sequence[PolygonRecords]) -> PolygonRecords:
+        """All in one."""
+        plain = {name: np.concatenate([getattr(r, name) for r in several]) for name in cls.__slots__ if name != "statistics"}
+        statistics = {name: np.concatenate([r.statistics[name] for r in several]) for name in several[0].statistics}
+        return cls(**plain, statistics=statistics)
+
+    @classmethod
+    def of(cls, geometries: npt.NDArray[np.object_], class_id: npt.NDArray[np.int32], crs_wkt: str | None) -> PolygonRecords:
+        """Rows of polygons that were not traced: measured, without confidence."""
+        areas, perimeters = ground_measures(geometries, crs_wkt)
+        unknown, whole = np.full(len(geometries), np.nan), np.zeros(len(geometries), dtype=np.int64)
+        return cls(shapely.to_wkb(geometries), class_id, areas, perimeters, unknown, whole)

@@ -1,0 +1,147 @@
+"""Buildings with straight walls and right angles.
+
+A building's outline on pixels is a staircase. Its edges, freed of the stairs, vote for a direction modulo 90°, each with its
+length; every edge becomes a wall along or across that direction, at the length-weighted mean of its points; walls shorter
+than the noise join their neighbours; where two walls meet is a corner. What does not fit well is returned as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.affinity import rotate
+
+MIN_IOU = 0.8
+"""A regularised polygon that overlaps with its original less than this is not used."""
+
+_STAIR_PIXELS = 1.5  # the outline of a straight wall deviates from it by less than this
+_WALL_PIXELS = 4.0  # shorter walls are noise
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _Wall:
+    """One wall after rotation: along x or along y, ``offset`` from that axis."""
+
+    is_along_x: bool
+    offset: float
+    weight: float
+
+    def absorb(self, other: _Wall) -> None:
+        total = self.weight + other.weight
+        self.offset = (self.offset * self.weight + other.offset * other.weight) / total
+        self.weight = total
+
+
+def regularize(polygon: shapely.Geometry, pixel_size: float) -> shapely.Geometry:
+    """The same polygon with straight walls and right angles, or ``polygon`` itself where that does not fit.
+
+    Args:
+        polygon: polygon, with holes, or multipolygon, in units of equal length in all directions.
+        pixel_size: side of the pixels that it was traced on, in these units.
+
+    Returns:
+        A valid geometry; its overlap with ``polygon`` is at least :data:`MIN_IOU` of their union.
+    """
+    if polygon.geom_type == "MultiPolygon":
+        return shapely.multipolygons([regularize(part, pixel_size) for part in polygon.geoms])
+    angles = [dominant_direction(polygon, pixel_size), _box_direction(polygon)]
+    candidates = [fitted for angle in angles for fitted in _fit(polygon, angle, pixel_size)]
+    scored = [(overlap(fitted, polygon), fitted) for fitted in candidates]
+    best, fitted = max(scored, key=lambda pair: pair[0], default=(0.0, polygon))
+    return fitted if best >= MIN_IOU else polygon
+
+
+def overlap(one: shapely.Geometry, other: shapely.Geometry) -> float:
+    """Area of the intersection over that of the union."""
+    common = one.intersection(other).area
+    return float(common / (one.area + other.area - common))
+
+
+def dominant_direction(polygon: shapely.Polygon, pixel_size: float) -> float:
+    """Direction of the walls in degrees from -45 to 45, by the votes of all edges modulo 90°."""
+    steps = np.diff(_without_stairs(polygon.exterior, pixel_size), axis=0)
+    votes = np.hypot(*steps.T) * np.exp(4j * np.arctan2(steps[:, 1], steps[:, 0]))
+    return math.degrees(float(np.angle(votes.sum()))) / 4
+
+
+def _box_direction(polygon: shapely.Polygon) -> float:
+    """Direction of the smallest rectangle around the polygon, from -45 to 45 degrees."""
+    (x0, y0), (x1, y1) = shapely.get_coordinates(shapely.oriented_envelope(polygon))[:2]
+    return (math.degrees(math.atan2(y1 - y0, x1 - x0)) + 45) % 90 - 45
+
+
+def _without_stairs(ring: shapely.LinearRing, pixel_size: float) -> Points:
+    points: Points = shapely.get_coordinates(shapely.simplify(ring, _STAIR_PIXELS * pixel_size))
+    return points
+
+
+def _fit(polygon: shapely.Polygon, angle: float, pixel_size: float) -> Iterator[shapely.Polygon]:
+    """The polygon with walls in one direction, if it can be had."""
+    turned = rotate(polygon, -angle, origin=(0, 0))
+    shell = _square_ring(turned.exterior, pixel_size)
+    if shell is None:
+        return
+    holes = [_square_ring(ring, pixel_size) or ring for ring in turned.interiors]
+    for squared in (shapely.Polygon(shell, holes), shapely.Polygon(shell, turned.interiors)):
+        if squared.is_valid:
+            yield rotate(squared, angle, origin=(0, 0))
+            return
+
+
+def _square_ring(ring: shapely.LinearRing, pixel_size: float) -> shapely.LinearRing | None:
+    walls = _joined(_walls(_without_stairs(ring, pixel_size)))
+    while len(walls) > 4 and min(lengths := _lengths(walls)) < _WALL_PIXELS * pixel_size:
+        walls = _without_wall(walls, lengths.index(min(lengths)))
+    if len(walls) < 4:
+        return None
+    squared = shapely.LinearRing(_corners(walls))
+    return squared if squared.is_valid and squared.is_simple else None
+
+
+def _walls(points: Points) -> list[_Wall]:
+    walls = []
+    for (x0, y0), (x1, y1) in zip(points[:-1].tolist(), points[1:].tolist(), strict=True):
+        is_along_x = abs(x1 - x0) >= abs(y1 - y0)
+        middle = (y0 + y1) / 2 if is_along_x else (x0 + x1) / 2
+        walls.append(_Wall(is_along_x, middle, math.hypot(x1 - x0, y1 - y0)))
+    return walls
+
+
+def _joined(walls: list[_Wall]) -> list[_Wall]:
+    """Walls of alternating direction: those that follow each other in one direction become one."""
+    joined: list[_Wall] = []
+    for wall in walls:
+        if joined and joined[-1].is_along_x == wall.is_along_x:
+            joined[-1].absorb(wall)
+        else:
+            joined.append(wall)
+    if len(joined) > 1 and joined[0].is_along_x == joined[-1].is_along_x:
+        joined[0].absorb(joined.pop())
+    return joined
+
+
+def _lengths(walls: list[_Wall]) -> list[float]:
+    """Length of every wall between its neighbours."""
+    return [abs(walls[(i + 1) % len(walls)].offset - walls[i - 1].offset) for i in range(len(walls))]
+
+
+def _without_wall(walls: list[_Wall], position: int) -> list[_Wall]:
+    """The walls before and after the one at ``position`` become one."""
+    turned = walls[position + 1 :] + walls[:position]
+    turned[0].absorb(turned.pop())
+    return turned
+
+
+def _corners(walls: list[_Wall]) -> list[tuple[float, float]]:
+    corners = []
+    for i, wall in enumerate(walls):
+        other = walls[i - 1]
+        corners.append((other.offset, wall.offset) if wall.is_along_x else (wall.offset, other.offset))
+    return corners
