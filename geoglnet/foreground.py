@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from geoglnet.errors import ConfigError
+from geoglnet.legend import Legend
 from geoglnet.types import Shape
 
 Place = tuple[slice, slice]
@@ -42,6 +43,20 @@ class CoarseToFineConfig:
             raise ConfigError(
                 f"coarse-to-fine margin {self.margin} and least_cells {self.least_cells} must be at least 0 and 1"
             )
+
+
+def background_of(legend: Legend) -> int:
+    """Label of the background of a binary legend.
+
+    Raises:
+        ConfigError: it has other than two classes, or no background.
+    """
+    if legend.num_classes != 2 or legend.background is None:
+        raise ConfigError(
+            f"coarse-to-fine is for a background and one class; the legend has {', '.join(legend.names)}"
+            + ("" if legend.background is not None else ", none of them the background")
+        )
+    return legend.background
 
 
 def foreground_place(

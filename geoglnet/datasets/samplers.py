@@ -15,7 +15,7 @@ from geoglnet.blending import patch_offsets
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, Place, RegionSample, cut
 from geoglnet.datasets.survey import Survey, survey
-from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, turn
+from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, resample_labels, turn
 from geoglnet.errors import ConfigError, DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.types import Shape
@@ -36,6 +36,8 @@ class SampleConfig:
         order: ``"random"``, or ``"exhaustive"``: every region of every scene once per round, in an order drawn anew each
             round (the paper's epochs).
         skip_corrupt: pass over damaged files, with a warning, instead of stopping.
+        coarse_to_fine: after the global stage, train on the part of each region that the global branch takes for foreground
+            (paper §3.3); for legends of a background and one other class.
         cache_mb: memory for decoded scenes; what exceeds it is read from its file for every sample.
 
     Raises:
@@ -48,6 +50,7 @@ class SampleConfig:
     balanced_fraction: float = 0.5
     order: Literal["random", "exhaustive"] = "random"
     skip_corrupt: bool = False
+    coarse_to_fine: bool = False
     cache_mb: int = 1024
 
     def __post_init__(self) -> None:
@@ -152,6 +155,13 @@ def _starts(length: int, size: int) -> list[int]:
     return [round(start) for start in np.linspace(0, max(0, length - size), count)]
 
 
+class Focus(Protocol):
+    """Port: which part of a region a sample is narrowed to."""
+
+    def place(self, image: torch.Tensor, rng: np.random.Generator) -> Place | None:
+        """Rows and columns of a ``(C, h, w)`` float 0–1 region, no smaller than a patch; ``None`` for all of it."""
+
+
 @dataclass(slots=True)
 class RegionDataset(Dataset[RegionSample]):
     """Regions of labelled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
@@ -165,6 +175,7 @@ class RegionDataset(Dataset[RegionSample]):
         length: number of samples.
         seed: of everything drawn.
         surveyed: where labels are; looked for when left out.
+        focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
 
     Raises:
         DatasetError: nothing is labelled.
@@ -178,6 +189,7 @@ class RegionDataset(Dataset[RegionSample]):
     length: int
     seed: int = 0
     surveyed: Survey | None = None
+    focus: Focus | None = None
     squares: list[Square] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -198,10 +210,17 @@ class RegionDataset(Dataset[RegionSample]):
         if self.augment.d4:
             image, labels = turn(image, labels, rng)
         image = recolour(image, self.augment.colour, rng)
+        image, labels = self._narrowed(image, labels, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
         places = self._patches(labels, rng)
         sample = cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), places)
-        return replace(sample, skipped=tuple(skipped))
+        return replace(sample, overview_labels=resample_labels(sample.overview_labels, shape), skipped=tuple(skipped))
+
+    def _narrowed(
+        self, image: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        place = None if self.focus is None else self.focus.place(image, rng)
+        return (image, labels) if place is None else (image[:, *place], labels[place])
 
     @property
     def sampler(self) -> RegionSampler:
@@ -237,13 +256,13 @@ class RegionDataset(Dataset[RegionSample]):
 
     def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Place]:
         """All patches, or some anywhere in the region, tried again (a few times) where nothing is labelled."""
-        size, free = self.sample.patch_size, self.sample.region_size - self.sample.patch_size
+        size, shape = self.sample.patch_size, labels.shape
         if self.sample.patches_per_region == 0:
-            starts = patch_offsets(self.sample.region_size, size, min(self.region.patch_overlap, size - 1))
-            return [(slice(row, row + size), slice(col, col + size)) for row in starts for col in starts]
+            row_starts, col_starts = (patch_offsets(side, size, min(self.region.patch_overlap, size - 1)) for side in shape)
+            return [(slice(row, row + size), slice(col, col + size)) for row in row_starts for col in col_starts]
         places: list[Place] = []
         for attempt in range(4 * self.sample.patches_per_region):
-            row, col = (int(v) for v in rng.integers(0, free + 1, size=2))
+            row, col = (int(rng.integers(0, side - size + 1)) for side in shape)
             rows, cols = slice(row, row + size), slice(col, col + size)
             if (labels[rows, cols] != NO_CLASS).any() or attempt >= 3 * self.sample.patches_per_region:
                 places.append((rows, cols))

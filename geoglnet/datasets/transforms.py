@@ -75,7 +75,12 @@ def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tens
     if image.shape[-2:] == size:
         return image, labels
     scaled = TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-    return scaled, TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
+    return scaled, resample_labels(labels, size)
+
+
+def resample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """``(h, w)`` labels (nearest) at another size."""
+    return labels if labels.shape == size else TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
 
 
 def _factor(rng: np.random.Generator, spread: float) -> float:

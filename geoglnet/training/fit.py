@@ -24,6 +24,7 @@ from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.evaluate import score
+from geoglnet.training.focus import GlobalFocus
 from geoglnet.training.task import TRAINED_PARTS, StageTask
 from geoglnet.types import OutputFile
 
@@ -117,6 +118,8 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
         dataset.sample = replace(config.sample, patches_per_region=0)  # what is merged must cover the region
         _start_refining(network)
     manifest = make_manifest(config)
+    if config.sample.coarse_to_fine and stage in (Stage.LOCAL, Stage.BIDIRECTIONAL):
+        dataset.focus = GlobalFocus.of(network, manifest, dataset)
     loader = RegionLoader(dataset, optim.batch_size, optim.workers, manifest.mean, manifest.std, progress)
     callbacks: list[Callback] = [_Report(progress, stage)]
     if optim.ema_decay:
