@@ -13,6 +13,8 @@ from typing import NamedTuple, TypeAlias
 from geoglnet.errors import OutputError, OutputExistsError
 
 StrPath: TypeAlias = str | os.PathLike[str]
+Place: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a rectangle of pixels."""
 
 _SIDECAR_SUFFIXES = (".aux.xml", ".ovr", ".msk")  # GDAL's, beside a raster: class names and statistics, pyramid, mask
 

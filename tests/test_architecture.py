@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("errors", "types", "progress"), 0),
-    **dict.fromkeys(("windows", "blending", "foreground", "legend", "config"), 1),
+    **dict.fromkeys(("windows", "blending", "legend", "config"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "datasets": 3,
     **dict.fromkeys(("training", "prediction", "benchmark", "export"), 4),

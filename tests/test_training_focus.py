@@ -10,15 +10,15 @@ import torch
 from networks import small
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import DecodedScene, LabelledRegion, Place
+from geoglnet.datasets.regions import DecodedScene, LabelledRegion
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
-from geoglnet.foreground import background_of
 from geoglnet.legend import Legend
+from geoglnet.models.coarse_to_fine import background_of
 from geoglnet.models.manifest import Manifest
 from geoglnet.training.focus import GlobalFocus, jittered
-from geoglnet.types import Shape
+from geoglnet.types import Place, Shape
 
 LEGEND = Legend(("background", "lesion"), ((0, 0, 0), (255, 0, 0)), background=0)
 REGION = RegionConfig(region_size=256, overview_size=64, patch_size=64, patch_overlap=16, margin=32)

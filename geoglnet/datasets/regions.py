@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.types import Shape
+from geoglnet.types import Place, Shape
 
 Labels: TypeAlias = npt.NDArray[np.uint8]
-Place: TypeAlias = tuple[slice, slice]
-"""Rows and columns of a rectangle of pixels."""
 
 FILL_VALUE = 116
 """What stands where an image has no pixel: near ImageNet's mean colour, which is what the predictor puts there."""

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from geoglnet.blending import patch_offsets
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, Place, RegionSample, cut
+from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, RegionSample, cut
 from geoglnet.datasets.survey import Survey, survey
 from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, resample_labels, turn
 from geoglnet.errors import ConfigError, DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.types import Shape
+from geoglnet.types import Place, Shape
 
 ATTEMPTS = 8  # to draw a region that can be read and has a label
 

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.datasets.regions import Place
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import ConfigError
-from geoglnet.foreground import CoarseToFineConfig, background_of, foreground_place
 from geoglnet.models.branch import Branch
+from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.types import Shape
+from geoglnet.types import Place, Shape
 
 JITTER = 0.15  # how far an edge moves, as a share of the side
 

@@ -11,10 +11,7 @@ from scipy import ndimage
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
-from geoglnet.types import Shape
-
-Place = tuple[slice, slice]
-"""Rows and columns of a rectangle of pixels."""
+from geoglnet.types import Place, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoglnet.errors import ConfigError
-from geoglnet.foreground import (
+from geoglnet.models.coarse_to_fine import (
     CoarseToFineConfig,
-    Place,
     foreground_place,
     foreground_ratio,
     relaxed_place,
     tight_place,
     without_specks,
 )
-from geoglnet.types import Shape
+from geoglnet.types import Place, Shape
 
 
 def ellipse(shape: Shape, centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
