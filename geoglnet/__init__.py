@@ -20,6 +20,7 @@ _HOME = {
     "GeoglnetError": "geoglnet.errors",
     "load_checkpoint": "geoglnet.models.checkpoint",
     "open_scene": "geoglnet.raster.scene",
+    "iter_blocks": "geoglnet.api",
     "predict": "geoglnet.api",
     "vectorize": "geoglnet.api",
 }

@@ -75,9 +75,10 @@ def test_the_carry_takes_memory_for_one_region_and_disk_for_one_row() -> None:
     plan = Plan(Shape(200, 400), SMALL)
     with Carry(plan, 2) as carry:
         for planned in plan.iter_regions():
-            shape = (2, int(planned.reach.height), int(planned.reach.width))
-            core = carry.settle(planned, torch.zeros(shape))
-            assert core.shape[1:] == (planned.core.height, planned.core.width)
+            core, below = planned.core, int(planned.reach.height - planned.core.height)
+            if planned.row:
+                assert carry.above(planned, torch.device("cpu")).shape == (2, 8, core.width)
+            carry.hand_on(planned, None, torch.zeros(2, below, int(core.width)) if below else None)
         strip = carry._strip
         assert strip is not None
         strip.seek(0, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,73 +12,22 @@ import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from rasterio.windows import Window
-from torch import Tensor
+from stubs import CLASSES, CPU, SMALL, StubNetwork, manifest_of, random_scene, region_configs, scenes, untiled
 
-from geoglnet.config import Branches, ModelConfig, RegionConfig, Sharing
+from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import BandsError, Cancelled, ConfigError
-from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.plan import Plan
-from geoglnet.prediction.predictor import predict_scene
-from geoglnet.prediction.probabilities import RegionSegmenter
+from geoglnet.prediction.predictor import Predictor, predict_scene
 from geoglnet.prediction.sink import ArraySink
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape
-
-CLASSES = 3
-CPU = PredictConfig(device="cpu")
-SMALL = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
-
-
-def manifest_of(region: RegionConfig, branches: Branches = Branches.BOTH, classes: int = CLASSES) -> Manifest:
-    shares = branches is Branches.BOTH
-    model = ModelConfig(
-        classes,
-        "mobilenet_v2",
-        pyramid_channels=8,
-        smooth_channels=4,
-        branches=branches,
-        sharing=Sharing.GLOBAL_TO_LOCAL if shares else Sharing.NONE,
-        aggregate=shares,
-    )
-    legend = Legend(tuple(f"class {i}" for i in range(classes)), tuple((i, i, i) for i in range(classes)))
-    return Manifest("stub", model, region, legend, 1.0, (0.5, 2.0), 1.0)
-
-
-@dataclass
-class StubNetwork:
-    """Keeps GLNet's contract; its logits are its pixels (the brightest band is the class), and it remembers its calls."""
-
-    config: ModelConfig
-    fits: int = 1000
-    overviews: list[Tensor] = field(default_factory=list)
-    patches: list[Tensor] = field(default_factory=list)
-    footprints: list[Tensor] = field(default_factory=list)
-
-    def to(self, *args: Any, **kwargs: Any) -> StubNetwork:
-        return self
-
-    def eval(self) -> StubNetwork:
-        return self
-
-    def see(self, overviews: Tensor) -> Any:
-        self.overviews.append(overviews)
-        return SimpleNamespace(logits=overviews)
-
-    def segment(self, patches: Tensor, footprints: Tensor, maps: Any) -> Any:
-        if len(patches) > self.fits:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        assert (maps is None) == (self.config.branches is Branches.LOCAL)
-        self.patches.append(patches)
-        self.footprints.append(footprints)
-        return SimpleNamespace(final=patches)
 
 
 def predicted(
@@ -87,47 +36,6 @@ def predicted(
     labels, confidence = ArraySink(scene.shape), ArraySink(scene.shape)
     predict_scene(scene, cast(GLNet, network), manifest, labels, confidence, config)
     return labels.array, confidence.array
-
-
-def untiled(scene: ArrayScene, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """What the stub says of the scene as a whole: labels, and 254 times the probability."""
-    mean, std = (np.array(v, np.float32)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
-    probabilities = torch.from_numpy((scene.image - mean) / std).softmax(0).numpy()
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
-    confidence = 254 * probabilities.max(axis=0)
-    if scene.valid is not None:
-        labels[~scene.valid], confidence[~scene.valid] = 255, 255
-    return labels, confidence
-
-
-@st.composite
-def region_configs(draw: st.DrawFn) -> RegionConfig:
-    core = 16 * draw(st.integers(1, 4))
-    margin = draw(st.integers(0 if core >= 32 else 8, core))
-    size = core + 2 * margin
-    patch = draw(st.integers(32, size))
-    overlap = draw(st.integers(0, patch // 2 + 4))
-    return RegionConfig(region_size=size, overview_size=32, patch_size=patch, patch_overlap=overlap, margin=margin)
-
-
-@st.composite
-def scenes(draw: st.DrawFn) -> ArrayScene:
-    """A scene without ties between bands, some of it invalid: scattered pixels, a collar, whole blocks, or everything."""
-    height, width = draw(st.integers(1, 230)), draw(st.integers(1, 230))
-    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    image = np.array([20, 120, 230], np.uint8)[chance.random((3, height, width)).argsort(axis=0)]
-    valid = np.ones((height, width), bool)
-    pattern = draw(st.sampled_from(["none", "scattered", "collar", "blocks", "all"]))
-    if pattern == "scattered":
-        valid = chance.random((height, width)) < 0.7
-    elif pattern == "collar":
-        valid[: height // 3] = valid[:, width // 2 :] = False
-    elif pattern == "blocks":
-        coarse = chance.random((height // 40 + 1, width // 40 + 1)) < 0.5
-        valid = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
-    elif pattern == "all":
-        valid[:] = False
-    return ArrayScene(image, valid)
 
 
 @given(scene=scenes(), config=region_configs())
@@ -143,20 +51,15 @@ def test_tiled_equals_untiled_for_any_scene_nodata_and_sizes(scene: ArrayScene, 
 @given(scene=scenes(), config=region_configs())
 @settings(max_examples=25, deadline=None)
 def test_blended_probabilities_add_up_to_one_at_every_valid_pixel(scene: ArrayScene, config: RegionConfig) -> None:
-    plan, manifest = Plan(scene.shape, config), manifest_of(config)
-    segmenter = RegionSegmenter(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
-    with Carry(plan, CLASSES) as carry:
-        for planned in plan.iter_regions():
-            pixels = scene.read_window(planned.window)
-            probabilities = segmenter.probabilities(planned, pixels)
-            rows, cols = (torch.from_numpy(weights) for weights in plan.core_weights(planned))
-            core = carry.settle(planned, probabilities * rows[:, None] * cols).sum(dim=0).numpy()
-            valid = pixels.valid[planned.core_in_region.toslices()]
-            np.testing.assert_allclose(core[valid], 1, atol=1e-5)
-
-
-def random_scene(height: int, width: int) -> ArrayScene:
-    return ArrayScene(np.random.default_rng(7).integers(0, 256, (3, height, width), dtype=np.uint8))
+    manifest = manifest_of(config)
+    predictor = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    total = np.zeros(scene.shape)
+    for pending in predictor.iter_blocks(scene, [Layer.PROBABILITIES]):
+        block = pending.resolve()
+        total[block.window.toslices()] = block.layers[Layer.PROBABILITIES].sum(axis=0, dtype=np.uint32)
+    valid = np.ones(scene.shape, bool) if scene.valid is None else scene.valid
+    assert np.abs(total[valid] - 254).max(initial=0) <= 0.5 * CLASSES + 1e-3
+    assert (total[~valid] == 255 * CLASSES).all()
 
 
 def test_every_core_is_written_once_and_blocks_begin_on_multiples_of_the_core() -> None:
@@ -346,6 +249,7 @@ def test_pixels_are_read_once_per_region() -> None:
         windows.append(window)
         return scene.read_window(window)
 
-    counted = cast(ArrayScene, SimpleNamespace(shape=scene.shape, read_window=read_window))
-    predicted(counted, StubNetwork(manifest.model), manifest)
+    counted = SimpleNamespace(shape=scene.shape, transform=scene.transform, read_window=read_window)
+    counted.reopened = lambda: nullcontext(counted)
+    predicted(cast(ArrayScene, counted), StubNetwork(manifest.model), manifest)
     assert len(windows) == len(Plan(scene.shape, SMALL)) == 20

@@ -20,7 +20,8 @@ from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.predictor import predict_scene
-from geoglnet.prediction.segment import Segmented, segment
+from geoglnet.prediction.segment import segment
+from geoglnet.prediction.segmented import Segmented
 from geoglnet.prediction.sink import ArraySink
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import open_scene
@@ -181,7 +182,7 @@ def test_a_full_disk_under_the_spool_is_one_error(
     def write(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Carry, "_write", write)
+    monkeypatch.setattr(Carry, "hand_on", write)
     with pytest.raises(OutputError, match="disk full"):
         run(Destinations(tmp_path / "labels.tif"))
     assert names_in(tmp_path) == []
@@ -191,10 +192,10 @@ def test_labels_stay_when_tracing_fails(run: Callable[..., Segmented], monkeypat
     def vectorize(*_: object, **__: object) -> int:
         raise OutputError("disk full")
 
-    monkeypatch.setattr("geoglnet.prediction.segment.vectorize", vectorize)
+    monkeypatch.setattr("geoglnet.prediction.finishing.vectorize", vectorize)
     with pytest.raises(OutputError, match="disk full"):
         run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"))
-    assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml"]
+    assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml", "labels.tif.unfinished"]
 
 
 def test_the_doors_of_the_api_write_the_same(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:

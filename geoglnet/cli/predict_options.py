@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.options import bands_option, batch_option, device_option
+from geoglnet.cli.options import bands_option, batch_option, device_option, path_option
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -19,6 +19,7 @@ def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float]
     return ends
 
 
+_METRES = click.FloatRange(min=0, min_open=True)
 _OPTIONS = (
     device_option,
     batch_option,
@@ -40,15 +41,45 @@ _OPTIONS = (
     click.option("--tta", "augment", is_flag=True, help="Average the eight ways to turn a square; eight times the cost."),
     click.option(
         "--resolution",
-        "assumed_pixel_size_m",
-        type=click.FloatRange(min=0, min_open=True),
+        "resolution_m",
+        type=_METRES,
         metavar="M",
-        help="Metres per pixel if there is no CRS.",
+        help="Metres per pixel to segment at.  [default: the model's]",
     ),
+    click.option(
+        "--pixel-size",
+        "assumed_pixel_size_m",
+        type=_METRES,
+        metavar="M",
+        help="Metres per pixel of a scene without CRS.",
+    ),
+    click.option("--bounds", nargs=4, type=float, metavar="LEFT BOTTOM RIGHT TOP", help="Only this part, in the scene's CRS."),
+    path_option("--mask", "mask_path", help="Polygons outside of which there is no class."),
     click.option("--scale", nargs=2, type=float, callback=_scale, metavar="MIN MAX", help="Values that become 0 and 255."),
     bands_option,
+    click.option(
+        "--readers",
+        "num_readers",
+        type=click.IntRange(min=1),
+        default=2,
+        show_default=True,
+        help="Threads that read ahead.",
+    ),
 )
-_NAMES = ("device", "batch_size", "precision", "effort", "augment", "assumed_pixel_size_m", "scale", "bands")
+_NAMES = (
+    "device",
+    "batch_size",
+    "precision",
+    "effort",
+    "augment",
+    "resolution_m",
+    "assumed_pixel_size_m",
+    "bounds",
+    "mask_path",
+    "scale",
+    "bands",
+    "num_readers",
+)
 
 
 def config_options(function: FunctionT) -> FunctionT:

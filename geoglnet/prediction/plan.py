@@ -83,6 +83,11 @@ class PlannedRegion:
             for col, left in self.meeting_starts(1)
         )
 
+    @property
+    def num_patches(self) -> int:
+        """How many patches meet the reach, without listing them."""
+        return len(self.meeting_starts(0)) * len(self.meeting_starts(1))
+
     def meeting_starts(self, axis: int) -> list[tuple[int, int]]:
         """Index and first pixel, in the region, of each row (axis 0) or column (1) of patches that meets the reach."""
         size = self.patch_shape[axis]
@@ -145,11 +150,11 @@ class Plan:
     def region(self, row: int, col: int) -> PlannedRegion:
         """The region of the core at ``row``, ``col``."""
         config = self.config
-        core = _between(self.row_edges[row], self.row_edges[row + 1], self.col_edges[col], self.col_edges[col + 1])
+        core = rectangle(self.row_edges[row], self.row_edges[row + 1], self.col_edges[col], self.col_edges[col + 1])
         rows = core_reach(self.row_edges, row, config.blend_size)
         cols = core_reach(self.col_edges, col, config.blend_size)
         window = region_window(core, self.shape, config.region_size, config.margin)
-        return PlannedRegion(row, col, core, _between(*rows, *cols), window, config)
+        return PlannedRegion(row, col, core, rectangle(*rows, *cols), window, config)
 
     def core_weights(self, planned: PlannedRegion) -> tuple[Weights, Weights]:
         """Weights of a region's core along the rows and the columns of its reach."""
@@ -169,8 +174,14 @@ def overlap(first: Window, second: Window) -> Window:
     (top, bottom), (left, right) = (
         (max(a, c), min(b, d)) for (a, b), (c, d) in zip(first.toranges(), second.toranges(), strict=True)
     )
-    return _between(top, bottom, left, right)
+    return rectangle(top, bottom, left, right)
 
 
-def _between(top: int, bottom: int, left: int, right: int) -> Window:
+def meets(first: Window, second: Window) -> bool:
+    """Whether two windows have a pixel in common."""
+    return all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(first.toranges(), second.toranges(), strict=True))
+
+
+def rectangle(top: int, bottom: int, left: int, right: int) -> Window:
+    """The window from rows ``top`` to before ``bottom`` and columns ``left`` to before ``right``."""
     return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)

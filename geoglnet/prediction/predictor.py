@@ -1,36 +1,34 @@
 """Predict a scene of any size: regions in, finished blocks out (DESIGN §2).
 
+A block is the part of the scene that one core settles. It depends on the scene, the model, the options and the plan alone,
+which lies on an absolute grid: not on which other blocks are computed, nor when, nor (in float32 on a CPU) on the batch.
+
 Memory does not grow with the scene. With K classes and regions of side R it is, in bytes, 4 · K · R² for the probabilities of
-a region, 4 · R² for the region as it was read, 12 · R² for it normalised, 17 · R² while labels are chosen, and the network's
-own (see :class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row of regions lies on disk
+a region, 4 · R² for every region that was read ahead, 9 · R² while labels are chosen, and the network's own (see
+:class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row of regions lies on disk
 (:class:`~geoglnet.prediction.carry.Carry`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-from torch import Tensor
+from collections.abc import Collection, Iterator
 
 from geoglnet.config import Branches
-from geoglnet.legend import NO_CLASS
 from geoglnet.models.folding import FoldedGLNet, fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.area import Area, choose_area
+from geoglnet.prediction.block import Layer, PendingBlock
 from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.plan import Plan, PlannedRegion
+from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.probabilities import RegionSegmenter
-from geoglnet.prediction.sink import Block, Sink
+from geoglnet.prediction.reading import iter_read
+from geoglnet.prediction.sink import Sink
+from geoglnet.prediction.sweep import Sweep
+from geoglnet.prediction.work import BlockSet, BlockWork, iter_work
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.scene import Pixels, Scene
-
-__all__ = ["PredictConfig", "predict_scene"]
-
-CONFIDENCE_SCALE = 254
+from geoglnet.raster.scene import Scene
 
 
 def predict_scene(
@@ -42,10 +40,7 @@ def predict_scene(
     config: PredictConfig | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Segment a scene at the resolution it is opened at.
-
-    Regions are computed row by row; their probabilities are blended, the argmax is taken once, and each core is written as
-    soon as nothing more can change it. Regions without a valid pixel never reach the network.
+    """Segment a scene at the resolution it is opened at, into sinks.
 
     Args:
         scene: what to read.
@@ -63,66 +58,77 @@ def predict_scene(
         OSError: the disk is full.
         Cancelled: ``progress`` said so.
     """
-    config, progress = config or PredictConfig(), progress or SilentProgress()
-    plan = Plan(scene.shape, manifest.region)
-    segmenter = RegionSegmenter(_ready(network), manifest, config)
-    _announce(plan, segmenter, progress)
-    with Carry(plan, manifest.model.num_classes, config.spool_folder) as carry, torch.inference_mode():
-        blocks = _Blocks(plan, segmenter, carry, progress)
-        for planned, pixels in _iter_pixels(scene, plan):
-            chosen, certainty = blocks.finished(planned, pixels)
-            labels.write_block(planned.core, chosen)
-            if confidence is not None:
-                confidence.write_block(planned.core, certainty)
+    layers = (Layer.LABELS,) if confidence is None else (Layer.LABELS, Layer.CONFIDENCE)
+    predictor = Predictor(network, manifest, config)
+    for pending in predictor.iter_blocks(scene, layers, progress=progress):
+        block = pending.resolve()
+        labels.write_block(block.window, block.labels)
+        if confidence is not None:
+            confidence.write_block(block.window, block.layers[Layer.CONFIDENCE][0])
+
+
+class Predictor:
+    """A model ready to compute any blocks of any scene.
+
+    Args:
+        network: moved to the device and put into evaluation mode; folded first where that saves work.
+        manifest: of the network.
+        config: device, batch size, precision, effort, augmentation, readers.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    def __init__(self, network: GLNet, manifest: Manifest, config: PredictConfig | None = None) -> None:
+        self.manifest = manifest
+        self.config = config or PredictConfig()
+        self.segmenter = RegionSegmenter(_ready(network), manifest, self.config)
+
+    def iter_blocks(
+        self,
+        scene: Scene,
+        layers: Collection[Layer] = (Layer.LABELS,),
+        *,
+        area: Area | None = None,
+        blocks: BlockSet | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[PendingBlock]:
+        """Blocks of a scene in the plan's order; regions without a wanted, valid pixel never reach the network.
+
+        Args:
+            scene: at the resolution it is opened at.
+            layers: what to know of every pixel.
+            area: what of the scene is wanted; by the configuration's bounds and mask when left out.
+            blocks: which blocks, as (row, column) of the plan's cores; all that the area meets when left out.
+            progress: told of every patch (of every region, when the network has only a global branch).
+
+        Raises:
+            ConfigError: the device's memory is too small, or nothing of the scene is wanted.
+            BandsError: the scene has not the model's bands.
+            SceneError: the scene cannot be read.
+            OSError: the disk is full.
+            Cancelled: ``progress`` said so.
+        """
+        plan = Plan(scene.shape, self.manifest.region)
+        area = area or choose_area(scene, self.config.bounds, self.config.mask_path)
+        chosen = area.blocks(plan) if blocks is None else blocks
+        progress = progress or SilentProgress()
+        self._announce(iter_work(plan, chosen), progress)
+        reads = ([planned.window for planned in work.reads] for work in iter_work(plan, chosen))
+        with (
+            Carry(plan, self.manifest.model.num_classes, self.config.spool_folder) as carry,
+            iter_read(scene, reads, self.config.num_readers) as regions,
+        ):
+            sweep = Sweep(plan, area, self.segmenter, carry, tuple(layers), progress)
+            for work, pixels in zip(iter_work(plan, chosen), regions, strict=True):
+                yield sweep.finished(work, pixels)
+
+    def _announce(self, work: Iterator[BlockWork], progress: Progress) -> None:
+        steps = sum(self.segmenter.num_steps(block.planned) for block in work)
+        progress.plan("segment", steps, "regions" if self.segmenter.sees_only else "patches")
 
 
 def _ready(network: GLNet) -> GLNet | FoldedGLNet:
     """The network's folded form, when there is something to fold."""
     is_foldable = isinstance(network, GLNet) and network.config.branches is not Branches.GLOBAL
     return fold(network) if is_foldable else network
-
-
-def _announce(plan: Plan, segmenter: RegionSegmenter, progress: Progress) -> None:
-    if segmenter.sees_only:
-        progress.plan("segment", len(plan), "regions")
-    else:
-        progress.plan("segment", plan.num_patches, "patches")
-
-
-def _iter_pixels(scene: Scene, plan: Plan) -> Iterator[tuple[PlannedRegion, Pixels]]:
-    for planned in plan.iter_regions():
-        yield planned, scene.read_window(planned.window)
-
-
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """From the pixels of one region after the other to finished blocks; holds nothing but the carry between them."""
-
-    plan: Plan
-    segmenter: RegionSegmenter
-    carry: Carry
-    progress: Progress
-
-    def finished(self, planned: PlannedRegion, pixels: Pixels) -> tuple[Block, Block]:
-        """Labels and confidence of a core."""
-        valid = pixels.valid[planned.core_in_region.toslices()]
-        if not pixels.valid[planned.reach_in_region.toslices()].any():
-            self.carry.skip()
-            self.progress.advance(self.segmenter.num_steps(planned))
-            nothing = np.full(valid.shape, NO_CLASS, dtype=np.uint8)
-            return nothing, nothing
-        certainty, labels = self._settled(planned, pixels).max(dim=0)
-        invalid = ~torch.from_numpy(valid).to(labels.device)
-        steps = certainty.mul_(CONFIDENCE_SCALE).round_().clamp_(0, CONFIDENCE_SCALE)
-        return _block(labels, invalid), _block(steps, invalid)
-
-    def _settled(self, planned: PlannedRegion, pixels: Pixels) -> Tensor:
-        """Final probabilities of a core."""
-        probabilities = self.segmenter.probabilities(planned, pixels, progress=self.progress)
-        rows, cols = (torch.from_numpy(weights).to(probabilities.device) for weights in self.plan.core_weights(planned))
-        return self.carry.settle(planned, probabilities.mul_(rows[:, None]).mul_(cols))
-
-
-def _block(values: Tensor, invalid: Tensor) -> Block:
-    block: Block = values.to(torch.uint8).masked_fill_(invalid, NO_CLASS).cpu().numpy()
-    return block

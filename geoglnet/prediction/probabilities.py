@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.rounds import iter_logits
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import first_batch_size, resolve_device
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
@@ -29,16 +30,6 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape
 from geoglnet.windows import footprints
-
-
-def iter_logits(network: Any, overview: Tensor | None, maps: Any, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
-    """Final logits of batches of (patches, footprints) of one region, in their order.
-
-    Callers don't rely on a batch's logits coming before the next batch is taken: a network that goes over the patches twice
-    yields nothing before it has taken the last one.
-    """
-    for patches, places in batches:
-        yield network.segment(patches, places, maps).final
 
 
 class RegionSegmenter:
@@ -74,13 +65,17 @@ class RegionSegmenter:
         self._precision = config.precision
 
     @property
+    def num_classes(self) -> int:
+        return self._manifest.model.num_classes
+
+    @property
     def sees_only(self) -> bool:
         """Whether the network has only a global branch, so that there are no patches."""
         return self.network.config.branches is Branches.GLOBAL
 
     def num_steps(self, planned: PlannedRegion) -> int:
         """How often progress is told of a region."""
-        return 1 if self.sees_only else len(planned.patches)
+        return 1 if self.sees_only else planned.num_patches
 
     @torch.inference_mode()
     def probabilities(
@@ -132,7 +127,7 @@ class RegionSegmenter:
 
     def _blended(self, wanted: Wanted, steps: _Steps) -> Tensor:
         uploaded = upload(wanted.pixels, self._manifest, self.device)
-        total = torch.zeros((self.network.config.num_classes, *wanted.shape), device=self.device)
+        total = torch.zeros((self.num_classes, *wanted.shape), device=self.device)
         overview = None if self.network.config.branches is Branches.LOCAL else self._overview(uploaded, wanted.planned)
         chosen: Sequence[PlannedPatch] | None = None
         for turn in self._turns:
@@ -169,7 +164,8 @@ class RegionSegmenter:
         logits: list[Tensor] = []
         with self._autocast():
             batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
-            for batch in iter_logits(self.network, look.overview, maps, batches):
+            overview: Any = look.overview  # none for a local branch alone, which has no maps either
+            for batch in iter_logits(self.network, overview, maps, batches):
                 logits += look.turn.undo(batch).float()
                 steps.advance(len(batch))
         return list(zip(patches, logits, strict=True))

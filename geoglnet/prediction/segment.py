@@ -1,202 +1,162 @@
-"""The tool that segments a named scene into named files: label raster, confidence raster, polygons."""
+"""The tool that segments a named scene into named files: label raster, other rasters, polygons."""
 
 from __future__ import annotations
 
 import errno
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rasterio.crs import CRS
 
 from geoglnet import __version__
 from geoglnet.errors import OutputError
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.registry import DEFAULT_MODEL, model_path
+from geoglnet.prediction.area import Area, choose_area
+from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
-from geoglnet.prediction.predictor import predict_scene
+from geoglnet.prediction.finishing import Finishing
+from geoglnet.prediction.identity import run_facts
+from geoglnet.prediction.journal import Journal
+from geoglnet.prediction.opening import Source
+from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predictor import Predictor
+from geoglnet.prediction.segmented import Segmented
+from geoglnet.prediction.work import BlockSet
+from geoglnet.prediction.workspace import Workspace, open_workspace, workspace_path, written_outputs
+from geoglnet.prediction.writing import write_behind
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.cog import write_cog
-from geoglnet.raster.scene import RasterScene, open_scene
-from geoglnet.raster.writer import LabelWriter
-from geoglnet.types import OutputFile, Shape, StrPath
-from geoglnet.vector.vectorize import VectorConfig, vectorize
-
-
-@dataclass(frozen=True, slots=True)
-class Segmented:
-    """What a run of :func:`segment` wrote.
-
-    Args:
-        labels_path: label raster, if one was asked for.
-        vector_path: polygons, if they were asked for.
-        confidence_path: confidence raster, if one was asked for.
-        num_polygons: how many polygons; ``None`` when none were asked for.
-        shape: of the rasters, at the resolution that the model was run at.
-        crs: of everything written; ``None`` when the scene has none.
-        seconds: wall-clock time.
-    """
-
-    labels_path: Path | None
-    vector_path: Path | None
-    confidence_path: Path | None
-    num_polygons: int | None
-    shape: Shape
-    crs: CRS | None
-    seconds: float
+from geoglnet.raster.scene import RasterScene
+from geoglnet.types import StrPath
+from geoglnet.vector.config import VectorConfig
 
 
 def segment(
-    scene_path: StrPath,
+    scene_path: StrPath | Sequence[StrPath],
     destinations: Destinations,
     *,
     model: str = DEFAULT_MODEL,
     config: PredictConfig | None = None,
     vector_config: VectorConfig | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Segmented:
-    """Segment a scene into a label raster, polygons, or both.
+    """Segment a scene into rasters, polygons, or both.
 
-    Destinations are checked before anything is computed, and appear under their names only when they are whole. Temporary
-    files lie in a hidden folder beside the first one: the labels (and confidence) once more, and the spool.
+    Destinations are checked before anything is computed, and appear under their names only when they are whole. Finished
+    blocks lie in a folder beside the first one until then (``labels.tif.unfinished``): a run that was stopped, killed or cut
+    off goes on from there, and ends with the same bytes.
 
     Args:
-        scene_path: any raster that GDAL opens, of any size.
+        scene_path: any raster that GDAL opens, of any size; or several of one grid, as one mosaic.
         destinations: what to write.
         model: name of a shipped model, or a ``.safetensors`` file.
-        config: device, batch size, precision, bands, scaling.
+        config: device, batch size, precision, bands, scaling, area, effort.
         vector_config: how polygons are made.
+        resume: go on with a run that was stopped, if there is one.
         progress: receiver of steps and of the rules applied.
 
     Raises:
         ConfigError: settings that cannot be used.
-        OutputExistsError: an output exists.
-        OutputError: an output cannot be written, or the disk is full.
+        OutputExistsError: an output exists, or a run that was stopped and is not to be resumed.
+        OutputError: an output cannot be written, the disk is full, another run is at it, or the run that was stopped was one
+            of something else.
         ModelNotFoundError: no such model.
         CheckpointError: the model file cannot be used.
         SceneError: the scene cannot be read.
         Cancelled: ``progress`` said so.
     """
     started = time.monotonic()
-    config, progress = config or PredictConfig(), progress or SilentProgress()
-    claimed = destinations.claim(scene_path)
+    config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)
+    folder = workspace_path(destinations.first)
+    claimed = destinations.claim(source, written_outputs(folder) if resume else ())
     checkpoint_path = model_path(model)
     network, manifest = load_checkpoint(checkpoint_path)
-    folder = next(iter(claimed.values())).path.parent
-    with _open(scene_path, manifest, config, progress) as scene, _scratch_folder(folder) as scratch:
-        work = _Work(scratch, manifest, _tags(manifest, checkpoint_path, scene), progress)
-        config = replace(config, spool_folder=config.spool_folder or scratch)
-        work.predict(scene, network, config, needs_confidence="vector" in claimed or "confidence" in claimed)
-        work.write_raster(work.labels_path, claimed.get("labels"))
-        work.write_raster(work.confidence_path, claimed.get("confidence"))
-        num_polygons = work.vectorize(claimed.get("vector"), vector_config or VectorConfig())
+    with source.open_for(manifest, config, progress) as scene:
+        area = choose_area(scene, config.bounds, config.mask_path)
+        config = replace(config, spool_folder=config.spool_folder or folder)
+        predictor = Predictor(network, manifest, config)
+        del network  # its unfolded half is not needed any more
+        layers = _layers(claimed)
+        facts = run_facts(scene, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
+        with (
+            open_workspace(folder, facts, resume=resume, overwrite=destinations.overwrite) as workspace,
+            _kept(workspace, progress),
+        ):
+            _compute(predictor, scene, area, layers, workspace, progress)
+            tags = _tags(manifest, checkpoint_path, source)
+            finishing = Finishing(workspace, scene, area, manifest, tags, progress)
+            progress.log(str(finishing.seams))
+            num_polygons = finishing.write(claimed, vector_config or VectorConfig())
         return Segmented(
-            labels_path=destinations.labels_path,
-            vector_path=destinations.vector_path,
-            confidence_path=destinations.confidence_path,
+            paths=destinations.paths,
             num_polygons=num_polygons,
-            shape=scene.shape,
+            shape=finishing.shape,
             crs=scene.crs,
+            transform=finishing.transform,
+            seams=finishing.seams,
             seconds=time.monotonic() - started,
         )
 
 
+def _layers(claimed: Collection[str]) -> tuple[Layer, ...]:
+    """Labels always; confidence also for polygons."""
+    kinds = {"labels", *claimed, *(("confidence",) if "vector" in claimed else ())}
+    return tuple(layer for layer in Layer if layer.value in kinds)
+
+
+def _compute(
+    predictor: Predictor,
+    scene: RasterScene,
+    area: Area,
+    layers: tuple[Layer, ...],
+    workspace: Workspace,
+    progress: Progress,
+) -> None:
+    """Compute and store the blocks that are not there yet."""
+    plan = Plan(scene.shape, predictor.manifest.region)
+    if workspace.journal.blocks:
+        progress.log(f"goes on after {len(workspace.journal.blocks)} finished blocks")
+    missing = _Missing(area.blocks(plan), workspace.journal)
+    pending = predictor.iter_blocks(scene, layers, area=area, blocks=missing, progress=progress)
+    write_behind(pending, workspace.store)
+
+
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """The steps between an open scene and finished files, through rasters in a scratch folder."""
+class _Missing:
+    """Blocks of an area that a run has not finished."""
 
-    folder: Path
-    manifest: Manifest
-    tags: Mapping[str, str]
-    progress: Progress
+    blocks: BlockSet
+    journal: Journal
 
-    @property
-    def labels_path(self) -> Path:
-        return self.folder / "labels.tif"
-
-    @property
-    def confidence_path(self) -> Path:
-        return self.folder / "confidence.tif"
-
-    def predict(self, scene: RasterScene, network: GLNet, config: PredictConfig, needs_confidence: bool) -> None:
-        with ExitStack() as stack:
-            labels = stack.enter_context(self._writer(self.labels_path, scene))
-            confidence = stack.enter_context(self._writer(self.confidence_path, scene)) if needs_confidence else None
-            predict_scene(scene, network, self.manifest, labels, confidence, config, self.progress)
-
-    def _writer(self, path: Path, scene: RasterScene) -> LabelWriter:
-        core_size = self.manifest.region.core_size
-        return LabelWriter(path, scene.shape, transform=scene.transform, crs=scene.crs, core_size=core_size)
-
-    def write_raster(self, source_path: Path, destination: OutputFile | None) -> None:
-        if destination is not None:
-            legend = self.manifest.legend if source_path == self.labels_path else None
-            with destination as part_path:
-                write_cog(source_path, part_path, legend=legend, tags=self.tags, progress=self.progress)
-
-    def vectorize(self, destination: OutputFile | None, config: VectorConfig) -> int | None:
-        """Polygons of the labels, with their confidence, if they were asked for; how many."""
-        if destination is None:
-            return None
-        named = replace(config, scene=self.tags["GEOGLNET_SCENE"], model=self.tags["GEOGLNET_MODEL"])
-        return vectorize(
-            self.labels_path,
-            destination.path,
-            legend=self.manifest.legend,
-            confidence_path=self.confidence_path,
-            config=named,
-            overwrite=destination.overwrite,
-            progress=self.progress,
-        )
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place not in self.journal and place in self.blocks
 
 
 @contextmanager
-def _scratch_folder(parent: Path) -> Iterator[Path]:
+def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
+    """Say what is left of a run that ends early."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".geoglnet-", dir=parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(f"disk full while writing in {parent}; free some space or choose another folder") from error
+        yield
+    except BaseException as error:
+        count = len(workspace.journal.blocks)
+        if count:
+            progress.warn(f"{_counted(count)} kept in {workspace.folder}; --resume goes on from there")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OutputError(f"disk full while writing in {workspace.folder}; free some space and --resume") from error
         raise
 
 
-def _open(scene_path: StrPath, manifest: Manifest, config: PredictConfig, progress: Progress) -> RasterScene:
-    scene = open_scene(
-        scene_path,
-        bands=config.bands,
-        num_bands=manifest.model.in_channels,
-        resolution_m=manifest.resolution_m,
-        assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
-        scaling=config.scaling,
-        progress=progress,
-    )
-    bands = ", ".join(str(band) for band in scene.bands)
-    progress.log(f"model {manifest.name}: bands {bands} as {', '.join(manifest.bands)}, {manifest.resolution_m:g} m pixels")
-    _check_resolution(scene, manifest, progress)
-    return scene
+def _counted(count: int) -> str:
+    return "1 finished block is" if count == 1 else f"{count} finished blocks are"
 
 
-def _check_resolution(scene: RasterScene, manifest: Manifest, progress: Progress) -> None:
-    found, (finest, coarsest) = scene.native_pixel_size_m, manifest.resolution_range_m
-    if found is None or finest <= found <= coarsest:
-        return
-    known = f"model {manifest.name} was trained on {finest:g} to {coarsest:g} m"
-    if found > coarsest:
-        progress.warn(f"the scene has {found:.3g} m pixels, {known}: detail will be missing, expect poor labels")
-    else:
-        progress.log(f"the scene has {found:.3g} m pixels, {known}: averaged down")
-
-
-def _tags(manifest: Manifest, checkpoint_path: Path, scene: RasterScene) -> dict[str, str]:
+def _tags(manifest: Manifest, checkpoint_path: Path, source: Source) -> dict[str, str]:
     return {
         "GEOGLNET_MODEL": f"{manifest.name} sha256:{model_digest(checkpoint_path)}",
-        "GEOGLNET_SCENE": Path(scene.name).name,
+        "GEOGLNET_SCENE": source.name,
         "GEOGLNET_VERSION": __version__,
     }

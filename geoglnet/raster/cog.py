@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -37,19 +37,23 @@ def write_cog(
     part_path: StrPath,
     *,
     legend: Legend | None,
+    band_names: Sequence[str] = (),
     tags: Mapping[str, str] | None = None,
+    num_valid: int | None = None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> None:
-    """Copy a one-band uint8 raster to a cloud-optimised GeoTIFF with pyramid levels; nodata is 255.
+    """Copy a uint8 raster to a cloud-optimised GeoTIFF with pyramid levels; nodata is 255.
 
     With a legend the raster holds labels: it gets a colour table, the class names (in a tag, and in an ``.aux.xml`` sidecar
     for other programs), and pyramid levels by majority. Without one it holds quantities: its levels are averages.
 
     Args:
-        source_path: what :class:`~geoglnet.raster.writer.LabelWriter` wrote.
+        source_path: raster of one band, or of several quantities.
         part_path: file to write; its sidecar is ``<part_path>.aux.xml``.
         legend: classes of a label raster.
+        band_names: descriptions of the bands, if they have some.
         tags: dataset tags, such as ``GEOGLNET_MODEL``.
+        num_valid: valid pixels of the source, which the copy must have too; counted when left out.
         progress: told of the stage.
 
     Raises:
@@ -58,10 +62,10 @@ def write_cog(
     """
     part_path = Path(part_path)
     progress.plan("pyramid", 1, "rasters")
-    num_valid = num_valid_pixels(source_path)
+    num_valid = num_valid_pixels(source_path) if num_valid is None else num_valid
     all_tags = dict(tags or {}) | ({} if legend is None else {LEGEND_TAG: json.dumps(legend.to_dict())})
     resampling = "AVERAGE" if legend is None else "MODE"
-    with open_raster(source_path) as source, open_raster(_described(source, legend, all_tags)) as described:
+    with open_raster(source_path) as source, open_raster(_described(source, legend, band_names, all_tags)) as described:
         try:
             with environment():
                 rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
@@ -114,21 +118,30 @@ def _colours(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
         return {}
 
 
-def _described(source: DatasetReader, legend: Legend | None, tags: Mapping[str, str]) -> str:
-    """A VRT of ``source`` with colours and tags, so that the source itself need not be touched."""
+def _described(source: DatasetReader, legend: Legend | None, band_names: Sequence[str], tags: Mapping[str, str]) -> str:
+    """A VRT of ``source`` with colours, names and tags, so that the source itself need not be touched."""
     items = "".join(f"<MDI key={quoteattr(key)}>{_escaped(value)}</MDI>" for key, value in sorted(tags.items()))
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
     placed = "" if source.transform.is_identity else f"<GeoTransform>{numbers}</GeoTransform>"
     if source.crs:
         placed = f"<SRS>{_escaped(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
     height, width = source.block_shapes[0]
-    return (
-        f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">{placed}<Metadata>{items}</Metadata>'
-        f'<VRTRasterBand dataType="Byte" band="1" blockXSize="{width}" blockYSize="{height}">'
-        f"<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
-        f'<SimpleSource><SourceFilename relativeToVRT="0">{_escaped(str(Path(source.name).absolute()))}</SourceFilename>'
-        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    name = _escaped(str(Path(source.name).absolute()))
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{width}" blockYSize="{height}">'
+        f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in source.indexes
     )
+    return (
+        f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">{placed}'
+        f"<Metadata>{items}</Metadata>{bands}</VRTDataset>"
+    )
+
+
+def _description(band_names: Sequence[str], band: int) -> str:
+    return f"<Description>{_escaped(band_names[band - 1])}</Description>" if band_names else ""
 
 
 def _colour_table(legend: Legend | None) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -68,6 +68,9 @@ class Scene(Protocol):
     def read_window(self, window: Window) -> Pixels:
         """Pixels of a window of whole pixels inside the scene."""
 
+    def reopened(self) -> AbstractContextManager[Scene]:
+        """The same scene for another thread, until the context ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayScene:
@@ -111,6 +114,9 @@ class ArrayScene:
         valid = np.ones(image.shape[1:], bool) if self.valid is None else self.valid[rows, cols]
         return Pixels(image, valid)
 
+    def reopened(self) -> AbstractContextManager[Scene]:
+        return nullcontext(self)
+
 
 class RasterScene:
     """A raster dataset as a :class:`Scene`; made by :func:`open_scene`, closed by ``with`` or :meth:`close`.
@@ -118,15 +124,20 @@ class RasterScene:
     A read costs the window's pixels in the raster's type, their float32 copy unless the raster is 8-bit, and GDAL's cache.
     """
 
-    def __init__(self, dataset: DatasetReader, bands: tuple[int, ...], grid: Grid, scaling: Scaling = AS_IS) -> None:
+    def __init__(
+        self,
+        dataset: DatasetReader,
+        bands: tuple[int, ...],
+        grid: Grid,
+        scaling: Scaling = AS_IS,
+        open_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.bands = bands
         self.scaling = scaling
+        self.name = str(dataset.name)
+        self._open_options = dict(open_options or {})
         self._dataset = dataset
         self._grid = grid
-
-    @property
-    def name(self) -> str:
-        return str(self._dataset.name)
 
     @property
     def shape(self) -> Shape:
@@ -149,6 +160,12 @@ class RasterScene:
         return self._grid.pixel_size_m
 
     @property
+    def file_paths(self) -> tuple[str, ...]:
+        """All files that the raster is made of: itself, sidecars, what a VRT names."""
+        with environment(self._dataset.name):
+            return tuple(self._dataset.files)
+
+    @property
     def native_pixel_size_m(self) -> float | None:
         """Ground size of the raster's own pixels, before they are resampled; ``None`` without a CRS."""
         return self._grid.native_pixel_size_m
@@ -162,6 +179,17 @@ class RasterScene:
     def close(self) -> None:
         self._dataset.close()
 
+    def reopened(self) -> RasterScene:
+        """The same scene for another thread: a GDAL dataset belongs to one.
+
+        Raises:
+            SceneError: the file is gone.
+        """
+        dataset = open_raster(self._dataset.name, **self._open_options)
+        scene = RasterScene(dataset, self.bands, self._grid, self.scaling, self._open_options)
+        scene.name = self.name
+        return scene
+
     def read_window(self, window: Window) -> Pixels:
         """Pixels of a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
 
@@ -174,7 +202,7 @@ class RasterScene:
         large = self._grid.readable(_inside(window, self.shape))
         source = self._grid.source_window(large, _shape(self._dataset))
         try:
-            with environment(self.name):
+            with environment(self._dataset.name):
                 values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
         except GDAL_ERRORS as error:
             place = f"{source.width:.0f} × {source.height:.0f} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
@@ -192,7 +220,7 @@ class RasterScene:
         shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
         whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
         try:
-            with environment(self.name):
+            with environment(self._dataset.name):
                 values, valid = self._read(whole, shape, Resampling.nearest)
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.name} cannot be read ({one_line(error)}); is the file whole?") from error
@@ -261,10 +289,12 @@ def open_scene(
         dataset = on_error.enter_context(open_raster(path))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
-        if (level := grid.pyramid_level(dataset.overviews(chosen[0]))) is not None:
+        level = grid.pyramid_level(dataset.overviews(chosen[0]))
+        options = {} if level is None else {"OVERVIEW_LEVEL": level}
+        if options:
             dataset.close()
-            dataset = on_error.enter_context(open_raster(path, OVERVIEW_LEVEL=level))
-        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS)
+            dataset = on_error.enter_context(open_raster(path, **options))
+        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS, options)
         if scaling is None and any(dataset.dtypes[b - 1] != "uint8" for b in chosen):
             scene.measure()
             progress.log(str(scene.scaling))

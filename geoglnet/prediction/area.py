@@ -1,0 +1,149 @@
+"""Which part of a scene is wanted: bounds, and polygons outside of which there is no class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+from rasterio.features import rasterize
+from rasterio.windows import Window
+
+from geoglnet.errors import ConfigError
+from geoglnet.prediction.plan import Plan, meets, overlap, rectangle
+from geoglnet.raster.scene import Scene
+from geoglnet.types import Shape
+from geoglnet.vector.reader import LabelPolygons, read_polygons
+
+Bounds = tuple[float, float, float, float]
+_SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
+
+
+@dataclass(frozen=True)
+class Area:
+    """The wanted part of a scene. Memory: that of the polygons.
+
+    Args:
+        shape: of the scene.
+        window: rectangle of whole pixels inside the scene; what is written has its shape.
+        transform: pixel to CRS coordinates of the scene.
+        polygons: in the scene's CRS; ``None`` when every pixel of the window is wanted.
+    """
+
+    shape: Shape
+    window: Window
+    transform: Affine = Affine.identity()  # noqa: RUF009 - an Affine is a tuple
+    polygons: LabelPolygons | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every pixel of the scene is wanted."""
+        return self.polygons is None and (self.window.height, self.window.width) == self.shape
+
+    def wanted(self, window: Window) -> npt.NDArray[np.bool_] | None:
+        """``(h, w)`` bool over a window of the scene: pixels whose centres lie in the area; ``None`` when all of them do."""
+        if self.is_everything:
+            return None
+        inside = np.zeros((int(window.height), int(window.width)), dtype=bool)
+        if not meets(window, self.window):
+            return inside
+        part = overlap(window, self.window)
+        rows, cols = (
+            slice(start - offset, stop - offset)
+            for (start, stop), offset in zip(part.toranges(), (int(window.row_off), int(window.col_off)), strict=True)
+        )
+        inside[rows, cols] = True if self.polygons is None else self._rasterised(part)
+        return inside
+
+    def has_any(self, window: Window) -> bool:
+        """Whether a window of the scene may hold a wanted pixel."""
+        if not meets(window, self.window):
+            return False
+        return self.polygons is None or len(self._near(overlap(window, self.window))) > 0
+
+    def blocks(self, plan: Plan) -> AreaBlocks:
+        """The blocks of a plan that the area meets."""
+        return AreaBlocks(self, plan)
+
+    def _rasterised(self, window: Window) -> npt.NDArray[np.bool_]:
+        shapes = self._near(window)
+        shape = (int(window.height), int(window.width))
+        if not len(shapes):
+            return np.zeros(shape, dtype=bool)
+        transform = self.transform @ Affine.translation(window.col_off, window.row_off)
+        return np.asarray(rasterize(shapes, out_shape=shape, transform=transform, dtype="uint8"), dtype=bool)
+
+    def _near(self, window: Window) -> npt.NDArray[np.object_]:
+        polygons = np.asarray(self.polygons.geometries if self.polygons is not None else ())
+        place = shapely.box(*_bounds_of(window, self.transform))
+        near: npt.NDArray[np.object_] = polygons[self._tree.query(place, predicate="intersects")]
+        return near
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.polygons.geometries if self.polygons is not None else ())
+
+
+@dataclass(frozen=True, slots=True)
+class AreaBlocks:
+    """Blocks of a plan with a wanted pixel."""
+
+    area: Area
+    plan: Plan
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return self.area.has_any(self.plan.region(*place).core)
+
+
+def choose_area(scene: Scene, bounds: Bounds | None, mask_path: Path | None) -> Area:
+    """The area of a scene inside bounds and polygons: the smallest rectangle of pixels around what both leave.
+
+    Args:
+        scene: an open scene.
+        bounds: (left, bottom, right, top) in its CRS, or in pixels (columns and rows) without one.
+        mask_path: vector file, in any CRS.
+
+    Raises:
+        ConfigError: nothing of the scene is left.
+        DatasetError: the file holds no polygons, or cannot be brought to the scene's CRS.
+    """
+    window = rectangle(0, scene.shape.height, 0, scene.shape.width)
+    if bounds is not None:
+        window = _cut(window, bounds, scene, f"bounds {' '.join(f'{b:g}' for b in bounds)}")
+    if mask_path is None:
+        return Area(scene.shape, window, scene.transform)
+    polygons = read_polygons(mask_path, scene.crs)
+    window = _cut(window, tuple(shapely.total_bounds(polygons.geometries)), scene, f"polygons of {mask_path}")
+    return Area(scene.shape, window, scene.transform, polygons)
+
+
+def _cut(window: Window, bounds: Bounds, scene: Scene, name: str) -> Window:
+    found = _window_of(bounds, scene.transform)
+    if not meets(found, window):
+        left, bottom, right, top = _bounds_of(window, scene.transform)
+        raise ConfigError(f"{name} lie outside of {scene.name}, which spans {left:g} {bottom:g} {right:g} {top:g}")
+    return overlap(window, found)
+
+
+def _window_of(bounds: Bounds, transform: Affine) -> Window:
+    """The smallest rectangle of whole pixels around bounds."""
+    left, bottom, right, top = bounds
+    corners = [~transform @ corner for corner in ((left, bottom), (left, top), (right, bottom), (right, top))]
+    cols, rows = zip(*corners, strict=True)
+    return rectangle(*_snapped(rows), *_snapped(cols))
+
+
+def _snapped(places: tuple[float, ...]) -> tuple[int, int]:
+    return math.floor(min(places) + _SNAP), math.ceil(max(places) - _SNAP)
+
+
+def _bounds_of(window: Window, transform: Affine) -> Bounds:
+    (top, bottom), (left, right) = window.toranges()
+    corners = [transform @ corner for corner in ((left, top), (left, bottom), (right, top), (right, bottom))]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)

@@ -1,0 +1,133 @@
+"""Blocks: what the predictor gives, one per core, as the bytes that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoglnet.legend import NO_CLASS
+from geoglnet.prediction.download import Download, download
+from geoglnet.prediction.selection import normalised_entropy
+from geoglnet.types import Shape
+
+SCALE = 254
+"""What 1 becomes in confidence, entropy and probabilities; 255 is for invalid pixels."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Layer(Enum):
+    """What can be known of a pixel; all uint8, 255 where there is no class."""
+
+    LABELS = "labels"
+    CONFIDENCE = "confidence"
+    ENTROPY = "entropy"
+    PROBABILITIES = "probabilities"
+
+    def num_bands(self, num_classes: int) -> int:
+        """One, or one per class."""
+        return num_classes if self is Layer.PROBABILITIES else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How far neighbouring regions agree where they overlap.
+
+    Args:
+        num_compared: valid pixels that two regions gave probabilities to.
+        num_differing: those of them where the two would have chosen different classes.
+    """
+
+    num_compared: int = 0
+    num_differing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One core of a plan, finished; a pure function of scene, model and options.
+
+    Args:
+        row: which row of cores.
+        col: which column.
+        window: where it lies in the scene: the core, cut to the area that was asked for.
+        layers: ``(bands, h, w)`` uint8 per layer that was asked for.
+        overlap: agreement of the regions that meet here.
+    """
+
+    row: int
+    col: int
+    window: Window
+    layers: Mapping[Layer, Bytes]
+    overlap: Overlap
+
+    @property
+    def labels(self) -> Bytes:
+        """``(h, w)`` class numbers, 255 where there is no class.
+
+        Raises:
+            KeyError: labels were not asked for.
+        """
+        labels: Bytes = self.layers[Layer.LABELS][0]
+        return labels
+
+
+@dataclass(frozen=True, slots=True)
+class PendingBlock:
+    """A block on its way from the device."""
+
+    row: int
+    col: int
+    window: Window
+    layers: Mapping[Layer, Download]
+    overlap: Download | None
+
+    def resolve(self) -> Block:
+        """The block, once it is there."""
+        counts = (0, 0) if self.overlap is None else self.overlap.numpy().tolist()
+        arrays = {layer: pending.numpy() for layer, pending in self.layers.items()}
+        return Block(self.row, self.col, self.window, arrays, Overlap(*counts))
+
+
+def empty_layers(layers: Collection[Layer], shape: Shape, num_classes: int) -> dict[Layer, Download]:
+    """Layers where nothing is valid."""
+    return {
+        layer: Download(torch.full((layer.num_bands(num_classes), *shape), NO_CLASS, dtype=torch.uint8)) for layer in layers
+    }
+
+
+def quantised_layers(layers: Collection[Layer], probabilities: Tensor, visible: Tensor) -> dict[Layer, Download]:
+    """Layers of final probabilities, computed where they are and sent off as bytes.
+
+    Args:
+        layers: which.
+        probabilities: ``(K, h, w)`` float32.
+        visible: ``(h, w)`` bool on the same device; elsewhere there is no class.
+    """
+    hidden = ~visible
+    return {layer: download(_bytes(_values(layer, probabilities)).masked_fill_(hidden, NO_CLASS)) for layer in layers}
+
+
+def _values(layer: Layer, probabilities: Tensor) -> Tensor:
+    if layer is Layer.LABELS:
+        return probabilities.argmax(dim=0, keepdim=True)
+    if layer is Layer.CONFIDENCE:
+        return probabilities.amax(dim=0, keepdim=True)
+    if layer is Layer.ENTROPY:
+        return normalised_entropy(probabilities)[None]
+    return probabilities
+
+
+def _bytes(values: Tensor) -> Tensor:
+    if not values.is_floating_point():
+        return values.to(torch.uint8)
+    quantised = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
+    for band, steps in zip(values, quantised, strict=True):
+        steps.copy_((band * SCALE).round_().clamp_(0, SCALE))
+    return quantised

@@ -1,0 +1,68 @@
+"""What a prediction depends on, in words: the facts that a resumed run must have in common with the one before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from geoglnet import __version__
+from geoglnet.models.manifest import Manifest, model_digest
+from geoglnet.prediction.block import Layer
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.raster.scene import RasterScene
+
+
+def run_facts(
+    scene: RasterScene,
+    checkpoint: tuple[Path, Manifest],
+    config: PredictConfig,
+    layers: Collection[Layer],
+    device: torch.device,
+) -> dict[str, str]:
+    """All facts of a run, as text by name."""
+    path, manifest = checkpoint
+    return {
+        "geoglnet": __version__,
+        "torch": torch.__version__,
+        "model": f"{manifest.name} {model_digest(path)[:16]}",
+        "layers": ", ".join(layer.value for layer in layers),
+        **_option_facts(config, device),
+        **scene_facts(scene),
+    }
+
+
+def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]:
+    facts = {
+        "device": device.type,
+        "precision": config.precision,
+        "effort": f"{config.effort:g}",
+        "tta": "on" if config.augment else "off",
+        "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
+        "mask": "none" if config.mask_path is None else _digest(config.mask_path),
+    }
+    # On a GPU the kernels, and with them the last bits, depend on the batch; on a CPU nothing does.
+    return facts if device.type == "cpu" else facts | {"batch": str(config.batch_size or "auto")}
+
+
+def scene_facts(scene: RasterScene) -> Mapping[str, str]:
+    """Facts of a scene: how it is read, and size and time of every local file it is made of."""
+    height, width = scene.shape
+    facts = {
+        "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
+        "scene values": f"bands {', '.join(map(str, scene.bands))}, {scene.scaling}",
+    }
+    for number, path in enumerate(map(Path, scene.file_paths), start=1):
+        if path.is_file():
+            state = path.stat()
+            modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
+            facts[f"scene file {number}, {path.name}"] = f"{state.st_size} bytes of {modified}"
+    return facts
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

@@ -1,0 +1,146 @@
+"""The journal of a run: what it is a run of, and which of its blocks lie on the disk.
+
+JSON lines. The first holds the facts that the result depends on; every other one tells of something finished, and is written
+only when what it tells of has reached the disk. So whatever ends the run, even a power failure, what the journal says is true;
+a last line that was torn off is overlooked, and its block computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geoglnet.errors import OutputError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedBlock:
+    """What is known of a block without reading it.
+
+    Args:
+        row: which row of cores.
+        col: which column.
+        window: column, row, width and height in the scene.
+        sizes: bytes of its file per layer; no file where nothing is valid.
+        num_valid: pixels that have a class.
+        compared: pixels that two regions gave probabilities to.
+        differing: those where the two would have chosen different classes.
+        pairs: neighbouring pixels inside the block that both have a class.
+        borders: those pairs whose classes differ.
+    """
+
+    row: int
+    col: int
+    window: tuple[int, int, int, int]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    num_valid: int = 0
+    compared: int = 0
+    differing: int = 0
+    pairs: int = 0
+    borders: int = 0
+
+
+@dataclass
+class Journal:
+    """An open journal; made by :func:`begin_journal` or :func:`read_journal`.
+
+    Args:
+        path: of the file.
+        facts: what the result depends on, as text by name.
+        blocks: finished ones by (row, column); some 500 bytes each.
+        written: outputs that stand under their final names.
+    """
+
+    path: Path
+    facts: Mapping[str, str]
+    blocks: dict[tuple[int, int], FinishedBlock] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self.blocks
+
+    def add_block(self, block: FinishedBlock) -> None:
+        """Tell of a block whose files have reached the disk.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._append({"block": asdict(block)})
+        self.blocks[block.row, block.col] = block
+
+    def add_output(self, kind: str) -> None:
+        """Tell of an output that stands under its final name."""
+        self._append({"written": kind})
+        self.written.add(kind)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        with self.path.open("ab") as file:
+            whole = file.tell()
+            try:
+                file.write(json.dumps(entry).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, whole)  # a torn line would hide those after it
+                raise
+
+
+def begin_journal(path: Path, facts: Mapping[str, str]) -> Journal:
+    """A new journal, on the disk."""
+    with path.open("wb") as file:
+        file.write(json.dumps({"format": FORMAT, "facts": dict(facts)}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    return Journal(path, facts)
+
+
+def read_journal(path: Path) -> Journal | None:
+    """The journal of an unfinished run; ``None`` when there is none, or it did not get as far as its first line.
+
+    Raises:
+        OutputError: it is not a journal, or one of another geoglnet.
+    """
+    if not path.is_file():
+        return None
+    *lines, torn = path.read_bytes().split(b"\n")
+    if not lines:
+        return None
+    if torn:
+        os.truncate(path, path.stat().st_size - len(torn))
+    try:
+        head, *entries = map(json.loads, lines)
+        if head["format"] != FORMAT:
+            raise OutputError(f"{path.parent} is an unfinished run of another geoglnet; finish it there, or begin again")
+        journal = Journal(path, dict(head["facts"]), written={entry["written"] for entry in entries if "written" in entry})
+        for entry in entries:
+            if "block" in entry:
+                block = FinishedBlock(**entry["block"] | {"window": tuple(entry["block"]["window"])})
+                journal.blocks[block.row, block.col] = block
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is damaged ({error}); remove {path.parent} to begin again") from error
+    return journal
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """What differs between the facts of two runs, in words: ``effort: 0.5, now 1``."""
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    changed = [name for name in names if ours.get(name) != theirs.get(name)]
+    return [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed]
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the system can be asked for it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Opening what is to be segmented: one scene or several as one, at the model's resolution, and saying so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoglnet.errors import ConfigError
+from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.progress import Progress
+from geoglnet.raster.environment import is_remote
+from geoglnet.raster.mosaic import mosaic_of
+from geoglnet.raster.scene import RasterScene, open_scene
+from geoglnet.types import StrPath
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is to be segmented: one raster, or several that make one mosaic.
+
+    Args:
+        paths: at least one; of pixels that several cover the last valid one counts.
+
+    Raises:
+        ConfigError: no path.
+    """
+
+    paths: tuple[StrPath, ...]
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ConfigError("no scene given; name at least one raster")
+
+    @classmethod
+    def of(cls, given: StrPath | Sequence[StrPath]) -> Source:
+        """A source of one path or a sequence of them."""
+        return cls((given,) if isinstance(given, (str, os.PathLike)) else tuple(given))
+
+    @property
+    def name(self) -> str:
+        """For messages and tags."""
+        first = Path(os.fspath(self.paths[0])).name
+        return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is one of the rasters."""
+        local = [Path(p) for p in self.paths if not is_remote(p) and not os.fspath(p).startswith("<")]
+        return any(path.samefile(p) for p in local if p.exists() and path.exists())
+
+    def open_for(self, manifest: Manifest, config: PredictConfig, progress: Progress) -> RasterScene:
+        """Open it as a model wants it; every rule applied goes to ``progress``.
+
+        Raises:
+            SceneNotFoundError: there is no such file.
+            SceneError: a raster cannot be read, or several don't fit together.
+            BandsError: the bands don't fit the model.
+        """
+        resolution_m = config.resolution_m or manifest.resolution_m
+        scene = open_scene(
+            self.paths[0] if len(self.paths) == 1 else mosaic_of(self.paths),
+            bands=config.bands,
+            num_bands=manifest.model.in_channels,
+            resolution_m=resolution_m,
+            assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
+            scaling=config.scaling,
+            progress=progress,
+        )
+        if len(self.paths) > 1:
+            scene.name = self.name
+            progress.log(f"{len(self.paths)} scenes as one of {scene.shape.width} × {scene.shape.height} px")
+        bands = ", ".join(str(band) for band in scene.bands)
+        progress.log(f"model {manifest.name}: bands {bands} as {', '.join(manifest.bands)}, {resolution_m:g} m pixels")
+        _check_resolution(scene, manifest, resolution_m, progress)
+        return scene
+
+
+def _check_resolution(scene: RasterScene, manifest: Manifest, resolution_m: float, progress: Progress) -> None:
+    found, (finest, coarsest) = scene.native_pixel_size_m, manifest.resolution_range_m
+    known = f"model {manifest.name} was trained on {finest:g} to {coarsest:g} m"
+    if not finest <= resolution_m <= coarsest:
+        progress.warn(f"segmented at {resolution_m:g} m, {known}: expect poor labels")
+    if found is None or finest <= found <= coarsest:
+        return
+    if found > coarsest:
+        progress.warn(f"the scene has {found:.3g} m pixels, {known}: detail will be missing, expect poor labels")
+    else:
+        progress.log(f"the scene has {found:.3g} m pixels, {known}: averaged down")

@@ -1,0 +1,234 @@
+"""The folder of an unfinished run, beside its first output: finished blocks, and the journal that knows of them.
+
+A block's files are written and synced first, then their folder, then the journal's line; so a run that was killed, or lost
+its power, has lost at most the blocks under way.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from filelock import FileLock, Timeout
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from geoglnet.errors import OutputError, OutputExistsError
+from geoglnet.legend import NO_CLASS
+from geoglnet.prediction.block import Block, Layer
+from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal, sync_folder
+from geoglnet.prediction.plan import shifted
+from geoglnet.prediction.seams import count_inner_borders
+from geoglnet.raster.encoding import encoded
+from geoglnet.raster.mosaic import write_block_mosaic
+from geoglnet.types import Shape
+
+SUFFIX = ".unfinished"
+_JOURNAL, _LOCK = "journal.jsonl", "lock"
+
+
+def workspace_path(output_path: Path) -> Path:
+    """Where the unfinished run of an output lies."""
+    return output_path.with_name(output_path.name + SUFFIX)
+
+
+def written_outputs(folder: Path) -> set[str]:
+    """Kinds of outputs that the unfinished run in a folder has already written.
+
+    Raises:
+        OutputError: the journal there is damaged.
+    """
+    journal = read_journal(folder / _JOURNAL)
+    return set() if journal is None else journal.written
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """An open folder, locked against other runs.
+
+    Args:
+        folder: of the run.
+        journal: what is finished.
+    """
+
+    folder: Path
+    journal: Journal
+
+    def store(self, block: Block) -> None:
+        """Bring a block to the disk, then tell the journal.
+
+        Raises:
+            OutputError: the disk is full, or the folder gone.
+        """
+        try:
+            sizes = {layer.value: self._store(layer, block) for layer in block.layers if _has_any(block, layer)}
+            for layer in sizes:
+                sync_folder(self.folder / layer)
+            self.journal.add_block(_finished(block, sizes))
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder} cannot be written ({error.strerror or error}); is the disk full? free some space and --resume"
+            ) from error
+
+    def mosaic(self, layer: Layer, area: Window, num_classes: int, place: tuple[CRS | None, Affine]) -> Path:
+        """A VRT of all blocks of a layer.
+
+        Args:
+            layer: which.
+            area: window of the scene that the run is about.
+            num_classes: of the model.
+            place: CRS of the scene, and transform of the area.
+        """
+        path = self.folder / f"{layer.value}.vrt"
+        shape = Shape(int(area.height), int(area.width))
+        blocks = (
+            (self._name(layer, block.row, block.col), shifted(Window(*block.window), -int(area.row_off), -int(area.col_off)))
+            for block in self.journal.blocks.values()
+            if layer.value in block.sizes
+        )
+        write_block_mosaic(path, blocks, shape, layer.num_bands(num_classes), place)
+        return path
+
+    @property
+    def num_valid(self) -> int:
+        """Pixels that have a class, in all blocks."""
+        return sum(block.num_valid for block in self.journal.blocks.values())
+
+    def forget_lost_blocks(self) -> None:
+        """Have blocks whose files were removed or cut computed again."""
+        for place in [place for place, block in self.journal.blocks.items() if not self._is_whole(block)]:
+            del self.journal.blocks[place]
+
+    def _is_whole(self, block: FinishedBlock) -> bool:
+        """Whether a finished block's files are there."""
+        paths = ((self.folder / self._name(Layer(layer), block.row, block.col), size) for layer, size in block.sizes.items())
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+    def _store(self, layer: Layer, block: Block) -> int:
+        path = self.folder / self._name(layer, block.row, block.col)
+        path.parent.mkdir(exist_ok=True)
+        content = encoded(np.ascontiguousarray(block.layers[layer]))
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return len(content)
+
+    @staticmethod
+    def _name(layer: Layer, row: int, col: int) -> str:
+        return f"{layer.value}/{row:06}_{col:06}.tif"
+
+
+@contextmanager
+def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
+    """Begin a run, or go on with one.
+
+    The folder is removed when the run is finished, and when it ends before anything worth keeping was done.
+
+    Args:
+        folder: see :func:`workspace_path`.
+        facts: what the result depends on, as text by name.
+        resume: go on with the run that lies there, if there is one.
+        overwrite: give up the run that lies there, unless it is resumed.
+
+    Raises:
+        OutputError: another process is at it, the folder cannot be made, or the run that lies there has other facts.
+        OutputExistsError: a run lies there, and was neither to be resumed nor to be given up.
+    """
+    with _locked(folder):
+        try:
+            workspace = Workspace(folder, _journal(folder, facts, resume, overwrite))
+            workspace.forget_lost_blocks()
+            yield workspace
+        except BaseException:
+            if not _has_blocks(folder):
+                _remove(folder)
+            raise
+        _remove(folder)
+
+
+def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:
+    found = read_journal(folder / _JOURNAL)
+    if found is not None and resume:
+        _check_facts(found, facts)
+        return found
+    if found is not None and found.blocks and not overwrite:
+        raise OutputExistsError(
+            f"{folder} holds {len(found.blocks)} finished blocks of a run that was stopped; "
+            "pass --resume to go on with it, or --overwrite to begin again"
+        )
+    _clear(folder)
+    return begin_journal(folder / _JOURNAL, facts)
+
+
+def _has_blocks(folder: Path) -> bool:
+    """Whether an unfinished run in a folder is worth keeping."""
+    try:
+        journal = read_journal(folder / _JOURNAL)
+    except OutputError:
+        return True
+    return journal is not None and bool(journal.blocks)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        if is_new:
+            sync_folder(folder.parent)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(f"another run is writing {folder.name.removesuffix(SUFFIX)}; wait for it, or stop it") from error
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another output") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
+    changed = differences(journal.facts, facts)
+    if changed:
+        raise OutputError(
+            f"{journal.path.parent} is an unfinished run of something else ({'; '.join(changed)}); "
+            "give what it was begun with, or --overwrite without --resume to begin again"
+        )
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # a lock that Windows keeps open is left behind, and taken over next time
+
+
+def _has_any(block: Block, layer: Layer) -> bool:
+    return bool((block.layers[layer] != NO_CLASS).any())
+
+
+def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:
+    window = block.window
+    pairs, borders = count_inner_borders(block.labels)
+    return FinishedBlock(
+        block.row,
+        block.col,
+        (int(window.col_off), int(window.row_off), int(window.width), int(window.height)),
+        sizes,
+        int(np.count_nonzero(block.labels != NO_CLASS)),
+        block.overlap.num_compared,
+        block.overlap.num_differing,
+        pairs,
+        borders,
+    )

@@ -1,0 +1,43 @@
+"""Blocks as small GeoTIFFs in memory: GDAL compresses, Python writes, so that no error of the disk is lost."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from geoglnet.legend import NO_CLASS
+from geoglnet.raster.environment import environment
+from geoglnet.types import Shape
+
+TILE_SIZE = 512
+
+
+def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
+    """A ``(bands, h, w)`` uint8 array as a tiled, compressed GeoTIFF without georeference; nodata is 255.
+
+    Memory: the array once more, compressed.
+    """
+    shape = Shape(*layer.shape[1:])
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": len(layer),
+        "height": shape.height,
+        "width": shape.width,
+        "nodata": NO_CLASS,
+        "compress": "DEFLATE",
+        "zlevel": 1,  # written once, read once or twice
+        "interleave": "BAND",
+        "sparse_ok": True,
+    }
+    if min(shape) >= TILE_SIZE:
+        profile |= {"tiled": True, "blockxsize": TILE_SIZE, "blockysize": TILE_SIZE}
+    with environment(), warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(**profile) as dst:
+            dst.write(layer)
+        return bytes(memory.getbuffer())

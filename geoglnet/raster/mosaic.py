@@ -1,0 +1,179 @@
+"""Many rasters as one, without copying a pixel: GDAL's VRT."""
+
+from __future__ import annotations
+
+import math
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from geoglnet.errors import SceneError
+from geoglnet.legend import NO_CLASS
+from geoglnet.raster.environment import environment, is_remote, open_raster
+from geoglnet.types import Shape, StrPath
+
+_ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused
+_GDAL_TYPES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+def write_block_mosaic(
+    path: Path,
+    blocks: Iterable[tuple[str, Window]],
+    shape: Shape,
+    num_bands: int,
+    place: tuple[CRS | None, Affine],
+) -> None:
+    """Write a VRT of block files, nodata 255 where there is none. Memory: some 2 kB per block and band.
+
+    Args:
+        path: VRT to write; the blocks lie below its folder.
+        blocks: file names relative to the folder, and where each lies in the whole.
+        shape: of the whole.
+        num_bands: of every block.
+        place: CRS and transform of the whole.
+    """
+    root = _root(shape, *place)
+    bands = [_band(root, number, "Byte") for number in range(1, num_bands + 1)]
+    for band in bands:
+        ElementTree.SubElement(band, "NoDataValue").text = str(NO_CLASS)
+    for name, window in blocks:
+        for number, band in enumerate(bands, start=1):
+            _source(band, "SimpleSource", name, str(number), Window(0, 0, window.width, window.height), window, is_beside=True)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8")
+
+
+def mosaic_of(paths: Sequence[StrPath]) -> str:
+    """Several scenes on one grid as a VRT, in a string that GDAL opens; where they overlap the last valid pixel wins.
+
+    Raises:
+        SceneNotFoundError: a scene is missing.
+        SceneError: a scene cannot be read, or they are not of one CRS, pixel size, orientation, type and band count.
+    """
+    parts = [_described(path) for path in paths]
+    first = parts[0]
+    for other in parts[1:]:
+        _check_alike(first, other)
+    windows = [part.window_in(first.transform) for part in parts]
+    top, left = (int(min(getattr(window, name) for window in windows)) for name in ("row_off", "col_off"))
+    shape = Shape(
+        int(max(window.row_off + window.height for window in windows)) - top,
+        int(max(window.col_off + window.width for window in windows)) - left,
+    )
+    root = _root(shape, first.crs, first.transform @ Affine.translation(left, top))
+    placed = [
+        (part, Window(window.col_off - left, window.row_off - top, window.width, window.height))
+        for part, window in zip(parts, windows, strict=True)
+    ]
+    for number, (kind, colour) in enumerate(zip(first.dtypes, first.colours, strict=True), start=1):
+        band = _band(root, number, kind)
+        ElementTree.SubElement(band, "ColorInterp").text = colour
+        for part, window in placed:
+            _masked_source(band, part.name, str(number), part.whole, window)
+    mask = _band(ElementTree.SubElement(root, "MaskBand"), None, "Byte")
+    for part, window in placed:
+        source = _source(mask, "ComplexSource", part.name, "mask,1", part.whole, window)
+        ElementTree.SubElement(source, "NODATA").text = "0"
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One scene of a mosaic."""
+
+    name: str
+    shape: Shape
+    crs: CRS | None
+    transform: Affine
+    dtypes: tuple[str, ...]
+    colours: tuple[str, ...]
+
+    @property
+    def whole(self) -> Window:
+        return Window(0, 0, self.shape.width, self.shape.height)
+
+    def window_in(self, grid: Affine) -> Window:
+        col, row = ~grid @ (self.transform.c, self.transform.f)
+        if max(abs(col - round(col)), abs(row - round(row))) > _ALIGNMENT:
+            raise SceneError(
+                f"{self.name} lies {col % 1:.2f}, {row % 1:.2f} px off the first scene's grid; warp them to one grid"
+            )
+        return Window(round(col), round(row), self.shape.width, self.shape.height)
+
+
+def _described(path: StrPath) -> _Part:
+    with open_raster(path) as src, environment(path):
+        if src.transform.is_identity:
+            raise SceneError(f"{src.name} has no georeference, so nobody knows where in the mosaic it lies; give it alone")
+        unknown = sorted({dtype for dtype in src.dtypes if dtype not in _GDAL_TYPES})
+        if unknown:
+            raise SceneError(f"{src.name} holds {unknown[0]} values; convert it with gdal_translate -ot Float32")
+        name = src.name if is_remote(path) or src.name.startswith("<") else str(Path(src.name).absolute())
+        types = tuple(_GDAL_TYPES[dtype] for dtype in src.dtypes)
+        return _Part(name, Shape(*src.shape), src.crs, src.transform, types, _colours(src))
+
+
+def _colours(src: DatasetReader) -> tuple[str, ...]:
+    return tuple(kind.name.capitalize() if kind.name != "gray" else "Gray" for kind in src.colorinterp)
+
+
+def _check_alike(first: _Part, other: _Part) -> None:
+    ours, theirs = first.transform, other.transform
+    sizes = [(ours.a, theirs.a), (ours.b, theirs.b), (ours.d, theirs.d), (ours.e, theirs.e)]
+    tolerance = 1e-6 * math.hypot(ours.a, ours.d)
+    for what, found, wanted in (
+        ("CRS", other.crs, first.crs),
+        ("pixel size", sizes[0][1], sizes[0][1] if all(abs(a - b) <= tolerance for a, b in sizes) else sizes[0][0]),
+        ("bands", other.dtypes, first.dtypes),
+    ):
+        if found != wanted:
+            raise SceneError(
+                f"{other.name} has {what} {_said(found)}, {first.name} {_said(wanted)}; warp them to one grid, or give a VRT"
+            )
+
+
+def _said(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _root(shape: Shape, crs: CRS | None, transform: Affine) -> ElementTree.Element:
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(shape.width), rasterYSize=str(shape.height))
+    if crs is not None:
+        ElementTree.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = crs.to_wkt(version="WKT2_2019")
+    ElementTree.SubElement(root, "GeoTransform").text = ", ".join(repr(float(n)) for n in transform.to_gdal())
+    return root
+
+
+def _band(parent: ElementTree.Element, number: int | None, kind: str) -> ElementTree.Element:
+    numbered = {} if number is None else {"band": str(number)}
+    return ElementTree.SubElement(parent, "VRTRasterBand", {"dataType": kind} | numbered)
+
+
+def _masked_source(band: ElementTree.Element, name: str, number: str, whole: Window, window: Window) -> None:
+    source = _source(band, "ComplexSource", name, number, whole, window)
+    ElementTree.SubElement(source, "UseMaskBand").text = "true"
+
+
+def _source(
+    band: ElementTree.Element, kind: str, name: str, number: str, part: Window, place: Window, *, is_beside: bool = False
+) -> ElementTree.Element:
+    source = ElementTree.SubElement(band, kind)
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT=str(int(is_beside))).text = os.fspath(name)
+    ElementTree.SubElement(source, "SourceBand").text = number
+    for tag, window in (("SrcRect", part), ("DstRect", place)):
+        ElementTree.SubElement(source, tag, _rectangle(window))
+    return source
+
+
+def _rectangle(window: Window) -> dict[str, str]:
+    numbers = (window.col_off, window.row_off, window.width, window.height)
+    return {key: str(int(number)) for key, number in zip(("xOff", "yOff", "xSize", "ySize"), numbers, strict=True)}
