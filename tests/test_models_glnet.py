@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoglnet.config import BACKBONES, Branches, ModelConfig, Sharing
-from geoglnet.errors import ConfigError
+from geoglnet.errors import BandsError, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.sharing import crop
 
@@ -175,3 +175,18 @@ def test_other_bands_replace_the_stem_of_any_backbone() -> None:
         network = small(backbone=backbone, in_channels=5)
         with torch.inference_mode():
             assert network.see(torch.zeros(1, 5, 64, 64)).logits.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_would_spoil_everything_are_refused(is_folded: bool, value: float) -> None:
+    network = small().fold() if is_folded else small()
+    spoilt = torch.zeros(1, 3, 64, 64)
+    spoilt[0, 1, 5, 6] = value
+    with pytest.raises(ConfigError, match="1 of 12288 values"):
+        network.see(spoilt)
+    maps = network.see(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ConfigError, match="NaN or infinite"):
+        network.segment(spoilt, WHOLE, maps)
+    with pytest.raises(BandsError, match=r"takes \(B, 3, h, w\)"):
+        network.see(torch.zeros(1, 4, 64, 64))

@@ -26,11 +26,12 @@ from geoglnet.config import LEVELS, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
 from geoglnet.models.branch import Branch
+from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
 from geoglnet.models.kernels import Chain, add_taps, halves, stacked, taps
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.pyramid import FeatureMaps, Pyramid, SharedMaps, resize
-from geoglnet.models.sharing import Footprint, Geometry, check_footprints
+from geoglnet.models.sharing import Footprint, Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,10 @@ class FoldedGLNet(nn.Module):
 
     def see(self, overviews: Tensor) -> FoldedMaps:
         """The global branch on whole regions, its maps mixed down once; see :meth:`GLNet.see`."""
+        check_image(overviews, self.config.in_channels)
+        return self._see(overviews)
+
+    def _see(self, overviews: Tensor) -> FoldedMaps:
         if self.global_branch is None:
             raise ConfigError("this network has only a local branch; call segment(patches, footprints)")
         maps: FeatureMaps = self.global_branch(overviews)
@@ -144,6 +149,7 @@ class FoldedGLNet(nn.Module):
         self, patches: Tensor, footprints: Tensor, maps: FoldedMaps | None = None, overview_index: Tensor | None = None
     ) -> FoldedLogits:
         """The local branch on patches; see :meth:`GLNet.segment`."""
+        check_image(patches, self.config.in_channels)
         check_footprints(footprints, len(patches))
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
@@ -154,6 +160,7 @@ class FoldedGLNet(nn.Module):
 
     def look(self, patches: Tensor, footprints: Tensor, maps: FoldedMaps, overview_index: Tensor | None = None) -> Look:
         """The first round of bidirectional sharing; see :meth:`GLNet.look`."""
+        check_image(patches, self.config.in_channels)
         check_footprints(footprints, len(patches))
         return self._look(patches, Crops(footprints, overview_index, self.geometry), maps)
 
@@ -174,7 +181,7 @@ class FoldedGLNet(nn.Module):
 
     def all_logits(self, overview: Tensor, patches: Tensor, crops: Crops, places: Sequence[Footprint]) -> Tensor:
         """Final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
-        maps = self.see(overview)
+        maps = self._see(overview)
         if not self.has_two_rounds:
             return self._segment(patches, crops, maps)
         look, merge = self._look(patches, crops, maps), self.merge(maps)

@@ -29,12 +29,13 @@ from geoglnet.config import Branches, Compat, ModelConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
 from geoglnet.models.branch import Branch
+from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.official.geometry import OFFICIAL
 from geoglnet.models.pyramid import FeatureMaps, SharedMaps
-from geoglnet.models.sharing import EXACT, check_footprints
+from geoglnet.models.sharing import EXACT
 
 GEOMETRIES = {Compat.NONE: EXACT, Compat.OFFICIAL: OFFICIAL}
 
@@ -115,10 +116,12 @@ class GLNet(nn.Module):
             All maps of the global branch; ``logits`` are s_glb ``(B, num_classes, ⌈h1/4⌉, ⌈w1/4⌉)``.
 
         Raises:
-            ConfigError: this network has no global branch.
+            BandsError: other than the network's bands.
+            ConfigError: this network has no global branch, or the image has NaN or infinite values.
         """
         if self.global_branch is None:
             raise ConfigError("this network has only a local branch; call segment(patches, footprints)")
+        check_image(overviews, self.config.in_channels)
         return OverviewMaps(self.global_branch(overviews))
 
     def segment(
@@ -137,7 +140,8 @@ class GLNet(nn.Module):
             Logits at 1/4 of the patch's size: ``(n, num_classes, ⌈h2/4⌉, ⌈w2/4⌉)``.
 
         Raises:
-            ConfigError: no local branch, no maps where they are needed, or footprints outside the region.
+            BandsError: other than the network's bands.
+            ConfigError: no local branch, no maps where they are needed, footprints outside the region, or NaN in the image.
         """
         branch, crops = self._checked(patches, footprints, maps, overview_index)
         if maps is None:
@@ -211,6 +215,7 @@ class GLNet(nn.Module):
     ) -> tuple[Branch, Crops]:
         if self.local_branch is None:
             raise ConfigError("this network has only a global branch; its logits are see(overviews).logits")
+        check_image(patches, self.config.in_channels)
         check_footprints(footprints, len(patches))
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")

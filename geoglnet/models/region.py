@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from geoglnet.errors import ConfigError
+from geoglnet.models.checks import check_footprints
 from geoglnet.models.crops import Crops
 from geoglnet.models.folding import FoldedGLNet
-from geoglnet.models.sharing import Footprint, check_footprints
+from geoglnet.models.sharing import Footprint
 
 
 class RegionNetwork(nn.Module):

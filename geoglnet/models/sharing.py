@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.errors import ConfigError
-
 Size = tuple[int, int]
 Footprint = Sequence[float]
 """(top, left, bottom, right) of a patch, as fractions of its region."""
@@ -108,18 +106,3 @@ def _cells_inside(start: float, end: float, length: int, device: torch.device) -
     cells = _cells(start, end, length)
     centres = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
     return cells, ((centres - start) / (end - start)).float()[None]
-
-
-def check_footprints(footprints: Tensor, count: int) -> None:
-    """Refuse footprints that don't fit ``count`` patches inside a region.
-
-    Raises:
-        ConfigError: wrong shape, outside 0…1, or empty.
-    """
-    if footprints.shape != (count, 4):
-        raise ConfigError(f"footprints have shape {tuple(footprints.shape)}; {count} patches need ({count}, 4)")
-    inside = (footprints >= 0).all() and (footprints <= 1).all()
-    if not inside or not (footprints[:, :2] < footprints[:, 2:]).all():
-        raise ConfigError(
-            "footprints must be (top, left, bottom, right) fractions with 0 ≤ top < bottom ≤ 1 and 0 ≤ left < right ≤ 1"
-        )
