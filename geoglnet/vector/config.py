@@ -21,7 +21,7 @@ class VectorConfig:
         tile_size: side in pixels of the tiles that are traced one by one; memory grows with its square.
         connectivity: 4, or 8 to join areas that touch at a corner only (they become multipolygons).
         opening: radius in pixels of the square with which every class but the background is opened: parts thinner than
-            ``2 · opening + 1`` pixels go to their neighbours.
+            ``2 · opening + 1`` pixels become background, or their neighbours where there is none.
         sieve: areas smaller than this (``"50px"``, ``"20m2"``) go to the neighbour with which they share the longest border.
         fill_holes: background that a single class encloses becomes that class, up to 256 px across.
         simplify: outlines are simplified within this distance (``"1.5px"``, ``"2m"``), neighbours keeping shared borders.

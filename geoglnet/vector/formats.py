@@ -6,6 +6,7 @@ so that memory does not grow with the number of polygons.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -86,7 +87,8 @@ def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
     crs = layer.crs_wkt
     if target.is_lon_lat and crs is None:
         options.pop("RFC7946", None)
-    with errors_named(layer.path), _opened(source_path, layer) as (meta, stream):
+    with errors_named(layer.path), _opened(source_path, layer) as (meta, stream), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
         pyogrio.write_arrow(
             stream,
             part_path,

@@ -37,8 +37,8 @@ def write_geoparquet(source_path: Path, part_path: Path, layer: Layer) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with _errors_named(layer.path), pyogrio.open_arrow(source_path, layer=layer.name, batch_size=_ROWS_PER_GROUP) as stream:
-        meta, reader = stream
+    opened = pyogrio.open_arrow(source_path, layer=layer.name, batch_size=_ROWS_PER_GROUP, use_pyarrow=True)
+    with _errors_named(layer.path), opened as (meta, reader):
         total = np.array([np.inf, np.inf, -np.inf, -np.inf])
         with parquet.ParquetWriter(part_path, _schema(reader.schema, meta["geometry_name"]), compression="zstd") as writer:
             for batch in reader:

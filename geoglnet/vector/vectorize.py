@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from geoglnet.raster.cog import read_legend
 from geoglnet.raster.environment import environment, open_raster, placement
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.types import OutputFile, Shape, StrPath
+from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.finishing import FinishingRules
 from geoglnet.vector.formats import check_suffix, convert, is_geopackage
@@ -86,14 +87,36 @@ def vectorize(
         legend = legend or read_legend(labels_path) or _found_legend(src, config.tile_size, progress)
         if src.crs is None:
             _tell_no_crs(src, config, progress)
+        part_path, seen = stack.enter_context(vector_file), tiles.seen
         job = _job(tiles, legend, config)
         layer = _layer(vector_file.path, src, legend, config, job)
-        run = _Run(tiles, job, layer, config, progress)
-        count = run.write(stack.enter_context(vector_file))
+        if config.cleans:
+            # Named after the part file, so that it is removed with it when something goes wrong.
+            clean_path = part_path.with_name(f"{part_path.name}.clean.tif")
+            rules = _cleaning_rules(src, legend, config, progress)
+            seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
+            tiles = DatasetTiles(stack.enter_context(open_raster(clean_path)), confidence)
+            stack.callback(clean_path.unlink, missing_ok=True)
+            job = replace(job, labels_path=str(clean_path))
+        run = _Run(tiles, job, layer, config, progress, seen)
+        count = run.write(part_path)
         if style_file is not None:
             _write_style(stack.enter_context(style_file), layer)
     _tell_unknown_labels(src.name, run.seen, legend, progress)
     return count
+
+
+def _cleaning_rules(src: DatasetReader, legend: Legend, config: VectorConfig, progress: Progress) -> CleaningRules:
+    size_m = pixel_size_m(ground_pixel_size(src.crs, src.transform, Shape(*src.shape)))
+    if config.fill_holes and legend.background is None:
+        progress.warn(f"{src.name}: no class is background, so there are no holes to fill")
+    return CleaningRules(
+        config.opening,
+        config.sieve.in_pixels(size_m) if isinstance(config.sieve, Quantity) else 0.0,
+        config.fill_holes,
+        legend.background,
+        config.connectivity,
+    )
 
 
 @dataclass(slots=True)
@@ -105,7 +128,7 @@ class _Run:
     layer: Layer
     config: VectorConfig
     progress: Progress
-    seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, dtype=bool))
+    seen: npt.NDArray[np.bool_]
     _is_noise_told: bool = False
 
     def write(self, part_path: Path) -> int:
