@@ -38,6 +38,11 @@ _OPTIONS = (
         metavar="0..1",
         help="Below 1, only patches where the global branch is unsure.",
     ),
+    click.option(
+        "--coarse-to-fine",
+        is_flag=True,
+        help="Find the foreground first, run the network there only; for a background and one class.",
+    ),
     click.option("--tta", "augment", is_flag=True, help="Average the eight ways to turn a square; eight times the cost."),
     click.option(
         "--resolution",
@@ -71,6 +76,7 @@ _NAMES = (
     "batch_size",
     "precision",
     "effort",
+    "coarse_to_fine",
     "augment",
     "resolution_m",
     "assumed_pixel_size_m",

@@ -26,6 +26,8 @@ class PredictConfig:
             GPUs without bfloat16.
         effort: share of care from 0 (the global branch alone) to 1 (every patch); in between, patches run only where the
             global branch is unsure.
+        coarse_to_fine: look for the foreground with the global branch first, and run the whole network on that part of each
+            region only, with an overview made anew (paper §3.3); for legends of a background and one other class.
         augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.
         bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
         scaling: how values become 0–255; chosen from the values when left out.
@@ -46,6 +48,7 @@ class PredictConfig:
     device: str = "auto"
     precision: str = "float32"
     effort: float = 1.0
+    coarse_to_fine: bool = False
     augment: bool = False
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None

@@ -40,6 +40,7 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
         "device": device.type,
         "precision": config.precision,
         "effort": f"{config.effort:g}",
+        "coarse-to-fine": "on" if config.coarse_to_fine else "off",
         "tta": "on" if config.augment else "off",
         "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),

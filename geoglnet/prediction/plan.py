@@ -101,6 +101,11 @@ class PlannedRegion:
         """
         return self._patch_weights(0, ring), self._patch_weights(1, ring)
 
+    def equal_patch_weights(self) -> tuple[Weights, Weights]:
+        """As :meth:`patch_weights`, but all patches over a pixel count alike, up to their edges."""
+        rows, cols = (axis_weights(self._starts(axis), self.patch_shape[axis], self.shape[axis], ramp=0) for axis in (0, 1))
+        return rows, cols
+
     def _patch_weights(self, axis: int, ring: int) -> Weights:
         starts, size = self._starts(axis), self.patch_shape[axis]
         shared = least_overlap(starts, size)

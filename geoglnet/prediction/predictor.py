@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from geoglnet.config import Branches
+from geoglnet.config import Branches, Compat
 from geoglnet.models.folding import FoldedGLNet, fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
@@ -24,6 +24,7 @@ from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.probabilities import RegionSegmenter
 from geoglnet.prediction.reading import iter_read
+from geoglnet.prediction.refinement import CoarseToFineSegmenter
 from geoglnet.prediction.sink import Sink
 from geoglnet.prediction.sweep import Sweep
 from geoglnet.prediction.work import BlockSet, BlockWork, iter_work
@@ -82,7 +83,8 @@ class Predictor:
     def __init__(self, network: GLNet, manifest: Manifest, config: PredictConfig | None = None) -> None:
         self.manifest = manifest
         self.config = config or PredictConfig()
-        self.segmenter = RegionSegmenter(_ready(network), manifest, self.config)
+        kind = CoarseToFineSegmenter if self.config.coarse_to_fine else RegionSegmenter
+        self.segmenter = kind(_ready(network), manifest, self.config)
 
     def iter_blocks(
         self,
@@ -129,6 +131,6 @@ class Predictor:
 
 
 def _ready(network: GLNet) -> GLNet | FoldedGLNet:
-    """The network's folded form, when there is something to fold."""
-    is_foldable = isinstance(network, GLNet) and network.config.branches is not Branches.GLOBAL
-    return fold(network) if is_foldable else network
+    """The network's folded form, when there is something to fold and nothing to keep of the patches' edges."""
+    is_foldable = network.config.branches is not Branches.GLOBAL and network.config.compat is not Compat.OFFICIAL
+    return fold(network) if is_foldable and isinstance(network, GLNet) else network

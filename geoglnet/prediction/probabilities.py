@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoglnet.config import Branches, Sharing
+from geoglnet.config import Branches, Compat, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
@@ -35,7 +35,9 @@ from geoglnet.windows import footprints
 class RegionSegmenter:
     """A network made ready to turn regions into probabilities.
 
-    The network is moved to the device, laid out channels last, and put into evaluation mode.
+    The network is moved to the device, laid out channels last, and put into evaluation mode. Patches are blended as
+    probabilities, with weights that fall towards their edges; a network with ``compat = "official"`` is blended as the authors
+    do: logits, upsampled to the nearest, every patch counting alike.
 
     Memory on the device, with K classes, a region of side R, an overview of side S and n patches of side P, in bytes: the
     region's pixels 4 · R², one band of it in float32 4 · R², its probabilities 4 · K · R² (168 MB for 7 classes of 2448 px),
@@ -60,7 +62,9 @@ class RegionSegmenter:
         self.network: Any = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._select = select or choose_selection(config.effort, manifest.legend.background)
         self._turns = D4 if config.augment else AS_IT_IS
-        self._ring = self.network.ring_size if isinstance(self.network, FoldedGLNet) else 0
+        self._is_official = self.network.config.compat is Compat.OFFICIAL
+        ring = network.ring_size if isinstance(network, FoldedGLNet) else 0
+        self._ring = None if self._is_official else ring
         self._manifest = manifest
         self._precision = config.precision
 
@@ -107,7 +111,7 @@ class RegionSegmenter:
         """
         seen = pixels.valid if visible is None else visible & pixels.valid
         wanted = Wanted(planned, window or planned.reach, pixels, seen, self._ring)
-        steps = _Steps(progress or SilentProgress(), self.num_steps(planned))
+        steps = Steps(progress or SilentProgress(), self.num_steps(planned))
         total = self._with_memory(lambda: self._blended(wanted, steps))
         steps.finish()
         return total
@@ -125,7 +129,7 @@ class RegionSegmenter:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _blended(self, wanted: Wanted, steps: _Steps) -> Tensor:
+    def _blended(self, wanted: Wanted, steps: Steps) -> Tensor:
         uploaded = upload(wanted.pixels, self._manifest, self.device)
         total = torch.zeros((self.num_classes, *wanted.shape), device=self.device)
         overview = None if self.network.config.branches is Branches.LOCAL else self._overview(uploaded, wanted.planned)
@@ -136,6 +140,8 @@ class RegionSegmenter:
             chosen = self._chosen(wanted, maps) if chosen is None else chosen
             self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
             self._add_global(total, wanted, chosen, maps, turn)
+        if self._is_official:
+            return total.softmax(dim=0)
         return total if len(self._turns) == 1 else total.div_(len(self._turns))
 
     def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
@@ -156,7 +162,7 @@ class RegionSegmenter:
         return self._select(wanted.planned, wanted.candidates, maps.logits[0].float().softmax(dim=0))
 
     def _local_logits(
-        self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: _Steps
+        self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: Steps
     ) -> list[tuple[PlannedPatch, Tensor]]:
         """Patches that matter, with their ``(K, h/4, w/4)`` logits."""
         patches = chosen if self._mixes_patches else [patch for patch in chosen if wanted.meets(patch)]
@@ -179,8 +185,8 @@ class RegionSegmenter:
         for patch, logits in patches:
             if wanted.meets(patch):
                 place = wanted.place(patch)
-                probabilities = _upsampled(logits[None], wanted.planned.patch_shape).softmax(dim=1)[0]
-                kept = probabilities[(slice(None), *place.inside)]
+                scores = self._scores(self._upsampled(logits[None], wanted.planned.patch_shape)[0])
+                kept = scores[(slice(None), *place.inside)]
                 total[:, place.rows, place.cols].addcmul_(kept, place.weights.to(self.device))
 
     def _add_global(self, total: Tensor, wanted: Wanted, chosen: Sequence[PlannedPatch], maps: Any, turn: Turn) -> None:
@@ -201,9 +207,20 @@ class RegionSegmenter:
         total = torch.empty((logits.shape[1], *wanted.shape), device=self.device)
         place = wanted.window_in_region.toslices()
         for k in range(len(total)):  # one by one: all at once would take twice the memory
-            total[k] = _upsampled(logits[:, k : k + 1], wanted.planned.shape)[(0, 0, *place)]
-        total.sub_(total.amax(dim=0)).exp_()
-        return total.div_(total.sum(dim=0))
+            total[k] = self._upsampled(logits[:, k : k + 1], wanted.planned.shape)[(0, 0, *place)]
+        return self._scores(total)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        """What is blended, of ``(K, h, w)`` logits, which may be changed: probabilities, or, as the authors do, logits."""
+        if self._is_official:
+            return logits
+        logits.sub_(logits.amax(dim=0)).exp_()
+        return logits.div_(logits.sum(dim=0))
+
+    def _upsampled(self, logits: Tensor, shape: Shape) -> Tensor:
+        if self._is_official:
+            return F.interpolate(logits.float(), size=shape, mode="nearest")
+        return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self._precision == "float16" else torch.bfloat16
@@ -225,7 +242,7 @@ class _Look:
         return batch, places.to(batch.device)
 
 
-class _Steps:
+class Steps:
     """Tells progress of a region's steps, each once, even when the region is begun again."""
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -239,7 +256,3 @@ class _Steps:
     def finish(self) -> None:
         if self._left:
             self._progress.advance(self._left)
-
-
-def _upsampled(logits: Tensor, shape: Shape) -> Tensor:
-    return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
