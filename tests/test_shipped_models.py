@@ -21,6 +21,7 @@ from geoglnet.raster.generated import GENERATED_LEGEND, generate_scene, landcove
 from geoglnet.raster.scene import ArrayScene
 from geoglnet.training.evaluate import evaluate
 from geoglnet.types import Shape
+from geoglnet.windows import footprints, patch_windows
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("GEOGLNET_DATA", ROOT.parent / "shared" / "data"))
@@ -71,3 +72,22 @@ def test_the_held_out_scores_can_be_repeated(model: str) -> None:
     scores = evaluate(model, ROOT / "examples" / "configs" / f"{model}.toml", DATA).total.to_dict()
     stated = read_manifest(model_path(model)).metrics["total"]
     assert scores == pytest.approx(stated, abs=0.01)
+
+
+@pytest.mark.parametrize("model", shipped_models())
+def test_trained_weights_fold_exactly(model: str) -> None:
+    network, manifest = load_checkpoint(model_path(model))
+    sizes = manifest.region
+    shape = Shape(sizes.region_size, sizes.region_size)
+    image = torch.from_numpy(generate_scene(shape, UNSEEN, manifest.resolution_m).image).float()[None] / 255
+    image = (image - torch.tensor(manifest.mean)[:, None, None]) / torch.tensor(manifest.std)[:, None, None]
+    overview = torch.nn.functional.interpolate(image, size=sizes.overview_shape(shape), mode="bilinear", antialias=True)
+    window = patch_windows(shape, sizes.patch_size, sizes.patch_overlap)[1]
+    patch, place = image[(..., *window.toslices())], torch.from_numpy(footprints([window], shape))
+    folded = network.fold()
+    with torch.inference_mode():
+        expected, got = (form.segment(patch, place, form.see(overview)).final for form in (network, folded))
+    ring = folded.ring_size // 4
+    inside = (..., slice(ring, -ring), slice(ring, -ring))
+    assert (expected - got)[inside].abs().max() < 1e-4 * expected.abs().max()
+    assert torch.equal(expected[inside].argmax(1), got[inside].argmax(1))
