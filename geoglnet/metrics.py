@@ -1,21 +1,32 @@
-"""Scores of label maps: one confusion matrix, from which everything else follows (paper §4: IoU per class, mIoU)."""
+"""Scores of label maps: a confusion matrix, from which most follows (paper §4: IoU per class, mIoU), and the F1 of boundaries.
+
+Conventions in use differ; :class:`ConfusionMatrix` has them all, by name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from geoglnet.errors import ConfigError
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
+
+ISIC_THRESHOLD = 0.65
+"""IoU below which an image of the ISIC 2018 challenge scores nothing (paper footnote 6)."""
+
+Labels: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)
 class ConfusionMatrix:
     """Counts of (true class, segmented class) pixels, summed over any number of label maps.
 
-    Pixels whose truth carries no class are left out; labelled pixels that were segmented as nothing count as misses.
+    Labelled pixels that were segmented as nothing count as misses. The last row holds pixels whose truth carries no class;
+    they count only where asked for.
 
     Args:
         legend: classes of truth and segmentation.
@@ -25,34 +36,173 @@ class ConfusionMatrix:
     counts: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counts = np.zeros((self.legend.num_classes, self.legend.num_classes + 1), dtype=np.int64)
+        size = self.legend.num_classes + 1
+        self.counts = np.zeros((size, size), dtype=np.int64)
 
-    def update(self, truth: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+    def update(self, truth: Labels, labels: Labels) -> None:
         """Count a pair of label maps of the same shape.
 
         Raises:
             ConfigError: the shapes differ.
         """
-        if truth.shape != labels.shape:
-            raise ConfigError(f"truth is {truth.shape}, labels are {labels.shape}; compare maps of one grid")
+        _check_shapes(truth, labels)
         num = self.legend.num_classes
-        known = truth < num
-        rows, cols = truth[known].astype(np.int64), np.minimum(labels[known], num).astype(np.int64)
-        self.counts += np.bincount(rows * (num + 1) + cols, minlength=num * (num + 1)).reshape(num, num + 1)
+        rows, cols = (np.minimum(values.ravel(), num).astype(np.int64) for values in (truth, labels))
+        self.counts += np.bincount(rows * (num + 1) + cols, minlength=(num + 1) ** 2).reshape(num + 1, num + 1)
 
-    def iou(self) -> npt.NDArray[np.float64]:
-        """Intersection over union per class; NaN for a class that neither truth nor segmentation has."""
-        hits = np.diagonal(self.counts).astype(np.float64)
-        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - hits
+    def iou(self, counting_unlabelled: bool = False) -> npt.NDArray[np.float64]:
+        """Intersection over union per class; NaN for a class that neither truth nor segmentation has.
+
+        Args:
+            counting_unlabelled: take a class segmented where the truth has none for false, as the authors' code does.
+        """
+        num = self.legend.num_classes
+        hits = np.diagonal(self.counts)[:num].astype(np.float64)
+        segmented = self.counts[: num + counting_unlabelled, :num].sum(0)
+        union = self.counts[:num].sum(1) + segmented - hits
         quotients: npt.NDArray[np.float64] = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
         return quotients
 
-    def mean_iou(self) -> float:
+    def mean_iou(self, counting_unlabelled: bool = False) -> float:
         """Mean IoU over the classes that polygons are made of and that occur (a background class doesn't count)."""
-        values = self.iou()[list(self.legend.polygon_values)]
-        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        return mean(self.iou(counting_unlabelled)[list(self.legend.polygon_values)])
+
+    def accuracy(self) -> float:
+        """Share of labelled pixels that were segmented as their class; NaN when nothing is labelled."""
+        labelled = self.counts[:-1].sum()
+        return float(np.diagonal(self.counts)[:-1].sum() / labelled) if labelled else float("nan")
+
+    def image_iou(self, threshold: float = 0.0) -> float:
+        """Mean IoU of one image: 1 where nothing was to be found and nothing was, 0 below the threshold, NaN without labels."""
+        value = self.mean_iou()
+        if not self.counts[:-1].any():
+            return float("nan")
+        value = 1.0 if np.isnan(value) else value
+        return value if value >= threshold else 0.0
 
     def to_dict(self) -> dict[str, float]:
         """IoU by class name, and ``mean_iou``; classes that do not occur are left out."""
         named = zip(self.legend.names, self.iou(), strict=True)
         return {name: float(value) for name, value in named if np.isfinite(value)} | {"mean_iou": self.mean_iou()}
+
+
+def summed(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> ConfusionMatrix:
+    """All pixels in one matrix, as the paper scores a set."""
+    total = ConfusionMatrix(legend)
+    for matrix in matrices:
+        total.counts += matrix.counts
+    return total
+
+
+def conventions(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> dict[str, float]:
+    """Scores of a set of images under each convention in use; what cannot be said is left out.
+
+    ``mean_iou``: all pixels in one matrix, classes without the background (so that it is Inria's building IoU for a legend of
+    background and building), unlabelled pixels ignored (the DeepGlobe challenge). ``mean_iou_unlabelled_counted``: the same,
+    with classes segmented on unlabelled pixels false (the GLNet authors). ``mean_iou_with_background``: all classes.
+    ``accuracy``: of pixels. ``image_iou`` and ``image_iou_65``: mean over images, as it is and 0 below 0.65 (ISIC 2018); an
+    image with nothing to find and nothing found scores 1.
+    """
+    total = summed(legend, matrices)
+    scores = {
+        "mean_iou": total.mean_iou(),
+        "mean_iou_unlabelled_counted": total.mean_iou(counting_unlabelled=True),
+        "mean_iou_with_background": mean(total.iou()),
+        "accuracy": total.accuracy(),
+        "image_iou": mean(np.array([matrix.image_iou() for matrix in matrices])),
+        "image_iou_65": mean(np.array([matrix.image_iou(ISIC_THRESHOLD) for matrix in matrices])),
+    }
+    return {name: value for name, value in scores.items() if np.isfinite(value)}
+
+
+def mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean of what is not NaN; NaN where that is nothing."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+@dataclass(slots=True)
+class BoundaryScore:
+    """How well boundaries agree (boundary F1, Csurka et al. 2013): shares of boundary pixels that lie near the other's.
+
+    A boundary pixel of a class has a neighbour (of four) of another class. Boundaries towards unlabelled or invalid pixels
+    are none.
+
+    Args:
+        legend: classes of truth and segmentation.
+        tolerance: how many pixels apart boundaries may lie.
+
+    Raises:
+        ConfigError: the tolerance is negative.
+    """
+
+    legend: Legend
+    tolerance: int = 3
+    counts: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.tolerance < 0:
+            raise ConfigError(f"boundary tolerance {self.tolerance} px must be 0 or more")
+        self.counts = np.zeros((self.legend.num_classes, 4), dtype=np.int64)
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a strip that its score depends on."""
+        return self.tolerance + 1
+
+    def update(self, truth: Labels, labels: Labels, rows: slice = slice(None)) -> None:
+        """Count a pair of label maps; of a strip with its margin, only ``rows``.
+
+        Raises:
+            ConfigError: the shapes differ.
+        """
+        _check_shapes(truth, labels)
+        labels = np.where(truth == NO_CLASS, np.uint8(NO_CLASS), labels)
+        ours, theirs = boundaries(truth), boundaries(labels)
+        for value in range(self.legend.num_classes):
+            true, segmented = ours & (truth == value), theirs & (labels == value)
+            near_true, near_segmented = near(true, self.tolerance), near(segmented, self.tolerance)
+            pairs = ((true, true), (true, near_segmented), (segmented, segmented), (segmented, near_true))
+            self.counts[value] += [int((first & second)[rows].sum()) for first, second in pairs]
+
+    def f1(self) -> npt.NDArray[np.float64]:
+        """F1 per class; NaN for a class without a boundary in both."""
+        true, found, segmented, right = self.counts.T.astype(np.float64)
+        recall, precision = (np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in ((found, true), (right, segmented)))
+        both = precision + recall
+        f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+        return np.where(true + segmented > 0, f1, np.nan)
+
+    def mean_f1(self) -> float:
+        """Mean F1 over the classes that polygons are made of and that have a boundary."""
+        return mean(self.f1()[list(self.legend.polygon_values)])
+
+
+def boundaries(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Pixels with a class that have a neighbour (of four) of another class."""
+    found = np.zeros(labels.shape, bool)
+    known = labels != NO_CLASS
+    for axis in (0, 1):
+        first, second = (np.moveaxis(labels, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+        differs = (first != second) & (first != NO_CLASS) & (second != NO_CLASS)
+        view = np.moveaxis(found, axis, 0)
+        view[:-1] |= differs
+        view[1:] |= differs
+    both: npt.NDArray[np.bool_] = found & known
+    return both
+
+
+def near(points: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:
+    """Pixels at most ``distance`` from a point; cheap where points are few."""
+    found = np.zeros(points.shape, bool)
+    rows, cols = np.nonzero(points)
+    reach = range(-distance, distance + 1)
+    for down, right in ((r, c) for r in reach for c in reach if r * r + c * c <= distance * distance):
+        r, c = rows + down, cols + right
+        inside = (r >= 0) & (r < points.shape[0]) & (c >= 0) & (c < points.shape[1])
+        found[r[inside], c[inside]] = True
+    return found
+
+
+def _check_shapes(truth: Labels, labels: Labels) -> None:
+    if truth.shape != labels.shape:
+        raise ConfigError(f"truth is {truth.shape}, labels are {labels.shape}; compare maps of one grid")
