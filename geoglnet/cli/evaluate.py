@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import batch_option, data_option, device_option, json_option, progress_options
+from geoglnet.cli.options import batch_option, data_option, device_option, json_option, overwrite_option, progress_options
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.verb import Verb
 
@@ -18,33 +18,58 @@ from geoglnet.cli.verb import Verb
 @click.argument("model")
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
 @data_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write scores.json, scores.csv and report.png there.",
+)
+@click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Split of published data sets.")
+@overwrite_option
 @device_option
 @batch_option
 @json_option
 @progress_options
-def evaluate(model: str, config: Path, data: Path, device: str, batch_size: int, as_json: bool, reporter: Reporter) -> None:
+def evaluate(
+    model: str,
+    config: Path,
+    data: Path,
+    output: Path | None,
+    split: str | None,
+    overwrite: bool,
+    device: str,
+    batch_size: int,
+    as_json: bool,
+    reporter: Reporter,
+) -> None:
     """Score a model on held-out scenes.
 
     MODEL is a shipped one's name or a file; the scenes are the validation sources of CONFIG.toml, whose patterns start
-    from the --data folder. Prints the intersection over union of every class.
+    from the --data folder. Prints the intersection over union of every class, and the whole under each convention in use.
     """
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.training.evaluate import evaluate as score
 
     settings = PredictConfig(batch_size=batch_size, device=device)
-    evaluation = score(model, config, data, config=settings, progress=reporter).to_dict()
-    reporter.done(f"mean IoU {evaluation['total']['mean_iou']:.3f}", evaluation)
+    evaluation = score(model, config, data, split=split or "", config=settings, progress=reporter)
+    if output is not None:
+        from geoglnet.training.report import write_report
+
+        write_report(output, f"{Path(model).stem} on {config.stem}", evaluation, overwrite=overwrite)
+    scores = evaluation.to_dict()
+    reporter.done(f"mean IoU {scores['total']['mean_iou']:.3f}", scores)
     if not isinstance(reporter, JsonReporter):
-        click.echo(json.dumps(evaluation, indent=2) if as_json else _table(evaluation))
+        click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))
 
 
-def _table(evaluation: Mapping[str, Any]) -> str:
-    rows: dict[str, Mapping[str, float]] = {**evaluation["scenes"], "all": evaluation["total"]}
-    classes = [name for name in evaluation["total"] if name != "mean_iou"]
+def _table(scores: Mapping[str, Any]) -> str:
+    rows: dict[str, Mapping[str, float]] = {**scores["scenes"], "all": {**scores["total"], **scores["conventions"]}}
+    columns = [*(name for name in scores["total"] if name != "mean_iou"), "mean_iou", "boundary_f1"]
     width = max(map(len, [*rows, "SCENE"])) + 2
-    lines = ["SCENE".ljust(width) + "".join(f"{name:>14}" for name in [*classes, "mean_iou"])]
-    for scene, scores in rows.items():
-        lines.append(scene.ljust(width) + "".join(_cell(scores.get(name)) for name in [*classes, "mean_iou"]))
+    lines = ["SCENE".ljust(width) + "".join(f"{name:>14}" for name in columns)]
+    lines += [name.ljust(width) + "".join(_cell(row.get(column)) for column in columns) for name, row in rows.items()]
+    lines += ["", *(f"{name.replace('_', ' '):<30}{value:.3f}" for name, value in scores["conventions"].items())]
     return "\n".join(lines)
 
 

@@ -1,0 +1,65 @@
+"""Pictures of scenes, truth, labels and errors: arrays to arrays, for logs and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.types import Shape
+
+Image = npt.NDArray[np.uint8]
+
+PICTURE_SIZE = 400
+"""Longest side of a kept picture, in pixels."""
+
+_NOTHING, _RIGHT, _WRONG = (np.array(colour, np.uint8) for colour in ((90, 90, 90), (235, 235, 235), (200, 30, 30)))
+_GAP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePicture:
+    """A scene and its labels, decimated.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        truth: ``(h, w)`` uint8 labels.
+        labels: ``(h, w)`` uint8 labels.
+    """
+
+    image: Image
+    truth: Image
+    labels: Image
+
+
+def decimation(shape: Shape, longest: int) -> int:
+    """Every how many pixels to keep one, so that the longer side has at most ``longest``."""
+    return max(1, -(-max(shape) // longest))
+
+
+def as_rgb(image: Image) -> Image:
+    """``(h, w, 3)`` of the first three bands, or of the first alone, of a ``(C, h, w)`` image."""
+    bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
+    return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+
+
+def coloured(labels: Image, legend: Legend) -> Image:
+    """``(h, w, 3)`` labels in the legend's colours, grey where there is no class."""
+    table = np.full((256, 3), _NOTHING, np.uint8)
+    table[: legend.num_classes] = legend.colours
+    return table[labels]
+
+
+def errors(truth: Image, labels: Image) -> Image:
+    """``(h, w, 3)``: light where right, red where wrong, grey where nothing is known."""
+    picture = np.where((truth == labels)[..., None], _RIGHT, _WRONG)
+    return np.where((truth == NO_CLASS)[..., None], _NOTHING, picture)
+
+
+def side_by_side(pictures: Sequence[Image]) -> Image:
+    """One ``(h, w, 3)`` picture of several of the same height, with white gaps."""
+    gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)

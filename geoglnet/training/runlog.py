@@ -1,0 +1,219 @@
+"""The log of a run: losses of every step as CSV, and TensorBoard events with pictures of what each branch sees."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from geoglnet.config import Stage
+from geoglnet.datasets.regions import RegionBatch
+from geoglnet.legend import Legend
+from geoglnet.models.glnet import GLNet, OverviewMaps
+from geoglnet.training.pictures import Image, as_rgb, coloured, side_by_side
+
+LOSSES_CSV = "losses.csv"
+NUM_PICTURES = 8  # per stage
+_PATCHES_AT_ONCE = 4
+_COLUMNS = ("stage", "step", "loss")
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint:
+    """The loss of one step.
+
+    Args:
+        stage: of training.
+        step: counted from 0 in each stage.
+        loss: its value.
+    """
+
+    stage: str
+    step: int
+    loss: float
+
+
+def run_folder(checkpoint_path: Path) -> Path:
+    """Where the log and the report of a run lie: ``<checkpoint>.run`` beside the checkpoint."""
+    return checkpoint_path.with_suffix(".run")
+
+
+def forget_losses(folder: Path) -> None:
+    """Begin a run anew: what an earlier one logged under the same name goes."""
+    (folder / LOSSES_CSV).unlink(missing_ok=True)
+
+
+def read_losses(folder: Path) -> list[LossPoint]:
+    """Losses of a run; none when it has not begun."""
+    path = folder / LOSSES_CSV
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as opened:
+        return [LossPoint(row["stage"], int(row["step"]), float(row["loss"])) for row in csv.DictReader(opened)]
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A held-out region that is looked at again and again, with all of its patches.
+
+    Args:
+        batch: of one region, normalised.
+        picture: ``(h, w, 3)`` the region as people see it, at the size of its labels.
+        legend: classes.
+    """
+
+    batch: RegionBatch
+    picture: Image
+    legend: Legend
+
+    def panel(self, labels: Mapping[str, Image]) -> Image:
+        """Scene, truth, and what each branch makes of it, side by side."""
+        truth = self.batch.overview_labels[0].cpu().numpy()
+        return side_by_side([self.picture, *(coloured(part, self.legend) for part in (truth, *labels.values()))])
+
+
+def specimen(batch: RegionBatch, mean: Tensor, std: Tensor, legend: Legend) -> Specimen:
+    """A specimen from a batch of one region; its picture is the patches put back in place."""
+    image = _pasted(batch, (batch.patches * std + mean).clamp(0, 1))
+    return Specimen(batch, as_rgb((image * 255).round().to(torch.uint8).cpu().numpy()), legend)
+
+
+class RunLog(Callback):
+    """Writes the log of a stage; what an interrupted run had logged past the step it resumes from is dropped.
+
+    Args:
+        folder: of the run.
+        stage: of training.
+        specimens: regions for TensorBoard's pictures.
+    """
+
+    def __init__(self, folder: Path, stage: Stage, specimens: list[Specimen]) -> None:
+        self.folder = folder
+        self.stage = stage
+        self.specimens = specimens
+        self._events: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the log at the trainer's step."""
+        if not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        order = [stage.value for stage in Stage]
+        mine = order.index(self.stage.value)
+        step = trainer.global_step
+        before = {stage: 0 if order.index(stage) > mine else step if stage == order[mine] else math.inf for stage in order}
+        kept = [point for point in read_losses(self.folder) if point.step < before[point.stage]]
+        self._write([_COLUMNS, *((p.stage, p.step, p.loss) for p in kept)], "w")
+        self._events = SummaryWriter(str(self.folder / self.stage.value), purge_step=step or None)
+        self._draw(pl_module, step)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log a step, and now and then the pictures."""
+        if self._events is None:
+            return
+        step = trainer.global_step
+        loss = float(trainer.callback_metrics["loss"])
+        self._write([(self.stage.value, step - 1, f"{loss:.6g}")], "a")
+        for name, value in trainer.callback_metrics.items():
+            self._events.add_scalar(name, float(value), step)
+        every = max(1, int(trainer.max_steps) // NUM_PICTURES)
+        if step % every == 0:
+            self._draw(pl_module, step)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def _write(self, rows: Sequence[Sequence[Any]], mode: str) -> None:
+        """Rows of losses; the file is closed at once, so that a run that is killed leaves them all."""
+        with (self.folder / LOSSES_CSV).open(mode, newline="", encoding="utf-8") as opened:
+            csv.writer(opened).writerows(rows)
+
+    def _draw(self, module: lightning.LightningModule, step: int) -> None:
+        network: Any = module.network
+        for number, one in enumerate(self.specimens):
+            panel = one.panel(branch_labels(network, one.batch.to(module.device)))
+            if self._events is not None:
+                self._events.add_image(f"scene, truth, s_glb, s_loc, s_agg/{number}", panel, step, dataformats="HWC")
+
+
+@torch.no_grad()
+def branch_labels(network: GLNet, batch: RegionBatch) -> dict[str, Image]:
+    """Labels of a batch of one region by s_glb, s_loc and s_agg, as far as the network has them; its mode is kept.
+
+    Patches are not blended: where two overlap, the last one counts.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        maps = _maps(network, batch)
+        found = {} if maps is None else {"s_glb": _resized(maps.logits, batch.overview_labels.shape[-2:])[0]}
+        if network.local_branch is not None:
+            found |= _patch_labels(network, batch, maps)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return {name: labels.to(torch.uint8).cpu().numpy() for name, labels in found.items()}
+
+
+def _maps(network: GLNet, batch: RegionBatch) -> OverviewMaps | None:
+    if network.global_branch is None:
+        return None
+    maps = network.see(batch.overviews)
+    if network.refined_branch is None:
+        return maps
+    merge = network.merge(maps)
+    for part in _parts(batch):
+        look = network.look(part.patches, part.footprints, maps, part.overview_index)
+        merge.add(look.shared, part.footprints, part.overview_index)
+    return network.refine(batch.overviews, maps, merge.maps())
+
+
+def _patch_labels(network: GLNet, batch: RegionBatch, maps: OverviewMaps | None) -> dict[str, Tensor]:
+    named: dict[str, list[Tensor]] = {"s_loc": [], "s_agg": []}
+    for part in _parts(batch):
+        logits = network.segment(part.patches, part.footprints, maps, part.overview_index)
+        for name, values in (("s_loc", logits.s_loc), ("s_agg", logits.s_agg)):
+            if values is not None:
+                named[name].append(_resized(values, part.patches.shape[-2:]))
+    return {name: _pasted(batch, torch.cat(parts)[:, None])[0] for name, parts in named.items() if parts}
+
+
+def _parts(batch: RegionBatch) -> Iterator[RegionBatch]:
+    for start in range(0, len(batch.patches), _PATCHES_AT_ONCE):
+        yield batch.part(slice(start, start + _PATCHES_AT_ONCE))
+
+
+def _resized(logits: Tensor, size: Any) -> Tensor:
+    full = F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    return full.argmax(dim=1)
+
+
+def _pasted(batch: RegionBatch, patches: Tensor) -> Tensor:
+    """``(C, h, w)`` of the region from ``(n, C, h2, w2)`` patches."""
+    height, width = batch.overview_labels.shape[-2:]
+    whole = patches.new_zeros((patches.shape[1], height, width))
+    sides = np.array([height, width])
+    for patch, footprint in zip(patches, batch.footprints.cpu().numpy(), strict=True):
+        row, col = np.round(footprint[:2] * sides).astype(int)
+        whole[:, row : row + patch.shape[-2], col : col + patch.shape[-1]] = patch
+    return whole
