@@ -72,13 +72,13 @@ class RegionLoader(DataLoader[Any]):
         std: Sequence[float],
         progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
     ) -> None:
-        bands = [torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std)]
+        self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
         super().__init__(
             _Careful(dataset),
             batch_size=batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_Collate(*bands),
+            collate_fn=_Collate(self.mean, self.std),
         )
         self.progress = progress
         self.skipped: dict[str, int] = {}

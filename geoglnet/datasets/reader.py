@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -120,6 +121,20 @@ def open_dataset(
     dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
     _log(dataset, surveyed, reader)
     return dataset
+
+
+def open_specimens(
+    sources: Sequence[SourceConfig], reader: PairReader, region: RegionConfig, sample: SampleConfig, count: int
+) -> RegionDataset:
+    """Some regions of the first scenes of sources, whole and unaltered, to be looked at during training.
+
+    Raises:
+        DatasetError: files are missing or cannot be used.
+        SceneError: a raster cannot be read.
+    """
+    scenes = list(islice((pair for source in sources for pair in reader.iter_pairs(source)), count))
+    whole = replace(sample, patches_per_region=0, balanced_fraction=0.0, order="exhaustive")
+    return RegionDataset(scenes, [1.0] * len(scenes), region, whole, AugmentConfig(False, 1, 1, 0), length=count)
 
 
 def _decoded(scenes: Sequence[LabelledScene], reader: PairReader, cache_mb: int) -> list[LabelledScene]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.reader import PairReader, open_dataset
+from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.backbone import load_backbone_weights
@@ -25,8 +25,12 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.evaluate import score
 from geoglnet.training.focus import GlobalFocus
+from geoglnet.training.report import write_report
+from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
 from geoglnet.training.task import TRAINED_PARTS, StageTask
 from geoglnet.types import OutputFile
+
+NUM_SPECIMENS = 2
 
 
 class _Report(Callback):
@@ -60,7 +64,8 @@ def fit(
     The stages are the global branch, the local branch above it and, where sharing is bidirectional, the refined global branch
     above both (or, ``is_joint``, both branches at once). What an earlier stage left is kept beside the checkpoint, as
     ``<checkpoint>.global.safetensors`` (the paper's global-only baseline) and ``<checkpoint>.local.safetensors`` (𝒢 → ℒ): a
-    training that was cut off goes on from there.
+    training that was cut off goes on from there. The log (losses, TensorBoard events with pictures) and the report of the
+    scores lie in ``<checkpoint>.run``.
 
     Memory: decoded scenes up to ``sample.cache_mb`` (4 bytes per pixel at the model's resolution); a step costs ``batch_size``
     regions' pixels, their overviews' activations, and those of ``patches_at_once`` patches.
@@ -87,18 +92,21 @@ def fit(
     network = _build_network(config, folder)
     manifest = make_manifest(config)
     dataset = _open_dataset(config, folder, progress)
+    run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
+    forget_losses(run)
     for stage in stages_of(config):
         path = branches_from or (global_branch_from if stage is Stage.GLOBAL else None)
         if path is not None and stage is not Stage.BIDIRECTIONAL:
             _take(network, path, TRAINED_PARTS[stage])
         else:
-            run_stage(network, stage, config, dataset, progress)
+            run_stage(network, stage, config, dataset, progress, RunLog(run, stage, specimens))
             _keep_stage(checkpoint_path, network, stage, config)
     save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
     if config.validation:
         evaluation = score(network, manifest, config.validation, folder, progress=progress)
         manifest = replace(manifest, metrics=evaluation.to_dict())
         save_checkpoint(checkpoint_path, network, manifest, overwrite=True)
+        write_report(run, config.name, evaluation, read_losses(run), overwrite=True)
     return manifest
 
 
@@ -110,7 +118,9 @@ def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
     return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
 
 
-def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: RegionDataset, progress: Progress) -> None:
+def run_stage(
+    network: GLNet, stage: Stage, config: TrainConfig, dataset: RegionDataset, progress: Progress, *logs: Callback
+) -> None:
     """One stage of training; changes the network in place."""
     optim, steps = config.optim, _steps(config.optim, stage)
     dataset.length, dataset.seed = steps * optim.batch_size, optim.seed + list(Stage).index(stage)
@@ -121,7 +131,7 @@ def run_stage(network: GLNet, stage: Stage, config: TrainConfig, dataset: Region
     if config.sample.coarse_to_fine and stage in (Stage.LOCAL, Stage.BIDIRECTIONAL):
         dataset.focus = GlobalFocus.of(network, manifest, dataset)
     loader = RegionLoader(dataset, optim.batch_size, optim.workers, manifest.mean, manifest.std, progress)
-    callbacks: list[Callback] = [_Report(progress, stage)]
+    callbacks: list[Callback] = [_Report(progress, stage), *logs]
     if optim.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=optim.ema_decay))
     trainer = lightning.Trainer(
@@ -177,6 +187,15 @@ def make_manifest(config: TrainConfig) -> Manifest:
 def _open_dataset(config: TrainConfig, folder: Path, progress: Progress) -> RegionDataset:
     reader = PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt)
     return open_dataset(config.train, reader, config.region, config.sample, config.augment)
+
+
+def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> list[Specimen]:
+    if not config.validation:
+        return []
+    reader = PairReader(folder, config.legend, config.resolution_m, SilentProgress(), config.sample.skip_corrupt)
+    dataset = open_specimens(config.validation, reader, config.region, config.sample, NUM_SPECIMENS)
+    loader = RegionLoader(dataset, 1, 0, manifest.mean, manifest.std)
+    return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]
 
 
 def _build_network(config: TrainConfig, folder: Path) -> GLNet:
