@@ -8,7 +8,7 @@ import shapely
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 
-from geoglnet.vector.area import geodesic_areas
+from geoglnet.vector.area import geodesic_areas, ground_measures
 
 
 def geodesic_truth(polygon: shapely.Polygon, crs: str) -> float:
@@ -68,3 +68,29 @@ def test_area_is_unknown_without_a_crs() -> None:
     assert np.isnan(geodesic_areas(squares, None)).all()
     assert np.isnan(geodesic_areas(squares, 'LOCAL_CS["drawing",UNIT["metre",1]]')).all()
     assert geodesic_areas(squares[:0], "EPSG:4326").shape == (0,)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326", "EPSG:32633", "EPSG:3413"])
+@pytest.mark.parametrize("size", [0.001, 0.3, 3.0])
+def test_perimeters_are_geodesic_near_and_far(crs: str, size: float) -> None:
+    lat = 78 if crs == "EPSG:3413" else 42
+    polygon = square_at(13, lat, size, crs)
+    _, (perimeter,) = ground_measures(np.array([polygon], dtype=object), crs)
+    to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    dense = shapely.segmentize(polygon, polygon.length / 2000)
+    degrees = shapely.transform(dense, lambda points: np.column_stack(to_degrees.transform(*points.T)))
+    assert perimeter == pytest.approx(Geod(ellps="WGS84").geometry_length(degrees.exterior), rel=2e-3)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326", "EPSG:32633"])
+def test_polygons_measured_together_over_80_km_are_those_measured_one_by_one(crs: str) -> None:
+    west, south, *_ = square_at(13, 42, 0.001, crs).bounds
+    *_, east, north = square_at(13.8, 42.6, 0.001, crs).bounds
+    rng, size = np.random.default_rng(0), (east - west) / 400
+    corners = np.column_stack([rng.uniform(west, east - size, 200), rng.uniform(south, north - size, 200)])
+    squares = np.array([shapely.box(x, y, x + size, y + size) for x, y in corners], dtype=object)
+    together, lengths = ground_measures(squares, crs)
+    for square, area, length in zip(squares, together, lengths, strict=True):
+        (alone,), (around,) = ground_measures(np.array([square], dtype=object), crs)
+        assert area == pytest.approx(geodesic_truth(square, crs), rel=2e-5)
+        assert (area, length) == (pytest.approx(alone, rel=2e-5), pytest.approx(around, rel=2e-5))
