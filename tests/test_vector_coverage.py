@@ -68,6 +68,15 @@ def test_reshaped_polygons_are_as_many_as_the_labels_have_and_of_the_same_pixels
     )
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("tile_size", [37, 64])
+def test_neighbours_across_tile_lines_share_all_their_vertices(tile_size: int, smooth: bool) -> None:
+    labels = smooth_labels(192, seed=1, classes=5)
+    polygons, _ = traced(labels, tile_size, values=range(5), tolerance=1.5, smooth=smooth)
+    assert shapely.coverage_is_valid(polygons.geometries)
+    assert shapely.area(polygons.geometries).sum() == pytest.approx(labels.size)
+
+
 def test_tile_lines_cost_few_vertices_and_no_area() -> None:
     labels = smooth_labels(256)
     tiled, _ = traced(labels, 64, tolerance=1.5)
