@@ -18,7 +18,7 @@ from geoglnet.models.manifest import read_manifest
 from geoglnet.progress import RecordedProgress
 from geoglnet.training.config import TrainConfig, read_config
 from geoglnet.training.evaluate import evaluate
-from geoglnet.training.fit import fit, global_only, local_only
+from geoglnet.training.fit import Start, fit, global_only, local_only
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
 
@@ -102,11 +102,11 @@ def test_training_writes_a_checkpoint_and_the_global_baseline(folder: Path, conf
 def test_a_trained_global_branch_can_be_gone_on_from(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
     fit(global_only(config), folder, tmp_path / "first.safetensors")
     progress = RecordedProgress()
-    fit(config, folder, tmp_path / "second.safetensors", global_branch_from=tmp_path / "first.safetensors", progress=progress)
+    fit(config, folder, tmp_path / "second.safetensors", start=Start(tmp_path / "first.safetensors"), progress=progress)
     assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:2] == ["local stage"]
     fit(local_only(config), folder, tmp_path / "local.safetensors")
     with pytest.raises(CheckpointError, match="no global branch"):
-        fit(config, folder, tmp_path / "third.safetensors", global_branch_from=tmp_path / "local.safetensors")
+        fit(config, folder, tmp_path / "third.safetensors", start=Start(tmp_path / "local.safetensors"))
 
 
 def test_the_same_seed_trains_the_same_weights(folder: Path, config: TrainConfig, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
 @click.option(
     "--set", "overrides", multiple=True, callback=_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
 )
+@click.option("--resume", is_flag=True, help="Go on where a training of the same CHECKPOINT was cut off.")
 @click.option("--skip-corrupt", is_flag=True, help="Pass over damaged files with a warning instead of stopping.")
 @overwrite_option
 @progress_options
@@ -47,6 +48,7 @@ def train(
     checkpoint: Path,
     global_branch_from: Path | None,
     branches_from: Path | None,
+    resume: bool,
     overrides: dict[str, Any],
     skip_corrupt: bool,
     overwrite: bool,
@@ -55,19 +57,19 @@ def train(
     """Train a model as a config file says.
 
     The patterns in CONFIG.toml start from the --data folder; the whole configuration is stored in the checkpoint. Beside it,
-    CHECKPOINT.run gets the log (tensorboard --logdir) and the report of the scores. Needs the extra: pip install
-    'geoglnet[train]'.
+    CHECKPOINT.run gets the log (tensorboard --logdir) and the report of the scores. A training that is cut off can be resumed,
+    and ends with the same weights. Needs the extra: pip install 'geoglnet[train]'.
     """
     from geoglnet.training.config import read_config
-    from geoglnet.training.fit import fit
+    from geoglnet.training.fit import Start, fit
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # after the import, which sets it
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
     settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}))
-    taken = {"global_branch_from": global_branch_from, "branches_from": branches_from}
     try:
-        fit(settings, data, checkpoint, **taken, overwrite=overwrite, progress=reporter)
+        start = Start(global_branch_from, branches_from, resume)
+        fit(settings, data, checkpoint, start=start, overwrite=overwrite, progress=reporter)
     except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
         raise Cancelled("training was stopped") from left
     reporter.done(f"checkpoint {checkpoint}", {"checkpoint": checkpoint, "run": checkpoint.with_suffix(".run")})

@@ -175,6 +175,7 @@ class RegionDataset(Dataset[RegionSample]):
         length: number of samples.
         seed: of everything drawn.
         surveyed: where labels are; looked for when left out.
+        first: index of the first sample; those before it are passed by.
         focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
 
     Raises:
@@ -189,6 +190,7 @@ class RegionDataset(Dataset[RegionSample]):
     length: int
     seed: int = 0
     surveyed: Survey | None = None
+    first: int = 0
     focus: Focus | None = None
     squares: list[Square] = field(init=False)
 
@@ -203,6 +205,7 @@ class RegionDataset(Dataset[RegionSample]):
         return self.length
 
     def __getitem__(self, index: int) -> RegionSample:
+        index += self.first
         rng = np.random.default_rng((self.seed, index))
         region, skipped = self._read(index, rng)
         image = torch.from_numpy(region.image).float() / 255

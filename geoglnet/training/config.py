@@ -61,6 +61,7 @@ class OptimConfig:
         fmreg: its form.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
         backbone_weights: ``"imagenet"``, a safetensors file relative to the data folder, or empty for random weights.
+        save_every_s: seconds between savepoints, which a training that was cut off is resumed from.
         seed: of weights and samples.
         workers: processes that prepare samples.
     """
@@ -83,6 +84,7 @@ class OptimConfig:
     fmreg: Regularisation = Regularisation.EUCLIDEAN
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     backbone_weights: str = "imagenet"
+    save_every_s: float = 60.0
     seed: int = 0
     workers: int = 0
 

@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
-from geoglnet.errors import CheckpointError, ConfigError
+from geoglnet.errors import CheckpointError, OutputExistsError
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.training.config import OptimConfig, TrainConfig
+from geoglnet.training.config import TrainConfig
 from geoglnet.training.evaluate import score
-from geoglnet.training.focus import GlobalFocus
 from geoglnet.training.report import write_report
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
-from geoglnet.training.task import TRAINED_PARTS, StageTask
+from geoglnet.training.savepoint import Savepoint, Saving, read_savepoint, savepoint_path
+from geoglnet.training.stages import StageRun, run_stage, stages_of
+from geoglnet.training.task import TRAINED_PARTS
 from geoglnet.types import OutputFile
 
 NUM_SPECIMENS = 2
 
 
-class _Report(Callback):
-    """Forwards steps and losses to a :class:`Progress`."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a training begins.
 
-    def __init__(self, progress: Progress, stage: Stage) -> None:
-        self.progress = progress
-        self.stage = stage
+    Args:
+        global_branch_from: checkpoint whose global branch is taken instead of training one.
+        branches_from: checkpoint whose global and local branch, and f_agg, are taken instead of training them.
+        resume: go on from the savepoint that a training with the same checkpoint and configuration left.
+    """
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.progress.plan(f"{self.stage.value} stage", int(trainer.max_steps), "steps")
+    global_branch_from: Path | None = None
+    branches_from: Path | None = None
+    resume: bool = False
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.progress.advance(loss=float(trainer.callback_metrics["loss"]))
+    def path_for(self, stage: Stage) -> Path | None:
+        """The checkpoint that stands for a stage, if one does."""
+        if stage is Stage.BIDIRECTIONAL:
+            return None
+        return self.branches_from or (self.global_branch_from if stage is Stage.GLOBAL else None)
 
 
 def fit(
@@ -54,8 +57,7 @@ def fit(
     folder: Path,
     checkpoint_path: Path,
     *,
-    global_branch_from: Path | None = None,
-    branches_from: Path | None = None,
+    start: Start = Start(),
     overwrite: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Manifest:
@@ -64,8 +66,9 @@ def fit(
     The stages are the global branch, the local branch above it and, where sharing is bidirectional, the refined global branch
     above both (or, ``is_joint``, both branches at once). What an earlier stage left is kept beside the checkpoint, as
     ``<checkpoint>.global.safetensors`` (the paper's global-only baseline) and ``<checkpoint>.local.safetensors`` (𝒢 → ℒ): a
-    training that was cut off goes on from there. The log (losses, TensorBoard events with pictures) and the report of the
-    scores lie in ``<checkpoint>.run``.
+    later training can start from there. Every ``optim.save_every_s`` seconds a savepoint is written, from which a training
+    that was cut off goes on as if nothing had been (``<checkpoint>.resume.pt``, gone in the end). The log (losses, TensorBoard
+    events with pictures) and the report of the scores lie in ``<checkpoint>.run``.
 
     Memory: decoded scenes up to ``sample.cache_mb`` (4 bytes per pixel at the model's resolution); a step costs ``batch_size``
     regions' pixels, their overviews' activations, and those of ``patches_at_once`` patches.
@@ -74,8 +77,7 @@ def fit(
         config: what to train and how.
         folder: data folder that the configuration's patterns start from.
         checkpoint_path: ``.safetensors`` file to write.
-        global_branch_from: checkpoint whose global branch is taken instead of training one.
-        branches_from: checkpoint whose global and local branch, and f_agg, are taken instead of training them.
+        start: where to begin; from nothing when left out.
         overwrite: replace existing files.
         progress: receiver of plans, steps and losses.
 
@@ -84,24 +86,31 @@ def fit(
 
     Raises:
         DatasetError: training data are missing or cannot be used.
-        CheckpointError: a checkpoint to go on from, or the backbone weights, do not fit.
-        OutputExistsError: the checkpoint exists.
+        CheckpointError: a checkpoint or savepoint to go on from, or the backbone weights, do not fit.
+        OutputExistsError: the checkpoint exists, or a savepoint that nobody asked to go on from.
     """
     OutputFile(checkpoint_path, overwrite)
+    saved = _saved(checkpoint_path, config, start, overwrite)
     torch.manual_seed(config.optim.seed)
     network = _build_network(config, folder)
     manifest = make_manifest(config)
     dataset = _open_dataset(config, folder, progress)
     run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
-    forget_losses(run)
+    if saved is None:
+        forget_losses(run)
     for stage in stages_of(config):
-        path = branches_from or (global_branch_from if stage is Stage.GLOBAL else None)
-        if path is not None and stage is not Stage.BIDIRECTIONAL:
+        if saved is not None and saved.stage is not stage:
+            continue  # it was over; the savepoint holds the whole network
+        path = start.path_for(stage)
+        if path is not None and saved is None:
             _take(network, path, TRAINED_PARTS[stage])
-        else:
-            run_stage(network, stage, config, dataset, progress, RunLog(run, stage, specimens))
-            _keep_stage(checkpoint_path, network, stage, config)
+            continue
+        keepers = Saving(savepoint_path(checkpoint_path), config, stage), RunLog(run, stage, specimens)
+        run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
+        _keep_stage(checkpoint_path, network, stage, config)
+        saved = None
     save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
+    savepoint_path(checkpoint_path).unlink(missing_ok=True)
     if config.validation:
         evaluation = score(network, manifest, config.validation, folder, progress=progress)
         manifest = replace(manifest, metrics=evaluation.to_dict())
@@ -110,56 +119,15 @@ def fit(
     return manifest
 
 
-def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
-    """The stages that a configuration's network goes through, in order."""
-    if config.model.branches is not Branches.BOTH:
-        return (Stage.GLOBAL if config.model.branches is Branches.GLOBAL else Stage.LOCAL,)
-    first = (Stage.JOINT,) if config.optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
-    return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
-
-
-def run_stage(
-    network: GLNet, stage: Stage, config: TrainConfig, dataset: RegionDataset, progress: Progress, *logs: Callback
-) -> None:
-    """One stage of training; changes the network in place."""
-    optim, steps = config.optim, _steps(config.optim, stage)
-    dataset.length, dataset.seed = steps * optim.batch_size, optim.seed + list(Stage).index(stage)
-    if stage is Stage.BIDIRECTIONAL:
-        dataset.sample = replace(config.sample, patches_per_region=0)  # what is merged must cover the region
-        _start_refining(network)
-    manifest = make_manifest(config)
-    if config.sample.coarse_to_fine and stage in (Stage.LOCAL, Stage.BIDIRECTIONAL):
-        dataset.focus = GlobalFocus.of(network, manifest, dataset)
-    loader = RegionLoader(dataset, optim.batch_size, optim.workers, manifest.mean, manifest.std, progress)
-    callbacks: list[Callback] = [_Report(progress, stage), *logs]
-    if optim.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=optim.ema_decay))
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        precision=optim.precision,
-        callbacks=callbacks,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    network.to(memory_format=torch.channels_last)
-    task = StageTask(network, stage, optim, steps)
-    trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
-
-
-def _steps(optim: OptimConfig, stage: Stage) -> int:
-    if stage is Stage.BIDIRECTIONAL:
-        return optim.bidirectional_steps
-    return optim.global_steps if stage is Stage.GLOBAL else optim.local_steps
-
-
-def _start_refining(network: GLNet) -> None:
-    if network.refined_branch is None or network.global_branch is None:
-        raise ConfigError("only a network with bidirectional sharing has a branch to refine")
-    network.refined_branch.start_from(network.global_branch)
+def _saved(checkpoint_path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
+    """The savepoint to go on from, if that was asked for; one that nobody asked about is not silently thrown away."""
+    path = savepoint_path(checkpoint_path)
+    if start.resume:
+        return read_savepoint(path, config)
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: a training was cut off here; --resume goes on, --overwrite begins anew")
+    path.unlink(missing_ok=True)
+    return None
 
 
 def make_manifest(config: TrainConfig) -> Manifest:

@@ -22,6 +22,7 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.training.pictures import Image, as_rgb, coloured, side_by_side
+from geoglnet.training.task import StageTask
 
 LOSSES_CSV = "losses.csv"
 NUM_PICTURES = 8  # per stage
@@ -105,13 +106,13 @@ class RunLog(Callback):
         self._events: SummaryWriter | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the log at the trainer's step."""
+        """Open the log at the task's step."""
         if not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         order = [stage.value for stage in Stage]
         mine = order.index(self.stage.value)
-        step = trainer.global_step
+        step = _done(pl_module)
         before = {stage: 0 if order.index(stage) > mine else step if stage == order[mine] else math.inf for stage in order}
         kept = [point for point in read_losses(self.folder) if point.step < before[point.stage]]
         self._write([_COLUMNS, *((p.stage, p.step, p.loss) for p in kept)], "w")
@@ -124,12 +125,12 @@ class RunLog(Callback):
         """Log a step, and now and then the pictures."""
         if self._events is None:
             return
-        step = trainer.global_step
+        step = _done(pl_module)
         loss = float(trainer.callback_metrics["loss"])
         self._write([(self.stage.value, step - 1, f"{loss:.6g}")], "a")
         for name, value in trainer.callback_metrics.items():
             self._events.add_scalar(name, float(value), step)
-        every = max(1, int(trainer.max_steps) // NUM_PICTURES)
+        every = max(1, pl_module.steps // NUM_PICTURES) if isinstance(pl_module, StageTask) else 1
         if step % every == 0:
             self._draw(pl_module, step)
 
@@ -154,6 +155,11 @@ class RunLog(Callback):
             panel = one.panel(branch_labels(network, one.batch.to(module.device)))
             if self._events is not None:
                 self._events.add_image(f"scene, truth, s_glb, s_loc, s_agg/{number}", panel, step, dataformats="HWC")
+
+
+def _done(module: lightning.LightningModule) -> int:
+    """Steps of the stage so far, those before a resumption too."""
+    return module.done if isinstance(module, StageTask) else 0
 
 
 @torch.no_grad()

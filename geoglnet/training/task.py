@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
@@ -63,6 +64,9 @@ class StageTask(LightningModule):
         self.stage = stage
         self.optim = optim
         self.steps = steps
+        self.done = 0
+        self.average = _average(network, optim.ema_decay)
+        self._restored: dict[str, Any] | None = None
         if getattr(network, TRAINED_PARTS[stage][0]) is None:
             kind = f"branches = {network.config.branches.value!r}, sharing = {network.config.sharing.value!r}"
             raise ConfigError(f"a network with {kind} has no {stage.value} stage")
@@ -78,7 +82,7 @@ class StageTask(LightningModule):
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
-        """One step of the optimiser on a batch."""
+        """One step of the optimiser on a batch, and of the schedule and the moving average after it."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.differentiate(batch)
@@ -86,7 +90,47 @@ class StageTask(LightningModule):
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.done += 1
         self.log("loss", loss)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, besides the samples."""
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        return {
+            "done": self.done,
+            "network": self.network.state_dict(),
+            "optimizer": optimizer.optimizer.state_dict(),
+            "schedule": {} if schedule is None else schedule.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state` once the trainer has made the optimiser."""
+        self.done, self._restored = state["done"], state
+        self.network.load_state_dict(state["network"])
+
+    def on_train_start(self) -> None:
+        """Take over what the trainer has just made anew."""
+        if self._restored is None:
+            return
+        state, self._restored = self._restored, None
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        optimizer.optimizer.load_state_dict(state["optimizer"])
+        if schedule is not None:
+            schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+
+    def finish(self) -> None:
+        """Leave the moving average in the network, where one was kept."""
+        if self.average is not None:
+            self.network.load_state_dict(self.average.module.state_dict())
 
     def differentiate(self, batch: RegionBatch) -> Tensor:
         """The loss of a batch, with its gradients added to those of the trained parameters.
@@ -201,6 +245,13 @@ class StageTask(LightningModule):
         if step < warm_up:
             return (step + 1) / warm_up
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, self.steps - warm_up))))
+
+
+def _average(network: GLNet, decay: float) -> AveragedModel | None:
+    """Moving average of weights and batch statistics."""
+    if not decay:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _held(maps: OverviewMaps) -> OverviewMaps:

@@ -1,0 +1,122 @@
+"""What a training that was cut off goes on from: all of a stage's state, written at intervals, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from geoglnet.config import Stage, to_plain
+from geoglnet.errors import CheckpointError
+from geoglnet.training.config import TrainConfig
+from geoglnet.training.task import StageTask
+from geoglnet.types import OutputFile
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Savepoint:
+    """A stage, and its task's state.
+
+    Args:
+        stage: that was being trained; those before it are over.
+        state: see :meth:`StageTask.state`.
+    """
+
+    stage: Stage
+    state: dict[str, Any]
+
+
+def savepoint_path(checkpoint_path: Path) -> Path:
+    """Where a training keeps its savepoint: beside the checkpoint that it will write."""
+    return checkpoint_path.with_suffix(".resume.pt")
+
+
+def write_savepoint(path: Path, config: TrainConfig, savepoint: Savepoint) -> None:
+    """Write a savepoint; the one before stands until this one is on the disk.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    plain = {"format": FORMAT, "config": _text(config), "stage": savepoint.stage.value, "state": savepoint.state}
+    with OutputFile(path, overwrite=True) as part_path, part_path.open("wb") as file:
+        torch.save(plain, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
+    """Read a savepoint of a training with the same configuration. Nothing in it is executed.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it belongs to another configuration (the difference is named).
+    """
+    if not path.is_file():
+        raise CheckpointError(f"nothing to resume: no {path}; start the training without --resume")
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+        stage, text, state = Stage(plain["stage"]), plain["config"], plain["state"]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a whole savepoint; delete it and start the training anew") from error
+    difference = _difference(json.loads(text), json.loads(_text(config)))
+    if difference:
+        raise CheckpointError(f"{path} belongs to another configuration: {difference}; resume with the same, or --overwrite")
+    return Savepoint(stage, state)
+
+
+class Saving(Callback):
+    """Writes a savepoint every so many seconds, after a step.
+
+    Args:
+        path: of the savepoint.
+        config: of the training.
+        stage: that is being trained.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, stage: Stage) -> None:
+        self.path, self.config, self.stage = path, config, stage
+        self._last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write when it is time, but not after the last step."""
+        if not trainer.is_global_zero or time.monotonic() - self._last < self.config.optim.save_every_s:
+            return
+        if isinstance(pl_module, StageTask) and pl_module.done < pl_module.steps:
+            write_savepoint(self.path, self.config, Savepoint(self.stage, pl_module.state()))
+        self._last = time.monotonic()
+
+
+def _text(config: TrainConfig) -> str:
+    parts = {name: to_plain(getattr(config, name)) for name in ("model", "region", "sample", "augment", "optim")}
+    parts["optim"].pop("save_every_s")  # how often one saves changes nothing
+    sources = [to_plain(source) for source in config.train]
+    plain = {"name": config.name, "resolution_m": config.resolution_m, "legend": config.legend.to_dict(), "train": sources}
+    return json.dumps(plain | parts, sort_keys=True, default=str)
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first value that differs, in words; empty when none does."""
+    ours, theirs = dict(_leaves(now)), dict(_leaves(before))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            return f"{key} was {theirs.get(key, 'not there')!r} and is {ours.get(key, 'not there')!r}"
+    return ""
+
+
+def _leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [leaf for name, part in value.items() for leaf in _leaves(part, f"{key}.{name}" if key else name)]
+    if isinstance(value, list):
+        return [leaf for index, part in enumerate(value) for leaf in _leaves(part, f"{key}[{index}]")]
+    return [(key, value)]

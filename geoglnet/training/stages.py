@@ -1,0 +1,130 @@
+"""The stages of a training, and how one of them is run (paper §4.1; the staging is the authors')."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from geoglnet.config import Branches, Sharing, Stage
+from geoglnet.datasets.loading import RegionLoader
+from geoglnet.datasets.samplers import RegionDataset
+from geoglnet.errors import ConfigError
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.progress import Progress
+from geoglnet.training.config import OptimConfig, TrainConfig
+from geoglnet.training.focus import GlobalFocus
+from geoglnet.training.savepoint import Savepoint
+from geoglnet.training.task import StageTask
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage of one training.
+
+    Args:
+        stage: which.
+        config: of the training.
+        manifest: of the network.
+        saved: what the stage goes on from, if it was cut off.
+        keepers: callbacks that write savepoints and logs.
+    """
+
+    stage: Stage
+    config: TrainConfig
+    manifest: Manifest
+    saved: Savepoint | None = None
+    keepers: Sequence[Callback] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the stage has."""
+        optim = self.config.optim
+        if self.stage is Stage.BIDIRECTIONAL:
+            return optim.bidirectional_steps
+        return optim.global_steps if self.stage is Stage.GLOBAL else optim.local_steps
+
+
+def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
+    """The stages that a configuration's network goes through, in order."""
+    if config.model.branches is not Branches.BOTH:
+        return (Stage.GLOBAL if config.model.branches is Branches.GLOBAL else Stage.LOCAL,)
+    first = (Stage.JOINT,) if config.optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
+    return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
+
+
+def run_stage(network: GLNet, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:
+    """One stage of training, or what is left of it; changes the network in place."""
+    optim, task = run.config.optim, _task(network, run)
+    _prepare(dataset, network, run)
+    dataset.first = task.done * optim.batch_size
+    dataset.length = run.steps * optim.batch_size - dataset.first
+    loader = RegionLoader(dataset, optim.batch_size, optim.workers, run.manifest.mean, run.manifest.std, progress)
+    trainer = _trainer(optim, run.steps - task.done, [Report(progress, run.stage), *run.keepers])
+    trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
+    task.finish()
+
+
+def _task(network: GLNet, run: StageRun) -> StageTask:
+    network.to(memory_format=torch.channels_last)
+    if run.stage is Stage.BIDIRECTIONAL and run.saved is None:
+        _start_refining(network)
+    task = StageTask(network, run.stage, run.config.optim, run.steps)
+    if run.saved is not None:
+        task.restore(run.saved.state)
+    return task
+
+
+def _prepare(dataset: RegionDataset, network: GLNet, run: StageRun) -> None:
+    """Samples as the stage needs them."""
+    dataset.seed = run.config.optim.seed + list(Stage).index(run.stage)
+    if run.stage is Stage.BIDIRECTIONAL:
+        dataset.sample = replace(run.config.sample, patches_per_region=0)  # what is merged must cover the region
+    if run.config.sample.coarse_to_fine and run.stage in (Stage.LOCAL, Stage.BIDIRECTIONAL):
+        dataset.focus = GlobalFocus.of(network, run.manifest, dataset)
+
+
+def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_steps=steps,
+        precision=optim.precision,
+        callbacks=callbacks,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _start_refining(network: GLNet) -> None:
+    if network.refined_branch is None or network.global_branch is None:
+        raise ConfigError("only a network with bidirectional sharing has a branch to refine")
+    network.refined_branch.start_from(network.global_branch)
+
+
+class Report(Callback):
+    """Forwards steps and losses to a :class:`Progress`."""
+
+    def __init__(self, progress: Progress, stage: Stage) -> None:
+        self.progress = progress
+        self.stage = stage
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Announce the stage, with what was done of it before."""
+        if isinstance(pl_module, StageTask):
+            self.progress.plan(f"{self.stage.value} stage", pl_module.steps, "steps")
+            if pl_module.done:
+                self.progress.advance(pl_module.done)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell of a step and its loss."""
+        self.progress.advance(loss=float(trainer.callback_metrics["loss"]))

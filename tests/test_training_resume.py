@@ -1,0 +1,111 @@
+"""A training that is killed and resumed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from safetensors.torch import load_file
+
+from geoglnet.config import Stage
+from geoglnet.errors import CheckpointError
+from geoglnet.training.config import TrainConfig, read_config
+from geoglnet.training.savepoint import Savepoint, read_savepoint, savepoint_path, write_savepoint
+
+CONFIG = """
+name = "toy"
+resolution_m = 1.0
+assumed_pixel_size_m = 1.0
+legend.classes = [{name = "ground", colour = [1, 1, 1]}, {name = "roof", colour = [255, 0, 0]}]
+model = {backbone = "mobilenet_v2", pyramid_channels = 8, smooth_channels = 4, sharing = "bidirectional"}
+region = {region_size = 96, overview_size = 48, patch_size = 64, patch_overlap = 16, margin = 16}
+sample = {region_size = 96, patch_size = 64, patches_per_region = 1}
+[[train]]
+images = "image.tif"
+labels = "label.tif"
+pixel_size_m = 1.0
+[optim]
+global_steps = 6
+local_steps = 6
+bidirectional_steps = 4
+batch_size = 2
+cosine = true
+ema_decay = 0.8
+save_every_s = 0.0
+backbone_weights = ""
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (3, 160, 160), dtype=np.uint8)
+    labels = (image[0] > 127).astype(np.uint8)
+    for name, array in (("image.tif", image), ("label.tif", labels[None])):
+        profile = {"driver": "GTiff", "dtype": "uint8", "count": len(array), "height": 160, "width": 160}
+        with rasterio.open(
+            tmp_path / name, "w", crs="EPSG:32633", transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6), **profile
+        ) as dst:
+            dst.write(array)
+    (tmp_path / "toy.toml").write_text(CONFIG, encoding="utf-8")
+    return tmp_path
+
+
+def command(folder: Path, name: str, *more: str) -> list[str]:
+    paths = [str(folder / "toy.toml"), "--data", str(folder), "-o", str(folder / name)]
+    return [sys.executable, "-m", "geoglnet", "train", *paths, "--progress", "json", *more]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(folder: Path) -> None:
+    subprocess.run(command(folder, "whole.safetensors"), check=True, capture_output=True, timeout=300)
+    expected = load_file(folder / "whole.safetensors")
+    for attempt, steps in enumerate((2, 8, 14)):  # in the global, the local and the bidirectional stage
+        name = f"cut{attempt}.safetensors"
+        with subprocess.Popen(command(folder, name), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as running:
+            for line in running.stdout:
+                steps -= '"progress"' in line and ' stage"' in line
+                if steps <= 0:
+                    break
+            running.send_signal(signal.SIGKILL)
+        assert savepoint_path(folder / name).exists()
+        refused = subprocess.run(command(folder, name), capture_output=True, text=True, timeout=300)
+        assert refused.returncode == 1
+        assert "--resume" in refused.stderr
+        subprocess.run(command(folder, name, "--resume"), check=True, capture_output=True, timeout=300)
+        got = load_file(folder / name)
+        assert all(torch.equal(tensor, got[key]) for key, tensor in expected.items())
+        assert not savepoint_path(folder / name).exists()
+
+
+@pytest.fixture
+def config(folder: Path) -> TrainConfig:
+    return read_config(folder / "toy.toml")
+
+
+def test_another_configuration_is_refused_with_the_difference_named(tmp_path: Path, config: TrainConfig) -> None:
+    path = savepoint_path(tmp_path / "m.safetensors")
+    write_savepoint(path, config, Savepoint(Stage.LOCAL, {"done": 3}))
+    assert read_savepoint(path, config) == Savepoint(Stage.LOCAL, {"done": 3})
+    seldom = replace(config, optim=replace(config.optim, save_every_s=100.0))
+    assert read_savepoint(path, seldom).stage is Stage.LOCAL
+    other = replace(config, optim=replace(config.optim, gamma=1.0))
+    with pytest.raises(CheckpointError, match=r"optim.gamma was 6.0 and is 1.0"):
+        read_savepoint(path, other)
+
+
+def test_what_is_no_savepoint_is_refused(tmp_path: Path, config: TrainConfig) -> None:
+    path = tmp_path / "m.resume.pt"
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        read_savepoint(path, config)
+    write_savepoint(path, config, Savepoint(Stage.LOCAL, {"done": 3}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="not a whole savepoint"):
+        read_savepoint(path, config)
