@@ -196,7 +196,8 @@ def _keep_stage(checkpoint_path: Path, network: GLNet, stage: Stage, config: Tra
         return
     kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
     part = GLNet(kept.model)
-    part.load_state_dict({name: network.state_dict()[name] for name in part.state_dict()})
+    whole = network.state_dict()
+    part.load_state_dict({name: whole[name] for name in part.state_dict()})
     path = checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
     save_checkpoint(path, part, make_manifest(kept), half=False, overwrite=True)
 
