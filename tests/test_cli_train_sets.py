@@ -226,7 +226,7 @@ def test_a_folder_of_another_layout_is_described(tmp_path: Path, kind: str) -> N
     one_line(train(tmp_path), "looked for", "found 6 .tif, 1 .gpkg")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_jpeg_damaged_in_the_middle_of_an_epoch_is_named_and_skipped_only_when_asked_for(
     tmp_path: Path, workers: int
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.regions import DecodedScene, LabelledRegion, collate, cut
 from geoglnet.datasets.samplers import SampleConfig
-from geoglnet.datasets.sources import GeneratedSource, ImagesSource, source_from_plain
+from geoglnet.datasets.sources import SOURCE_KINDS, GeneratedSource, ImagesSource, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.datasets.truth import ImageTruth, LabelPolygons, PolygonTruth
 from geoglnet.errors import ConfigError, DatasetError, LegendError, SceneError
@@ -299,3 +300,11 @@ def test_another_ignore_value_in_the_files_is_no_class_in_the_labels(tmp_path: P
     np.testing.assert_array_equal(labels, [[0, 1], [255, 2]])
     with pytest.raises(DatasetError, match="has label 99 at row 1, column 0; known are 0, 1, 2, 255"):
         ImageTruth(tmp_path / "labels.tif", legend_coding(LAND, {}, ()), Shape(2, 2)).read_labels(window)
+
+
+@pytest.mark.parametrize("kind", SOURCE_KINDS)
+def test_the_guide_names_every_key_of_every_source(kind: str) -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    (row,) = (line for line in guide.splitlines() if line.startswith(f'| `"{kind}"`'))
+    keys = {field.name for field in fields(SOURCE_KINDS[kind])} - {"kind", "weight"}
+    assert keys == set(re.findall(r"`(\w+)`", row.rsplit("|", 2)[1]))

@@ -200,7 +200,7 @@ class GeneratedSource:
 
 SourceConfig: TypeAlias = DeepGlobeSource | InriaSource | IsicSource | ImagesSource | RastersSource | GeneratedSource
 
-_KINDS: dict[str, type[Any]] = {
+SOURCE_KINDS: dict[str, type[Any]] = {
     "deepglobe": DeepGlobeSource,
     "inria": InriaSource,
     "isic": IsicSource,
@@ -217,9 +217,9 @@ def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
         ConfigError: an unknown kind or key (the nearest known one is suggested), or settings that contradict each other.
     """
     kind = plain.get("kind", "generated" if "generated" in plain else "images")
-    if kind not in _KINDS:
-        raise ConfigError(f"unknown kind = {kind!r} of a source{suggestion(str(kind), tuple(_KINDS))}")
-    source: SourceConfig = from_plain(_KINDS[kind], plain)
+    if kind not in SOURCE_KINDS:
+        raise ConfigError(f"unknown kind = {kind!r} of a source{suggestion(str(kind), tuple(SOURCE_KINDS))}")
+    source: SourceConfig = from_plain(SOURCE_KINDS[kind], plain)
     if source.weight <= 0:
         raise ConfigError(f"{kind}: weight = {source.weight} must be above 0; remove the source to leave it out")
     return source
