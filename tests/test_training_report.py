@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from geoglnet.errors import OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix
 from geoglnet.models.glnet import GLNet
+from geoglnet.training.config import OptimConfig
 from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import ScenePicture, as_rgb, coloured, decimation, errors, side_by_side
 from geoglnet.training.report import write_report
 from geoglnet.training.runlog import LossPoint, RunLog, branch_labels, forget_losses, read_losses, specimen
+from geoglnet.training.task import StageTask
 from geoglnet.types import Shape
 
 LEGEND = Legend(("ground", "roof"), ((1, 2, 3), (255, 0, 0)), background=0)
@@ -114,29 +117,20 @@ class FakeTrainer:
     """As much of a trainer as a log looks at."""
 
     is_global_zero = True
-    max_steps = 16
-
-    def __init__(self, step: int) -> None:
-        self.global_step = step
-        self.callback_metrics = {"loss": torch.tensor(0.5)}
-
-
-class FakeModule:
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.network = GLNet(ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4))
+    callback_metrics: ClassVar = {"loss": torch.tensor(0.5)}
 
 
 def log_steps(folder: Path, stage: Stage, first: int, last: int) -> None:
-    trainer, module = FakeTrainer(first), FakeModule()
+    torch.manual_seed(0)
+    network = GLNet(ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4))
+    task = StageTask(network, stage, OptimConfig(), steps=16)
+    task.done = first
     log = RunLog(folder, stage, [specimen(batch(), MEAN, STD, LEGEND)])
-    log.on_train_start(trainer, module)
+    log.on_train_start(FakeTrainer(), task)
     for step in range(first, last):
-        trainer.global_step = step + 1
-        log.on_train_batch_end(trainer, module, None, None, step)
-    log.teardown(trainer, module, "fit")
+        task.done = step + 1
+        log.on_train_batch_end(FakeTrainer(), task, None, None, step)
+    log.teardown(FakeTrainer(), task, "fit")
 
 
 def test_a_log_goes_on_where_an_interrupted_run_resumes(tmp_path: Path) -> None:
