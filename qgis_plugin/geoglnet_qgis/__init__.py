@@ -1,0 +1,10 @@
+"""geoglnet in QGIS: Processing algorithms that run the geoglnet program of another Python environment."""
+
+from __future__ import annotations
+
+
+def classFactory(iface):
+    """QGIS's door."""
+    from .plugin import GeoglnetPlugin  # late: command, events, environment and runner are tested where there is no QGIS
+
+    return GeoglnetPlugin(iface)

@@ -1,0 +1,141 @@
+"""What all algorithms share: their place in the toolbox, their help, the check that there is a program, common parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from qgis.core import (
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterNumber,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtGui import QIcon
+
+from ..command import Shaping
+from ..layers import RasterFile, raster_file
+from ..program import ProgramError
+from ..settings import current_program, shipped_models
+from ..translation import tr
+
+MODEL, MODEL_FILE = "MODEL", "MODEL_FILE"
+SIMPLIFY, MIN_AREA, REGULARIZE = "SIMPLIFY", "MIN_AREA", "REGULARIZE"
+MODEL_FILTER = "geoglnet (*.safetensors)"
+Parameters = Mapping[str, Any]
+RASTERS, VECTORS = (".tif", ".tiff"), (".gpkg", ".fgb", ".geojson")
+
+
+class GeoglnetAlgorithm(QgsProcessingAlgorithm):
+    """An algorithm that runs the program; subclasses say what and with what."""
+
+    NAME = ""
+    TITLE = ""
+    SUMMARY = ""
+    HELP = ""
+
+    def createInstance(self) -> GeoglnetAlgorithm:
+        return type(self)()
+
+    def name(self) -> str:
+        return self.NAME
+
+    def displayName(self) -> str:
+        return tr(self.TITLE)
+
+    def shortDescription(self) -> str:
+        return tr(self.SUMMARY)
+
+    def shortHelpString(self) -> str:
+        return tr(self.HELP)
+
+    def icon(self) -> QIcon:
+        provider = self.provider()
+        return provider.icon() if provider else super().icon()
+
+    def canExecute(self) -> tuple[bool, str]:
+        """Asked by the toolbox only; a run checks again, and more."""
+        try:
+            current_program()
+        except ProgramError as error:
+            return False, str(error)
+        return True, ""
+
+    def add(self, parameter: QgsProcessingParameterDefinition, explanation: str, *, is_advanced: bool = False) -> None:
+        """Add a parameter with its help."""
+        if is_advanced:
+            parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+        parameter.setHelp(explanation)
+        self.addParameter(parameter)
+
+    def add_model(self) -> None:
+        """A shipped model, or a file that wins over it."""
+        names = shipped_models()
+        model = QgsProcessingParameterEnum(MODEL, tr("Model"), names, defaultValue=names[0], usesStaticStrings=True)
+        self.add(model, tr("One of the models that come with geoglnet; Model information tells about them."))
+        file = QgsProcessingParameterFile(MODEL_FILE, tr("Model file"), fileFilter=MODEL_FILTER, optional=True)
+        self.add(file, tr("A model of your own (.safetensors), instead of the one above."))
+
+    def chosen_model(self, parameters: Parameters, context: QgsProcessingContext) -> str:
+        file = self.parameterAsFile(parameters, MODEL_FILE, context)
+        return os.path.abspath(file) if file else self.parameterAsEnumString(parameters, MODEL, context)
+
+    def add_shaping(self) -> None:
+        """How polygons are made."""
+        kind = QgsProcessingParameterNumber.Type.Double
+        self.add(
+            QgsProcessingParameterNumber(SIMPLIFY, tr("Simplify polygons [m]"), kind, 0.0, minValue=0.0),
+            tr("Corners may move by this much; neighbours keep shared borders. 0 keeps all. Pixels where there is no CRS."),
+        )
+        self.add(
+            QgsProcessingParameterNumber(MIN_AREA, tr("Smallest polygon [m²]"), kind, 0.0, minValue=0.0),
+            tr("Smaller polygons are left out."),
+        )
+        self.add(
+            QgsProcessingParameterBoolean(REGULARIZE, tr("Square corners (buildings)"), False),
+            tr("Draws outlines with right angles where they nearly are, for buildings."),
+        )
+
+    def chosen_shaping(self, parameters: Parameters, context: QgsProcessingContext, raster: RasterFile) -> Shaping:
+        """How polygons of a raster are to be made."""
+        return Shaping(
+            unit="m" if raster.crs.isValid() else "px",
+            tolerance=self.parameterAsDouble(parameters, SIMPLIFY, context),
+            min_area_m2=self.parameterAsDouble(parameters, MIN_AREA, context),
+            is_regularised=self.parameterAsBool(parameters, REGULARIZE, context),
+        )
+
+    def chosen_raster(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> RasterFile:
+        """The file behind a raster parameter; call it in ``prepareAlgorithm``, where layers may be touched.
+
+        Raises:
+            QgsProcessingException: there is none.
+        """
+        layer = self.parameterAsRasterLayer(parameters, name, context)
+        if not isinstance(layer, QgsRasterLayer):
+            raise QgsProcessingException(self.invalidRasterError(parameters, name))
+        return raster_file(layer)
+
+    def chosen_file(self, parameters: Parameters, name: str, context: QgsProcessingContext, suffixes: tuple[str, ...]) -> str:
+        """An absolute path to write to; empty when the user skipped it.
+
+        Raises:
+            QgsProcessingException: it is no file, or of a format that is not written.
+        """
+        value = self.parameterAsOutputLayer(parameters, name, context)
+        if not value:
+            return ""
+        title = self.parameterDefinition(name).description()
+        if value.startswith(("memory:", "postgres:", "ogr:")) or not value.lower().endswith(suffixes):
+            raise QgsProcessingException(
+                tr("{title}: {value} cannot be written; choose a file that ends with {suffixes}").format(
+                    title=title, value=value, suffixes=tr(" or ").join(suffixes)
+                )
+            )
+        return os.path.abspath(value)

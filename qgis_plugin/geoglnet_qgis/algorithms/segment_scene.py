@@ -1,0 +1,185 @@
+"""*Segment scene*: labels and polygons of a raster."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputNumber,
+    QgsProcessingParameterBand,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProcessingParameterVectorDestination,
+)
+
+from ..command import Segmentation, remove_unfinished
+from ..layers import write_polygons
+from ..running import run_verb
+from ..styling import arrange
+from ..translation import tr
+from .algorithm import RASTERS, VECTORS, GeoglnetAlgorithm, Parameters
+
+INPUT, EXTENT, AREA = "INPUT", "EXTENT", "AREA"
+LABELS, POLYGONS, PROBABILITIES, COUNT = "LABELS", "POLYGONS", "PROBABILITIES", "NUM_POLYGONS"
+DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS, RESUME = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS", "RESUME"
+
+
+class SegmentScene(GeoglnetAlgorithm):
+    """``geoglnet predict``."""
+
+    NAME = "segmentscene"
+    TITLE = "Segment scene"
+    SUMMARY = "Classes and polygons of a satellite, aerial or drone scene of any size"
+    HELP = (
+        "<p>Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and "
+        "confidence. Both load with the model's colours.</p>"
+        "<p>The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent "
+        "pixels get no class. Nothing appears under its name before it is whole, and a cancelled run leaves nothing.</p>"
+        "<p>Layers that come from a server or live in memory have to be exported to a file first.</p>"
+    )
+
+    def initAlgorithm(self, configuration: Any = None) -> None:
+        self.add(
+            QgsProcessingParameterRasterLayer(INPUT, tr("Scene")),
+            tr("Imagery with red, green and blue bands, from a file. A coordinate system set for the layer is respected."),
+        )
+        self.add_model()
+        self.add(
+            QgsProcessingParameterExtent(EXTENT, tr("Extent"), optional=True),
+            tr("Only this rectangle. Empty: the whole scene."),
+        )
+        polygon = [QgsProcessing.SourceType.TypeVectorPolygon]
+        self.add(
+            QgsProcessingParameterFeatureSource(AREA, tr("Area of interest"), polygon, optional=True),
+            tr("Only inside these polygons, in any coordinate system."),
+        )
+        self.add_shaping()
+        self._add_outputs()
+        self._add_advanced()
+
+    def _add_outputs(self) -> None:
+        labels = QgsProcessingParameterRasterDestination(LABELS, tr("Labels"), optional=True, createByDefault=True)
+        self.add(labels, tr("Raster of class numbers with colours and names (.tif, cloud-optimised)."))
+        kind = QgsProcessing.SourceType.TypeVectorPolygon
+        polygons = QgsProcessingParameterVectorDestination(POLYGONS, tr("Polygons"), kind, optional=True, createByDefault=True)
+        self.add(polygons, tr("GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson)."))
+        probabilities = QgsProcessingParameterRasterDestination(
+            PROBABILITIES, tr("Probabilities"), optional=True, createByDefault=False
+        )
+        self.add(probabilities, tr("Raster with a band per class (.tif)."))
+        self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of polygons")))
+
+    def _add_advanced(self) -> None:
+        whole, broken = QgsProcessingParameterNumber.Type.Integer, QgsProcessingParameterNumber.Type.Double
+        self.add(
+            QgsProcessingParameterString(DEVICE, tr("Device"), "auto"),
+            tr("auto, cpu, cuda, cuda:1 … or mps."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(BATCH, tr("Patches per step"), whole, optional=True, minValue=1),
+            tr("More is faster on a graphics card, and needs more of its memory. Empty: geoglnet chooses."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(EFFORT, tr("Effort"), broken, optional=True, minValue=0.0, maxValue=1.0),
+            tr("0 is the fastest, 1 looks at everything. Empty: geoglnet chooses."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(PIXEL_SIZE, tr("Pixel size without CRS [m]"), broken, optional=True, minValue=0.0),
+            tr("Metres per pixel of a scene that has no coordinate system."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterBand(
+                BANDS, tr("Red, green and blue bands"), parentLayerParameterName=INPUT, optional=True, allowMultiple=True
+            ),
+            tr("Numbers of the bands in this order. Empty: by their colours, else the first three."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterBoolean(RESUME, tr("Keep a stopped run, and go on with it"), False),
+            tr("A run that is cancelled, or lost, keeps its finished parts beside the first output; the next one uses them."),
+            is_advanced=True,
+        )
+
+    def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
+        self._raster = self.chosen_raster(parameters, INPUT, context)
+        return True
+
+    def processAlgorithm(
+        self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        outputs = {
+            POLYGONS: self.chosen_file(parameters, POLYGONS, context, VECTORS),
+            LABELS: self.chosen_file(parameters, LABELS, context, RASTERS),
+            PROBABILITIES: self.chosen_file(parameters, PROBABILITIES, context, RASTERS),
+        }
+        if not outputs[LABELS] and not outputs[POLYGONS]:
+            raise QgsProcessingException(tr("nothing to write: choose a file for the labels, for the polygons, or for both"))
+        with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
+            segmentation = self._segmentation(parameters, context, outputs, folder)
+            try:
+                written = run_verb(segmentation.words(), feedback)
+            finally:
+                if feedback.isCanceled():
+                    self._settle(segmentation, feedback)
+        titles = {POLYGONS: tr("polygons"), LABELS: tr("labels"), PROBABILITIES: tr("probabilities")}
+        named = {outputs[key]: f"{self._raster.name} – {title}" for key, title in titles.items() if outputs[key]}
+        arrange(context, named)
+        found = {COUNT: written["num_polygons"]} if "num_polygons" in written else {}
+        return {**{key: path for key, path in outputs.items() if path}, **found}
+
+    def _settle(self, segmentation: Segmentation, feedback: QgsProcessingFeedback) -> None:
+        """Remove, or tell of, what a cancelled run keeps to go on from."""
+        if segmentation.is_resumed:
+            feedback.pushInfo(tr("what is finished is kept beside the first output; run again with the same settings to go on"))
+        else:
+            remove_unfinished(segmentation.labels, segmentation.polygons, segmentation.probabilities)
+
+    def _segmentation(
+        self, parameters: Parameters, context: QgsProcessingContext, outputs: dict[str, str], folder: str
+    ) -> Segmentation:
+        given = {key for key in (BATCH, EFFORT, PIXEL_SIZE) if parameters.get(key) is not None}
+        return Segmentation(
+            scene=self._raster.placed_in(folder),
+            model=self.chosen_model(parameters, context),
+            labels=outputs[LABELS],
+            polygons=outputs[POLYGONS],
+            probabilities=outputs[PROBABILITIES],
+            bounds=self._bounds(parameters, context),
+            area=self._area(parameters, context, folder),
+            shaping=self.chosen_shaping(parameters, context, self._raster),
+            device=self.parameterAsString(parameters, DEVICE, context).strip() or "auto",
+            batch=self.parameterAsInt(parameters, BATCH, context) if BATCH in given else 0,
+            effort=self.parameterAsDouble(parameters, EFFORT, context) if EFFORT in given else None,
+            pixel_size_m=self.parameterAsDouble(parameters, PIXEL_SIZE, context) if PIXEL_SIZE in given else 0.0,
+            bands=self.parameterAsInts(parameters, BANDS, context),
+            is_resumed=self.parameterAsBool(parameters, RESUME, context),
+        )
+
+    def _bounds(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[float, ...]:
+        extent = self.parameterAsExtent(parameters, EXTENT, context, self._raster.crs)
+        if extent.isNull() or extent.isEmpty():
+            return ()
+        return extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()
+
+    def _area(self, parameters: Parameters, context: QgsProcessingContext, folder: str) -> str:
+        source = self.parameterAsSource(parameters, AREA, context)
+        if source is None:
+            return ""
+        path = f"{folder}/area.gpkg"
+        if not write_polygons(source, path, context.transformContext()):
+            raise QgsProcessingException(tr("the area of interest holds no polygons"))
+        return path

@@ -1,0 +1,209 @@
+"""*Train on layers*: a model from a raster layer and a polygon layer."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+)
+
+from ..command import train_words
+from ..configuration import BACKGROUND, SIZES, Pair, Training, colours_for
+from ..layers import RasterFile, class_colours, write_classes, write_polygons
+from ..running import answer_of, run_verb
+from ..translation import tr
+from .algorithm import MODEL_FILTER, GeoglnetAlgorithm, Parameters
+
+INPUT, POLYGONS, FIELD, AREA, OUTPUT = "INPUT", "POLYGONS", "FIELD", "AREA", "OUTPUT"
+HELD_OUT_INPUT, HELD_OUT_POLYGONS, FOLDER = "HELD_OUT_INPUT", "HELD_OUT_POLYGONS", "FOLDER"
+RESOLUTION, SIZE, GLOBAL_STEPS, LOCAL_STEPS = "RESOLUTION", "SIZE", "GLOBAL_STEPS", "LOCAL_STEPS"
+WEIGHTS, SETTINGS = "BACKBONE_WEIGHTS", "SETTINGS"
+STAGE_SHARES = (0.45, 0.5)
+CONFIGURATION = "train.toml"
+_SETTING = re.compile(r"[A-Za-z_][\w.]*\s*=\s*\S.*")
+
+
+class TrainOnLayers(GeoglnetAlgorithm):
+    """``geoglnet train``."""
+
+    NAME = "trainonlayers"
+    TITLE = "Train on layers"
+    SUMMARY = "A model of your own from a raster layer and polygons that you have drawn on it"
+    HELP = (
+        "<p>Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on "
+        "them. What lies in no polygon is background: draw completely, or say in an area layer where you did.</p>"
+        "<p>The class colours are those of the layer's categorized style. The small network takes half an hour or more "
+        "on two cores; a graphics card is much quicker. Needs the extra: <code>pip install 'geoglnet[train]'</code>.</p>"
+        "<p>Keep a second raster with polygons out to learn how good the model is.</p>"
+    )
+
+    def initAlgorithm(self, configuration: Any = None) -> None:
+        polygon = [QgsProcessing.SourceType.TypeVectorPolygon]
+        self.add(QgsProcessingParameterRasterLayer(INPUT, tr("Scene")), tr("Imagery from a file."))
+        self.add(
+            QgsProcessingParameterFeatureSource(POLYGONS, tr("Polygons"), polygon),
+            tr("Everything of the classes in the scene; selected ones only, if you say so."),
+        )
+        self.add(
+            QgsProcessingParameterField(FIELD, tr("Field with the class"), parentLayerParameterName=POLYGONS, optional=True),
+            tr("Empty: all polygons are one class."),
+        )
+        self.add(
+            QgsProcessingParameterFeatureSource(AREA, tr("Area where the polygons are complete"), polygon, optional=True),
+            tr("Outside it nothing is known. Empty: they are complete everywhere. Needs a coordinate system."),
+        )
+        model = QgsProcessingParameterFileDestination(OUTPUT, tr("Model"), MODEL_FILTER)
+        self.add(model, tr("The model file that Segment scene takes."))
+        self.add(
+            QgsProcessingParameterFolderDestination(FOLDER, tr("Training folder"), optional=True, createByDefault=False),
+            tr("Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary."),
+        )
+        self._add_held_out(polygon)
+        self._add_advanced()
+
+    def _add_held_out(self, polygon: list[int]) -> None:
+        self.add(
+            QgsProcessingParameterRasterLayer(HELD_OUT_INPUT, tr("Held-out scene"), optional=True),
+            tr("Never trained on; the model is scored on it."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterFeatureSource(HELD_OUT_POLYGONS, tr("Held-out polygons"), polygon, optional=True),
+            tr("With the same field."),
+            is_advanced=True,
+        )
+
+    def _add_advanced(self) -> None:
+        whole, broken = QgsProcessingParameterNumber.Type.Integer, QgsProcessingParameterNumber.Type.Double
+        texts = {
+            SIZE: QgsProcessingParameterEnum(SIZE, tr("Network"), list(SIZES), defaultValue="small", usesStaticStrings=True),
+            RESOLUTION: QgsProcessingParameterNumber(RESOLUTION, tr("Pixel size [m]"), broken, optional=True, minValue=0.0),
+            GLOBAL_STEPS: QgsProcessingParameterNumber(GLOBAL_STEPS, tr("Steps, global"), whole, 500, minValue=1),
+            LOCAL_STEPS: QgsProcessingParameterNumber(LOCAL_STEPS, tr("Steps, local"), whole, 500, minValue=1),
+            WEIGHTS: QgsProcessingParameterString(WEIGHTS, tr("Backbone weights"), "imagenet", optional=True),
+            SETTINGS: QgsProcessingParameterString(SETTINGS, tr("Further settings"), "", multiLine=True, optional=True),
+        }
+        explanations = {
+            SIZE: tr("small: MobileNetV2, for a CPU. paper: ResNet-50 as published, for a graphics card."),
+            RESOLUTION: tr("Ground size of the pixels to train at. Empty: the scene's own."),
+            GLOBAL_STEPS: tr("Of the branch that sees the whole region."),
+            LOCAL_STEPS: tr("Of the branch that sees details."),
+            WEIGHTS: tr("imagenet (downloaded once), a .safetensors file, or empty for none."),
+            SETTINGS: tr("One KEY = VALUE of the configuration per line, such as optim.batch_size = 2."),
+        }
+        for name, parameter in texts.items():
+            self.add(parameter, explanations[name], is_advanced=True)
+
+    def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
+        self._raster = self.chosen_raster(parameters, INPUT, context)
+        has_held_out = self.parameterAsRasterLayer(parameters, HELD_OUT_INPUT, context) is not None
+        self._held_out = self.chosen_raster(parameters, HELD_OUT_INPUT, context) if has_held_out else None
+        self._column = self.parameterAsString(parameters, FIELD, context)
+        layer = self.parameterAsVectorLayer(parameters, POLYGONS, context)
+        self._colours = class_colours(layer, self._column)
+        return True
+
+    def processAlgorithm(
+        self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        path = os.path.abspath(self.parameterAsFileOutput(parameters, OUTPUT, context))
+        if not path.endswith(".safetensors"):
+            path += ".safetensors"
+        with ExitStack() as stack:
+            folder = self.parameterAsString(parameters, FOLDER, context)
+            if folder:
+                folder = os.path.abspath(folder)
+                os.makedirs(folder, exist_ok=True)
+            else:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-"))
+            training = self._training(parameters, context, folder, os.path.basename(path))
+            configuration = os.path.join(folder, CONFIGURATION)
+            with open(configuration, "w", encoding="utf-8") as file:
+                file.write(training.to_toml())
+            settings = self._settings(parameters, context)
+            run_verb(train_words(configuration, folder, path, settings), feedback, STAGE_SHARES)
+        return {OUTPUT: path, FOLDER: self.parameterAsString(parameters, FOLDER, context) or None}
+
+    def _training(self, parameters: Parameters, context: QgsProcessingContext, folder: str, file_name: str) -> Training:
+        train, names = self._pair(parameters, POLYGONS, self._raster, folder, "train", context)
+        train = replace(train, area=self._area(parameters, folder, context))
+        held_out: list[Pair] = []
+        if self._held_out is not None:
+            pair, _ = self._pair(parameters, HELD_OUT_POLYGONS, self._held_out, folder, "held_out", context)
+            held_out = [pair]
+        size_m = self.parameterAsDouble(parameters, RESOLUTION, context)
+        own_m = answer_of(["info", os.path.join(folder, train.raster), "--json"]).get("pixel_size_m")
+        if not size_m and not own_m:
+            raise QgsProcessingException(tr("the scene has no coordinate system: say how large its pixels are (Pixel size)"))
+        weights = self.parameterAsString(parameters, WEIGHTS, context).strip()
+        return Training(
+            name=os.path.splitext(file_name)[0],
+            resolution_m=size_m or float(f"{own_m:.4g}"),
+            classes=colours_for([name for name in names if name != BACKGROUND], self._colours),
+            train=[train],
+            validation=held_out,
+            size=self.parameterAsEnumString(parameters, SIZE, context),
+            steps=tuple(self.parameterAsInt(parameters, name, context) for name in (GLOBAL_STEPS, LOCAL_STEPS)),
+            backbone_weights=os.path.abspath(weights) if os.path.isfile(weights) else weights,
+            assumed_pixel_size_m=0.0 if own_m else size_m,
+        )
+
+    def _pair(
+        self,
+        parameters: Parameters,
+        name: str,
+        raster: RasterFile,
+        folder: str,
+        title: str,
+        context: QgsProcessingContext,
+    ) -> tuple[Pair, list[str]]:
+        """A raster and its polygons as files in a folder, and the classes of these."""
+        source = self.parameterAsSource(parameters, name, context)
+        if source is None:
+            raise QgsProcessingException(self.invalidSourceError(parameters, name))
+        pair = Pair(f"{title}.vrt", f"{title}.gpkg")
+        raster.as_vrt(folder, title)
+        path = _fresh(folder, pair.polygons)
+        return pair, write_classes(source, self._column, path, context.transformContext())
+
+    def _area(self, parameters: Parameters, folder: str, context: QgsProcessingContext) -> str:
+        source = self.parameterAsSource(parameters, AREA, context)
+        if source is None:
+            return ""
+        if not self._raster.crs.isValid():
+            raise QgsProcessingException(tr("the scene has no coordinate system: an area can only be used with one"))
+        write_polygons(source, _fresh(folder, "area.gpkg"), context.transformContext())
+        return "area.gpkg"
+
+    def _settings(self, parameters: Parameters, context: QgsProcessingContext) -> list[str]:
+        text = self.parameterAsString(parameters, SETTINGS, context)
+        lines = [line.strip() for line in re.split(r"[\n;]", text) if line.strip()]
+        wrong = [line for line in lines if not _SETTING.fullmatch(line)]
+        if wrong:
+            raise QgsProcessingException(tr("{line} is not KEY = VALUE").format(line=wrong[0]))
+        return lines
+
+
+def _fresh(folder: str, name: str) -> str:
+    """A path in a folder, free of what an earlier training left there."""
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+        os.remove(path)
+    return path

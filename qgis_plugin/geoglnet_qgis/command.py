@@ -1,0 +1,121 @@
+"""Command lines of the program, as lists of words; no shell ever sees them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
+EVENTS = ("--progress", "json", "--stop-on-stdin-eof", "--overwrite")  # Processing has asked whether to replace a file
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How polygons are made; shared by *Segment scene* and *Vectorize labels*.
+
+    Args:
+        tolerance: how far corners may move; 0 keeps every corner of a pixel.
+        min_area_m2: smaller polygons are dropped.
+        is_regularised: whether corners are squared.
+        unit: of the tolerance, ``m`` or, where there is no CRS, ``px``.
+    """
+
+    tolerance: float = 0.0
+    min_area_m2: float = 0.0
+    is_regularised: bool = False
+    unit: str = "m"
+
+    def words(self) -> list[str]:
+        words = []
+        if self.tolerance > 0:
+            words += ["--simplify", f"{_number(self.tolerance)}{self.unit}"]
+        if self.min_area_m2 > 0:
+            words += ["--min-area", _number(self.min_area_m2)]
+        if self.is_regularised:
+            words += ["--regularize"]
+        return words
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Everything that *Segment scene* asks for; paths are absolute, empty ones are left out.
+
+    Args:
+        scene: raster.
+        model: name of a shipped model, or a file.
+        labels, polygons, probabilities: files to write.
+        bounds: left, bottom, right, top in the scene's CRS.
+        area: file of polygons to segment within.
+        shaping: how polygons are made.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        batch: patches per step; 0 leaves it to the program.
+        effort: 0 to 1; ``None`` leaves it to the program.
+        pixel_size_m: metres per pixel of a raster without CRS.
+        bands: 1-based numbers of red, green, blue.
+        is_resumed: whether to go on with a run that was stopped.
+    """
+
+    scene: str
+    model: str
+    labels: str = ""
+    polygons: str = ""
+    probabilities: str = ""
+    bounds: Sequence[float] = ()
+    area: str = ""
+    shaping: Shaping = Shaping()
+    device: str = "auto"
+    batch: int = 0
+    effort: float | None = None
+    pixel_size_m: float = 0.0
+    bands: Sequence[int] = ()
+    is_resumed: bool = False
+
+    def words(self) -> list[str]:
+        named = {
+            "--labels": self.labels,
+            "--vector": self.polygons,
+            "--probabilities": self.probabilities,
+            "--mask": self.area,
+            "--batch": str(self.batch) if self.batch > 0 else "",
+            "--effort": "" if self.effort is None else _number(self.effort),
+            "--pixel-size": _number(self.pixel_size_m) if self.pixel_size_m > 0 else "",
+            "--bands": ",".join(map(str, self.bands)),
+        }
+        words = ["predict", self.scene, "--model", self.model, "--device", self.device]
+        for option, value in named.items():
+            words += [option, value] if value else []
+        if self.bounds:
+            words += ["--bounds", *map(_number, self.bounds)]
+        words += ["--resume"] if self.is_resumed else []
+        shaping = [*self.shaping.words(), *style_words(self.polygons)] if self.polygons else []
+        return [*words, *shaping, *EVENTS]
+
+
+def vectorize_words(labels: str, polygons: str, shaping: Shaping, confidence: str = "") -> list[str]:
+    """``geoglnet vectorize``."""
+    given = ["--confidence", confidence] if confidence else []
+    return ["vectorize", labels, polygons, *given, *shaping.words(), *style_words(polygons), *EVENTS]
+
+
+def style_words(polygons: str) -> list[str]:
+    """A style file beside formats that cannot hold a style; a GeoPackage brings its own."""
+    return [] if polygons.lower().endswith(".gpkg") else ["--style", "qml"]
+
+
+def remove_unfinished(*outputs: str) -> None:
+    """Remove what a stopped segmentation keeps to go on from, beside its first output."""
+    for path in outputs:
+        if path:
+            shutil.rmtree(path + UNFINISHED, ignore_errors=True)
+
+
+def train_words(configuration: str, folder: str, checkpoint: str, settings: Sequence[str] = ()) -> list[str]:
+    """``geoglnet train``; each of ``settings`` is KEY=VALUE."""
+    given = [word for setting in settings for word in ("--set", setting)]
+    return ["train", configuration, "--data", folder, "--checkpoint", checkpoint, *given, *EVENTS]
+
+
+def _number(value: float) -> str:
+    """Shortest decimal that reads back as the same number."""
+    return repr(float(value)).removesuffix(".0")

@@ -1,0 +1,220 @@
+"""Layers of QGIS as files that another program can read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from osgeo import gdal
+from qgis.core import (
+    NULL,
+    QgsCategorizedSymbolRenderer,
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransformContext,
+    QgsFeature,
+    QgsField,
+    QgsFields,
+    QgsMapLayer,
+    QgsProcessingException,
+    QgsProcessingFeatureSource,
+    QgsProviderRegistry,
+    QgsRasterLayer,
+    QgsVectorFileWriter,
+    QgsVectorLayer,
+    QgsWkbTypes,
+)
+from qgis.PyQt.QtCore import QMetaType, QVariant
+
+from .configuration import CLASS_COLUMN
+from .translation import tr
+
+ONE_CLASS = "object"
+
+_SUBDATASET = re.compile(r"[A-Za-z0-9_]{2,}:.+")  # NETCDF:"file.nc":name, GPKG:file.gpkg:table
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """A raster layer as the program can open it.
+
+    Args:
+        path: absolute path, or a name that only GDAL understands.
+        name: the layer's.
+        crs: the layer's, which may differ from the file's.
+        is_overridden: whether it does.
+    """
+
+    path: str
+    name: str
+    crs: QgsCoordinateReferenceSystem
+    is_overridden: bool
+
+    def placed_in(self, folder: str, name: str = "scene") -> str:
+        """A file that has the layer's CRS: the raster's own, or a small VRT around it.
+
+        Raises:
+            QgsProcessingException: GDAL cannot make the VRT.
+        """
+        return self.as_vrt(folder, name) if self.is_overridden else self.path
+
+    def as_vrt(self, folder: str, name: str = "scene") -> str:
+        """A VRT around the raster, in the layer's CRS.
+
+        Raises:
+            QgsProcessingException: GDAL cannot make it.
+        """
+        path = os.path.join(folder, f"{name}.vrt")
+        try:
+            source = gdal.Open(self.path)
+            made = source and gdal.Translate(path, source, format="VRT", **self._placing(source))
+        except RuntimeError:  # where another plugin has called gdal.UseExceptions
+            made = None
+        if made is None:
+            raise QgsProcessingException(tr("GDAL cannot open {path}").format(path=self.path))
+        del made  # written when it goes
+        return path
+
+    def _placing(self, source: gdal.Dataset) -> dict[str, Any]:
+        if not self.is_overridden:
+            return {}
+        wkt = self.crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT2_2019)
+        is_bare = source.GetGeoTransform(can_return_null=True) is None
+        # A bare picture lies where QGIS draws it: columns and negative rows.
+        bounds = {"outputBounds": [0, 0, source.RasterXSize, -source.RasterYSize]} if is_bare else {}
+        return {"outputSRS": wkt, **bounds}
+
+
+def raster_file(layer: QgsRasterLayer) -> RasterFile:
+    """The file behind a raster layer.
+
+    Raises:
+        QgsProcessingException: there is none: the layer is drawn by a server or lives in memory.
+    """
+    provider = layer.dataProvider()
+    kind = layer.providerType()
+    if not layer.isValid() or provider is None:
+        raise QgsProcessingException(tr("layer “{name}” is not valid; repair its source first").format(name=layer.name()))
+    if kind != "gdal":
+        raise QgsProcessingException(
+            tr("layer “{name}” comes from {kind}, not from a file; export it first: Export → Save As…").format(
+                name=layer.name(), kind=kind
+            )
+        )
+    path = _readable(layer)
+    is_overridden = layer.crs() != provider.crs() and layer.crs().isValid()
+    return RasterFile(path, layer.name(), layer.crs(), is_overridden)
+
+
+def _readable(layer: QgsRasterLayer) -> str:
+    source = layer.source()
+    if os.path.isfile(source) or os.path.isdir(source):  # a folder is an Esri grid, say
+        return os.path.abspath(source)
+    if QgsProviderRegistry.instance().decodeUri("gdal", source).get("openOptions"):
+        raise QgsProcessingException(
+            tr("layer “{name}” has GDAL open options; export it first: Export → Save As…").format(name=layer.name())
+        )
+    if source.startswith("/vsi") or (_SUBDATASET.fullmatch(source) and not source.startswith(("http:", "https:"))):
+        return source
+    raise QgsProcessingException(
+        tr("layer “{name}” has no file behind it ({source}); export it first: Export → Save As…").format(
+            name=layer.name(), source=source[:100]
+        )
+    )
+
+
+def write_polygons(source: QgsProcessingFeatureSource, path: str, context: QgsCoordinateTransformContext) -> int:
+    """Write polygons without attributes to a GeoPackage, the selected ones where only those were asked for.
+
+    Any layer will do: of memory, of a database, filtered, being edited, in a CRS that only QGIS knows of.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        QgsProcessingException: the file cannot be written.
+    """
+    return _write(source, path, context, QgsFields(), ((feature, []) for feature in source.getFeatures()))
+
+
+def write_classes(
+    source: QgsProcessingFeatureSource, column: str, path: str, context: QgsCoordinateTransformContext
+) -> list[str]:
+    """Write polygons with the class of each, as text in the column that a training configuration names.
+
+    Args:
+        source: polygons.
+        column: field with the classes; empty makes all of them ``object``.
+        path: GeoPackage to write.
+        context: the project's.
+
+    Returns:
+        Names of the classes found, sorted.
+
+    Raises:
+        QgsProcessingException: a polygon has no class, there are none, or the file cannot be written.
+    """
+    fields = QgsFields()
+    fields.append(QgsField(CLASS_COLUMN, QVariant.String if hasattr(QVariant, "String") else QMetaType.Type.QString))
+    found: set[str] = set()
+
+    def rows() -> Iterator[tuple[QgsFeature, list[str]]]:
+        for feature in source.getFeatures():
+            value = feature[column] if column else ONE_CLASS
+            if value is None or value == NULL or not str(value).strip():
+                raise QgsProcessingException(
+                    tr("polygon {id} of “{name}” has no {column}; fill it in, or select the polygons that have one").format(
+                        id=feature.id(), name=source.sourceName(), column=column
+                    )
+                )
+            found.add(_class_name(value))
+            yield feature, [_class_name(value)]
+
+    if not _write(source, path, context, fields, rows()):
+        raise QgsProcessingException(tr("layer “{name}” holds no polygons").format(name=source.sourceName()))
+    return sorted(found)
+
+
+def _class_name(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def class_colours(layer: QgsMapLayer | None, column: str) -> dict[str, tuple[int, int, int]]:
+    """Colours that a layer's own style gives to the values of a column."""
+    renderer = layer.renderer() if isinstance(layer, QgsVectorLayer) else None
+    if not isinstance(renderer, QgsCategorizedSymbolRenderer) or renderer.classAttribute().strip('"') != column:
+        return {}
+    colours = ((category.value(), category.symbol().color()) for category in renderer.categories() if category.symbol())
+    return {_class_name(value): (colour.red(), colour.green(), colour.blue()) for value, colour in colours}
+
+
+def _write(
+    source: QgsProcessingFeatureSource,
+    path: str,
+    context: QgsCoordinateTransformContext,
+    fields: QgsFields,
+    rows: Iterable[tuple[QgsFeature, list[str]]],
+) -> int:
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = "GPKG"
+    options.fileEncoding = "UTF-8"
+    options.layerName = "polygons"
+    writer = QgsVectorFileWriter.create(path, fields, QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options)
+    if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
+        raise QgsProcessingException(writer.errorMessage())
+    count = 0
+    for feature, attributes in rows:
+        if not feature.hasGeometry():
+            continue
+        geometry = feature.geometry()
+        geometry.convertToMultiType()
+        copy = QgsFeature(fields)
+        copy.setGeometry(geometry)
+        copy.setAttributes(attributes)
+        if not writer.addFeature(copy):
+            raise QgsProcessingException(writer.errorMessage())
+        count += 1
+    del writer  # written when it goes
+    return count

@@ -1,0 +1,64 @@
+"""What the user has set: where the program is, and which variables it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from qgis.core import QgsSettings
+
+from .environment import clean_environment
+from .program import Answer, Program, find_program
+
+PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
+SHIPPED_MODELS = ("buildings", "landcover")  # until the program has been asked
+_PROGRAM, _KEPT, _MODELS = "geoglnet/program", "geoglnet/kept_variables", "geoglnet/models"
+
+
+def program_setting() -> str:
+    """Path that the user gave, or that the environment gives; empty for PATH."""
+    return os.environ.get(PROGRAM_VARIABLE) or str(QgsSettings().value(_PROGRAM, "") or "")
+
+
+def set_program(path: str) -> None:
+    """Keep the path that the user gave."""
+    QgsSettings().setValue(_PROGRAM, path.strip())
+
+
+def kept_variables() -> list[str]:
+    """Names of variables that the child keeps although QGIS may have set them."""
+    return str(QgsSettings().value(_KEPT, "") or "").replace(",", " ").split()
+
+
+def set_kept_variables(names: str) -> None:
+    """Keep the names that the user gave, with spaces or commas between."""
+    QgsSettings().setValue(_KEPT, names.strip())
+
+
+def child_environment() -> dict[str, str]:
+    """The variables that the program is started with."""
+    return clean_environment(os.environ, kept=kept_variables())
+
+
+def current_program() -> Program:
+    """The program as set.
+
+    Raises:
+        ProgramError: there is none.
+    """
+    return find_program(program_setting(), child_environment())
+
+
+def remember_models(answer: Answer) -> None:
+    """Keep the names of the shipped models, so that dialogs can offer them without starting the program."""
+    if answer.models:
+        QgsSettings().setValue(_MODELS, json.dumps(answer.models))
+
+
+def shipped_models() -> list[str]:
+    """Names of the program's models, as far as it has been asked."""
+    try:
+        names = json.loads(str(QgsSettings().value(_MODELS, "") or "[]"))
+    except ValueError:
+        names = []
+    return [name for name in names if isinstance(name, str)] or list(SHIPPED_MODELS)

@@ -1,0 +1,76 @@
+"""A real QGIS, a real program, and generated scenes; see scripts/test-plugin."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from machine import crop
+
+PLUGINS = Path(__file__).parents[2] / "qgis_plugin"
+PROCESSING = Path("/usr/share/qgis/python/plugins")
+PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
+
+if find_spec("qgis") is None:  # the ordinary suite's Python
+    collect_ignore_glob = ["test_*.py"]
+else:
+    sys.path[:0] = [str(PROCESSING), str(PLUGINS)]
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """The geoglnet program under test."""
+    path = os.environ.get(PROGRAM_VARIABLE, "")
+    assert path, f"set {PROGRAM_VARIABLE} to the geoglnet program, or use scripts/test-plugin"
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo(program: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of ``geoglnet demo``: a generated scene, 768 × 640 m, and its true polygons."""
+    folder = tmp_path_factory.mktemp("demo")
+    subprocess.run([program, "demo", str(folder)], check=True, stdin=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scene_path(demo: Path) -> Path:
+    """A part of the demo scene with some thirty buildings: one patch of the shipped model."""
+    return crop(demo / "scene.tif", demo / "Straße мир ü.tif", (1900, 1000, 300, 240))
+
+
+@pytest.fixture
+def make_program(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a Python script that stands in for the program."""
+
+    def make(script: str) -> str:
+        path = tmp_path / "bin" / "geoglnet"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/python3\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """A virgin QGIS profile."""
+    path = tmp_path / "profile"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="session")
+def qgis_process() -> str:
+    """Debian's wrapper passes an option that qgis_process does not know; the program behind it is whole."""
+    path = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    if path is None:
+        pytest.skip("no qgis_process on this machine")
+    return path

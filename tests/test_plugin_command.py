@@ -1,0 +1,161 @@
+"""Command lines that the plugin writes are ones that the program reads."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from geoglnet_qgis.command import UNFINISHED, Segmentation, Shaping, remove_unfinished, train_words, vectorize_words
+from geoglnet_qgis.configuration import SIZES, Pair, Training, colours_for
+from geoglnet_qgis.program import missing_options
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoglnet.cli.main import geoglnet
+from geoglnet.datasets.sources import ImagesSource, RastersSource
+from geoglnet.prediction.workspace import SUFFIX
+from geoglnet.training.config import read_config
+
+ODD = "/tmp/Straße мир/a b -o.tif"
+
+
+def parsed(words: list[str]) -> dict[str, object]:
+    """What the program's own parser makes of a command line."""
+    verb, *arguments = words
+    command = geoglnet.get_command(click.Context(geoglnet), verb)
+    assert command is not None
+    return command.make_context(verb, [word for word in arguments if word != "--stop-on-stdin-eof"]).params
+
+
+def known_options(verb: str) -> set[str]:
+    command = geoglnet.get_command(click.Context(geoglnet), verb)
+    assert command is not None
+    return {option for param in command.params for option in param.opts}
+
+
+def test_a_plain_segmentation_is_read_by_the_program() -> None:
+    found = parsed(Segmentation(ODD, "buildings", labels="/x/l.tif", polygons="/x/p.gpkg").words())
+    assert found["scenes"] == (ODD,)
+    assert (found["labels"], found["vector"]) == (Path("/x/l.tif"), Path("/x/p.gpkg"))
+    assert found["overwrite"] is True
+    assert found["device"] == "auto"
+
+
+def test_what_was_not_asked_for_is_left_to_the_program() -> None:
+    words = Segmentation("/a.tif", "buildings", labels="/l.tif").words()
+    assert not {
+        "--vector",
+        "--bounds",
+        "--mask",
+        "--batch",
+        "--effort",
+        "--min-area",
+        "--bands",
+        "--pixel-size",
+        "--resume",
+    } & set(words)
+
+
+def test_everything_can_be_asked_for() -> None:
+    words = Segmentation(
+        scene="/a.tif",
+        model="/m.safetensors",
+        labels="/l.tif",
+        polygons="/p.gpkg",
+        probabilities="/q.tif",
+        bounds=(-12.5, 1e-7, 3.0, 4e7),
+        area="/area.gpkg",
+        shaping=Shaping(0.5, 20, True, "px"),
+        device="cuda:1",
+        batch=8,
+        effort=0.25,
+        pixel_size_m=0.1,
+        bands=(4, 3, 2),
+        is_resumed=True,
+    ).words()
+    assert not missing_options(words, known_options("predict"))
+    found = parsed(words)
+    assert found["bounds"] == (-12.5, 1e-7, 3.0, 4e7)
+    assert (found["resume"], found["overwrite"], found["mask_path"]) == (True, True, Path("/area.gpkg"))
+    start = words.index("--bounds")
+    assert words[start + 1 : start + 5] == ["-12.5", "1e-07", "3", "40000000"]
+    for option, value in {"--simplify": "0.5px", "--effort": "0.25", "--batch": "8", "--min-area": "20"}.items():
+        assert words[words.index(option) + 1] == value
+    assert "--regularize" in words
+
+
+def test_a_program_without_an_option_is_found_out() -> None:
+    words = Segmentation("/a.tif", "b", labels="/l.tif", effort=0.5).words()
+    assert missing_options(words, known_options("predict") - {"--effort"}) == ["--effort"]
+    assert missing_options(words, known_options("predict") | {"--effort"}) == []
+
+
+def test_vectorize_is_read_by_the_program() -> None:
+    found = parsed(vectorize_words("/l.tif", "/p.gpkg", Shaping(min_area_m2=12.5), "/c.tif"))
+    assert (found["labels"], found["vector"], found["min_area_m2"]) == ("/l.tif", Path("/p.gpkg"), 12.5)
+    assert found["confidence"] == Path("/c.tif")
+
+
+def test_train_is_read_by_the_program() -> None:
+    found = parsed(train_words("/t.toml", "/folder", "/m.safetensors", ["optim.batch_size = 2", "name = x"]))
+    assert found["overrides"] == {"optim.batch_size": 2, "name": "x"}
+    assert found["data"] == Path("/folder")
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_a_configuration_of_every_size_is_read_by_the_program(size: str, tmp_path: Path) -> None:
+    training = Training(
+        "mine",
+        0.25,
+        {"roof": (1, 2, 3)},
+        [Pair("a.vrt", "a.gpkg", "area.gpkg")],
+        [Pair("b.vrt", "b.gpkg")],
+        size=size,
+        steps=(7, 9),
+    )
+    (tmp_path / "t.toml").write_text(training.to_toml(), encoding="utf-8")
+    config = read_config(tmp_path / "t.toml")
+    assert config.legend.names == ("background", "roof")
+    assert config.legend.colours[1] == (1, 2, 3)
+    assert (config.optim.global_steps, config.optim.local_steps, config.resolution_m) == (7, 9, 0.25)
+    assert [source.images for source in (*config.train, *config.validation)] == ["a.vrt", "b.vrt"]
+    source = config.train[0]
+    assert isinstance(source, RastersSource)
+    assert (source.class_column, source.area, source.unlabelled) == ("class", "area.gpkg", "background")
+
+
+def test_a_scene_without_crs_is_trained_on_as_an_image(tmp_path: Path) -> None:
+    training = Training("mine", 0.25, {"roof": (1, 2, 3)}, [Pair("a.vrt", "a.gpkg")], assumed_pixel_size_m=0.5)
+    (tmp_path / "t.toml").write_text(training.to_toml(), encoding="utf-8")
+    source = read_config(tmp_path / "t.toml").train[0]
+    assert isinstance(source, ImagesSource)
+    assert source.pixel_size_m == 0.5
+
+
+def test_formats_without_a_place_for_a_style_get_a_file_beside_them() -> None:
+    assert vectorize_words("/l.tif", "/p.FGB", Shaping())[3:5] == ["--style", "qml"]
+    assert "--style" not in vectorize_words("/l.tif", "/p.gpkg", Shaping())
+
+
+def test_what_a_stopped_run_keeps_is_removed_by_its_outputs(tmp_path: Path) -> None:
+    kept, other = tmp_path / "l.tif.unfinished", tmp_path / "other.tif.unfinished"
+    for folder in (kept, other):
+        (folder / "labels").mkdir(parents=True)
+    remove_unfinished(str(tmp_path / "l.tif"), "", str(tmp_path / "p.gpkg"))
+    assert not kept.exists()
+    assert other.exists()
+    assert UNFINISHED == SUFFIX
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_class_name_survives_the_configuration(name: str) -> None:
+    training = Training("m", 1.0, {name: (1, 2, 3)}, [Pair("a", "b")])
+    assert tomllib.loads(training.to_toml())["legend"]["classes"][1] == {"name": name, "colour": [1, 2, 3]}
+
+
+def test_colours_are_the_layers_own_and_else_differ() -> None:
+    colours = colours_for(["a", "b", "c"], {"b": (9, 9, 9)})
+    assert colours["b"] == (9, 9, 9)
+    assert len(set(colours.values())) == 3
