@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
-from rasterio.errors import NotGeoreferencedWarning
+from affine import Affine
 from rasterio.io import MemoryFile
 
 from geoglnet.legend import NO_CLASS
@@ -14,6 +12,8 @@ from geoglnet.raster.environment import environment
 from geoglnet.types import Shape
 
 TILE_SIZE = 512
+# Says nothing, but rasterio warns of rasters without, and warnings cannot be silenced in a thread.
+_ANYWHERE = Affine.scale(2, -2)
 
 
 def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
@@ -29,6 +29,7 @@ def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
         "height": shape.height,
         "width": shape.width,
         "nodata": NO_CLASS,
+        "transform": _ANYWHERE,
         "compress": "DEFLATE",
         "zlevel": 1,  # written once, read once or twice
         "interleave": "BAND",
@@ -36,8 +37,7 @@ def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
     }
     if min(shape) >= TILE_SIZE:
         profile |= {"tiled": True, "blockxsize": TILE_SIZE, "blockysize": TILE_SIZE}
-    with environment(), warnings.catch_warnings(), MemoryFile() as memory:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with environment(), MemoryFile() as memory:
         with memory.open(**profile) as dst:
             dst.write(layer)
         return bytes(memory.getbuffer())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,15 @@ from geoglnet.types import StrPath
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
 BARE_TRANSFORM = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+_FILTERS = threading.RLock()
+# A server that stops answering is asked again, then given up: GDAL alone would wait for ever. What the user set wins.
+_PATIENCE = {
+    "GDAL_HTTP_CONNECTTIMEOUT": 15,
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,  # seconds with less than …
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # … bytes per second
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|<VRTDataset")  # NETCDF:file.nc:name, or a VRT in a string
 
 
@@ -35,7 +47,16 @@ def environment(path: StrPath | None = None) -> rasterio.Env:
     if path is not None and is_remote(path):
         # The listing finds sidecars (.aux.xml, .ovr) but costs a request per folder on a web server.
         options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
+        options |= {name: value for name, value in _PATIENCE.items() if name not in os.environ}
     return rasterio.Env(**options)
+
+
+@contextmanager
+def silenced(category: type[Warning]) -> Iterator[None]:
+    """No warnings of a category; by one thread at a time, because Python's filters belong to all of them."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 def is_remote(path: StrPath) -> bool:
@@ -59,8 +80,7 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
     if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
         raise SceneNotFoundError(f"{name} does not exist; check the path")
     try:
-        with environment(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whoever needs the CRS says so in our words
+        with environment(name), silenced(NotGeoreferencedWarning):  # whoever needs the CRS says so in our words
             return rasterio.open(name, **options)
     except GDAL_ERRORS as error:
         raise SceneError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import GDAL_ERRORS, colour_bands, environment, one_line, open_raster
+from geoglnet.raster.environment import GDAL_ERRORS, colour_bands, environment, one_line, open_raster, silenced
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
 from geoglnet.types import Shape, StrPath
@@ -246,8 +245,8 @@ class RasterScene:
         if MaskFlags.per_dataset in flags:
             valid &= self._dataset.read_masks(self.bands[0], out_shape=fine, **options) > 0
         elif MaskFlags.all_valid not in flags:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NodataShadowWarning)  # the alpha band is honoured below
+            # the alpha band is honoured below
+            with silenced(NodataShadowWarning) if ColorInterp.alpha in self._dataset.colorinterp else nullcontext():
                 masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *fine), **options)
             valid &= masks.any(axis=0)
         if MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp:
