@@ -139,15 +139,18 @@ class _Missing:
 @contextmanager
 def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
     """Say what is left of a run that ends early."""
+    is_finished = False
     try:
         yield
-    except BaseException as error:
-        count = len(workspace.journal.blocks)
-        if count:
-            progress.warn(f"{_counted(count)} kept in {workspace.folder}; --resume goes on from there")
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        is_finished = True
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
             raise OutputError(f"disk full while writing in {workspace.folder}; free some space and --resume") from error
         raise
+    finally:
+        count = len(workspace.journal.blocks)
+        if count and not is_finished:
+            progress.warn(f"{_counted(count)} kept in {workspace.folder}; --resume goes on from there")
 
 
 def _counted(count: int) -> str:

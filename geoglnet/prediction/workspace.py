@@ -142,15 +142,15 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
         OutputExistsError: a run lies there, and was neither to be resumed nor to be given up.
     """
     with _locked(folder):
+        is_finished = False
         try:
             workspace = Workspace(folder, _journal(folder, facts, resume, overwrite))
             workspace.forget_lost_blocks()
             yield workspace
-        except BaseException:
-            if not _has_blocks(folder):
+            is_finished = True
+        finally:
+            if is_finished or not _has_blocks(folder):
                 _remove(folder)
-            raise
-        _remove(folder)
 
 
 def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:

@@ -25,16 +25,20 @@ def write_behind(blocks: Iterable[PendingBlock], store: Callable[[Block], None])
             for pending in blocks:
                 waiting.append(pool.submit(_store, pending, store))
                 if len(waiting) > _BEHIND:
-                    waiting.popleft().result()
+                    _settle_first(waiting)
             while waiting:
-                waiting.popleft().result()
-        except Exception:
+                _settle_first(waiting)
+        finally:
             pool.shutdown(wait=True, cancel_futures=_has_failed(waiting))
-            raise
 
 
 def _store(pending: PendingBlock, store: Callable[[Block], None]) -> None:
     store(pending.resolve())
+
+
+def _settle_first(waiting: deque[Future[None]]) -> None:
+    waiting[0].result()  # one that failed stays, so that those after it are not tried
+    waiting.popleft()
 
 
 def _has_failed(waiting: Iterable[Future[None]]) -> bool:
