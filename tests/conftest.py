@@ -23,6 +23,8 @@ from rasters import noise, write_raster
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
 
+collect_ignore = ["qgis"]  # another Python's, run by scripts/test-plugin
+
 SceneMaker = Callable[..., Path]
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,7 @@ PLUGINS = Path(__file__).parents[2] / "qgis_plugin"
 PROCESSING = Path("/usr/share/qgis/python/plugins")
 PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
 
-if find_spec("qgis") is None:  # the ordinary suite's Python
-    collect_ignore_glob = ["test_*.py"]
-else:
-    sys.path[:0] = [str(PROCESSING), str(PLUGINS)]
+sys.path[:0] = [str(PROCESSING), str(PLUGINS)]
 
 
 @pytest.fixture(scope="session")
