@@ -115,3 +115,17 @@ def test_the_local_stage_of_a_bidirectional_network_is_that_of_a_one_way_network
     two_way, one_way = small(sharing=Sharing.BIDIRECTIONAL), small()
     one_way.load_state_dict({name: two_way.state_dict()[name] for name in one_way.state_dict()})
     assert gradients(two_way, Stage.LOCAL, batch)[0] == gradients(one_way, Stage.LOCAL, batch)[0]
+
+
+def test_a_long_moving_average_forgets_the_initial_weights_in_a_short_stage() -> None:
+    network = small()
+    assert network.local_branch is not None
+    task = StageTask(network, Stage.LOCAL, OptimConfig(ema_decay=0.999), 5)
+    weight = next(network.local_branch.parameters())
+    for step in range(5):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        assert task.average is not None
+        task.average.update_parameters(network)
+    task.finish()
+    assert 3 < weight.mean().item() < 4  # the mean of the last steps, not the first step's 0

@@ -55,7 +55,8 @@ class OptimConfig:
         backbone_rate_factor: learning rate of pretrained backbones, relative to the rest of the branch.
         weight_decay: decoupled (AdamW; the authors' Adam has it coupled); 0 is Adam.
         cosine: fall to zero along a half cosine after a short warm-up, instead of staying constant.
-        ema_decay: decay of the moving average of weights that is kept in the end; 0 keeps the last weights.
+        ema_decay: decay of the moving average of weights that is kept in the end, smaller in the first steps; 0 keeps the last
+            weights.
         gamma: focal loss exponent.
         lambda_fmreg: weight of the feature map regularisation.
         fmreg: its form.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -251,7 +252,13 @@ def _average(network: GLNet, decay: float) -> AveragedModel | None:
     """Moving average of weights and batch statistics."""
     if not decay:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=partial(_move_average, decay), use_buffers=True)
+
+
+def _move_average(decay: float, averages: Any, currents: Any, count: Any) -> None:
+    """One step of an average that is short at first: in a short stage the initial weights would keep a share otherwise."""
+    warmed = min(decay, (1 + int(count)) / (10 + int(count)))
+    get_ema_multi_avg_fn(warmed)(averages, currents, count)  # type: ignore[no-untyped-call]
 
 
 def _held(maps: OverviewMaps) -> OverviewMaps:
