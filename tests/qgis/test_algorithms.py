@@ -275,6 +275,15 @@ def test_a_wrong_program_is_one_clear_message(
     assert not (tmp_path / "p.gpkg").exists()
 
 
+def test_what_qgis_has_in_its_environment_does_not_reach_the_program(
+    segmented: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "LD_LIBRARY_PATH"):
+        monkeypatch.setenv(name, "/nowhere")
+    found = run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "p.gpkg"))
+    assert QgsVectorLayer(found["OUTPUT"], "p").crs().authid() == UTM
+
+
 def test_the_toolbox_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOGLNET_PROGRAM", "/nowhere/geoglnet")
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("geoglnet:segmentscene")
