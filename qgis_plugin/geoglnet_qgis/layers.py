@@ -34,6 +34,7 @@ from .translation import tr
 ONE_CLASS = "object"
 
 _SUBDATASET = re.compile(r"[A-Za-z0-9_]{2,}:.+")  # NETCDF:"file.nc":name, GPKG:file.gpkg:table
+_IN_MEMORY = ("/vsimem/", "MEM:")  # of QGIS's own process, which no other can see
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def _readable(layer: QgsRasterLayer) -> str:
         raise QgsProcessingException(
             tr("layer “{name}” has GDAL open options; export it first: Export → Save As…").format(name=layer.name())
         )
-    if source.startswith("/vsi") or (_SUBDATASET.fullmatch(source) and not source.startswith(("http:", "https:"))):
+    is_remote_or_part = source.startswith("/vsi") or _SUBDATASET.fullmatch(source)
+    if is_remote_or_part and not source.startswith(_IN_MEMORY) and not source.startswith(("http:", "https:")):
         return source
     raise QgsProcessingException(
         tr("layer “{name}” has no file behind it ({source}); export it first: Export → Save As…").format(

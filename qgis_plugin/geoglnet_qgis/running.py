@@ -40,8 +40,8 @@ class FeedbackReceiver:
             self._feedback.pushInfo(event.message)
 
     def _stage(self, event: Event) -> str:
-        fields = event.fields
-        return f"{fields.get('stage', '')}: {fields.get('total', '')} {fields.get('unit', '')}".strip()
+        stage, total, unit = (event.fields.get(name, "") for name in ("stage", "total", "unit"))
+        return str(stage) if total == 1 else f"{stage}: {total} {unit}".strip()
 
     def _tell_figures(self, event: Event) -> None:
         """Losses and the like, ten times a stage."""

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machine import crop
@@ -70,3 +71,32 @@ def qgis_process() -> str:
     if path is None:
         pytest.skip("no qgis_process on this machine")
     return path
+
+
+@pytest.fixture(scope="session")
+def plugin(qgis_app: Any, qgis_processing: Any, program: str) -> Iterator[Any]:
+    """The plugin as ``qgis_process`` has it; tests that run algorithms use it."""
+    from geoglnet_qgis.plugin import GeoglnetPlugin  # where the path above leads
+
+    plugin = GeoglnetPlugin(None)
+    plugin.initProcessing()
+    yield plugin
+    plugin.unload()
+
+
+@pytest.fixture
+def project(qgis_new_project: Any) -> Any:
+    """An empty project."""
+    from qgis.core import QgsProject
+
+    return QgsProject.instance()
+
+
+@pytest.fixture(scope="session")
+def segmented(scene_path: Path, plugin: Any) -> dict[str, Any]:
+    """Results of *Segment scene* on the generated scene, at paths with spaces, umlauts and Cyrillic."""
+    from toolbox import run
+
+    folder = scene_path.parent / "Ergebnisse мир"
+    folder.mkdir()
+    return run("segmentscene", INPUT=str(scene_path), LABELS=str(folder / "l ä.tif"), POLYGONS=str(folder / "p ä.gpkg"))

@@ -31,8 +31,9 @@ def command(qgis_process: str, scene: Path, folder: Path, *options: str) -> list
 def test_qgis_process_segments_in_a_dirty_environment(
     qgis_process: str, environment: dict[str, str], scene_path: Path, tmp_path: Path
 ) -> None:
-    # PYTHONHOME and PYTHONPATH would end qgis_process itself; the plugin's own tests have them.
-    dirty = {"PROJ_LIB": "/nowhere/proj", "PROJ_DATA": "/nowhere/proj", "PYTHONEXECUTABLE": "/usr/bin/python3"}
+    # What QGIS's launchers export for the Python, PROJ and GDAL of its bundle; here these are Debian's.
+    dirty = {"PYTHONHOME": "/usr", "PYTHONPATH": "/usr/lib/python3/dist-packages", "PYTHONEXECUTABLE": "/usr/bin/python3"}
+    dirty |= {"PROJ_LIB": "/nowhere/proj", "PROJ_DATA": "/nowhere/proj", "GDAL_DATA": "/nowhere/gdal"}
     ran = subprocess.run(
         command(qgis_process, scene_path, tmp_path, "--json"),
         env={**environment, **dirty, "LANG": "C"},

@@ -15,6 +15,7 @@ from qgis.core import (
     QgsProcessingParameterEnum,
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
     QgsRasterLayer,
 )
 from qgis.PyQt.QtGui import QIcon
@@ -66,6 +67,18 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         except ProgramError as error:
             return False, str(error)
         return True, ""
+
+    def checkParameterValues(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[bool, str]:
+        """Asked before every run; what is wrong with a layer is shown while the dialog is still open."""
+        is_fine, reason = super().checkParameterValues(parameters, context)
+        rasters = [d.name() for d in self.parameterDefinitions() if isinstance(d, QgsProcessingParameterRasterLayer)]
+        try:
+            for name in rasters if is_fine else ():
+                if self.parameterAsRasterLayer(parameters, name, context) is not None:
+                    self.chosen_raster(parameters, name, context)
+        except QgsProcessingException as error:
+            return False, str(error)
+        return is_fine, reason
 
     def add(self, parameter: QgsProcessingParameterDefinition, explanation: str, *, is_advanced: bool = False) -> None:
         """Add a parameter with its help."""
