@@ -102,7 +102,7 @@ class DatasetTiles:
             SceneError: the file is damaged there, or a value is not from 0 to 255.
         """
         labels = self._read_labels(window)
-        self.seen[labels.ravel()] = True
+        self.seen[:] |= np.bincount(labels.ravel(), minlength=256) > 0
         return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:

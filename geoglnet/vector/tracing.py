@@ -57,9 +57,8 @@ def label_components(
     """
     is_start = np.ones(labels.shape, dtype=bool)
     is_start[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    run_ids = (np.cumsum(is_start.ravel(), dtype=np.int32) - 1).reshape(labels.shape)
     starts = np.flatnonzero(is_start)
-    part_of_run, num_parts = _connected_runs(labels, is_start, run_ids, len(starts))
+    part_of_run, num_parts = _connected_runs(labels, is_start, starts)
 
     part_class = np.empty(num_parts, dtype=np.uint8)
     part_class[part_of_run] = labels.ravel()[starts]
@@ -69,7 +68,8 @@ def label_components(
     totals = np.zeros((np.count_nonzero(is_kept) + 1, 3), dtype=np.int64)
     for column, per_run in enumerate(_run_totals(starts, labels.size, confidence)):
         totals[:, column] = np.bincount(id_of_run, weights=per_run, minlength=len(totals))
-    return Components(id_of_run[run_ids], part_class[is_kept], totals[1:])
+    ids = np.repeat(id_of_run, np.diff(starts, append=labels.size)).reshape(labels.shape)
+    return Components(ids, part_class[is_kept], totals[1:])
 
 
 def _run_totals(starts: Ints, size: int, confidence: npt.NDArray[np.uint8] | None) -> Iterator[npt.NDArray[np.int64]]:
@@ -82,12 +82,13 @@ def _run_totals(starts: Ints, size: int, confidence: npt.NDArray[np.uint8] | Non
 
 
 def _connected_runs(
-    labels: npt.NDArray[np.uint8], is_start: npt.NDArray[np.bool_], run_ids: npt.NDArray[np.int32], num_runs: int
+    labels: npt.NDArray[np.uint8], is_start: npt.NDArray[np.bool_], starts: Ints
 ) -> tuple[npt.NDArray[np.int32], int]:
     # Two runs that touch do so first at a column where one of them starts: one edge per pair, not one per pixel.
     touches = (labels[1:] == labels[:-1]) & (is_start[1:] | is_start[:-1])
-    upper, lower = run_ids[:-1][touches], run_ids[1:][touches]
-    graph = coo_array((np.ones(len(upper), dtype=np.int8), (upper, lower)), shape=(num_runs, num_runs))
+    pixel = np.flatnonzero(touches)
+    upper, lower = (np.searchsorted(starts, place, side="right") - 1 for place in (pixel, pixel + labels.shape[1]))
+    graph = coo_array((np.ones(len(upper), dtype=np.int8), (upper, lower)), shape=(len(starts), len(starts)))
     num_parts, part_of_run = connected_components(graph, directed=False)
     return part_of_run, int(num_parts)
 
@@ -161,12 +162,14 @@ def _framed(ids: npt.NDArray[np.int32], surroundings: npt.NDArray[np.int16] | No
 
 
 def _find_vertices(framed: npt.NDArray[np.int32], *, junctions: bool) -> _Vertices:
-    across = framed[:, :-1] == framed[:, 1:]
-    down = framed[:-1] == framed[1:]
-    is_straight = (across[:-1] & across[1:]) | (down[:, :-1] & down[:, 1:])
-    row, col = np.nonzero(~is_straight)
+    changes_across = framed[:, :-1] != framed[:, 1:]
+    changes_down = framed[:-1] != framed[1:]
+    is_corner = (changes_across[:-1] | changes_across[1:]) & (changes_down[:, :-1] | changes_down[:, 1:])
+    row, col = np.divmod(np.flatnonzero(is_corner), is_corner.shape[1])
+    flat, width = framed.ravel(), framed.shape[1]
+    upper_left = row * width + col
     # Clockwise around the corner: upper left, upper right, lower right, lower left.
-    around = (framed[row, col], framed[row, col + 1], framed[row + 1, col + 1], framed[row + 1, col])
+    around = (flat[upper_left], flat[upper_left + 1], flat[upper_left + width + 1], flat[upper_left + width])
 
     corners, arriving, leaving, components = [], [], [], []
     for direction in range(4):
