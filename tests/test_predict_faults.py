@@ -245,7 +245,8 @@ class Failing(http.server.SimpleHTTPRequestHandler):
     """Serves byte ranges, until it is told to fail."""
 
     protocol_version = "HTTP/1.1"
-    is_failing = False
+    fault = ""  # "drops": closes connections; "hangs": keeps them open and says nothing
+    is_over = threading.Event()
 
     def log_message(self, *_: object) -> None: ...
 
@@ -254,7 +255,9 @@ class Failing(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self, with_body: bool = True) -> None:
         path = Path(self.translate_path(self.path))
-        if type(self).is_failing:
+        if type(self).fault:
+            if type(self).fault == "hangs":
+                type(self).is_over.wait(60)
             self.close_connection = True
             self.connection.close()
             return
@@ -277,36 +280,43 @@ class Failing(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    Failing.is_failing = False
+    Failing.fault = ""
+    Failing.is_over.clear()
     handler = functools.partial(Failing, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"/vsicurl/http://127.0.0.1:{httpd.server_port}"
+        Failing.is_over.set()
         httpd.shutdown()
 
 
-def test_a_server_that_drops_the_connection_ends_the_run_which_goes_on_when_it_is_back(
-    run: Run, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["drops", "hangs"])
+def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
+    run: Run, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
+    if fault == "hangs":
+        monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+        monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
     whole, cut = folders(tmp_path)
     image = noise(3, 64, 1200)
     write_raster(tmp_path / "far.tif", image, pixel_size=1.0, nodata=0, compress="NONE")  # larger than what GDAL caches
     scene = f"{server}/far.tif"
 
-    class DropAfter(SilentProgress):
+    class FailAfter(SilentProgress):
         left = 40
 
         def advance(self, amount: int = 1, **figures: float) -> None:
             self.left -= amount
-            if self.left < 0 and not Failing.is_failing:
-                Failing.is_failing = True
+            if self.left < 0:
+                Failing.fault = fault
 
     monkeypatch.setenv("CPL_VSIL_CURL_CACHE_SIZE", "16384")
     monkeypatch.setenv("VSI_CACHE", "NO")
     with pytest.raises(SceneError, match=r"far.tif cannot be read"):
-        run(cut, scene=scene, progress=DropAfter())
-    Failing.is_failing = False
+        run(cut, scene=scene, progress=FailAfter())
+    Failing.fault = ""
+    Failing.is_over.set()
     run(cut, scene=scene, resume=True)
     run(whole, scene=scene)
     assert contents(cut) == contents(whole)

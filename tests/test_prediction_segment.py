@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyogrio
 import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
+from rasters import noise, write_raster
+from stubs import SMALL
 
 import geoglnet
 from geoglnet.errors import Cancelled, ConfigError, OutputError, OutputExistsError
@@ -19,7 +23,9 @@ from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
+from geoglnet.prediction.plan import Plan, PlannedRegion
 from geoglnet.prediction.predictor import predict_scene
+from geoglnet.prediction.probabilities import RegionSegmenter
 from geoglnet.prediction.segment import segment
 from geoglnet.prediction.segmented import Segmented
 from geoglnet.prediction.sink import ArraySink
@@ -91,6 +97,47 @@ def test_nodata_stays_nodata_in_labels_confidence_and_polygons(
             assert (dataset.read(1)[:40] != 255).all()
     bounds = pyogrio.read_info(tmp_path / "polygons.gpkg", layer="polygons", force_total_bounds=True)["total_bounds"]
     assert bounds is None or bounds[1] >= 5000000 - 40
+
+
+def _hole() -> npt.NDArray[np.bool_]:
+    """Valid pixels of a scene of 5 × 7 blocks, of which some regions have none."""
+    valid = np.ones((160, 224), bool)
+    valid[:130, :150] = valid[140:150, 30:40] = False
+    return valid
+
+
+NODATA_OPTIONS: dict[str, Callable[[npt.NDArray[np.uint8], npt.NDArray[np.bool_]], dict[str, Any]]] = {
+    "nodata value": lambda image, valid: {"image": np.where(valid, image, 0), "nodata": 0},
+    "alpha": lambda image, valid: {"image": image, "alpha": valid * 255},
+    "mask band": lambda image, valid: {"image": image, "valid": valid},
+    "NaN": lambda image, valid: {"image": np.where(valid, image, np.nan).astype(np.float32)},
+}
+
+
+@pytest.mark.parametrize("kind", NODATA_OPTIONS)
+def test_no_kind_of_nodata_gets_a_class_or_reaches_the_network_alone(
+    run: Callable[..., Segmented], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    valid, regions = _hole(), []
+    given = NODATA_OPTIONS[kind](noise(3, *valid.shape), valid)
+    scene = write_raster(tmp_path / "scene.tif", given.pop("image"), pixel_size=1.0, **given)
+    computed = RegionSegmenter.probabilities
+
+    def noticed(self: RegionSegmenter, planned: PlannedRegion, *given: Any) -> Any:
+        regions.append(planned)
+        return computed(self, planned, *given)
+
+    monkeypatch.setattr(RegionSegmenter, "probabilities", noticed)
+    names = ("labels", "confidence", "entropy", "probabilities")
+    paths = {f"{name}_path": tmp_path / f"{name}.tif" for name in names}
+    run(Destinations(**paths, vector_path=tmp_path / "polygons.gpkg"), scene=scene)
+    for name in names:
+        with rasterio.open(tmp_path / f"{name}.tif") as dataset:
+            assert ((dataset.read() == 255) == ~valid).all(), name
+    shapes = pyogrio.read_dataframe(tmp_path / "polygons.gpkg", layer="polygons").geometry
+    assert shapes.area.sum() == valid.sum()
+    assert all(valid[planned.reach.toslices()].any() for planned in regions)
+    assert len(regions) < len(Plan(Shape(*valid.shape), SMALL))
 
 
 def test_the_rules_applied_are_logged(run: Callable[..., Segmented], tmp_path: Path) -> None:

@@ -409,6 +409,18 @@ def test_a_jpeg_cut_in_half_is_not_read_as_grey(scene_factory: Factory) -> None:
         whole(scene)
 
 
+def test_a_jpeg_with_damaged_bytes_is_not_read_as_garbage(scene_factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scene_factory((3, 256, 256), name="photo.jpg", driver="JPEG", crs=None)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 500] = b"\xfe" * 500
+    path.write_bytes(content)
+    with open_scene(path) as scene, pytest.raises(SceneError, match=r"photo\.jpg cannot be read \(.*Corrupt JPEG"):
+        whole(scene)
+    monkeypatch.setenv("GDAL_ERROR_ON_LIBJPEG_WARNING", "NO")  # what the user set wins
+    with open_scene(path) as scene:
+        assert whole(scene).valid.all()
+
+
 def test_a_container_without_bands_offers_its_parts(tmp_path: Path) -> None:
     path = tmp_path / "two.gpkg"
     for table, append in (("first", "NO"), ("second", "YES")):

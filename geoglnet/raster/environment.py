@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _PATIENCE = {
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
+_CARE = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True}  # else all that lies behind a damaged byte of a JPEG is read as garbage
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|<VRTDataset")  # NETCDF:file.nc:name, or a VRT in a string
 
 
@@ -43,12 +44,17 @@ def environment(path: StrPath | None = None) -> rasterio.Env:
         "GDAL_CACHEMAX": BLOCK_CACHE_BYTES,
         "GDAL_NUM_THREADS": 1,  # with more, GDAL's writers lose the error of a full disk
         "GDAL_TIFF_INTERNAL_MASK": True,
+        **_unless_set(_CARE),
     }
     if path is not None and is_remote(path):
         # The listing finds sidecars (.aux.xml, .ovr) but costs a request per folder on a web server.
         options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
-        options |= {name: value for name, value in _PATIENCE.items() if name not in os.environ}
+        options |= _unless_set(_PATIENCE)
     return rasterio.Env(**options)
+
+
+def _unless_set(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in os.environ}
 
 
 @contextmanager
