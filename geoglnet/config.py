@@ -24,6 +24,19 @@ BACKBONES = (
 BACKBONE_LIBRARIES = ("torchvision", "timm")
 """Any of their networks with maps at strides 4, 8, 16 and 32 is a backbone too, as ``"timm/convnext_tiny"``."""
 
+ARCHITECTURES = {
+    "fpn": "",
+    "fcn8s": "vgg16",
+    "segnet": "vgg16_bn",
+    "icnet": "resnet50_half",
+    "unet": "",
+    "pspnet": "",
+    "deeplabv3plus": "",
+    "segformer": "",
+    "upernet": "",
+}
+"""Architectures of a branch, and the backbone of those that have one of their own. GLNet's is ``"fpn"``."""
+
 LEVELS = (2, 3, 4, 5)
 """Levels of a branch's maps: 2 at 1/4 of the image, 5 at 1/32 (after conv2 to conv5)."""
 
@@ -71,7 +84,8 @@ class ModelConfig:
     Args:
         num_classes: logit channels.
         backbone: one of :data:`BACKBONES`, or ``"torchvision/NAME"`` or ``"timm/NAME"``; used in both branches (weights are
-            not shared).
+            not shared). Other architectures than ``"fpn"`` have one of their own (:data:`ARCHITECTURES`), or take an encoder of
+            segmentation-models-pytorch by its name there.
         in_channels: bands of the image.
         pyramid_channels: width of the FPN's top-down and first-smooth maps (256 in the paper's code).
         smooth_channels: width of the second-smooth maps (128); the last map has four times as many.
@@ -81,6 +95,8 @@ class ModelConfig:
             ("shallow").
         aggregate: whether f_agg makes the final logits (else the local branch's are final).
         compat: exact geometry of sharing, or the authors'.
+        architecture: of the branch, one of :data:`ARCHITECTURES`. All but GLNet's own ``"fpn"`` are the paper's baselines: they
+            stand in one branch's place, alone.
 
     Raises:
         ConfigError: a value that no network can be built from.
@@ -96,11 +112,10 @@ class ModelConfig:
     shared_levels: tuple[int, ...] = LEVELS
     aggregate: bool = True
     compat: Compat = Compat.NONE
+    architecture: str = "fpn"
 
     def __post_init__(self) -> None:
-        library, _, inner = self.backbone.partition("/")
-        if self.backbone not in BACKBONES and not (library in BACKBONE_LIBRARIES and inner):
-            raise ConfigError(f"unknown backbone {self.backbone!r}{suggestion(self.backbone, BACKBONES)}")
+        self._check_architecture()
         for name in ("num_classes", "in_channels", "pyramid_channels", "smooth_channels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
@@ -111,6 +126,23 @@ class ModelConfig:
             )
         self._check_sharing()
 
+    def _check_architecture(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f"unknown architecture {self.architecture!r}{suggestion(self.architecture, tuple(ARCHITECTURES))}"
+            )
+        own = ARCHITECTURES[self.architecture]
+        library, _, inner = self.backbone.partition("/")
+        if self.has_pyramid and self.backbone not in BACKBONES and not (library in BACKBONE_LIBRARIES and inner):
+            raise ConfigError(f"unknown backbone {self.backbone!r}{suggestion(self.backbone, BACKBONES)}")
+        if own and self.backbone != own:
+            raise ConfigError(f"architecture = {self.architecture!r} has a backbone of its own; set backbone = {own!r}")
+        if not self.has_pyramid and self.branches is Branches.BOTH:
+            raise ConfigError(
+                f"architecture = {self.architecture!r} stands in one branch's place; set branches = 'local' (it sees patches) "
+                "or 'global' (it sees overviews), sharing = 'none', aggregate = false"
+            )
+
     def _check_sharing(self) -> None:
         if not self.shared_levels or list(self.shared_levels) != [lv for lv in LEVELS if lv in self.shared_levels]:
             raise ConfigError(f"shared_levels = {list(self.shared_levels)} must be some of 2, 3, 4, 5, each once, in order")
@@ -118,6 +150,11 @@ class ModelConfig:
             raise ConfigError("compat = 'official' shares all levels, as the authors' code does; leave shared_levels out")
         if self.sharing is Sharing.BIDIRECTIONAL and not self.aggregate:
             raise ConfigError("sharing = 'bidirectional' reaches the labels through f_agg only; set aggregate = true")
+
+    @property
+    def has_pyramid(self) -> bool:
+        """Whether branches are GLNet's own, whose maps can be shared and folded."""
+        return self.architecture == "fpn"
 
     @property
     def levels_into_local(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geoglnet.config import BACKBONES, suggestion
 from geoglnet.errors import CheckpointError, ConfigError
+from geoglnet.models.baselines.library import pretrained_encoder
 from geoglnet.models.extractors import Extractor, pretrained_state
 
 Levels = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -94,7 +95,7 @@ def build_backbone(name: str, in_channels: int = 3) -> Backbone:
     kind = Extractor if "/" in name else ResNet if name.startswith("resnet") else MobileNet
     backbone = kind(name)
     if in_channels != 3:
-        _replace_stem(backbone, in_channels)
+        fit_stem(backbone, in_channels)
     return backbone
 
 
@@ -122,7 +123,7 @@ def load_backbone_weights(backbone: Backbone, source: str) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             if name in state:
-                tensor.copy_(state[name])
+                tensor.copy_(state[name].reshape(tensor.shape))  # fully connected layers may be convolutions here
 
 
 def _file_state(source: str) -> dict[str, Tensor]:
@@ -137,11 +138,14 @@ def _file_state(source: str) -> dict[str, Tensor]:
 def _imagenet_state(name: str) -> dict[str, Tensor]:
     if "/" in name:
         return pretrained_state(name)
+    if name not in torchvision.models.list_models():
+        return pretrained_encoder(name)
     state: dict[str, Tensor] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
     return state
 
 
-def _replace_stem(backbone: Backbone, in_channels: int) -> None:
+def fit_stem(backbone: nn.Module, in_channels: int) -> None:
+    """Replace the first convolution of a network by one that takes ``in_channels`` bands."""
     path, stem = next((path, m) for path, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
     parent, _, child = path.rpartition(".")
     fitted = copy.deepcopy(stem)

@@ -92,6 +92,8 @@ class FoldedGLNet(nn.Module):
         super().__init__()
         if network.local_branch is None:
             raise ConfigError("a network with only a global branch has no patches, and nothing to fold")
+        if not network.config.has_pyramid:
+            raise ConfigError(f"architecture = {network.config.architecture!r} does not fold; only GLNet's own branches do")
         self.config, self.geometry = network.config, network.geometry
         self.global_branch, self.refined_branch = network.global_branch, network.refined_branch
         self.backbone = network.local_branch.backbone

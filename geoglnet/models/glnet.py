@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from geoglnet.config import Branches, Compat, ModelConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
+from geoglnet.models.baselines.baseline import build_branch
 from geoglnet.models.branch import Branch
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
@@ -93,7 +94,8 @@ class GLNet(nn.Module):
 
     Args:
         config: architecture. ``branches`` other than both gives the paper's one-branch baselines; bidirectional sharing adds
-            a *refined* global branch, which takes the local maps in (the authors', too, is a third network).
+            a *refined* global branch, which takes the local maps in (the authors', too, is a third network). Other
+            architectures put a baseline in the place of the one branch.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -101,8 +103,8 @@ class GLNet(nn.Module):
         self.config = config
         self.geometry = GEOMETRIES[config.compat]
         last_channels = 4 * config.smooth_channels
-        self.global_branch = None if config.branches is Branches.LOCAL else Branch(config)
-        self.local_branch = None if config.branches is Branches.GLOBAL else Branch(config, config.levels_into_local)
+        self.global_branch = None if config.branches is Branches.LOCAL else build_branch(config)
+        self.local_branch = None if config.branches is Branches.GLOBAL else build_branch(config, config.levels_into_local)
         self.refined_branch = Branch(config, config.levels_into_global) if config.levels_into_global else None
         self.f_agg = nn.Conv2d(2 * last_channels, config.num_classes, kernel_size=3, padding=1) if config.aggregate else None
 

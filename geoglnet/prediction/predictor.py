@@ -132,5 +132,6 @@ class Predictor:
 
 def _ready(network: GLNet) -> GLNet | FoldedGLNet:
     """The network's folded form, when there is something to fold and nothing to keep of the patches' edges."""
-    is_foldable = network.config.branches is not Branches.GLOBAL and network.config.compat is not Compat.OFFICIAL
+    config = network.config
+    is_foldable = config.branches is not Branches.GLOBAL and config.has_pyramid and config.compat is not Compat.OFFICIAL
     return fold(network) if is_foldable and isinstance(network, GLNet) else network

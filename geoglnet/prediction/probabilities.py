@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class RegionSegmenter:
 
     Memory on the device, with K classes, a region of side R, an overview of side S and n patches of side P, in bytes: the
     region's pixels 4 · R², one band of it in float32 4 · R², its probabilities 4 · K · R² (168 MB for 7 classes of 2448 px),
-    the logits of its patches 4 · K · n · P² / 16, a patch at full size 2 · 4 · K · P², plus the network's own: its weights,
-    the overview's maps, and the activations of one batch.
+    the logits of n patches 4 · K · n · P² / 16 (those of a batch; with bidirectional sharing, of the region), a patch at full
+    size 2 · 4 · K · P², plus the network's own: its weights, the overview's maps, and the activations of one batch.
 
     Args:
         network: GLNet, folded or not, or anything that keeps its contract.
@@ -163,25 +163,25 @@ class RegionSegmenter:
 
     def _local_logits(
         self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: Steps
-    ) -> list[tuple[PlannedPatch, Tensor]]:
-        """Patches that matter, with their ``(K, h/4, w/4)`` logits."""
+    ) -> Iterator[tuple[PlannedPatch, Tensor]]:
+        """Patches that matter, with their ``(K, h/4, w/4)`` logits (a baseline's are larger), as they come."""
         patches = chosen if self._mixes_patches else [patch for patch in chosen if wanted.meets(patch)]
         groups = [patches[i : i + self.batch_size] for i in range(0, len(patches), self.batch_size)]
-        logits: list[Tensor] = []
-        with self._autocast():
-            batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
-            overview: Any = look.overview  # none for a local branch alone, which has no maps either
-            for batch in iter_logits(self.network, overview, maps, batches):
-                logits += look.turn.undo(batch).float()
-                steps.advance(len(batch))
-        return list(zip(patches, logits, strict=True))
+        batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
+        overview: Any = look.overview  # none for a local branch alone, which has no maps either
+        found = iter_logits(self.network, overview, maps, batches)
+        for group in groups:
+            with self._autocast():
+                logits = next(found)
+            yield from zip(group, look.turn.undo(logits).float(), strict=True)
+            steps.advance(len(group))
 
     @property
     def _mixes_patches(self) -> bool:
         """Whether a patch's logits depend on the region's other patches, so that none may be left out."""
         return self.network.config.sharing not in (Sharing.NONE, Sharing.GLOBAL_TO_LOCAL)
 
-    def _add_local(self, total: Tensor, wanted: Wanted, patches: Sequence[tuple[PlannedPatch, Tensor]]) -> None:
+    def _add_local(self, total: Tensor, wanted: Wanted, patches: Iterable[tuple[PlannedPatch, Tensor]]) -> None:
         for patch, logits in patches:
             if wanted.meets(patch):
                 place = wanted.place(patch)
