@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +59,10 @@ def train(
     and ends with the same weights. Needs the extra: pip install 'geoglnet[train]'.
     """
     from geoglnet.training.config import read_config
+    from geoglnet.training.devices import silence_lightning
     from geoglnet.training.fit import Start, fit
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # after the import, which sets it
-    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
-    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
+    silence_lightning()
     settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}))
     try:
         start = Start(global_branch_from, branches_from, resume)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoglnet.datasets.regions import RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset
@@ -51,12 +51,26 @@ class _Collate:
         return _Load(collate(whole).normalised(self.mean, self.std), tuple(name for s in whole for name in s.skipped))
 
 
+@dataclass(frozen=True, slots=True)
+class _Share(Sampler[int]):
+    """Samples in order; of several processes each takes its turn, so that together they see what one alone would."""
+
+    samples: RegionDataset
+
+    def __iter__(self) -> Iterator[int]:
+        rank, count = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        return iter(range(rank, len(self.samples), count))
+
+    def __len__(self) -> int:
+        return len(self.samples) // (distributed.get_world_size() if distributed.is_initialized() else 1)
+
+
 class RegionLoader(DataLoader[Any]):
     """Batches of region samples; warns once about each damaged file that was passed over.
 
     Args:
         dataset: where samples come from.
-        batch_size: samples per batch.
+        batch_size: samples per batch, of each process where several train together.
         workers: processes that prepare them.
         mean: per band, on the 0–1 scale.
         std: per band, on the 0–1 scale.
@@ -76,6 +90,7 @@ class RegionLoader(DataLoader[Any]):
         super().__init__(
             _Careful(dataset),
             batch_size=batch_size,
+            sampler=_Share(dataset),
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_Collate(self.mean, self.std),

@@ -47,7 +47,9 @@ class OptimConfig:
         local_steps: of the local stage.
         bidirectional_steps: of the bidirectional stage, when sharing is bidirectional.
         is_joint: train both branches at once, with all losses, in ``local_steps`` steps, instead of one after the other.
-        batch_size: regions per step.
+        batch_size: regions per step, over all devices together.
+        devices: GPUs (or, without one, processes on the CPU) that share each step, with equal parts of the batch; batch
+            statistics are each device's own.
         patches_at_once: patches that go through the network together; memory is bounded by it, results are not changed beyond
             rounding, except for batch statistics.
         global_learning_rate: of the global branch.
@@ -73,6 +75,7 @@ class OptimConfig:
     bidirectional_steps: int = 9000
     is_joint: bool = False
     batch_size: int = 6
+    devices: int = 1
     patches_at_once: int = 12
     global_learning_rate: float = 1e-4
     local_learning_rate: float = 2e-5
@@ -94,9 +97,11 @@ class OptimConfig:
             raise ConfigError(f"precision = {self.precision!r} must be '32-true' or 'bf16-mixed'")
         if self.recipe not in RECIPES:
             raise ConfigError(f"unknown recipe {self.recipe!r}{suggestion(self.recipe, tuple(RECIPES))}")
-        for name in ("global_steps", "local_steps", "bidirectional_steps", "batch_size", "patches_at_once"):
+        for name in ("global_steps", "local_steps", "bidirectional_steps", "batch_size", "devices", "patches_at_once"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.batch_size % self.devices:
+            raise ConfigError(f"batch_size = {self.batch_size} must be a multiple of devices = {self.devices}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} must be from 0 to below 1")
 

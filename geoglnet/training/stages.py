@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress
 from geoglnet.training.config import OptimConfig, TrainConfig
+from geoglnet.training.devices import UnwrappedDDP, check_devices, relayed
 from geoglnet.training.focus import GlobalFocus
 from geoglnet.training.savepoint import Savepoint
 from geoglnet.training.task import StageTask
@@ -59,14 +61,22 @@ def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
 
 
 def run_stage(network: GLNet, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:
-    """One stage of training, or what is left of it; changes the network in place."""
+    """One stage of training, or what is left of it; changes the network in place.
+
+    Raises:
+        ConfigError: more devices are asked for than there are.
+        DatasetError: samples cannot be made.
+    """
     optim, task = run.config.optim, _task(network, run)
+    check_devices(optim.devices)
     _prepare(dataset, network, run)
     dataset.first = task.done * optim.batch_size
     dataset.length = run.steps * optim.batch_size - dataset.first
-    loader = RegionLoader(dataset, optim.batch_size, optim.workers, run.manifest.mean, run.manifest.std, progress)
-    trainer = _trainer(optim, run.steps - task.done, [Report(progress, run.stage), *run.keepers])
-    trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
+    with relayed(progress) if optim.devices > 1 else nullcontext(progress) as told:
+        size = optim.batch_size // optim.devices
+        loader = RegionLoader(dataset, size, optim.workers, run.manifest.mean, run.manifest.std, told)
+        trainer = _trainer(optim, run.steps - task.done, [Report(told, run.stage), *run.keepers])
+        trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
     task.finish()
 
 
@@ -94,7 +104,9 @@ def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> light
         max_steps=steps,
         precision=optim.precision,
         callbacks=callbacks,
-        devices=1,
+        devices=optim.devices,
+        strategy=UnwrappedDDP() if optim.devices > 1 else "auto",
+        use_distributed_sampler=False,  # the loader shares samples itself
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -118,7 +130,7 @@ class Report(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Announce the stage, with what was done of it before."""
-        if isinstance(pl_module, StageTask):
+        if isinstance(pl_module, StageTask) and trainer.is_global_zero:
             self.progress.plan(f"{self.stage.value} stage", pl_module.steps, "steps")
             if pl_module.done:
                 self.progress.advance(pl_module.done)
@@ -127,4 +139,5 @@ class Report(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Tell of a step and its loss."""
-        self.progress.advance(loss=float(trainer.callback_metrics["loss"]))
+        if trainer.is_global_zero:
+            self.progress.advance(loss=float(trainer.callback_metrics["loss"]))

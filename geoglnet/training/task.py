@@ -22,6 +22,7 @@ from geoglnet.models.branch import Branch
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.models.pyramid import FeatureMaps
 from geoglnet.training.config import OptimConfig, Regularisation
+from geoglnet.training.devices import average_gradients
 
 _FMREG = {Regularisation.EUCLIDEAN: fmreg_euclidean, Regularisation.MEAN_SQUARE: fmreg_mean_square}
 TRAINED_PARTS = {
@@ -87,6 +88,7 @@ class StageTask(LightningModule):
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.differentiate(batch)
+        average_gradients(self._trained_parameters())
         optimizer.step()
         schedule: Any = self.lr_schedulers()
         if schedule is not None:

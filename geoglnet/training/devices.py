@@ -1,0 +1,138 @@
+"""Training on several devices: Lightning's DDP with a process each, whose gradients are averaged once a step."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed, multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from geoglnet import errors
+from geoglnet.errors import Cancelled, ConfigError, GeoglnetError
+from geoglnet.progress import Progress
+
+
+class UnwrappedDDP(DDPStrategy):
+    """DDP without the wrapper that shares gradients during *the* backward pass: a step of ours has several.
+
+    The task shares them itself (:func:`average_gradients`). Processes are spawned: forked ones hang in OpenMP.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(start_method="spawn")
+
+    def setup_environment(self) -> None:
+        """What a process does first: it says nothing by itself, and joins the others."""
+        silence_lightning()
+        super().setup_environment()
+
+    def configure_ddp(self) -> None:
+        """Leave the task as it is."""
+
+
+def silence_lightning() -> None:
+    """Keep to this process's Progress; call after Lightning's import, which sets its own level."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
+
+
+def check_devices(count: int) -> None:
+    """Refuse more processes than there are GPUs, where there are any; CPUs can be shared.
+
+    Raises:
+        ConfigError: too many.
+    """
+    present = torch.cuda.device_count()
+    if 1 <= present < count:
+        raise ConfigError(f"optim.devices = {count}, but this machine has {present}; choose at most that many")
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace gradients by their mean over all processes; nothing happens where there is only one."""
+    if not distributed.is_initialized():
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # on this process, perhaps not on the others
+            parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce(parameter.grad)
+        parameter.grad /= distributed.get_world_size()
+
+
+@dataclass(slots=True)
+class Relay:
+    """A :class:`Progress` that another process can report to.
+
+    Args:
+        calls: what is reported, on its way.
+        stopped: set once the receiver asked to stop.
+    """
+
+    calls: Any
+    stopped: Any
+
+    def plan(self, stage: str, total: int, unit: str) -> None:
+        self._send("plan", stage, total, unit)
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self._send("advance", amount, **figures)
+
+    def log(self, message: str) -> None:
+        self._send("log", message)
+
+    def warn(self, message: str) -> None:
+        self._send("warn", message)
+
+    def _send(self, name: str, *values: Any, **figures: float) -> None:
+        if self.stopped.is_set():
+            raise Cancelled("stopped")
+        self.calls.put((name, values, figures))
+
+    @classmethod
+    def make(cls) -> Self:
+        context = multiprocessing.get_context("spawn")
+        return cls(context.Queue(), context.Event())
+
+    def forward(self, progress: Progress) -> None:
+        """Hand on what comes, until ``None`` does."""
+        while (call := self.calls.get()) is not None:
+            name, values, figures = call
+            try:
+                getattr(progress, name)(*values, **figures)
+            except Cancelled:
+                self.stopped.set()
+
+
+@contextmanager
+def relayed(progress: Progress) -> Iterator[Progress]:
+    """A stand-in for ``progress`` that other processes may report to; their errors of ours arrive as such.
+
+    Raises:
+        GeoglnetError: one of them raised it.
+    """
+    relay = Relay.make()
+    forwarding = threading.Thread(target=relay.forward, args=(progress,), daemon=True)
+    forwarding.start()
+    try:
+        yield relay
+    except ProcessRaisedException as error:
+        raise (_ours(str(error)) or error) from None
+    finally:
+        relay.calls.put(None)
+        forwarding.join()
+
+
+def _ours(traceback: str) -> GeoglnetError | None:
+    """The error of ours that a traceback's last line names."""
+    name, _, message = traceback.strip().splitlines()[-1].partition(": ")
+    kind = getattr(errors, name.rpartition(".")[2], None)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, GeoglnetError) else None
