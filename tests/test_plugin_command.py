@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 import pytest
-from geoglnet_qgis.command import UNFINISHED, Segmentation, Shaping, remove_unfinished, train_words, vectorize_words
+from geoglnet_qgis.command import (
+    UNFINISHED,
+    Segmentation,
+    Shaping,
+    remove_unfinished,
+    savepoint_of,
+    train_words,
+    vectorize_words,
+)
 from geoglnet_qgis.configuration import SIZES, Pair, Training, colours_for
 from geoglnet_qgis.program import missing_options
 from hypothesis import given
@@ -17,6 +25,7 @@ from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.sources import ImagesSource, RastersSource
 from geoglnet.prediction.workspace import SUFFIX
 from geoglnet.training.config import read_config
+from geoglnet.training.savepoint import savepoint_path
 
 ODD = "/tmp/Straße мир/a b -o.tif"
 
@@ -102,6 +111,13 @@ def test_train_is_read_by_the_program() -> None:
     found = parsed(train_words("/t.toml", "/folder", "/m.safetensors", ["optim.batch_size = 2", "name = x"]))
     assert found["overrides"] == {"optim.batch_size": 2, "name": "x"}
     assert found["data"] == Path("/folder")
+    assert not found["resume"]
+    assert parsed(train_words("/t.toml", "/folder", "/m.safetensors", is_resumed=True))["resume"]
+
+
+def test_a_savepoint_is_found_where_the_program_keeps_it() -> None:
+    for name in ("/a b/mein Modell.safetensors", "/a.b/v1.2.safetensors"):
+        assert Path(savepoint_of(name)) == savepoint_path(Path(name))
 
 
 @pytest.mark.parametrize("size", list(SIZES))

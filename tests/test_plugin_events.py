@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
-from geoglnet_qgis.events import PROTOCOL_VERSION, Course, Event, ProtocolError, check_protocol, parse_event
+from geoglnet_qgis.events import PROTOCOL_VERSION, SHARES, Course, Event, ProtocolError, check_protocol, parse_event
 from hypothesis import given
 from hypothesis import strategies as st
 
+import geoglnet
 from geoglnet.cli import terminal
 from geoglnet.cli.terminal import JsonReporter
+from geoglnet.config import Stage
 
 
 def test_plugin_and_program_speak_the_same_version() -> None:
@@ -51,23 +54,30 @@ def test_another_version_says_what_to_upgrade(version: int | None, remedy: str) 
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["plan", "progress"]), st.floats(allow_nan=True))),
-    st.lists(st.floats(0, 0.5), max_size=2),
+    st.lists(st.tuples(st.sampled_from(["plan", "progress"]), st.sampled_from("abc"), st.floats(allow_nan=True))),
+    st.dictionaries(st.sampled_from("abc"), st.floats(0, 1)),
 )
-def test_a_course_never_goes_back_and_ends_at_one(steps: list[tuple[str, float]], shares: list[float]) -> None:
+def test_a_course_never_goes_back_and_ends_at_one(steps: list[tuple[str, str, float]], shares: dict[str, float]) -> None:
     course = Course(shares)
     before = 0.0
-    for kind, fraction in steps:
-        now = course.follow(Event(kind, {"fraction": fraction}))
+    for kind, stage, fraction in steps:
+        now = course.follow(Event(kind, {"stage": stage, "fraction": fraction}))
         assert before <= now <= 1
         before = now
     assert course.follow(Event("done")) == 1
 
 
-def test_a_course_gives_every_stage_its_share() -> None:
-    course = Course((0.5, 0.4))
+def test_a_course_gives_every_stage_its_share_and_an_unknown_one_half_of_what_is_left() -> None:
+    course = Course({"global": 0.5, "local": 0.4})
     fractions = []
-    for _ in range(3):
-        course.follow(Event("plan"))
+    for stage in ("global", "new", "local", "local"):
+        course.follow(Event("plan", {"stage": stage}))
         fractions.append(course.follow(Event("progress", {"fraction": 1.0})))
-    assert fractions == pytest.approx([0.5, 0.9, 0.95])
+    assert fractions == pytest.approx([0.5, 0.75, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_every_stage_that_has_a_share_is_one_of_the_programs(name: str) -> None:
+    said = "\n".join(path.read_text(encoding="utf-8") for path in Path(geoglnet.__file__).parent.rglob("*.py"))
+    stages = {f"{stage.value} stage" for stage in Stage}
+    assert name in stages or f'.plan("{name}",' in said

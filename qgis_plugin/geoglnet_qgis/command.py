@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SAVEPOINT = ".resume.pt"  # the program's name for what a training that was cut off keeps
 UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
 EVENTS = ("--progress", "json", "--stop-on-stdin-eof", "--overwrite")  # Processing has asked whether to replace a file
 
@@ -110,10 +112,18 @@ def remove_unfinished(*outputs: str) -> None:
             shutil.rmtree(path + UNFINISHED, ignore_errors=True)
 
 
-def train_words(configuration: str, folder: str, checkpoint: str, settings: Sequence[str] = ()) -> list[str]:
+def train_words(
+    configuration: str, folder: str, checkpoint: str, settings: Sequence[str] = (), *, is_resumed: bool = False
+) -> list[str]:
     """``geoglnet train``; each of ``settings`` is KEY=VALUE."""
     given = [word for setting in settings for word in ("--set", setting)]
+    given += ["--resume"] if is_resumed else []
     return ["train", configuration, "--data", folder, "--checkpoint", checkpoint, *given, *EVENTS]
+
+
+def savepoint_of(checkpoint: str) -> str:
+    """Where a training that was cut off keeps what it goes on from."""
+    return os.path.splitext(checkpoint)[0] + SAVEPOINT
 
 
 def _number(value: float) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 PROTOCOL_VERSION = 1
 KINDS = ("plan", "progress", "log", "warning", "error", "done")
+SHARES = {  # of the whole, by stage; what is more than left is cut
+    **{"survey labels": 0.02, "global stage": 0.45, "local stage": 0.45},
+    **{"segment": 0.85, "pyramid": 0.02, "classes": 0.1, "cleaning": 0.2, "polygons": 0.9},
+}
 
 
 class ProtocolError(Exception):
@@ -66,21 +70,20 @@ class Course:
     """How far a run of several stages has come as a whole; never goes back.
 
     Args:
-        shares: fraction of the whole that each stage takes, in order; a stage beyond them takes half of what is left.
+        shares: fractions of the whole by the name of a stage; one that is not named takes half of what is left.
     """
 
-    shares: Sequence[float] = (0.9,)
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
     fraction: float = 0.0
-    _stage: int = -1
     _start: float = 0.0
     _share: float = 0.0
 
     def follow(self, event: Event) -> float:
         """The fraction done after an event, 0 to 1."""
         if event.kind == "plan":
-            self._stage += 1
             self._start += self._share
-            self._share = self.shares[self._stage] if self._stage < len(self.shares) else (1 - self._start) / 2
+            left = 1.0 - self._start
+            self._share = min(left, self.shares.get(str(event.fields.get("stage")), left / 2))
         elif event.kind == "progress":
             within = _number(event.fields.get("fraction"))
             self.fraction = max(self.fraction, min(1.0, self._start + self._share * within))

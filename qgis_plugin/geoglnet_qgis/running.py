@@ -56,13 +56,12 @@ class FeedbackReceiver:
             self._feedback.pushInfo(f"{event.fields.get('stage', '')} {fraction:.0%}: {shown}")
 
 
-def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback, shares: Sequence[float] = (0.9,)) -> Mapping[str, Any]:
+def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback) -> Mapping[str, Any]:
     """Run a verb to its end.
 
     Args:
         words: the verb and its arguments.
         feedback: asked whether to stop, told of everything.
-        shares: fractions of the whole that the stages take.
 
     Returns:
         What the closing event says was written.
@@ -73,7 +72,7 @@ def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback, shares: Sequ
     environment = child_environment()
     program = require_program(words, environment)
     feedback.pushCommandInfo(" ".join(_quoted(word) for word in (*program.words, *words)))
-    receiver = FeedbackReceiver(feedback, Course(shares))
+    receiver = FeedbackReceiver(feedback, Course())
     try:
         outcome = run_program(
             [*program.words, *words], environment, receiver.receive, feedback.isCanceled, hear=feedback.pushConsoleInfo

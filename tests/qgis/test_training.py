@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from qgis.core import (
     QgsRendererCategory,
     QgsVectorLayer,
 )
-from toolbox import UTM, Feedback, run, scene_layer
+from toolbox import UTM, Feedback, cancel_when, run, scene_layer
 
 pytestmark = pytest.mark.usefixtures("plugin", "project")
 
@@ -40,6 +41,7 @@ TINY = "\n".join(
         "sample.patches_per_region = 1",
         "optim.batch_size = 2",
         "optim.ema_decay = 0.0",
+        "optim.save_every_s = 0.0",
     ]
 )
 
@@ -58,36 +60,48 @@ def training_layers(scene_path: Path, truth: QgsVectorLayer, field: str) -> tupl
     return layer, drawn
 
 
-def test_a_model_is_trained_on_layers_and_segments_with_them(
+def test_a_model_is_trained_on_layers_in_two_sittings_and_segments(
     scene_path: Path, demo: Path, project: QgsProject, tmp_path: Path
 ) -> None:
     layer, drawn = training_layers(scene_path, QgsVectorLayer(str(demo / "truth.gpkg")), "Art der Fläche")
     project.addMapLayers([layer, drawn])
+    model, savepoint, folder = (tmp_path / name for name in ("mein Modell.safetensors", "mein Modell.resume.pt", "Ordner"))
+    chosen = {
+        "INPUT": layer,
+        "POLYGONS": drawn,
+        "FIELD": "Art der Fläche",
+        "OUTPUT": str(model),
+        "FOLDER": str(folder),
+        "AREA": drawn,
+        "HELD_OUT_INPUT": layer,
+        "HELD_OUT_POLYGONS": drawn,
+        "RESOLUTION": 0.5,
+        "GLOBAL_STEPS": 40,
+        "LOCAL_STEPS": 2,
+        "BACKBONE_WEIGHTS": "",
+        "SETTINGS": TINY,
+        "RESUME": True,
+    }
+    stopped = Feedback()
+    watcher = threading.Thread(target=cancel_when, args=(stopped, savepoint.exists))
+    watcher.start()
+    with pytest.raises(QgsProcessingException, match="cancelled"):
+        run("trainonlayers", stopped, **chosen)
+    watcher.join()
+    assert "--resume" not in stopped.command
+    assert "the training can go on" in stopped.said[-1]
+    assert not model.exists()
     feedback = Feedback()
-    trained = run(
-        "trainonlayers",
-        feedback,
-        INPUT=layer,
-        POLYGONS=drawn,
-        FIELD="Art der Fläche",
-        OUTPUT=str(tmp_path / "mein Modell.safetensors"),
-        FOLDER=str(tmp_path / "Ordner"),
-        AREA=drawn,
-        HELD_OUT_INPUT=layer,
-        HELD_OUT_POLYGONS=drawn,
-        RESOLUTION=0.5,
-        GLOBAL_STEPS=2,
-        LOCAL_STEPS=2,
-        BACKBONE_WEIGHTS="",
-        SETTINGS=TINY,
-    )
+    run("trainonlayers", feedback, **chosen)
+    assert "--resume" in feedback.command
+    assert not savepoint.exists()
     assert feedback.progress == sorted(feedback.progress)
     assert any("loss" in line for line in feedback.said)
-    assert {path.name for path in (tmp_path / "Ordner").iterdir()} >= {"train.toml", "train.vrt", "train.gpkg"}
-    found = run("modelinformation", MODEL_FILE=trained["OUTPUT"], OUTPUT=None)
+    assert {path.name for path in folder.iterdir()} >= {"train.toml", "train.vrt", "train.gpkg"}
+    found = run("modelinformation", MODEL_FILE=str(model), OUTPUT=None)
     assert found["CLASSES"] == "background, Häuser, shed"
     assert found["RESOLUTION_M"] == 0.5
-    segmented = run("segmentscene", INPUT=layer, MODEL_FILE=trained["OUTPUT"], LABELS=str(tmp_path / "l.tif"), POLYGONS=None)
+    segmented = run("segmentscene", INPUT=layer, MODEL_FILE=str(model), LABELS=str(tmp_path / "l.tif"), POLYGONS=None)
     assert QgsRasterLayer(segmented["LABELS"]).isValid()
 
 

@@ -18,11 +18,15 @@ class Feedback(QgsProcessingFeedback):
     def __init__(self) -> None:
         super().__init__(False)
         self.said: list[str] = []
+        self.command = ""
         self.progress: list[float] = []
         self.progressChanged.connect(self.progress.append)
 
     def pushInfo(self, info: str) -> None:
         self.said.append(info)
+
+    def pushCommandInfo(self, info: str) -> None:
+        self.command = info
 
 
 def run(name: str, feedback: QgsProcessingFeedback | None = None, **parameters: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterEnum,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
@@ -24,7 +25,7 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from ..command import train_words
+from ..command import savepoint_of, train_words
 from ..configuration import BACKGROUND, SIZES, Pair, Training, colours_for
 from ..layers import RasterFile, class_colours, write_classes, write_polygons
 from ..running import answer_of, run_verb
@@ -34,8 +35,7 @@ from .algorithm import MODEL_FILTER, GeoglnetAlgorithm, Parameters
 INPUT, POLYGONS, FIELD, AREA, OUTPUT = "INPUT", "POLYGONS", "FIELD", "AREA", "OUTPUT"
 HELD_OUT_INPUT, HELD_OUT_POLYGONS, FOLDER = "HELD_OUT_INPUT", "HELD_OUT_POLYGONS", "FOLDER"
 RESOLUTION, SIZE, GLOBAL_STEPS, LOCAL_STEPS = "RESOLUTION", "SIZE", "GLOBAL_STEPS", "LOCAL_STEPS"
-WEIGHTS, SETTINGS = "BACKBONE_WEIGHTS", "SETTINGS"
-STAGE_SHARES = (0.45, 0.5)
+WEIGHTS, SETTINGS, RESUME = "BACKBONE_WEIGHTS", "SETTINGS", "RESUME"
 CONFIGURATION = "train.toml"
 _SETTING = re.compile(r"[A-Za-z_][\w.]*\s*=\s*\S.*")
 
@@ -99,6 +99,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
             LOCAL_STEPS: QgsProcessingParameterNumber(LOCAL_STEPS, tr("Steps, local"), whole, 500, minValue=1),
             WEIGHTS: QgsProcessingParameterString(WEIGHTS, tr("Backbone weights"), "imagenet", optional=True),
             SETTINGS: QgsProcessingParameterString(SETTINGS, tr("Further settings"), "", multiLine=True, optional=True),
+            RESUME: QgsProcessingParameterBoolean(RESUME, tr("Go on with a training that was stopped"), False),
         }
         explanations = {
             SIZE: tr("small: MobileNetV2, for a CPU. paper: ResNet-50 as published, for a graphics card."),
@@ -107,6 +108,9 @@ class TrainOnLayers(GeoglnetAlgorithm):
             LOCAL_STEPS: tr("Of the branch that sees details."),
             WEIGHTS: tr("imagenet (downloaded once), a .safetensors file, or empty for none."),
             SETTINGS: tr("One KEY = VALUE of the configuration per line, such as optim.batch_size = 2."),
+            RESUME: tr(
+                "With the same model file, layers and settings. The weights become those of a training that never stopped."
+            ),
         }
         for name, parameter in texts.items():
             self.add(parameter, explanations[name], is_advanced=True)
@@ -126,20 +130,26 @@ class TrainOnLayers(GeoglnetAlgorithm):
         path = os.path.abspath(self.parameterAsFileOutput(parameters, OUTPUT, context))
         if not path.endswith(".safetensors"):
             path += ".safetensors"
+        chosen = self.parameterAsString(parameters, FOLDER, context)
         with ExitStack() as stack:
-            folder = self.parameterAsString(parameters, FOLDER, context)
-            if folder:
-                folder = os.path.abspath(folder)
-                os.makedirs(folder, exist_ok=True)
-            else:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-"))
-            training = self._training(parameters, context, folder, os.path.basename(path))
-            configuration = os.path.join(folder, CONFIGURATION)
-            with open(configuration, "w", encoding="utf-8") as file:
-                file.write(training.to_toml())
-            settings = self._settings(parameters, context)
-            run_verb(train_words(configuration, folder, path, settings), feedback, STAGE_SHARES)
-        return {OUTPUT: path, FOLDER: self.parameterAsString(parameters, FOLDER, context) or None}
+            folder = os.path.abspath(chosen or stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-")))
+            os.makedirs(folder, exist_ok=True)
+            words = self._words(parameters, context, folder, path)
+            try:
+                run_verb(words, feedback)
+            finally:
+                if feedback.isCanceled() and os.path.isfile(savepoint_of(path)):
+                    feedback.pushInfo(tr("the training can go on: run it again with “Go on with a training that was stopped”"))
+        return {OUTPUT: path, FOLDER: chosen or None}
+
+    def _words(self, parameters: Parameters, context: QgsProcessingContext, folder: str, path: str) -> list[str]:
+        """The command line, after what it reads has been written into the folder."""
+        training = self._training(parameters, context, folder, os.path.basename(path))
+        configuration = os.path.join(folder, CONFIGURATION)
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(training.to_toml())
+        is_resumed = self.parameterAsBool(parameters, RESUME, context) and os.path.isfile(savepoint_of(path))
+        return train_words(configuration, folder, path, self._settings(parameters, context), is_resumed=is_resumed)
 
     def _training(self, parameters: Parameters, context: QgsProcessingContext, folder: str, file_name: str) -> Training:
         train, names = self._pair(parameters, POLYGONS, self._raster, folder, "train", context)

@@ -31,6 +31,7 @@
   <message><source>Further settings</source><translation type='unfinished'/></message>
   <message><source>GDAL cannot open {path}</source><translation type='unfinished'/></message>
   <message><source>GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson).</source><translation type='unfinished'/></message>
+  <message><source>Go on with a training that was stopped</source><translation type='unfinished'/></message>
   <message><source>Ground size of the pixels to train at. Empty: the scene's own.</source><translation type='unfinished'/></message>
   <message><source>Held-out polygons</source><translation type='unfinished'/></message>
   <message><source>Held-out scene</source><translation type='unfinished'/></message>
@@ -88,6 +89,7 @@
   <message><source>Vectorize labels</source><translation type='unfinished'/></message>
   <message><source>Version</source><translation type='unfinished'/></message>
   <message><source>With the same field.</source><translation type='unfinished'/></message>
+  <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
   <message><source>auto, cpu, cuda, cuda:1 … or mps.</source><translation type='unfinished'/></message>
   <message><source>geoglnet runs in a Python environment of its own, outside QGIS: &lt;code&gt;pip install geoglnet&lt;/code&gt;. Name its program here, or leave this empty to find it on the PATH.</source><translation type='unfinished'/></message>
@@ -108,6 +110,7 @@
   <message><source>the area of interest holds no polygons</source><translation type='unfinished'/></message>
   <message><source>the scene has no coordinate system: an area can only be used with one</source><translation type='unfinished'/></message>
   <message><source>the scene has no coordinate system: say how large its pixels are (Pixel size)</source><translation type='unfinished'/></message>
+  <message><source>the training can go on: run it again with “Go on with a training that was stopped”</source><translation type='unfinished'/></message>
   <message><source>what is finished is kept beside the first output; run again with the same settings to go on</source><translation type='unfinished'/></message>
   <message><source>{line} is not KEY = VALUE</source><translation type='unfinished'/></message>
   <message><source>{title}: {value} cannot be written; choose a file that ends with {suffixes}</source><translation type='unfinished'/></message>
