@@ -54,9 +54,9 @@ def make_raster(path: Path, size: int, blur: float) -> None:
 
 
 def trace_ours(labels: str, out: str, method: str) -> int:
-    from geoglnet.api import vectorize
     from geoglnet.legend import Legend
     from geoglnet.vector.config import VectorConfig
+    from geoglnet.vector.vectorize import vectorize
 
     legend = Legend(tuple(f"class {i}" for i in range(6)), tuple((40 * i, 0, 0) for i in range(6)))
     options = {"exact": {}, "simplify": {"simplify": "1.5px"}, "workers": {"workers": 2}}[method]

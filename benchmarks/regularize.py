@@ -20,7 +20,7 @@ import rasterio
 import shapely
 from rasterio.features import rasterize
 
-from geoglnet.api import predict, vectorize
+from geoglnet import predict, vectorize
 from geoglnet.legend import Legend
 from geoglnet.raster.scene import open_scene
 from geoglnet.vector.config import VectorConfig

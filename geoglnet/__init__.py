@@ -1,28 +1,70 @@
 """geoglnet: land-cover and building maps from scenes of any size, with GLNet (Chen et al., CVPR 2019).
 
-Public names are resolved on first use, so that ``import geoglnet`` loads neither torch nor GDAL.
+Public names are resolved on first use, so that ``import geoglnet`` loads neither torch nor GDAL. They are those of ``__all__``;
+everything else may change without notice. A public name or parameter that is to go warns with ``DeprecationWarning`` for at
+least one minor version first, and the warning names what to use instead.
 """
 
 from __future__ import annotations
 
 from importlib import import_module, metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
+    from geoglnet.api.demonstration import demo as demo
+    from geoglnet.api.model import Model as Model
+    from geoglnet.api.model import load_model as load_model
+    from geoglnet.api.options import options as options
+    from geoglnet.api.polygons import PolygonLayer as PolygonLayer
+    from geoglnet.api.polygons import vectorize as vectorize
+    from geoglnet.api.prediction import Prediction as Prediction
+    from geoglnet.api.prediction import iter_blocks as iter_blocks
+    from geoglnet.api.prediction import predict as predict
+    from geoglnet.api.report import Report as Report
+    from geoglnet.api.training import Scores as Scores
+    from geoglnet.api.training import Training as Training
+    from geoglnet.api.training import evaluate as evaluate
+    from geoglnet.api.training import train as train
+    from geoglnet.config import Branches as Branches
+    from geoglnet.config import ModelConfig as ModelConfig
+    from geoglnet.config import RegionConfig as RegionConfig
+    from geoglnet.config import Sharing as Sharing
+    from geoglnet.errors import GeoglnetError as GeoglnetError
+    from geoglnet.legend import Legend as Legend
+    from geoglnet.models.checkpoint import load_checkpoint as load_checkpoint
+    from geoglnet.models.glnet import GLNet as GLNet
+    from geoglnet.prediction.config import PredictConfig as PredictConfig
+    from geoglnet.raster.scene import open_scene as open_scene
+    from geoglnet.vector.config import VectorConfig as VectorConfig
 
 __version__ = metadata.version("geoglnet")
 
 _HOME = {
-    "GLNet": "geoglnet.models.glnet",
-    "ModelConfig": "geoglnet.config",
-    "RegionConfig": "geoglnet.config",
-    "Sharing": "geoglnet.config",
     "Branches": "geoglnet.config",
-    "Legend": "geoglnet.legend",
+    "GLNet": "geoglnet.models.glnet",
     "GeoglnetError": "geoglnet.errors",
+    "Legend": "geoglnet.legend",
+    "Model": "geoglnet.api.model",
+    "ModelConfig": "geoglnet.config",
+    "PolygonLayer": "geoglnet.api.polygons",
+    "PredictConfig": "geoglnet.prediction.config",
+    "Prediction": "geoglnet.api.prediction",
+    "RegionConfig": "geoglnet.config",
+    "Report": "geoglnet.api.report",
+    "Scores": "geoglnet.api.training",
+    "Sharing": "geoglnet.config",
+    "Training": "geoglnet.api.training",
+    "VectorConfig": "geoglnet.vector.config",
+    "demo": "geoglnet.api.demonstration",
+    "evaluate": "geoglnet.api.training",
+    "iter_blocks": "geoglnet.api.prediction",
     "load_checkpoint": "geoglnet.models.checkpoint",
+    "load_model": "geoglnet.api.model",
     "open_scene": "geoglnet.raster.scene",
-    "iter_blocks": "geoglnet.api",
-    "predict": "geoglnet.api",
-    "vectorize": "geoglnet.api",
+    "options": "geoglnet.api.options",
+    "predict": "geoglnet.api.prediction",
+    "train": "geoglnet.api.training",
+    "vectorize": "geoglnet.api.polygons",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -14,12 +14,21 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
     ├── DatasetError (ValueError)         training data that cannot be used
     ├── OutputError (OSError)             an output that cannot be written
     │   └── OutputExistsError (FileExistsError)
+    ├── MemoryLimitError (MemoryError)    more than may be read at once
     └── Cancelled                         the user asked to stop
 """
 
 
 class GeoglnetError(Exception):
-    """Root of all errors that geoglnet raises on purpose."""
+    """Root of all errors that geoglnet raises on purpose; each also is the builtin that one would guess.
+
+    >>> import geoglnet
+    >>> try:
+    ...     geoglnet.predict("nowhere.tif", "labels.tif", overwrite=True)
+    ... except geoglnet.GeoglnetError as error:
+    ...     print(type(error).__name__, isinstance(error, FileNotFoundError), error)
+    SceneNotFoundError True nowhere.tif does not exist; check the path
+    """
 
 
 class ConfigError(GeoglnetError, ValueError):
@@ -60,6 +69,10 @@ class OutputError(GeoglnetError, OSError):
 
 class OutputExistsError(OutputError, FileExistsError):
     """The output exists and overwriting was not asked for."""
+
+
+class MemoryLimitError(GeoglnetError, MemoryError):
+    """More would be read into memory at once than ``geoglnet.options`` or the caller allows; nothing was read."""
 
 
 class Cancelled(GeoglnetError):  # noqa: N818 - a request, not a fault

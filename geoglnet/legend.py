@@ -22,6 +22,10 @@ NO_CLASS = 255
 class Legend:
     """Class names and colours; the position of a class is its label value and its logit channel.
 
+    >>> legend = Legend(("ground", "building"), ((32, 32, 32), (230, 75, 50)), background=0)
+    >>> legend.value_of("building"), legend.polygon_values
+    (1, (1,))
+
     Args:
         names: class names, unique, in label order.
         colours: one ``(red, green, blue)`` 0–255 per class.

@@ -249,4 +249,4 @@ def test_the_doors_of_the_api_write_the_same(scene_path: Path, tiny_model_path: 
     done = geoglnet.predict(
         scene_path, tmp_path / "labels.tif", vector_path=tmp_path / "a.gpkg", model=str(tiny_model_path), config=CPU
     )
-    assert geoglnet.vectorize(tmp_path / "labels.tif", tmp_path / "b.gpkg") == done.num_polygons
+    assert geoglnet.vectorize(tmp_path / "labels.tif", tmp_path / "b.gpkg").num_polygons == done.num_polygons

@@ -12,7 +12,7 @@ import rasterio
 import shapely
 from rasterio.features import rasterize, shapes
 
-from geoglnet.api import predict
+from geoglnet import predict
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.vectorize import vectorize
 

@@ -55,7 +55,7 @@ def predict(
     """
     if not any((labels, vector, confidence, entropy, probabilities)):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
-    from geoglnet.api import predict as segment
+    from geoglnet.api.prediction import predict as segment
 
     segmented = segment(
         scenes,

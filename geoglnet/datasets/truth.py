@@ -27,7 +27,7 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
 from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
 from geoglnet.types import Shape
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.reader import first_layer, read_polygons
 
 Labels = npt.NDArray[np.uint8]
 
@@ -204,7 +204,7 @@ class VectorFiles:
 
 
 def _say_reprojected(path: Path, layer: str, crs: Any, progress: Progress) -> None:
-    theirs = read_info(path, layer=layer or None).get("crs")
+    theirs = read_info(path, layer=layer or first_layer(path)).get("crs")
     if crs is None or theirs is None:
         return
     found, wanted = CRS.from_user_input(theirs), CRS.from_user_input(crs)

@@ -43,6 +43,19 @@ def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: 
 def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
     """Read a network, in float32 and evaluation mode, and its manifest.
 
+    >>> import geoglnet
+    >>> network, manifest = load_checkpoint(geoglnet.load_model("buildings").path)
+    >>> network.training, manifest.bands
+    (False, ('red', 'green', 'blue'))
+
+    Memory: 4 bytes per parameter, beside the file's.
+
+    Args:
+        path: ``.safetensors`` file; :func:`geoglnet.load_model` takes names of shipped models too.
+
+    Returns:
+        Network on the CPU; its architecture, classes, bands, resolution in metres, training and scores.
+
     Raises:
         CheckpointError: the file is missing, truncated, not ours, of a newer format, or its tensors don't fit.
     """

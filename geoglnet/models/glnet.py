@@ -89,6 +89,14 @@ class PatchLogits:
 class GLNet(nn.Module):
     """Global and local branch, deep sharing at sixteen places, and the aggregation layer f_agg.
 
+    >>> import torch
+    >>> from geoglnet import GLNet, ModelConfig
+    >>> network = GLNet(ModelConfig(num_classes=7, backbone="mobilenet_v2", pyramid_channels=16, smooth_channels=8)).eval()
+    >>> maps = network.see(torch.zeros(1, 3, 64, 64))  # overview (B, C, h1, w1), normalised
+    >>> patches, footprints = torch.zeros(2, 3, 96, 96), torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    >>> network.segment(patches, footprints, maps).final.shape  # (n, num_classes, h2/4, w2/4)
+    torch.Size([2, 7, 24, 24])
+
     Memory of the maps of one overview of side S, in float32 bytes: 4 · S² · (Σ channels / stride²), 84 MB for the paper's
     ResNet50 at S = 500 — whatever the size of the scene. Bidirectional sharing takes as much again for the merged maps.
 
@@ -96,6 +104,9 @@ class GLNet(nn.Module):
         config: architecture. ``branches`` other than both gives the paper's one-branch baselines; bidirectional sharing adds
             a *refined* global branch, which takes the local maps in (the authors', too, is a third network). Other
             architectures put a baseline in the place of the one branch.
+
+    Raises:
+        ConfigError: no such backbone.
     """
 
     def __init__(self, config: ModelConfig) -> None:

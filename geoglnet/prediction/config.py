@@ -17,6 +17,9 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 class PredictConfig:
     """What can be chosen about a prediction.
 
+    >>> PredictConfig(device="cpu", effort=0.5, bounds=(612000, 9311900, 612050, 9312000)).precision
+    'float32'
+
     Args:
         batch_size: patches that go through the network together, or ``None`` for a number that suits the device; halved by
             itself where the GPU's memory is too small.

@@ -17,6 +17,9 @@ LARGEST_OPENING = 64
 class VectorConfig:
     """How polygons are made: first the labels are cleaned, then traced, then the polygons are finished.
 
+    >>> VectorConfig(sieve="20m2", simplify="1.5px", regularize=True).cleans
+    True
+
     Args:
         tile_size: side in pixels of the tiles that are traced one by one; memory grows with its square.
         connectivity: 4, or 8 to join areas that touch at a corner only (they become multipolygons).

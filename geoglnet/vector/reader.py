@@ -66,12 +66,22 @@ def read_polygons(path: StrPath, crs: Any, class_column: str | None = None, *, l
     return LabelPolygons(shapely.force_2d(np.asarray(_in_crs(frame, crs, path).geometry.values)), names)
 
 
+def spatial_layers(path: StrPath) -> tuple[str, ...]:
+    """Names of the layers that have geometries; a GeoPackage's table of styles has none."""
+    return tuple(name for name, kind in pyogrio.list_layers(path) if kind is not None)
+
+
+def first_layer(path: StrPath) -> str | None:
+    """The layer that is read where none is named."""
+    return next(iter(spatial_layers(path)), None)
+
+
 def _read_frame(path: StrPath, class_column: str | None, wanted: str | None) -> geopandas.GeoDataFrame:
-    layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+    layers = spatial_layers(path)
     if not layers:
         raise DatasetError(f"{path} has no spatial layer; give a file with polygons")
     if wanted is not None and wanted not in layers:
-        raise DatasetError(f"{path} has no spatial layer {wanted!r}{suggestion(wanted, tuple(layers))}")
+        raise DatasetError(f"{path} has no spatial layer {wanted!r}{suggestion(wanted, layers)}")
     layer = wanted or layers[0]
     columns = tuple(pyogrio.read_info(path, layer=layer)["fields"])
     if class_column is not None and class_column not in columns:

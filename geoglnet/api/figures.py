@@ -1,0 +1,65 @@
+"""Figures of pictures and polygons, with matplotlib (the extra ``notebook``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from geoglnet.api.views import PALETTE, needed
+
+if TYPE_CHECKING:
+    import pandas
+    from geopandas import GeoDataFrame
+    from matplotlib.axes import Axes
+
+    from geoglnet.raster.picture import Picture
+
+
+def new_axes(width: float = 9.0, height: float = 6.5) -> Axes:
+    """An axis of a new figure, in inches."""
+    needed("matplotlib")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def draw_picture(axes: Axes, picture: Picture, opacity: float = 1.0) -> None:
+    """A picture in its place; degrees get the aspect of their latitude."""
+    left, bottom, right, top = picture.bounds
+    axes.imshow(picture.image, extent=(left, right, bottom, top), alpha=opacity, interpolation="nearest")
+    is_degrees = picture.crs is not None and picture.crs.is_geographic
+    axes.set_aspect(1 / math.cos(math.radians((bottom + top) / 2)) if is_degrees else 1.0)
+    axes.ticklabel_format(style="plain", useOffset=False)
+    axes.tick_params(labelsize=8)
+
+
+def draw_polygons(axes: Axes, polygons: GeoDataFrame, colours: Mapping[str, str]) -> None:
+    """Polygons filled in their classes' colours."""
+    for number, (name, part) in enumerate(polygons.groupby("class_name")):
+        colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
+        part.plot(ax=axes, facecolor=(colour, 0.5), edgecolor=colour, linewidth=0.8)
+
+
+def draw_legend(axes: Axes, colours: Mapping[str, str]) -> None:
+    """Class names beside their colours."""
+    from matplotlib.patches import Patch
+
+    patches = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
+    if patches:
+        axes.legend(handles=patches, loc="upper right", framealpha=0.85)
+
+
+def draw_losses(axes: Axes, losses: pandas.DataFrame) -> None:
+    """A curve per stage of a training, step after step, with its running mean."""
+    start = 0
+    for stage in losses["stage"].unique():
+        values = losses.loc[losses["stage"] == stage, "loss"].reset_index(drop=True)
+        steps = values.index + start
+        line = axes.plot(steps, values, linewidth=0.7, alpha=0.4)[0]
+        mean = values.rolling(max(1, len(values) // 20), min_periods=1).mean()
+        axes.plot(steps, mean, color=line.get_color(), label=f"{stage} stage")
+        start += len(values)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

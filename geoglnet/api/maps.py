@@ -1,0 +1,102 @@
+"""Maps for a browser, with folium (the extra ``notebook``): the scene's picture, polygons per class, a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING
+
+import folium
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+
+from geoglnet.api.views import PALETTE
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+    from geoglnet.raster.picture import Picture
+
+WGS84 = CRS.from_epsg(4326)
+ATTRIBUTES = ("class_name", "area_m2", "perimeter_m", "confidence")
+_DECIMALS = 1e-7  # of a degree, about a centimetre: longer numbers only make the page larger
+
+_LEGEND = """
+<div style="position: fixed; bottom: 24px; left: 24px; z-index: 9999; background: white; color: black; padding: 6px 10px;
+border-radius: 4px; box-shadow: 0 0 6px rgba(0, 0, 0, 0.4); font: 13px sans-serif;">{rows}</div>
+"""
+_ROW = '<div><span style="display: inline-block; width: 12px; height: 12px; background: {colour};"></span> {name}</div>'
+
+
+class WebMap:
+    """A folium map in the making; in pixel coordinates where what is added has no CRS."""
+
+    def __init__(self) -> None:
+        self.layers: list[folium.Element] = []
+        self.boxes: list[tuple[float, float, float, float]] = []
+        self.colours: dict[str, str] = {}
+        self.has_crs = True
+
+    def add_picture(self, name: str, picture: Picture, *, opacity: float = 1.0, shown: bool = True) -> None:
+        """A layer with a picture; it becomes part of the page."""
+        box = self._box(picture.bounds, picture.crs)
+        image = picture.in_web_mercator().image
+        layer = folium.raster_layers.ImageOverlay(image, _corners(box), opacity=opacity, name=name, show=shown)
+        self.layers.append(layer)
+
+    def add_polygons(self, polygons: GeoDataFrame, colours: Mapping[str, str]) -> None:
+        """A layer per class, with attributes where the pointer is."""
+        if not len(polygons):
+            return
+        self._box(tuple(polygons.total_bounds), polygons.crs)
+        columns = [name for name in ATTRIBUTES if name in polygons.columns]
+        frame = polygons[[*columns, polygons.geometry.name]]
+        if polygons.crs is not None:
+            frame = frame.to_crs(4326)
+            frame = frame.set_geometry(frame.geometry.set_precision(_DECIMALS, mode="pointwise"))
+        for number, (name, part) in enumerate(frame.groupby("class_name")):
+            colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
+            self.colours[str(name)] = colour
+            self.layers.append(_class_layer(str(name), part.round(3), columns, colour))
+
+    def finished(self, colours: Mapping[str, str]) -> folium.Map:
+        """The map, zoomed to what was added."""
+        world = folium.Map(tiles="OpenStreetMap" if self.has_crs else None, crs="EPSG3857" if self.has_crs else "Simple")
+        world.options["maxZoom"] = 22
+        for layer in self.layers:
+            layer.add_to(world)
+        world.get_root().html.add_child(  # type: ignore[attr-defined]  # a Figure's
+            folium.Element(_legend(dict(colours) | self.colours))
+        )
+        folium.LayerControl(collapsed=False).add_to(world)
+        if self.boxes:
+            lefts, bottoms, rights, tops = zip(*self.boxes, strict=True)
+            world.fit_bounds(_corners((min(lefts), min(bottoms), max(rights), max(tops))))
+        return world
+
+    def _box(self, bounds: tuple[float, ...], crs: object) -> tuple[float, float, float, float]:
+        left, bottom, right, top = bounds
+        self.has_crs = crs is not None
+        box = (left, bottom, right, top) if crs is None else transform_bounds(crs, WGS84, left, bottom, right, top)
+        self.boxes.append(box)
+        return box
+
+
+def _class_layer(name: str, polygons: GeoDataFrame, columns: list[str], colour: str) -> folium.GeoJson:
+    return folium.GeoJson(
+        polygons.to_json(drop_id=True),
+        name=name,
+        style_function=lambda _: {"color": colour, "weight": 1.5, "fillColor": colour, "fillOpacity": 0.35},
+        highlight_function=lambda _: {"weight": 3, "fillOpacity": 0.6},
+        tooltip=folium.GeoJsonTooltip(columns),
+    )
+
+
+def _legend(colours: Mapping[str, str]) -> str:
+    rows = "".join(_ROW.format(colour=colour, name=escape(name)) for name, colour in colours.items())
+    return _LEGEND.format(rows=rows)
+
+
+def _corners(box: tuple[float, float, float, float]) -> list[list[float]]:
+    left, bottom, right, top = box
+    return [[bottom, left], [top, right]]

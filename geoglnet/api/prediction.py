@@ -1,0 +1,292 @@
+"""``geoglnet.predict`` and ``iter_blocks``: a scene in, files or blocks out, and a handle to what was written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoglnet.api.bars import Recorder, watched
+from geoglnet.api.model import Model, path_of
+from geoglnet.api.options import options
+from geoglnet.api.report import Report
+from geoglnet.api.views import Views
+from geoglnet.errors import ConfigError
+from geoglnet.prediction.segmented import Segmented
+from geoglnet.raster.lazy import open_lazily
+
+if TYPE_CHECKING:
+    from folium import Map
+    from geopandas import GeoDataFrame
+    from matplotlib.axes import Axes
+    from xarray import DataArray
+
+    from geoglnet.legend import Legend
+    from geoglnet.models.manifest import Manifest
+    from geoglnet.prediction.block import Block
+    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.work import BlockSet
+    from geoglnet.progress import Progress
+    from geoglnet.raster.picture import Bounds
+    from geoglnet.types import StrPath
+    from geoglnet.vector.config import VectorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(Segmented):
+    """What :func:`predict` wrote: paths, and views that read what is asked for.
+
+    >>> import geoglnet
+    >>> done = geoglnet.predict("scene.tif", "map.tif", vector_path="map.gpkg")
+    >>> done.labels().dims, done.labels().dtype
+    (('band', 'y', 'x'), dtype('uint8'))
+    >>> done.polygons().columns.tolist()[:4]
+    ['class_id', 'class_name', 'area_m2', 'perimeter_m']
+    >>> axes = done.plot(size=400)
+    >>> done.explore(size=200).save("map.html")
+
+    Args:
+        paths: files by kind: ``"labels"``, ``"vector"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        num_polygons: how many polygons; ``None`` when none were asked for.
+        shape: (height, width) of the rasters in pixels, at the resolution that the model was run at.
+        crs: of everything written; ``None`` when the scene has none.
+        transform: of the rasters, pixel to CRS coordinates.
+        seams: how well the blocks fit together.
+        seconds: wall-clock time.
+        scene_paths: what was segmented.
+        legend: classes.
+        model: name of the model.
+        rules: how the scene was read, in sentences.
+        warnings: what was unexpected, in sentences.
+
+    Raises:
+        MemoryLimitError: a view would read more at once than ``geoglnet.options`` or its ``limit_mb`` allows.
+        ConfigError: what is to be viewed was not written.
+        ModuleNotFoundError: an optional library is missing; says how to get it.
+    """
+
+    scene_paths: tuple[StrPath, ...]
+    legend: Legend
+    model: str
+    rules: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def labels(self, *, limit_mb: float | None = None) -> DataArray:
+        """Labels as a lazy ``(band, y, x)`` uint8 DataArray, 255 where there is no class; needs ``geoglnet[notebook]``.
+
+        Nothing is read until pixels are asked for, and then no more than ``limit_mb`` at once::
+
+            done.labels()[0, 5000:6000, 5000:6000].values
+            done.labels()[0, ::16, ::16].plot()
+        """
+        return self.open("labels", limit_mb=limit_mb)
+
+    def open(self, kind: str = "labels", *, limit_mb: float | None = None) -> DataArray:
+        """Any raster that was written, as :meth:`labels`.
+
+        Args:
+            kind: ``"labels"``, ``"confidence"``, ``"entropy"`` or ``"probabilities"``.
+            limit_mb: megabytes that one read may take; ``geoglnet.options.limit_mb`` when left out.
+        """
+        opened: DataArray = open_lazily(self._raster_path(kind), options.limit_mb if limit_mb is None else limit_mb)
+        return opened
+
+    def polygons(self, *, bounds: Bounds | None = None, limit_mb: float | None = None) -> GeoDataFrame:
+        """The polygons, or those that touch some bounds, with class, area in m², perimeter in m, confidence 0–1.
+
+        Args:
+            bounds: (left, bottom, right, top) in :attr:`crs`.
+            limit_mb: megabytes that they may take; ``geoglnet.options.limit_mb`` when left out.
+        """
+        return self._views().polygons(bounds, limit_mb)
+
+    def plot(self, *, bounds: Bounds | None = None, size: int = 1000, ax: Axes | None = None) -> Axes:
+        """Draw the scene with its labels, or its polygons where no labels were written, at ``size`` pixels; needs
+        ``geoglnet[notebook]``. Memory depends on ``size`` alone."""
+        return self._views().plot(bounds, size, ax)
+
+    def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> Map:
+        """A map to zoom in: scene, labels, polygons with their attributes, legend; needs ``geoglnet[notebook]``.
+
+        Args:
+            bounds: (left, bottom, right, top) in :attr:`crs`.
+            size: pixels of the scene's picture, which is part of the page; the longer side.
+            limit: most polygons in the page; ``geoglnet.options.limit_polygons`` when left out.
+        """
+        return self._views().explore(bounds, size, limit)
+
+    @property
+    def report(self) -> Report:
+        """What was done, by which rules, how well the blocks fit together, and where it lies."""
+        pixel_size_m = f", {abs(self.transform.a):g} {'px' if self.crs is None else self.crs.linear_units}"
+        facts: dict[str, Any] = {"model": self.model, "classes": ", ".join(self.legend.names)}
+        facts |= {"pixels": f"{self.shape.width} × {self.shape.height}{pixel_size_m}", "CRS": self.crs or "none: in pixels"}
+        facts |= {} if self.num_polygons is None else {"polygons": self.num_polygons}
+        facts |= {"seams": str(self.seams).removeprefix("seams: "), "seconds": f"{self.seconds:.1f}"}
+        facts |= self.paths
+        names = ", ".join(os.fspath(path) for path in self.scene_paths)
+        notes = (*self.rules, *(f"Warning: {warning}" for warning in self.warnings))
+        return Report(f"Segmented {names}", facts, tuple(note for note in notes if not note.startswith("seams: ")))
+
+    def __repr__(self) -> str:
+        files = ", ".join(str(path) for path in self.paths.values())
+        return f"<geoglnet.Prediction {self.shape.width} × {self.shape.height} px by {self.model!r}: {files}>"
+
+    def _raster_path(self, kind: str) -> Path:
+        rasters = [known for known in self.paths if known != "vector"]
+        if kind not in rasters:
+            there = f"there are {', '.join(rasters)}" if rasters else "there are none"
+            raise ConfigError(f"no raster {kind!r} was written; {there}: give predict(…, {kind}_path=…)")
+        return self.paths[kind]
+
+    def _views(self) -> Views:
+        return Views(self.legend, self.scene_paths, self.labels_path, self.vector_path)
+
+
+def predict(
+    scene_path: StrPath | Sequence[StrPath],
+    labels_path: StrPath | None = None,
+    *,
+    vector_path: StrPath | None = None,
+    confidence_path: StrPath | None = None,
+    entropy_path: StrPath | None = None,
+    probabilities_path: StrPath | None = None,
+    model: StrPath | Model = "buildings",
+    config: PredictConfig | None = None,
+    vector_config: VectorConfig | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Prediction:
+    """Segment a scene into a label raster, polygons, or both.
+
+    The scene may be larger than memory, of any type and in any CRS, or have none. It is read at the model's resolution;
+    pixels that are nodata, transparent or masked get no class. Memory depends on the model's region, not on the scene.
+
+    >>> import geoglnet
+    >>> done = geoglnet.predict("scene.tif", "labels.tif", vector_path="roofs.gpkg")
+    >>> print(done.crs, done.num_polygons == len(done.polygons()))
+    EPSG:32736 True
+    >>> done.labels()[0, :100, :100].shape  # xarray; read where it is asked for
+    (100, 100)
+
+    Args:
+        scene_path: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic.
+        labels_path: cloud-optimised GeoTIFF to write: class numbers, 255 where there is no class, with colours and names.
+        vector_path: polygons to write with class, area and confidence: GeoPackage (styled when opened in QGIS), FlatGeobuf,
+            GeoJSON or GeoParquet, as its suffix says.
+        confidence_path: cloud-optimised GeoTIFF to write: the chosen class's probability times 254, else 255.
+        entropy_path: the same of the probabilities' entropy as a fraction of the largest possible.
+        probabilities_path: the same of every class's probability, one band per class.
+        model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
+        config: device, batch size, precision, bands, scaling, bounds, mask, effort, augmentation; see
+            :class:`~geoglnet.prediction.config.PredictConfig`.
+        vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.config.VectorConfig`.
+        overwrite: replace outputs that exist.
+        resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
+            run.
+        progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Cancelled` to stop. Bars when
+            left out; ``geoglnet.options.progress = False`` has none.
+
+    Returns:
+        Paths of what was written, number of polygons, shape, CRS, seam report, lazy views; never the array.
+
+    Raises:
+        ConfigError: nothing to write, or settings that cannot be used.
+        OutputExistsError: an output exists, or a run that was stopped and is not to be resumed.
+        OutputError: an output cannot be written, the disk is full, another run is at it, or the run that was stopped was one
+            of something else.
+        ModelNotFoundError: no such model.
+        CheckpointError: the model file cannot be used.
+        SceneNotFoundError: no such scene.
+        SceneError: the scene cannot be read, or its bands don't fit the model.
+        Cancelled: ``progress`` said so.
+    """
+    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.registry import model_path
+    from geoglnet.prediction.destinations import Destinations
+    from geoglnet.prediction.segment import segment
+
+    given = (labels_path, vector_path, confidence_path, entropy_path, probabilities_path)
+    labels, vector, confidence, entropy, probabilities = (None if path is None else Path(path) for path in given)
+    destinations = Destinations(labels, vector, confidence, entropy, probabilities, overwrite)
+    manifest = read_manifest(model_path(path_of(model)))
+    with watched(progress) as told:
+        segmented = segment(
+            scene_path,
+            destinations,
+            model=path_of(model),
+            config=config,
+            vector_config=vector_config,
+            resume=resume,
+            progress=told,
+        )
+    return _handle(segmented, scene_path, manifest, told)
+
+
+def _handle(segmented: Segmented, scene_path: StrPath | Sequence[StrPath], manifest: Manifest, told: Recorder) -> Prediction:
+    written = {field.name: getattr(segmented, field.name) for field in dataclasses.fields(segmented)}
+    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
+    return Prediction(
+        **written,
+        scene_paths=scenes,
+        legend=manifest.legend,
+        model=manifest.name,
+        rules=tuple(told.rules),
+        warnings=tuple(told.warnings),
+    )
+
+
+def iter_blocks(
+    scene_path: StrPath | Sequence[StrPath],
+    *,
+    layers: Iterable[str] = ("labels",),
+    model: StrPath | Model = "buildings",
+    config: PredictConfig | None = None,
+    blocks: BlockSet | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Block]:
+    """Segment a scene block by block, and keep nothing: for programs that have a place of their own for the pixels.
+
+    A block depends on scene, model and options alone, so any of them can be computed anywhere, in any order.
+
+    >>> import geoglnet
+    >>> for block in geoglnet.iter_blocks("scene.tif"):
+    ...     print(block.row, block.col, block.labels.dtype, block.labels.shape == (block.window.height, block.window.width))
+    0 0 uint8 True
+
+    Memory is that of :func:`predict`, and the layers of one block: a byte per pixel and band.
+
+    Args:
+        scene_path: as for :func:`predict`.
+        layers: what to know of every pixel: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
+        config: as for :func:`predict`.
+        blocks: which blocks to compute, a set of (row, column) or anything that such a pair can be ``in``; all when left out.
+        progress: receiver of steps and of the rules applied; bars when left out.
+
+    Yields:
+        Blocks with their window in the scene at the resolution it is read at, and uint8 arrays by layer.
+
+    Raises:
+        ConfigError: settings that cannot be used.
+        ModelNotFoundError: no such model.
+        CheckpointError: the model file cannot be used.
+        SceneError: the scene cannot be read.
+    """
+    from geoglnet.models.checkpoint import load_checkpoint
+    from geoglnet.models.registry import model_path
+    from geoglnet.prediction.block import Layer
+    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.opening import Source
+    from geoglnet.prediction.predictor import Predictor
+
+    config = config or PredictConfig()
+    network, manifest = load_checkpoint(model_path(path_of(model)))
+    with watched(progress) as told, Source.of(scene_path).open_for(manifest, config, told) as scene:
+        chosen = [Layer(name) for name in layers]
+        for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=told):
+            yield pending.resolve()
