@@ -5,7 +5,8 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
 
     GeoglnetError
     ├── ConfigError (ValueError)          a setting or argument that cannot be used
-    │   └── LegendError                   class names, colours or values that do not fit
+    │   ├── LegendError                   class names, colours or values that do not fit
+    │   └── CapacityError                 a size that the device's memory is too small for
     ├── SceneError (OSError)              a raster that cannot be read
     │   ├── SceneNotFoundError (FileNotFoundError)
     │   └── BandsError (ValueError)       bands that the model cannot take
@@ -37,6 +38,10 @@ class ConfigError(GeoglnetError, ValueError):
 
 class LegendError(ConfigError):
     """Class names, colours or values that do not fit together."""
+
+
+class CapacityError(ConfigError):
+    """A size of image that the device's memory is too small for."""
 
 
 class SceneError(GeoglnetError, OSError):

@@ -10,7 +10,7 @@ from geoglnet import __version__
 from geoglnet.cli.environment import prepare_environment, stop_on_terminate
 from geoglnet.config import suggestion
 
-VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "import-official", "doctor")
+VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "benchmark", "import-official", "doctor")
 
 
 class LazyGroup(click.Group):

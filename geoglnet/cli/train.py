@@ -14,7 +14,8 @@ from geoglnet.cli.verb import Verb
 from geoglnet.errors import Cancelled
 
 
-def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Values by dotted key, of ``KEY=VALUE`` as TOML reads it."""
     overrides: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -34,7 +35,7 @@ def _overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
 @path_option("--global-branch-from", help="Checkpoint whose global branch is taken instead of training one.")
 @path_option("--branches-from", help="Checkpoint whose branches and f_agg are taken: only what comes after is trained.")
 @click.option(
-    "--set", "overrides", multiple=True, callback=_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
+    "--set", "overrides", multiple=True, callback=parse_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
 )
 @click.option("--resume", is_flag=True, help="Go on where a training of the same CHECKPOINT was cut off.")
 @click.option("--skip-corrupt", is_flag=True, help="Pass over damaged files with a warning instead of stopping.")

@@ -19,6 +19,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.block import Layer, PendingBlock
+from geoglnet.prediction.capacity import check_capacity
 from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
@@ -77,7 +78,7 @@ class Predictor:
         config: device, batch size, precision, effort, augmentation, readers.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or is too small for a baseline's input.
     """
 
     def __init__(self, network: GLNet, manifest: Manifest, config: PredictConfig | None = None) -> None:
@@ -85,6 +86,8 @@ class Predictor:
         self.config = config or PredictConfig()
         kind = CoarseToFineSegmenter if self.config.coarse_to_fine else RegionSegmenter
         self.segmenter = kind(_ready(network), manifest, self.config)
+        if isinstance(network, GLNet):
+            check_capacity(network, manifest, self.segmenter.device)
 
     def iter_blocks(
         self,

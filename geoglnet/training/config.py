@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, suggestion
+from geoglnet.config import ARCHITECTURES, LEVELS, ModelConfig, RegionConfig, from_plain, suggestion
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
@@ -125,7 +125,6 @@ class TrainConfig:
             does better on held-out scenes than ``resolution_m``.
         resolution_range_m: ground pixel sizes that the model is meant for.
         assumed_pixel_size_m: pixel size taken for scenes without a CRS.
-        scaling: how raster values are brought to 0–255, in training and ever after.
         data: licence, attribution and split of the data, kept in the checkpoint.
     """
 
@@ -142,7 +141,6 @@ class TrainConfig:
     segment_resolution_m: float = 0.0
     resolution_range_m: tuple[float, float] = (0.0, 1e9)
     assumed_pixel_size_m: float = 0.0
-    scaling: ScalingRule = ScalingRule.BY_TYPE
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,7 +164,8 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
 
     Args:
         path: the file.
-        overrides: values by dotted key, such as ``{"optim.global_steps": 100}``; they win over the file.
+        overrides: values by dotted key, such as ``{"optim.global_steps": 100}``; they win over the file. A baseline's
+            ``model.architecture`` brings its own backbone, one branch and no sharing with it.
 
     Raises:
         ConfigError: the file is missing or malformed, or a key is unknown (the nearest known one is suggested).
@@ -177,9 +176,20 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
         raise ConfigError(f"no configuration file {path}; examples/configs has some to start from") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    if "model.architecture" in (overrides or {}):
+        plain["model"] = plain.get("model", {}) | alone((overrides or {})["model.architecture"])
     for key, value in (overrides or {}).items():
         _set(plain, key, value)
     return _build(plain)
+
+
+def alone(architecture: str) -> dict[str, Any]:
+    """What an architecture that stands in one branch's place implies for the other settings of a model; nothing for GLNet's."""
+    own = ARCHITECTURES.get(architecture)
+    if own is None or architecture == ModelConfig(1).architecture:
+        return {}
+    rest: dict[str, Any] = {"branches": "local", "sharing": "none", "shared_levels": list(LEVELS), "aggregate": False}
+    return rest | ({"backbone": own} if own else {})
 
 
 def _build(plain: dict[str, Any]) -> TrainConfig:
@@ -189,7 +199,9 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
     if "optim" in plain:
         plain["optim"] = RECIPES.get(plain["optim"].get("recipe"), {}) | plain["optim"]
     parts: dict[str, Any] = {name: from_plain(kind, plain[name]) for name, kind in _PARTS.items() if name in plain}
-    model = from_plain(ModelConfig, {"num_classes": legend.num_classes} | plain.get("model", {}))
+    chosen = plain.get("model", {})
+    implied = {"num_classes": legend.num_classes} | alone(chosen.get("architecture", ""))
+    model = from_plain(ModelConfig, implied | chosen)
     sources = {key: tuple(source_from_plain(s) for s in plain.get(key, ())) for key in ("train", "validation")}
     return from_plain(TrainConfig, plain | parts | sources | {"legend": legend, "model": model})
 

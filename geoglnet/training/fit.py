@@ -18,6 +18,8 @@ from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.capacity import check_training_capacity
+from geoglnet.prediction.device import resolve_device
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.evaluate import score
@@ -26,7 +28,7 @@ from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losse
 from geoglnet.training.savepoint import Savepoint, Saving, read_savepoint, savepoint_path
 from geoglnet.training.stages import StageRun, run_stage, stages_of
 from geoglnet.training.task import TRAINED_PARTS
-from geoglnet.types import OutputFile
+from geoglnet.types import OutputFile, Shape
 
 NUM_SPECIMENS = 2
 
@@ -88,11 +90,13 @@ def fit(
         DatasetError: training data are missing or cannot be used.
         CheckpointError: a checkpoint or savepoint to go on from, or the backbone weights, do not fit.
         OutputExistsError: the checkpoint exists, or a savepoint that nobody asked to go on from.
+        CapacityError: a baseline whose images the device is too small for; it says which it can take.
     """
     OutputFile(checkpoint_path, overwrite)
     saved = _saved(checkpoint_path, config, start, overwrite)
     torch.manual_seed(config.optim.seed)
     network = _build_network(config, folder)
+    check_training_capacity(network, *_images_of(config), resolve_device("auto"))
     manifest = make_manifest(config)
     dataset = _open_dataset(config, folder, progress)
     run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
@@ -142,7 +146,6 @@ def make_manifest(config: TrainConfig) -> Manifest:
         resolution_m=config.segment_resolution_m or config.resolution_m,
         resolution_range_m=config.resolution_range_m,
         assumed_pixel_size_m=assumed,
-        scaling=config.scaling,
         training={
             **config.data,
             "resolution_m": config.resolution_m,
@@ -154,17 +157,14 @@ def make_manifest(config: TrainConfig) -> Manifest:
 
 
 def _open_dataset(config: TrainConfig, folder: Path, progress: Progress) -> RegionDataset:
-    return open_dataset(config.train, _reader(config, folder, progress), config.region, config.sample, config.augment)
-
-
-def _reader(config: TrainConfig, folder: Path, progress: Progress) -> PairReader:
-    return PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt, config.scaling)
+    reader = PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt)
+    return open_dataset(config.train, reader, config.region, config.sample, config.augment)
 
 
 def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> list[Specimen]:
     if not config.validation:
         return []
-    reader = _reader(config, folder, SilentProgress())
+    reader = PairReader(folder, config.legend, config.resolution_m, SilentProgress(), config.sample.skip_corrupt)
     dataset = open_specimens(config.validation, reader, config.region, config.sample, NUM_SPECIMENS)
     loader = RegionLoader(dataset, 1, 0, manifest.mean, manifest.std)
     return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]
@@ -179,6 +179,17 @@ def _build_network(config: TrainConfig, folder: Path) -> GLNet:
             if branch is not None:
                 load_backbone_weights(branch.backbone, path)
     return network
+
+
+def _images_of(config: TrainConfig) -> tuple[tuple[int, int], int]:
+    """Sides of the overviews and patches of training regions, and how many of what a lone branch sees go through it at once."""
+    sample, optim = config.sample, config.optim
+    overview = config.region.overview_shape(Shape(sample.region_size, sample.region_size)).height
+    batch = optim.batch_size // optim.devices
+    if config.model.branches is Branches.LOCAL and sample.patches_per_region:
+        batch *= sample.patches_per_region
+    is_local = config.model.branches is Branches.LOCAL
+    return (overview, sample.patch_size), min(batch, optim.patches_at_once) if is_local else batch
 
 
 def _take(network: GLNet, path: Path, parts: Sequence[str]) -> None:

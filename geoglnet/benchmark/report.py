@@ -1,0 +1,186 @@
+"""From a name such as ``table3`` to files: what is missing is trained, scored and measured, then written and drawn."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from geoglnet.benchmark.balance import balance
+from geoglnet.benchmark.drawing import draw_balance, draw_panels, draw_scatter
+from geoglnet.benchmark.measuring import MeasuringError, measured
+from geoglnet.benchmark.panels import sheet
+from geoglnet.benchmark.published import Row
+from geoglnet.benchmark.sheet import Line, iter_markdown, write_csv
+from geoglnet.benchmark.study import Study
+from geoglnet.benchmark.systems import System
+from geoglnet.benchmark.targets import Kind, Target
+from geoglnet.errors import CapacityError, ConfigError
+from geoglnet.prediction.device import resolve_device
+from geoglnet.types import OutputFile
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What of a table or figure is wanted.
+
+    Args:
+        seeds: of the trainings; means and spreads are over them.
+        sizes: of the overview or the patch, where the figure sweeps them.
+        only: names of the systems to train and show; all when empty.
+        is_dry: train and measure nothing: write what the folder holds.
+        measures: measure memory and speed too.
+        is_own_data: the data are not the paper's; its numbers are left out.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    sizes: tuple[int, ...] = ()
+    only: tuple[str, ...] = ()
+    is_dry: bool = False
+    measures: bool = True
+    is_own_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What was made.
+
+    Args:
+        text: Markdown.
+        paths: files written.
+    """
+
+    text: str
+    paths: tuple[Path, ...]
+
+
+def report(target: Target, study: Study, wishes: Wishes) -> Reported:
+    """Make a table or figure, with whatever it needs.
+
+    Args:
+        target: which.
+        study: on what.
+        wishes: how much of it.
+
+    Raises:
+        ConfigError: the configuration is of other data, has no validation scenes, or is not the one that the folder is of.
+        DatasetError: training or validation data are missing.
+    """
+    target.check(study.config.legend, is_own_data=wishes.is_own_data)
+    if not study.config.validation:
+        raise ConfigError(f"{study.config.name} has no [[validation]] source to score on; name at least one")
+    study.check_settings()
+    if target.kind is Kind.PANELS:
+        return _panels(target, study, wishes)
+    if target.kind is Kind.HISTOGRAM:
+        return _histogram(target, study, wishes)
+    lines = [_line(system, target, study, wishes) for system in _chosen(target, study, wishes)]
+    convention = target.data.convention
+    text = "\n".join([f"## {target.title}", "", *iter_markdown(lines, convention)]) + "\n"
+    paths = [_written(study.folder / f"{target.name}.md", text), study.folder / f"{target.name}.csv"]
+    write_csv(paths[1], lines, convention)
+    if target.kind is Kind.SCATTER:
+        swept = [line.system for line in lines if target.sweeps and line.system.size]
+        sizes = {system.name: system.size / _reference(system, study) for system in swept}
+        paths += _drawn(draw_scatter(target.title, lines, convention, sizes), study.folder / target.name)
+    return Reported(text, tuple(paths))
+
+
+def _reference(system: System, study: Study) -> int:
+    """What scale annotations are relative to: the region of a global image, the usual patch of a patch (as in the paper)."""
+    return study.config.region.region_size if system.sees_whole else study.config.region.patch_size
+
+
+def _chosen(target: Target, study: Study, wishes: Wishes) -> list[System]:
+    sizes = wishes.sizes or _default_sizes(target, study)
+    systems = target.systems(sizes)
+    if target.name in ("table3", "table5", "table7", "figure1a"):  # global inference is of the image at its full size
+        full = study.config.region.region_size
+        systems = [s.at(full) if s.sees_whole and s.model.get("architecture") else s for s in systems]
+    if not wishes.only:
+        return systems
+    names = {name.partition("@")[0]: system for system in systems for name in (system.name,)}
+    unknown = [name for name in wishes.only if name.partition("@")[0] not in names]
+    if unknown:
+        raise ConfigError(f"{target.name} has no system {unknown[0]!r}; it has {', '.join(dict.fromkeys(names))}")
+    return [s for s in systems if s.name in wishes.only or s.name.partition("@")[0] in wishes.only]
+
+
+def _default_sizes(target: Target, study: Study) -> tuple[int, ...]:
+    """Four sizes from a model's overview (or half its patch) up to the whole region (or twice the patch)."""
+    region = study.config.region
+    if target.sweeps == "patch":
+        return tuple(min(region.region_size, round(region.patch_size * factor)) for factor in (0.5, 1, 1.5, 2))
+    span = region.region_size - region.overview_size
+    return tuple(region.overview_size + round(span * share) for share in (0, 1 / 3, 2 / 3, 1))
+
+
+def _line(system: System, target: Target, study: Study, wishes: Wishes) -> Line:
+    rows: Mapping[str, Row] = {row.system: row for row in target.rows}
+    row = rows.get(system.name if target.sweeps else system.name.partition("@")[0], Row(system.name, system.title))
+    if wishes.is_own_data:
+        row = Row(row.system, row.title)
+    known = {seed: study.known(system, seed) for seed in wishes.seeds}
+    failure, memory = "", {}
+    try:
+        if not wishes.is_dry:
+            known |= {seed: study.scored(system, seed) for seed in wishes.seeds}
+        memory = dict(_memory(system, study, wishes))
+    except (CapacityError, MeasuringError) as error:
+        study.progress.warn(str(error))
+        failure = str(error).rstrip(".")
+    scores = {seed: figures for seed, figures in known.items() if figures is not None}
+    return Line(system, row, scores, memory, study.steps(system), failure)
+
+
+def _memory(system: System, study: Study, wishes: Wishes) -> Mapping[str, object]:
+    """Measured once: neither seeds nor training change it."""
+    device = str(resolve_device(study.device))
+    path = study.folder / f"{system.name}.{device.replace(':', '')}.memory.json"
+    checkpoint = study.checkpoint(system, wishes.seeds[0])
+    if not path.exists() and (wishes.is_dry or not wishes.measures or not checkpoint.exists()):
+        return {}
+    return measured(checkpoint, device, path, system.is_coarse_to_fine)
+
+
+def _panels(target: Target, study: Study, wishes: Wishes) -> Reported:
+    seed = wishes.seeds[0]
+    systems = _chosen(target, study, wishes)
+    paths = [(s.title, study.checkpoint(s, seed) if wishes.is_dry else study.trained(s, seed)) for s in systems]
+    there = [(title, path) for title, path in paths if path.exists()]
+    drawn = sheet(there, study.config.validation, study.data, study.device, study.progress)
+    files = _drawn(draw_panels(target.title, drawn.panels, drawn.zooms), study.folder / target.name)
+    return Reported(f"## {target.title}\n\nScene, truth, then: {', '.join(title for title, _ in there)}.\n", tuple(files))
+
+
+def _histogram(target: Target, study: Study, wishes: Wishes) -> Reported:
+    system, seed = _chosen(target, study, wishes)[0], wishes.seeds[0]
+    path = study.checkpoint(system, seed) if wishes.is_dry else study.trained(system, seed)
+    config = study.config
+    found = balance(path, (*config.train, *config.validation), study.data, study.device, study.progress)
+    if not found.before:
+        raise ConfigError(f"{config.name}: no region of its scenes has foreground; nothing to draw")
+    medians = [statistics.median(values) if values else float("nan") for values in found]
+    text = f"## {target.title}\n\n| | regions | median foreground : background |\n|---|---|---|\n"
+    text += f"| whole regions | {len(found.before)} | {medians[0]:.2f} |\n"
+    text += f"| inside the box | {len(found.after)} | {medians[1]:.2f} |\n"
+    paths = [_written(study.folder / f"{target.name}.md", text)]
+    return Reported(text, (*paths, *_drawn(draw_balance(target.title, *found), study.folder / target.name)))
+
+
+def _written(path: Path, text: str) -> Path:
+    with OutputFile(path, overwrite=True) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
+
+
+def _drawn(figure: Figure, stem: Path) -> list[Path]:
+    """PNG for looking at, SVG for print."""
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    for path in paths:
+        with OutputFile(path, overwrite=True) as part:
+            figure.savefig(part, dpi=130, facecolor="white")
+    return paths

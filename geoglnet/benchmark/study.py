@@ -1,0 +1,153 @@
+"""A study: systems trained and scored over seeds in one folder, where everything is kept and nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from geoglnet.benchmark.systems import System, find_system
+from geoglnet.config import to_plain
+from geoglnet.errors import ConfigError
+from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.training.config import TrainConfig
+from geoglnet.training.evaluate import score
+from geoglnet.training.fit import Start, fit
+from geoglnet.training.savepoint import savepoint_path
+from geoglnet.types import OutputFile
+
+Figures = Mapping[str, Any]
+
+_PARTS = ("model", "region", "sample", "augment", "optim")
+_UNHEEDED = ("save_every_s", "workers")  # they change no weight
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is compared, on what, and where it is kept.
+
+    Every system is trained by ``fit`` and scored by ``score``, as with ``geoglnet train`` and ``evaluate``: the same scenes,
+    samples, losses, optimiser and blending. What begins with another system's branches takes that system's checkpoint of the
+    same seed. Checkpoints and scores lie in the folder under the system's name and seed; a training that was cut off goes on.
+
+    Args:
+        config: training configuration of the GLNet that all systems are changes of.
+        data: folder that its patterns start from.
+        folder: for checkpoints and figures; made.
+        checkpoints: of systems that are not to be trained, by system name.
+        device: to score and measure on.
+        progress: receiver of steps and of what is being done.
+    """
+
+    config: TrainConfig
+    data: Path
+    folder: Path
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
+    progress: Progress = SilentProgress()  # noqa: RUF009 - it has no state
+
+    def checkpoint(self, system: System, seed: int) -> Path:
+        """Where a system's checkpoint of a seed lies, or will."""
+        return self.checkpoints.get(system.name, self.folder / f"{system.name}.{seed}.safetensors")
+
+    def trained(self, system: System, seed: int) -> Path:
+        """The checkpoint of a system; trained first where there is none, and so is what it begins with."""
+        path = self.checkpoint(system, seed)
+        if path.exists():
+            return path
+        if system.name in self.checkpoints:
+            raise ConfigError(f"no checkpoint {path} of {system.name}; check --checkpoint")
+        start = Start(resume=savepoint_path(path).exists())
+        if system.begins_with:
+            before = self.trained(find_system(system.begins_with), seed)
+            is_global = system.begins_with == "global"
+            start = replace(
+                start, global_branch_from=before if is_global else None, branches_from=None if is_global else before
+            )
+        self.progress.log(f"trains {system.name}, seed {seed}")
+        started = time.process_time()
+        fit(self._config(system, seed), self.data, path, start=start, progress=self.progress)
+        write_json(path.with_suffix(".cost.json"), {"training_cpu_s": round(time.process_time() - started, 1)})
+        return path
+
+    def scored(self, system: System, seed: int) -> Figures:
+        """Scores of a system; what is missing is trained and scored first."""
+        path = self.folder / f"{system.name}.{seed}.json"
+        if path.exists():
+            return read_json(path)
+        checkpoint = self.trained(system, seed)
+        network, manifest = load_checkpoint(checkpoint)
+        self.progress.log(f"scores {system.name}, seed {seed}")
+        predict = PredictConfig(device=self.device, coarse_to_fine=system.is_coarse_to_fine)
+        evaluation = score(network, manifest, self.config.validation, self.data, config=predict, progress=self.progress)
+        cost = checkpoint.with_suffix(".cost.json")
+        figures = {
+            "system": system.name,
+            "seed": seed,
+            "steps": self.steps(system),
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            **(read_json(cost) if cost.exists() else {}),
+            **evaluation.to_dict(),
+        }
+        write_json(path, figures)
+        return figures
+
+    def known(self, system: System, seed: int) -> Figures | None:
+        """Scores of a system, if they are there."""
+        path = self.folder / f"{system.name}.{seed}.json"
+        return read_json(path) if path.exists() else None
+
+    def steps(self, system: System) -> int:
+        """Optimiser steps that a system's weights have seen, in all its stages."""
+        own: int = getattr(system.configured(self.config).optim, f"{system.own_stage.value}_steps")
+        return own + (self.steps(find_system(system.begins_with)) if system.begins_with else 0)
+
+    def check_settings(self) -> None:
+        """Figures of one folder are of one configuration; the folder is made, and remembers it.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config, path = self.config, self.folder / "settings.json"
+        parts = {name: to_plain(getattr(config, name)) for name in _PARTS}
+        for name in _UNHEEDED:
+            parts["optim"].pop(name)
+        sources = {name: [to_plain(source) for source in getattr(config, name)] for name in ("train", "validation")}
+        names = {"name": config.name, "classes": list(config.legend.names), "resolution_m": config.resolution_m}
+        plain = json.loads(json.dumps({**names, **parts, **sources}, default=str))
+        if path.exists() and (old := read_json(path)) != plain:
+            differing = ", ".join(sorted(key for key in plain if plain[key] != old.get(key)))
+            raise ConfigError(
+                f"{self.folder} holds figures of another configuration (other {differing}); give the same, or another -o"
+            )
+        write_json(path, plain)
+
+    def _config(self, system: System, seed: int) -> TrainConfig:
+        config = system.configured(self.config, seed)
+        weights = config.optim.backbone_weights
+        if not weights and self.config.optim.backbone_weights:
+            self.progress.warn(f"{system.name} starts from random weights: there are none of {config.model.backbone}")
+        elif weights not in ("", "imagenet") and not (self.data / weights).is_file():
+            if weights == self.config.optim.backbone_weights:
+                return config  # its own error says what is missing
+            self.progress.warn(f"{system.name} starts from random weights: no file {self.data / weights}")
+            return replace(config, optim=replace(config.optim, backbone_weights=""))
+        return config
+
+
+def read_json(path: Path) -> Figures:
+    """Figures that were kept."""
+    figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    return figures
+
+
+def write_json(path: Path, figures: Figures) -> None:
+    """Keep figures."""
+    with OutputFile(path, overwrite=True) as part_path:
+        part_path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
