@@ -135,6 +135,8 @@ def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: P
         run(cut, progress=StopAfter(150))
     with pytest.raises(OutputError, match=r"unfinished run of something else \(effort: 1, now 0.5\)"):
         run(cut, resume=True, config=PredictConfig(device="cpu", effort=0.5))
+    with pytest.raises(OutputError, match=r"batch: auto, now 8"):
+        run(cut, resume=True, config=PredictConfig(device="cpu", batch_size=8))
     with pytest.raises(OutputError, match=r"model: tiny \w+, now buildings \w+"):
         run(cut, resume=True, model="buildings")
     with rasterio.open(scene, "r+") as dst:

@@ -105,7 +105,7 @@ def test_batch_and_readers_change_no_byte(network: GLNet, options: dict[str, int
     assert_equal(computed(scene, network, **options), computed(scene, network))
 
 
-@pytest.mark.parametrize("options", [{"effort": 0.6}, {"augment": True}])
+@pytest.mark.parametrize("options", [{"effort": 0.6}, {"augment": True}, {"batch_size": 3}])
 def test_halves_are_the_same_as_the_whole_whatever_the_options(network: GLNet, options: dict[str, Any]) -> None:
     scene = with_hole(84, 84)
     whole = computed(scene, network, **options)

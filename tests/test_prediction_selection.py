@@ -91,17 +91,33 @@ def test_what_a_pixel_gets_does_not_depend_on_the_part_that_is_asked_for(network
     assert torch.equal(found, whole[:, 5:45, 32:40])
 
 
-def test_selection_is_by_doubt_and_grows_with_effort() -> None:
-    probabilities = torch.zeros(2, 16, 16)
-    probabilities[0] = 1
-    probabilities[:, :4, :4] = 0.5
+def test_the_fewest_patches_that_hold_the_share_of_the_doubt_run() -> None:
     planned = PLAN.region(0, 0)
-    chosen = UnsurePatches(0.5)(planned, planned.patches, probabilities)
-    assert [(patch.row, patch.col) for patch in chosen] == [(0, 0)]
-    counts = [len(UnsurePatches(e)(planned, planned.patches, torch.full((2, 16, 16), 0.5))) for e in (0, 0.1, 0.9)]
-    assert counts == [0, 9, 9]
+    one_corner = torch.zeros(2, 16, 16)
+    one_corner[0] = 1
+    one_corner[:, :4, :4] = 0.5
+    for effort in (0.1, 0.5, 0.99):
+        chosen = UnsurePatches(effort)(planned, planned.patches, one_corner)
+        assert [(patch.row, patch.col) for patch in chosen] == [(0, 0)]
+    everywhere = torch.full((2, 16, 16), 0.5)
+    counts = [len(UnsurePatches(effort)(planned, planned.patches, everywhere)) for effort in (0, 0.1, 0.5, 0.9)]
+    assert counts == [0, 1, 5, 9]
+    sure = torch.tensor([0.999, 0.001])[:, None, None].expand(2, 16, 16)
+    assert not UnsurePatches(0.99)(planned, planned.patches, sure)
     assert choose_selection(1.0, None).is_trivial
     assert not choose_selection(0.99, None).is_trivial
+
+
+@given(seed=st.integers(0, 2**31), efforts=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)))
+def test_more_effort_runs_the_same_patches_and_more_but_no_more_than_its_share(seed: int, efforts: tuple[float, float]) -> None:
+    planned = PLAN.region(0, 0)
+    roofs = torch.rand(16, 16, generator=torch.Generator().manual_seed(seed))
+    less, more = (
+        [(p.row, p.col) for p in UnsurePatches(e, 0)(planned, planned.patches, torch.stack([1 - roofs, roofs]))]
+        for e in sorted(efforts)
+    )
+    assert set(less) <= set(more)
+    assert len(more) <= max(efforts) * len(planned.patches) + 1
 
 
 def test_foreground_is_looked_at_even_where_the_global_branch_is_sure() -> None:

@@ -36,7 +36,7 @@ _OPTIONS = (
         default=1.0,
         show_default=True,
         metavar="0..1",
-        help="Below 1, only patches where the global branch is unsure.",
+        help="Below 1, at most this share of the patches: where the global branch is unsure.",
     ),
     click.option(
         "--coarse-to-fine",

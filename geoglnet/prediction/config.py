@@ -27,8 +27,8 @@ class PredictConfig:
         precision: ``"float32"``, or ``"bfloat16"`` for autocast: up to twice as fast where the hardware has it. On a CPU
             it changed 0.07 % of the labels of a real scene, and probabilities by 0.002 on average. ``"float16"`` is for
             GPUs without bfloat16.
-        effort: share of care from 0 (the global branch alone) to 1 (every patch); in between, patches run only where the
-            global branch is unsure.
+        effort: share of care from 0 (the global branch alone) to 1 (every patch); in between, the fewest patches of each
+            region run that hold this share of the global branch's doubt.
         coarse_to_fine: look for the foreground with the global branch first, and run the whole network on that part of each
             region only, with an overview made anew (paper §3.3); for legends of a background and one other class.
         augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.

@@ -45,8 +45,8 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
         "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),
     }
-    # On a GPU the kernels, and with them the last bits, depend on the batch; on a CPU nothing does.
-    return facts if device.type == "cpu" else facts | {"batch": str(config.batch_size or "auto")}
+    # Which kernels run, and with them the last bits, depends on the batch.
+    return facts | {"batch": str(config.batch_size or "auto")}
 
 
 def scene_facts(scene: RasterScene) -> Mapping[str, str]:

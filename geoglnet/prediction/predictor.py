@@ -1,7 +1,7 @@
 """Predict a scene of any size: regions in, finished blocks out (DESIGN §2).
 
 A block is the part of the scene that one core settles. It depends on the scene, the model, the options and the plan alone,
-which lies on an absolute grid: not on which other blocks are computed, nor when, nor (in float32 on a CPU) on the batch.
+which lies on an absolute grid: not on which other blocks are computed, nor when.
 
 Memory does not grow with the scene. With K classes and regions of side R it is, in bytes, 4 · K · R² for the probabilities of
 a region, 4 · R² for every region that was read ahead, 9 · R² while labels are chosen, and the network's own (see

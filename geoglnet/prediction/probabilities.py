@@ -92,8 +92,8 @@ class RegionSegmenter:
     ) -> Tensor:
         """Class probabilities over a part of the reach of a region.
 
-        What a pixel gets does not depend on the part: patches without a visible pixel in it are left out. Where the device
-        has too little memory, the batch is halved and the region begun again.
+        What a pixel gets does not depend on the part: batches without a visible pixel in it are left out, and those that run
+        are always the same. Where the device has too little memory, the batch is halved and the region begun again.
 
         Args:
             planned: where the region lies.
@@ -164,9 +164,10 @@ class RegionSegmenter:
     def _local_logits(
         self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: Steps
     ) -> Iterator[tuple[PlannedPatch, Tensor]]:
-        """Patches that matter, with their ``(K, h/4, w/4)`` logits (a baseline's are larger), as they come."""
-        patches = chosen if self._mixes_patches else [patch for patch in chosen if wanted.meets(patch)]
-        groups = [patches[i : i + self.batch_size] for i in range(0, len(patches), self.batch_size)]
+        """Patches of all batches in which one matters, with their ``(K, h/4, w/4)`` logits (a baseline's are larger)."""
+        groups = [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
+        if not self._mixes_patches:  # whole groups: what else is in a batch may change a patch's last bits
+            groups = [group for group in groups if any(map(wanted.meets, group))]
         batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
         overview: Any = look.overview  # none for a local branch alone, which has no maps either
         found = iter_logits(self.network, overview, maps, batches)

@@ -7,7 +7,7 @@ patches don't run take the global branch's probabilities, with the weights that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
+
+NO_DOUBT = 0.02
+"""Mean doubt under which a patch is not worth running, whatever the effort (but for 1)."""
 
 
 class Selection(Protocol):
@@ -50,11 +53,12 @@ class EveryPatch:
 
 @dataclass(frozen=True, slots=True)
 class UnsurePatches:
-    """Patches where the global branch is unsure by more than what the effort leaves to it.
+    """The fewest patches of a region that hold a share of the global branch's doubt about it.
 
-    Unsure is the entropy of its probabilities as a fraction of the largest possible, or, in a legend with a background, the
-    probability of any other class where that is larger: foreground is looked at closely. A patch is as unsure as the surest
-    of its least sure 2 % of cells, and runs where that exceeds ``(1 − effort)³``.
+    Doubt is the entropy of the probabilities as a fraction of the largest possible, or, in a legend with a background, the
+    probability of any other class where that is larger: foreground is looked at closely. A patch holds the mean of its
+    cells'. So no more than this share of the patches run (and one), fewer where the doubt lies in few places, and none whose
+    doubt is under :data:`NO_DOUBT`. Shares, because how sure a network is by itself differs between models.
 
     Args:
         effort: from 0, no patch, to 1, every patch.
@@ -71,10 +75,19 @@ class UnsurePatches:
         if self.effort <= 0:
             return ()
         unsure = doubt(probabilities, self.background)
-        return [patch for patch in patches if self._is_worth(unsure, planned, patch)]
+        doubts = [float(_under(unsure, planned, patch).mean()) for patch in patches]
+        chosen = set(_holding(self.effort, doubts))
+        return [patch for index, patch in enumerate(patches) if index in chosen]
 
-    def _is_worth(self, unsure: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> bool:
-        return _nearly_most(_under(unsure, planned, patch)) > (1 - self.effort) ** 3
+
+def _holding(share: float, doubts: Sequence[float]) -> Iterator[int]:
+    """Indexes of the fewest doubts that add up to a share of all, the largest first."""
+    missing = share * math.fsum(doubts)
+    for index in sorted(range(len(doubts)), key=lambda i: (-doubts[i], i)):
+        if missing <= 0 or doubts[index] < NO_DOUBT:
+            return
+        yield index
+        missing -= doubts[index]
 
 
 def choose_selection(effort: float, background: int | None) -> Selection:
@@ -104,7 +117,3 @@ def _under(cells: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> Tensor
     (top, bottom), (left, right) = patch.window.toranges()
     rows, cols = cells.shape[0] / planned.shape.height, cells.shape[1] / planned.shape.width
     return cells[math.floor(top * rows) : math.ceil(bottom * rows), math.floor(left * cols) : math.ceil(right * cols)]
-
-
-def _nearly_most(cells: Tensor) -> float:
-    return float(cells.flatten().kthvalue(max(1, math.ceil(0.98 * cells.numel()))).values)
