@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
 
 from geoglnet.errors import GeoglnetError
@@ -44,19 +44,26 @@ class Ordered(Generic[OutcomeT]):
     def __init__(self, job: Job[OutcomeT], here: Callable[[Any], OutcomeT], windows: Iterable[Any], workers: int) -> None:
         self._job, self._here, self._windows, self._workers = job, here, windows, workers
         self._pool: ProcessPoolExecutor | None = None
+        self._leash: Connection | None = None
 
     def __enter__(self) -> Iterator[OutcomeT]:
         if self._workers == 1:
             return map(self._here, self._windows)
         # Not forked: this process may run threads (torch, GDAL), and a fork would copy their locks.
+        context = get_context("spawn")
+        held_by_workers, self._leash = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(
-            self._workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._job,)
+            self._workers, mp_context=context, initializer=_begin, initargs=(self._job, held_by_workers)
         )
         return self._outcomes(self._pool)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is None or self._leash is None:
+            return
+        if kind is not None:
+            self._leash.close()  # nobody waits for the window that a worker is at
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._leash.close()
 
     def _outcomes(self, pool: ProcessPoolExecutor) -> Iterator[OutcomeT]:
         waiting: deque[Future[OutcomeT]] = deque()
@@ -84,17 +91,16 @@ class _Worker:
 _worker = _Worker()
 
 
-def _begin(job: Job[Any]) -> None:
+def _begin(job: Job[Any], leash: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops us in good order
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
     _worker.job = job
 
 
-def _leave_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _leave_with_leash(leash: Connection) -> None:
+    """End this process as soon as the parent lets go of the other end, or dies."""
+    wait([leash])
+    os._exit(1)
 
 
 def _do(window: Any) -> Any:
