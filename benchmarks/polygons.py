@@ -63,28 +63,35 @@ def trace_ours(labels: str, out: str, method: str) -> int:
     return vectorize(labels, out, legend=legend, config=VectorConfig(**options))
 
 
-def trace_gdal(labels: str, out: str) -> int:
-    """GDALPolygonize of the library that rasterio brings, called as C."""
+def gdal_library() -> ctypes.CDLL:
+    """GDAL as rasterio brings it, to be called as C."""
     import rasterio
 
     (library,) = Path(rasterio.__file__).parent.with_name("rasterio.libs").glob("libgdal*")
-    gdal, pointer = ctypes.CDLL(str(library)), ctypes.c_void_p
-    for name in ("GDALOpen", "GDALGetRasterBand", "GDALGetDriverByName", "GDALCreate", "GDALDatasetCreateLayer"):
+    gdal = ctypes.CDLL(str(library))
+    gdal.GDALOpen.restype = ctypes.c_void_p
+    gdal.GDALAllRegister()
+    return gdal
+
+
+def trace_gdal(labels: str, out: str, layer: str = "out") -> int:
+    """GDALPolygonize of the library that rasterio brings."""
+    gdal, pointer = gdal_library(), ctypes.c_void_p
+    for name in ("GDALGetRasterBand", "GDALGetDriverByName", "GDALCreate", "GDALDatasetCreateLayer"):
         getattr(gdal, name).restype = pointer
     for name in ("OGR_Fld_Create", "GDALGetSpatialRef"):
         getattr(gdal, name).restype = pointer
     gdal.OGR_L_GetFeatureCount.restype = ctypes.c_int64
-    gdal.GDALAllRegister()
     src = pointer(gdal.GDALOpen(labels.encode(), 0))
     driver = pointer(gdal.GDALGetDriverByName(b"GPKG"))
     dst = pointer(gdal.GDALCreate(driver, out.encode(), 0, 0, 0, 0, None))
-    layer = pointer(gdal.GDALDatasetCreateLayer(dst, b"out", pointer(gdal.GDALGetSpatialRef(src)), 3, None))
+    made = pointer(gdal.GDALDatasetCreateLayer(dst, layer.encode(), pointer(gdal.GDALGetSpatialRef(src)), 3, None))
     field = pointer(gdal.OGR_Fld_Create(b"class_id", 0))
-    gdal.OGR_L_CreateField(layer, field, 1)
+    gdal.OGR_L_CreateField(made, field, 1)
     gdal.GDALDatasetStartTransaction(dst, 0)
-    failed = gdal.GDALPolygonize(pointer(gdal.GDALGetRasterBand(src, 1)), None, layer, 0, None, None, None)
+    failed = gdal.GDALPolygonize(pointer(gdal.GDALGetRasterBand(src, 1)), None, made, 0, None, None, None)
     gdal.GDALDatasetCommitTransaction(dst)
-    count = int(gdal.OGR_L_GetFeatureCount(layer, 1))
+    count = int(gdal.OGR_L_GetFeatureCount(made, 1))
     gdal.GDALClose(dst)
     return -1 if failed else count
 

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyogrio
 import rasterio
 import shapely
+from rasterio.enums import Resampling
 from rasterio.features import rasterize
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
 
 from geoglnet import predict, vectorize
 from geoglnet.legend import Legend
@@ -33,7 +37,15 @@ VARIANTS = {
     "simplify 1.5px": {"simplify": "1.5px"},
     "regularize": {"regularize": True},
     "simplify + regularize": {"simplify": "1.5px", "regularize": True},
+    "opening + holes + these": {"opening": 1, "fill_holes": True, "simplify": "1.5px", "regularize": True},
 }
+
+
+def true_buildings(path: str, crs: str) -> np.ndarray:
+    """All polygons of a file, or those of the class ``building`` where there are classes (as in ``geoglnet demo``)."""
+    has_classes = "class_name" in pyogrio.read_info(path, layer=0)["fields"]
+    truth = read_polygons(path, crs, "class_name" if has_classes else None)
+    return truth.geometries if truth.class_names is None else truth.geometries[np.array(truth.class_names) == "building"]
 
 
 def burnt_truth(scene_path: str, truth: np.ndarray, crs: str, path: Path) -> Path:
@@ -108,7 +120,7 @@ def main() -> None:
 def compare(scene: str, truth_path: str, folder: Path, picture: Path | None) -> None:
     with rasterio.open(scene) as src:
         crs = geopandas.GeoSeries([shapely.box(*src.bounds)], crs=src.crs).to_crs(4326).estimate_utm_crs()
-    truth = read_polygons(truth_path, crs).geometries
+    truth = true_buildings(truth_path, crs)
     predict(scene, folder / "labels.tif")
     burnt = burnt_truth(scene, truth, crs, folder / "truth.tif")
     for source, labels in (("model", folder / "labels.tif"), ("truth burnt", burnt)):
@@ -123,7 +135,7 @@ def compare(scene: str, truth_path: str, folder: Path, picture: Path | None) -> 
             report(scene, source, "buildingregulariser", score(other, truth, 0.17), time.process_time() - started)
             results["buildingregulariser"] = other
         if picture is not None:
-            draw(picture.with_stem(f"{picture.stem}-{Path(scene).stem}-{source.split()[0]}"), results, truth)
+            draw(picture.with_stem(f"{picture.stem}-{Path(scene).stem}-{source.split()[0]}"), scene, crs, results, truth)
 
 
 def report(scene: str, source: str, variant: str, figures: dict[str, float], seconds: float) -> None:
@@ -133,16 +145,25 @@ def report(scene: str, source: str, variant: str, figures: dict[str, float], sec
     )
 
 
-def draw(path: Path, results: dict[str, np.ndarray], truth: np.ndarray) -> None:
+def draw(path: Path, scene: str, crs: str, results: dict[str, np.ndarray], truth: np.ndarray) -> None:
+    """The 50 m around the middle building in every variant, over the scene."""
     import matplotlib.pyplot as plt
 
-    middle = shapely.get_coordinates(shapely.centroid(shapely.union_all(truth)))[0]
-    figure, axes = plt.subplots(1, len(results), figsize=(6 * len(results), 6), layout="constrained")
-    for axis, (variant, outlines) in zip(axes, results.items(), strict=True):
-        geopandas.GeoSeries(truth).boundary.plot(ax=axis, color="0.6", linewidth=2)
-        geopandas.GeoSeries(outlines).boundary.plot(ax=axis, color="crimson", linewidth=1)
-        axis.set(title=variant, xlim=(middle[0] - 35, middle[0] + 35), ylim=(middle[1] - 35, middle[1] + 35))
+    centres = shapely.get_coordinates(shapely.centroid(truth))
+    middle = centres[np.argmin(np.hypot(*(centres - np.median(centres, axis=0)).T))]
+    west, south, east, north = *(middle - 25), *(middle + 25)
+    place = {"transform": from_bounds(west, south, east, north, 500, 500), "width": 500, "height": 500}
+    with rasterio.open(scene) as src, WarpedVRT(src, crs=crs, resampling=Resampling.bilinear, **place) as warped:
+        image = warped.read([1, 2, 3])
+    rows = -(-len(results) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(12, 4.2 * rows), layout="constrained")
+    for axis in axes.flat:
         axis.set_axis_off()
+    for axis, (variant, outlines) in zip(axes.flat, results.items(), strict=False):
+        axis.imshow(image.transpose(1, 2, 0), extent=(west, east, south, north))
+        geopandas.GeoSeries(truth).boundary.plot(ax=axis, color="white", linewidth=1)
+        geopandas.GeoSeries(outlines).boundary.plot(ax=axis, color="red", linewidth=1.5)
+        axis.set(title=variant, xlim=(west, east), ylim=(south, north))
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,6 @@ class OpenTile:
         totals: ``(n, 3)`` int64.
         wkb: ``(n,)`` outlines in pixel coordinates of the raster.
         num_points: ``(n,)`` int64 points of each outline.
-        links: ``(k, 2)`` indexes from 0 of pieces that touch at a corner and belong together.
     """
 
     window: Window
@@ -110,7 +109,6 @@ class OpenTile:
     totals: npt.NDArray[np.int64]
     wkb: npt.NDArray[np.object_]
     num_points: npt.NDArray[np.int64]
-    links: Ints = field(default_factory=lambda: np.empty((0, 2), dtype=np.intp))
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -132,7 +130,7 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
     chosen = rules.chosen()
     labels = chosen[tile.labels]
     if not (labels != NO_LABEL).any():
-        return _divide(_no_components(window), np.empty(0, dtype=object), np.empty((0, 2), dtype=np.intp), source.shape, window)
+        return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window)
     if not rules.reshapes:
         components = label_components(labels, tile.confidence)
         outlines = trace_components(components.ids, origin=(window.col_off, window.row_off))
@@ -140,8 +138,9 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
         tile, surroundings = _without_frame(LabelTile(labels, tile.confidence), framed, window)
         labels = tile.labels
         components, outlines = _reshaped(tile, surroundings, rules, (window.col_off, window.row_off))
-    links = corner_links(components, labels) if rules.connectivity == 8 else np.empty((0, 2), dtype=np.intp)
-    return _divide(components, outlines, links, source.shape, window)
+    if rules.connectivity == 8:
+        components, outlines = _joined_at_corners(components, outlines, corner_links(components, labels))
+    return _divide(components, outlines, source.shape, window)
 
 
 def _no_components(window: Window) -> Components:
@@ -194,19 +193,14 @@ def open_sides(window: Window, shape: Shape) -> list[str]:
     return [name for name, is_open in sides.items() if is_open]
 
 
-def _divide(
-    components: Components, outlines: Geometries, links: Ints, shape: Shape, window: Window
-) -> tuple[Polygons, OpenTile]:
+def _divide(components: Components, outlines: Geometries, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
     ids, count = components.ids, len(components)
     lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
     sides = {name: lines[name] for name in open_sides(window, shape)}
     touches = np.zeros(count + 1, dtype=bool)
     for line in sides.values():
         touches[line] = True
-    group = _groups(links, count)
-    is_open_group = np.zeros(count, dtype=bool)
-    is_open_group[group[touches[1:]]] = True
-    is_open = is_open_group[group]
+    is_open = touches[1:]
     numbers = np.append(0, np.where(is_open, np.cumsum(is_open), 0)).astype(np.int32)
     open_tile = OpenTile(
         window,
@@ -215,33 +209,34 @@ def _divide(
         components.totals[is_open],
         shapely.to_wkb(outlines[is_open]),
         shapely.get_num_coordinates(outlines[is_open]).astype(np.int64),
-        numbers[links[is_open[links[:, 0]]] + 1].astype(np.intp) - 1,
     )
     is_whole = ~is_open
-    whole = Polygons(
-        outlines[is_whole], components.class_id[is_whole], components.totals[is_whole], np.zeros(is_whole.sum(), dtype=np.int64)
-    )
-    return (grouped(whole, group[is_whole]) if len(links) else whole), open_tile
+    whole = np.zeros(np.count_nonzero(is_whole), dtype=np.int64)
+    return Polygons(outlines[is_whole], components.class_id[is_whole], components.totals[is_whole], whole), open_tile
 
 
-def _groups(links: Ints, count: int) -> Ints:
+def _joined_at_corners(components: Components, outlines: Geometries, links: Ints) -> tuple[Components, Geometries]:
+    """Components of 8-connected areas, their outlines as multipolygons where they are several.
+
+    Args:
+        components: 4-connected.
+        outlines: of the components.
+        links: ``(k, 2)`` indexes from 0 of components that touch at a corner.
+    """
     if len(links) == 0:
-        return np.arange(count)
+        return components, outlines
+    count = len(components)
     graph = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(count, count))
-    group: Ints = connected_components(graph, directed=False)[1].astype(np.intp)
-    return group
-
-
-def grouped(polygons: Polygons, group: Ints) -> Polygons:
-    """Polygons of one group (numbers in any order) become one multipolygon, in the order of their first polygon."""
-    _, first, position, size = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
-    geometries = polygons.geometries[first].copy()
-    is_several = size > 1
-    order = np.argsort(position, kind="stable")
-    members = order[is_several[position[order]]]
+    num_groups, group = connected_components(graph, directed=False)
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group, minlength=num_groups)
+    starts = np.cumsum(sizes) - sizes
+    joined: Geometries = outlines[order[starts]]
+    is_several = sizes > 1
+    members = order[is_several[group[order]]]
     if len(members):
-        indices = (np.cumsum(is_several) - 1)[position[members]]
-        geometries[is_several] = shapely.multipolygons(polygons.geometries[members], indices=indices)
-    totals = np.zeros((len(first), 3), dtype=np.int64)
-    np.add.at(totals, position, polygons.totals)
-    return Polygons(geometries, polygons.class_id[first], totals, polygons.part_of[first])
+        numbers = np.cumsum(is_several) - 1
+        joined[is_several] = shapely.multipolygons(outlines[members], indices=numbers[group[members]])
+    totals = np.add.reduceat(components.totals[order], starts, axis=0)
+    ids = np.append(0, group + 1).astype(np.int32)[components.ids]
+    return Components(ids, components.class_id[order[starts]], totals), joined

@@ -108,8 +108,6 @@ class Seams:
         keys = np.append(0, self._hold(tile))
         labels = np.append(np.uint8(NO_LABEL), tile.class_id)
         lines = {name: _Line(keys[ids], labels[ids]) for name, ids in tile.sides.items()}
-        for one, other in keys[tile.links + 1].tolist():
-            self._unite(one, other)
         released = self._meet(tile, lines)
         for before in released:
             self._release(before)
