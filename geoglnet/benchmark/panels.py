@@ -25,7 +25,7 @@ from geoglnet.training.pictures import as_rgb, coloured
 from geoglnet.types import Place
 
 SIZE = 1024  # most pixels along a side of what is drawn: the middle of larger scenes
-ZOOM = 160
+ZOOM = 160  # or a third of a smaller side
 NUM_ZOOMS = 2
 
 Labels = npt.NDArray[np.uint8]
@@ -74,7 +74,7 @@ def sheet(
 
 def zooms(truth: Labels, worse: Labels, better: Labels) -> list[Place]:
     """Squares that do not touch, where one label map errs and the other does not."""
-    size = min(ZOOM, *truth.shape)
+    size = min(ZOOM, *(side // 3 for side in truth.shape))
     gain = ((worse != truth).astype(np.int64) - (better != truth)) * (truth != NO_CLASS)
     sums = np.pad(gain, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     gains = (sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]).astype(np.float64)

@@ -16,7 +16,7 @@ from geoglnet.benchmark.panels import sheet
 from geoglnet.benchmark.published import Row
 from geoglnet.benchmark.sheet import Line, iter_markdown, write_csv
 from geoglnet.benchmark.study import Study
-from geoglnet.benchmark.systems import System
+from geoglnet.benchmark.systems import System, find_system
 from geoglnet.benchmark.targets import Kind, Target
 from geoglnet.errors import CapacityError, ConfigError
 from geoglnet.prediction.device import resolve_device
@@ -102,6 +102,8 @@ def _chosen(target: Target, study: Study, wishes: Wishes) -> list[System]:
         systems = [s.at(full) if s.sees_whole and s.model.get("architecture") else s for s in systems]
     if not wishes.only:
         return systems
+    if target.kind is Kind.PANELS:
+        return [find_system(name) for name in wishes.only]  # any that one likes to see side by side
     names = {name.partition("@")[0]: system for system in systems for name in (system.name,)}
     unknown = [name for name in wishes.only if name.partition("@")[0] not in names]
     if unknown:

@@ -121,10 +121,9 @@ class Study:
         sources = {name: [to_plain(source) for source in getattr(config, name)] for name in ("train", "validation")}
         names = {"name": config.name, "classes": list(config.legend.names), "resolution_m": config.resolution_m}
         plain = json.loads(json.dumps({**names, **parts, **sources}, default=str))
-        if path.exists() and (old := read_json(path)) != plain:
-            differing = ", ".join(sorted(key for key in plain if plain[key] != old.get(key)))
+        if path.exists() and (other := _differing(read_json(path), plain)):
             raise ConfigError(
-                f"{self.folder} holds figures of another configuration (other {differing}); give the same, or another -o"
+                f"{self.folder} holds figures of another configuration (other {', '.join(other)}); give the same, or another -o"
             )
         write_json(path, plain)
 
@@ -139,6 +138,18 @@ class Study:
             self.progress.warn(f"{system.name} starts from random weights: no file {self.data / weights}")
             return replace(config, optim=replace(config.optim, backbone_weights=""))
         return config
+
+
+def _differing(old: Figures, new: Figures) -> list[str]:
+    """Parts of two configurations that differ; settings that the older one's geoglnet did not know are at their defaults."""
+
+    def is_other(key: str) -> bool:
+        then, now = old.get(key), new[key]
+        if isinstance(then, dict) and isinstance(now, dict):
+            return any(then[name] != now.get(name) for name in then)
+        return bool(then != now)
+
+    return sorted(filter(is_other, new))
 
 
 def read_json(path: Path) -> Figures:
