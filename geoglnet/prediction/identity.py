@@ -45,8 +45,9 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
         "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),
     }
-    # Which kernels run, and with them the last bits, depends on the batch.
-    return facts | {"batch": str(config.batch_size or "auto")}
+    # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.
+    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    return facts | {"batch": str(config.batch_size or "auto")} | threads
 
 
 def scene_facts(scene: RasterScene) -> Mapping[str, str]:

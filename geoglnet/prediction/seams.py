@@ -27,15 +27,19 @@ class SeamReport:
             settles them.
         on_lines: share of neighbouring pixels across block lines whose classes differ.
         elsewhere: the same inside blocks. Where blending leaves no seam the two are equal, but for chance.
+        has_lines: whether there are block lines with a class on both sides at all.
     """
 
     disagreement: float
     on_lines: float
     elsewhere: float
+    has_lines: bool = True
 
     @property
     def excess(self) -> float:
-        """Class borders on block lines, as a multiple of those elsewhere; 1 when there are neither."""
+        """Class borders on block lines, as a multiple of those elsewhere; 1 when there are neither, or no lines."""
+        if not self.has_lines:
+            return 1.0
         if not self.elsewhere:
             return 1.0 if not self.on_lines else float("inf")
         return self.on_lines / self.elsewhere
@@ -46,6 +50,8 @@ class SeamReport:
         return {name: round(share, 6) for name, share in named.items()}
 
     def __str__(self) -> str:
+        if not self.has_lines:
+            return "seams: none, nothing was put together"
         return (
             f"seams: {self.disagreement:.2%} of the pixels in overlaps disagreed before blending; "
             f"class borders on block lines {self.excess:.2f} times as frequent as elsewhere"
@@ -82,7 +88,8 @@ def seam_report(
     compared, differing, pairs, borders = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
     across = [count_borders(*(read(window) for window in sides)) for sides in _iter_line_sides(shape, *lines)]
     on_lines = [sum(column) for column in zip(*across, strict=True)] or [0, 0]
-    return SeamReport(_share(differing, compared), _share(on_lines[1], on_lines[0]), _share(borders, pairs))
+    shares = _share(differing, compared), _share(on_lines[1], on_lines[0]), _share(borders, pairs)
+    return SeamReport(*shares, has_lines=on_lines[0] > 0)
 
 
 def _iter_line_sides(shape: Shape, rows: Sequence[int], cols: Sequence[int]) -> Iterable[tuple[Window, Window]]:
