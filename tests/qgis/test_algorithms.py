@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from geoglnet_qgis.layers import raster_file
 from machine import crop, processes_with
 from qgis.core import (
     QgsApplication,
@@ -129,6 +130,22 @@ def test_a_crs_that_only_the_layer_has_is_respected(scene_path: Path, project: Q
     found = run("segmentscene", INPUT=layer, POLYGONS=str(tmp_path / "p.gpkg"), LABELS=str(tmp_path / "l.tif"))
     assert QgsRasterLayer(found["LABELS"]).crs().authid() == "EPSG:32737"
     assert layer.extent().buffered(1).contains(QgsVectorLayer(found["POLYGONS"]).extent())
+
+
+@pytest.mark.parametrize(
+    "definition", ["EPSG:32737", "PROJ:+proj=aeqd +lat_0=-6 +lon_0=34 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"]
+)
+def test_a_crs_set_over_the_files_own_is_respected(definition: str, scene_path: Path, tmp_path: Path) -> None:
+    layer = scene_layer(scene_path)
+    assert raster_file(layer).placed_in(str(tmp_path)) == str(scene_path)
+    layer.setCrs(QgsCoordinateReferenceSystem(definition))
+    placed = QgsRasterLayer(raster_file(layer).placed_in(str(tmp_path)))
+    # The names of axes may differ, and so may +type=crs.
+    found, asked, own = (
+        set(crs.toProj().split()) - {"+type=crs"} for crs in (placed.crs(), layer.crs(), scene_layer(scene_path).crs())
+    )
+    assert found == asked != own
+    assert placed.extent() == layer.extent()
 
 
 def test_polygons_of_a_bare_picture_overlay_it(scene_path: Path, tmp_path: Path) -> None:
