@@ -99,4 +99,5 @@ def segmented(scene_path: Path, plugin: Any) -> dict[str, Any]:
 
     folder = scene_path.parent / "Ergebnisse мир"
     folder.mkdir()
-    return run("segmentscene", INPUT=str(scene_path), LABELS=str(folder / "l ä.tif"), POLYGONS=str(folder / "p ä.gpkg"))
+    outputs = {"LABELS": "l ä.tif", "POLYGONS": "p ä.gpkg", "PROBABILITIES": "q ä.tif"}
+    return run("segmentscene", INPUT=str(scene_path), **{name: str(folder / file) for name, file in outputs.items()})

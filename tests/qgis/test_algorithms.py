@@ -58,22 +58,29 @@ def test_a_scene_becomes_styled_labels_and_polygons(segmented: dict[str, Any]) -
     labels = QgsRasterLayer(segmented["LABELS"], "l")
     assert labels.crs().authid() == UTM
     assert isinstance(labels.renderer(), QgsPalettedRasterRenderer)
-    assert "PROBABILITIES" not in segmented
+    assert QgsRasterLayer(segmented["PROBABILITIES"]).bandCount() == 2
 
 
-def test_progress_rises_to_the_end_and_the_rules_applied_are_told(segmented: dict[str, Any], tmp_path: Path) -> None:
+def test_labels_are_vectorized_again_with_progress_that_rises_and_words_on_what_was_done(
+    segmented: dict[str, Any], tmp_path: Path
+) -> None:
     feedback = Feedback()
-    run("vectorizelabels", feedback, INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "p.gpkg"))
+    again = run("vectorizelabels", feedback, INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "again.gpkg"))
+    assert again["NUM_POLYGONS"] == segmented["NUM_POLYGONS"]
     assert feedback.progress == sorted(feedback.progress)
     assert feedback.progress[-1] == 100
     assert any("polygons in" in line for line in feedback.said)
 
 
-def test_vectorizing_the_labels_gives_the_same_polygons(segmented: dict[str, Any], tmp_path: Path) -> None:
-    again = run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "again.gpkg"))
-    assert again["NUM_POLYGONS"] == segmented["NUM_POLYGONS"]
-    fewer = run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "fewer.gpkg"), MIN_AREA=20)
-    assert 0 < fewer["NUM_POLYGONS"] < again["NUM_POLYGONS"]
+def test_polygons_are_simplified_squared_and_sorted_out_by_area(segmented: dict[str, Any], tmp_path: Path) -> None:
+    shaping = {"SIMPLIFY": 0.5, "REGULARIZE": True, "MIN_AREA": 20}
+    found = run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "squared.gpkg"), **shaping)
+    assert 0 < found["NUM_POLYGONS"] < segmented["NUM_POLYGONS"]
+    corners = [
+        sum(feature.geometry().constGet().nCoordinates() for feature in layer.getFeatures("area_m2 > 30"))
+        for layer in (QgsVectorLayer(segmented["POLYGONS"]), QgsVectorLayer(found["OUTPUT"]))
+    ]
+    assert 0 < corners[1] < corners[0] / 2
 
 
 def test_results_are_named_tidied_and_the_polygons_lie_above(scene_path: Path, project: QgsProject, tmp_path: Path) -> None:
@@ -128,6 +135,7 @@ def test_a_crs_that_only_the_layer_has_is_respected(scene_path: Path, project: Q
     layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32737"))
     project.addMapLayer(layer)
     found = run("segmentscene", INPUT=layer, POLYGONS=str(tmp_path / "p.gpkg"), LABELS=str(tmp_path / "l.tif"))
+    assert "PROBABILITIES" not in found
     assert QgsRasterLayer(found["LABELS"]).crs().authid() == "EPSG:32737"
     assert layer.extent().buffered(1).contains(QgsVectorLayer(found["POLYGONS"]).extent())
 
@@ -219,8 +227,6 @@ def test_an_extent_and_an_area_in_another_crs_limit_what_is_segmented(scene_path
     layer = scene_layer(scene_path)
     box = layer.extent()
     west = f"{box.xMinimum()},{box.center().x()},{box.yMinimum()},{box.yMaximum()} [{UTM}]"
-    part = run("segmentscene", INPUT=layer, EXTENT=west, LABELS=str(tmp_path / "west.tif"), POLYGONS=None)
-    assert QgsRasterLayer(part["LABELS"]).extent().width() == pytest.approx(box.width() / 2, rel=0.05)
     area = QgsVectorLayer("Polygon?crs=EPSG:4326", "area", "memory")
     feature = QgsFeature()
     inside = QgsGeometry.fromRect(box.buffered(-box.height() / 3))
@@ -228,19 +234,12 @@ def test_an_extent_and_an_area_in_another_crs_limit_what_is_segmented(scene_path
     feature.setGeometry(inside)
     area.dataProvider().addFeatures([feature])
     QgsProject.instance().addMapLayer(area)
-    found = run("segmentscene", INPUT=layer, AREA=area, POLYGONS=str(tmp_path / "p.fgb"), LABELS=None, PROBABILITIES=None)
+    outputs = {"LABELS": str(tmp_path / "west.tif"), "POLYGONS": str(tmp_path / "p.fgb")}
+    found = run("segmentscene", INPUT=layer, EXTENT=west, AREA=area, **outputs)
+    labels = QgsRasterLayer(found["LABELS"]).extent()
+    assert labels.xMaximum() == pytest.approx(box.center().x(), abs=1)
+    assert labels.xMinimum() == pytest.approx(box.xMinimum() + box.height() / 3, abs=1)
     polygons = QgsVectorLayer(found["POLYGONS"])
     assert polygons.featureCount() > 0
+    assert labels.buffered(1).contains(polygons.extent())
     assert box.buffered(1 - box.height() / 3).contains(polygons.extent())
-
-
-def test_polygons_are_simplified_and_squared_and_probabilities_written(scene_path: Path, tmp_path: Path) -> None:
-    outputs = {"LABELS": "l.tif", "POLYGONS": "a.gpkg", "PROBABILITIES": "q.tif"}
-    plain = run("segmentscene", INPUT=str(scene_path), **{key: str(tmp_path / name) for key, name in outputs.items()})
-    assert QgsRasterLayer(plain["PROBABILITIES"]).bandCount() == 2
-    squared = run("vectorizelabels", INPUT=plain["LABELS"], OUTPUT=str(tmp_path / "b.gpkg"), SIMPLIFY=0.5, REGULARIZE=True)
-    corners = [
-        sum(feature.geometry().constGet().nCoordinates() for feature in QgsVectorLayer(path).getFeatures())
-        for path in (plain["POLYGONS"], squared["OUTPUT"])
-    ]
-    assert corners[1] < corners[0] / 2
