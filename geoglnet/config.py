@@ -42,7 +42,11 @@ LEVELS = (2, 3, 4, 5)
 
 
 class Sharing(Enum):
-    """Direction of deep feature map sharing (paper §3.2.2)."""
+    """Direction of deep feature map sharing (paper §3.2.2).
+
+    >>> [sharing.value for sharing in Sharing]
+    ['none', 'global_to_local', 'bidirectional']
+    """
 
     NONE = "none"
     GLOBAL_TO_LOCAL = "global_to_local"
@@ -70,7 +74,11 @@ class Stage(Enum):
 
 
 class Branches(Enum):
-    """Which branches a network has: both (GLNet), or one alone (the paper's baselines of Table 2)."""
+    """Which branches a network has: both (GLNet), or one alone (the paper's baselines of Table 2).
+
+    >>> [branches.value for branches in Branches]
+    ['both', 'global', 'local']
+    """
 
     BOTH = "both"
     GLOBAL = "global"
@@ -80,6 +88,9 @@ class Branches(Enum):
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Architecture of a GLNet (paper §3.2, §4.1).
+
+    >>> ModelConfig(num_classes=7, sharing=Sharing.BIDIRECTIONAL).levels_into_global
+    (2, 3, 4, 5)
 
     Args:
         num_classes: logit channels.
@@ -170,6 +181,9 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True)
 class RegionConfig:
     """Sizes in pixels at the model's resolution (paper §4.1; DESIGN §2).
+
+    >>> RegionConfig().overview_shape(Shape(2448, 1224))
+    Shape(height=500, width=250)
 
     Args:
         region_size: side of the square that the global branch sees whole.

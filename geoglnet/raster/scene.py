@@ -270,6 +270,14 @@ def open_scene(
 ) -> RasterScene:
     """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
 
+    >>> from rasterio.windows import Window
+    >>> with open_scene("scene.tif", resolution_m=0.5) as scene:
+    ...     pixels = scene.read_window(Window(col_off=10, row_off=20, width=100, height=50))
+    >>> pixels.image.shape, pixels.image.dtype, pixels.valid.all()
+    ((3, 50, 100), dtype('uint8'), np.True_)
+
+    Nothing is read but the header (of rasters other than uint8, also a decimated picture); a window costs its own pixels.
+
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
         bands: 1-based bands to read in this order; left out, see :func:`choose_bands`.
@@ -278,6 +286,9 @@ def open_scene(
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: how values become 0–255; chosen from the values when left out.
         progress: receiver of the rules applied.
+
+    Returns:
+        The scene, open; use it in a ``with``. Windows come as ``(C, h, w)`` uint8 with ``(h, w)`` validity.
 
     Raises:
         SceneNotFoundError: there is no such file.
