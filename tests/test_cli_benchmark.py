@@ -121,7 +121,7 @@ def test_figure_7_shows_systems_side_by_side_with_zoom_ins(landcover: Place) -> 
 
 
 def test_models_that_are_there_already_are_taken(landcover: Place, tmp_path: Path) -> None:
-    ours = landcover.out / "one-way.0.safetensors"
+    ours = landcover.out / "one-way.{seed}.safetensors"
     out = tmp_path / "taken"
     made = run("benchmark", "table2", landcover.config, "--data", landcover.folder, "-o", out, "--systems", "one-way",
                "--checkpoint", f"one-way={ours}", "--steps", "1", "--device", "cpu", "--no-memory")  # fmt: skip

@@ -39,7 +39,7 @@ class Study:
         config: training configuration of the GLNet that all systems are changes of.
         data: folder that its patterns start from.
         folder: for checkpoints and figures; made.
-        checkpoints: of systems that are not to be trained, by system name.
+        checkpoints: of systems that are not to be trained, by system name; ``{seed}`` in a file's name is the seed.
         device: to score and measure on.
         progress: receiver of steps and of what is being done.
     """
@@ -53,7 +53,8 @@ class Study:
 
     def checkpoint(self, system: System, seed: int) -> Path:
         """Where a system's checkpoint of a seed lies, or will."""
-        return self.checkpoints.get(system.name, self.folder / f"{system.name}.{seed}.safetensors")
+        given = self.checkpoints.get(system.name, self.folder / f"{system.name}.{{seed}}.safetensors")
+        return given.with_name(given.name.replace("{seed}", str(seed)))
 
     def trained(self, system: System, seed: int) -> Path:
         """The checkpoint of a system; trained first where there is none, and so is what it begins with."""

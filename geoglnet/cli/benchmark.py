@@ -41,7 +41,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int
 @click.option("--systems", default="", metavar="A,B", help="Only these systems.  [default: all of the table's]")
 @click.option("--sizes", callback=_numbers, default="", metavar="500,1000", help="Sizes that figure1b and figure1c sweep.")
 @click.option("--checkpoint", "checkpoints", multiple=True, callback=_checkpoints, metavar="SYSTEM=FILE",
-              help="A trained model instead of training one; may repeat.")  # fmt: skip
+              help="A trained model instead of training one; {seed} is the seed; may repeat.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, callback=parse_overrides, metavar="KEY=VALUE",
               help="Override the file; may repeat.")  # fmt: skip
 @click.option("--dry", is_flag=True, help="Train and measure nothing: write what FOLDER holds.")
