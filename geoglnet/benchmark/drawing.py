@@ -31,28 +31,33 @@ def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapp
     axes = figure.subplots(1, panels, squeeze=False)[0]
     points = [(line, line.memory["memory_mb"], line.miou(convention)) for line in lines if line.memory]
     device = next((line.memory["device"] for line in lines if line.memory), "")
-    _scatter(axes[0], points, sizes)
+    families = list(dict.fromkeys(_family(line) for line in lines))
+    palette = dict(zip(families, _colours(len(families)), strict=True))
+    _scatter(axes[0], points, sizes, palette)
     axes[0].set(title="here", xlabel=f"memory of one region, MB ({device})", ylabel="score, %")
     if published:
-        _scatter(axes[1], [(line, line.row.memory_mb, line.row.miou) for line in published], {})
+        _scatter(axes[1], [(line, line.row.memory_mb, line.row.miou) for line in published], {}, palette)
         axes[1].set(title="the paper", xlabel="memory of the process, MB (GPU)", ylabel="mIoU, %")
     figure.suptitle(title)
     return figure
 
 
-def _scatter(axis: Axes, points: Sequence[tuple[Line, float | None, float | None]], sizes: Mapping[str, float]) -> None:
-    families = list(dict.fromkeys(_family(line) for line, *_ in points))
-    palette = dict(zip(families, _colours(len(families)), strict=True))
-    for line, x, y in points:
-        if x is None or y is None:
-            continue
+def _scatter(
+    axis: Axes,
+    points: Sequence[tuple[Line, float | None, float | None]],
+    sizes: Mapping[str, float],
+    palette: Mapping[str, str],
+) -> None:
+    known = sorted(((line, x, y) for line, x, y in points if x is not None and y is not None), key=lambda point: point[2])
+    widest, tallest = (max(values, default=1.0) - min(values, default=0.0) for values in _axes_of(known))
+    for number, (line, x, y) in enumerate(known):
         name = line.system.name
+        is_crowded = any(abs(a - x) < 0.12 * widest and 0 < b - y < 0.05 * tallest for _, a, b in known[number + 1 :])
         colour = _RED if _is_glnet(line) else palette[_family(line)]
         axis.scatter([x], [y], color=colour, s=55, zorder=3)
         label = f"×{sizes[name]:.2g}" if name in sizes else line.row.title or line.system.title
-        axis.annotate(label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8, color=colour)
-    for family in families:
-        known = [(line, x, y) for line, x, y in points if x is not None and y is not None]
+        axis.annotate(label, (x, y), xytext=(6, -13 if is_crowded else 5), textcoords="offset points", fontsize=8, color=colour)
+    for family in palette:
         swept = sorted((x, y) for line, x, y in known if _family(line) == family and line.system.name in sizes)
         if len(swept) > 1:
             axis.plot(*zip(*swept, strict=True), color=palette[family], linewidth=1, label=family)
@@ -60,6 +65,10 @@ def _scatter(axis: Axes, points: Sequence[tuple[Line, float | None, float | None
         axis.legend(fontsize=8)
     axis.margins(x=0.28, y=0.12)
     axis.grid(alpha=0.3)
+
+
+def _axes_of(points: Sequence[tuple[Line, float, float]]) -> tuple[list[float], list[float]]:
+    return [x for _, x, _ in points], [y for _, _, y in points]
 
 
 def _family(line: Line) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ from geoglnet.benchmark.balance import balance
 from geoglnet.benchmark.drawing import draw_balance, draw_panels, draw_scatter
 from geoglnet.benchmark.measuring import MeasuringError, measured
 from geoglnet.benchmark.panels import sheet
-from geoglnet.benchmark.published import Row
+from geoglnet.benchmark.published import Row, best_published, family
 from geoglnet.benchmark.sheet import Line, iter_markdown, write_csv
 from geoglnet.benchmark.study import Study
 from geoglnet.benchmark.systems import System, find_system
@@ -85,8 +85,18 @@ def report(target: Target, study: Study, wishes: Wishes) -> Reported:
     if target.kind is Kind.SCATTER:
         swept = [line.system for line in lines if target.sweeps and line.system.size]
         sizes = {system.name: system.size / _reference(system, study) for system in swept}
-        paths += _drawn(draw_scatter(target.title, lines, convention, sizes), study.folder / target.name)
+        points = lines if target.sweeps else best_lines(lines, convention)
+        paths += _drawn(draw_scatter(target.title, points, convention, sizes), study.folder / target.name)
     return Reported(text, tuple(paths))
+
+
+def best_lines(lines: Sequence[Line], convention: str) -> list[Line]:
+    """Fig. 1(a): of each method the better of its two inferences, ours by our scores and the paper's by the paper's."""
+    best: dict[str, Line] = {}
+    for line in sorted(lines, key=lambda line: line.miou(convention) or 0.0):
+        best[family(line.row.title)] = line
+    rows = best_published()
+    return [replace(line, row=rows[name] if line.row.miou is not None else line.row) for name, line in best.items()]
 
 
 def _reference(system: System, study: Study) -> int:

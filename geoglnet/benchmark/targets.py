@@ -106,7 +106,7 @@ TARGETS = {
         Target("table4", "Table 4: coarse-to-fine", Kind.TABLE, Data.ISIC, published.TABLE4),
         Target("table5", "Table 5: ISIC", Kind.TABLE, Data.ISIC, published.TABLE5),
         Target("table7", "Table 7: Inria Aerial", Kind.TABLE, Data.INRIA, published.TABLE7),
-        Target("figure1a", "Figure 1(a): best of each", Kind.SCATTER, Data.DEEPGLOBE, published.best_of_each()),
+        Target("figure1a", "Figure 1(a): best of each", Kind.SCATTER, Data.DEEPGLOBE, published.FIGURE1A),
         Target("figure1b", "Figure 1(b): sizes of the global image", Kind.SCATTER, Data.DEEPGLOBE, _GLNET, "overview"),
         Target("figure1c", "Figure 1(c): sizes of patches", Kind.SCATTER, Data.DEEPGLOBE, _GLNET, "patch"),
         Target(
