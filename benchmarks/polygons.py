@@ -28,13 +28,30 @@ from pathlib import Path
 import numpy as np
 
 PATTERN = 4096
+LARGEST_FILE = 50_000  # pixels along a side
 BLURS = {"smooth": 21.0, "busy": 6.3}
 METHODS = ("exact", "simplify", "workers", "gdal", "whole")
 
 
 def make_raster(path: Path, size: int, blur: float) -> None:
+    """The pattern repeated, as one GeoTIFF; ten gigapixels are a VRT of the pattern instead."""
     import rasterio
     from rasterio.windows import Window
+
+    pattern = make_pattern(blur)
+    place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 300000, 0, -0.5, 4600000)}
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    profile |= {"compress": "DEFLATE", "zlevel": 1, "bigtiff": "IF_SAFER"} | place
+    is_large = size > LARGEST_FILE
+    file, side = (path.with_suffix(".pattern.tif"), PATTERN) if is_large else (path, size)
+    with rasterio.open(file, "w", height=side, width=side, **profile) as dst:
+        for row, col, height, width in repeats(side):
+            dst.write(pattern[:height, :width], 1, window=Window(col, row, width, height))
+    if is_large:
+        write_mosaic(path, file, size, place)
+
+
+def make_pattern(blur: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(1)
@@ -43,14 +60,27 @@ def make_raster(path: Path, size: int, blur: float) -> None:
         field = gaussian_filter(rng.standard_normal((PATTERN, PATTERN), np.float32), blur, mode="wrap")
         labels[field > best] = value
         np.maximum(best, field, out=best)
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": size, "width": size, "bigtiff": "IF_SAFER"}
-    profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE", "zlevel": 1}
-    profile |= {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 300000, 0, -0.5, 4600000)}
-    with rasterio.open(path, "w", **profile) as dst:
-        for row in range(0, size, PATTERN):
-            for col in range(0, size, PATTERN):
-                height, width = min(PATTERN, size - row), min(PATTERN, size - col)
-                dst.write(labels[:height, :width], 1, window=Window(col, row, width, height))
+    return labels
+
+
+def repeats(size: int) -> list[tuple[int, int, int, int]]:
+    """Row, column, height and width of every place where the pattern goes."""
+    starts = range(0, size, PATTERN)
+    return [(row, col, min(PATTERN, size - row), min(PATTERN, size - col)) for row in starts for col in starts]
+
+
+def write_mosaic(path: Path, pattern_path: Path, size: int, place: dict) -> None:
+    sources = "".join(
+        f"<SimpleSource><SourceFilename>{pattern_path}</SourceFilename><SourceBand>1</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{col}" yOff="{row}" xSize="{width}" ySize="{height}"/></SimpleSource>'
+        for row, col, height, width in repeats(size)
+    )
+    transform = ", ".join(map(str, place["transform"].to_gdal()))
+    path.write_text(
+        f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}"><SRS>{place["crs"]}</SRS><GeoTransform>{transform}'
+        f'</GeoTransform><VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand></VRTDataset>'
+    )
 
 
 def trace_ours(labels: str, out: str, method: str) -> int:
