@@ -1,6 +1,6 @@
 """Polygons of large label rasters: ours beside GDAL's polygonize and beside reading the whole raster.
 
-Usage: python benchmarks/polygons.py 8192 16384 [--rasters smooth busy] [--methods exact gdal …] [--folder DIR]
+Usage: python benchmarks/polygons.py 8192 100000x8192 [--rasters smooth busy] [--methods exact gdal …] [--folder DIR]
 
 The rasters are a random pattern of six classes, 4096² and periodic, repeated. Every method runs in a process of its own:
 
@@ -33,7 +33,7 @@ BLURS = {"smooth": 21.0, "busy": 6.3}
 METHODS = ("exact", "simplify", "workers", "gdal", "whole")
 
 
-def make_raster(path: Path, size: int, blur: float) -> None:
+def make_raster(path: Path, width: int, height: int, blur: float) -> None:
     """The pattern repeated, as one GeoTIFF; ten gigapixels are a VRT of the pattern instead."""
     import rasterio
     from rasterio.windows import Window
@@ -42,13 +42,14 @@ def make_raster(path: Path, size: int, blur: float) -> None:
     place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 300000, 0, -0.5, 4600000)}
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "tiled": True, "blockxsize": 512, "blockysize": 512}
     profile |= {"compress": "DEFLATE", "zlevel": 1, "bigtiff": "IF_SAFER"} | place
-    is_large = size > LARGEST_FILE
-    file, side = (path.with_suffix(".pattern.tif"), PATTERN) if is_large else (path, size)
-    with rasterio.open(file, "w", height=side, width=side, **profile) as dst:
-        for row, col, height, width in repeats(side):
-            dst.write(pattern[:height, :width], 1, window=Window(col, row, width, height))
+    is_large = max(width, height) > LARGEST_FILE
+    file = path.with_suffix(".pattern.tif") if is_large else path
+    shape = (PATTERN, PATTERN) if is_large else (height, width)
+    with rasterio.open(file, "w", height=shape[0], width=shape[1], **profile) as dst:
+        for row, col, rows, cols in repeats(*shape):
+            dst.write(pattern[:rows, :cols], 1, window=Window(col, row, cols, rows))
     if is_large:
-        write_mosaic(path, file, size, place)
+        write_mosaic(path, file, (height, width), place)
 
 
 def make_pattern(blur: float) -> np.ndarray:
@@ -63,22 +64,22 @@ def make_pattern(blur: float) -> np.ndarray:
     return labels
 
 
-def repeats(size: int) -> list[tuple[int, int, int, int]]:
+def repeats(height: int, width: int) -> list[tuple[int, int, int, int]]:
     """Row, column, height and width of every place where the pattern goes."""
-    starts = range(0, size, PATTERN)
-    return [(row, col, min(PATTERN, size - row), min(PATTERN, size - col)) for row in starts for col in starts]
+    starts = [(row, col) for row in range(0, height, PATTERN) for col in range(0, width, PATTERN)]
+    return [(row, col, min(PATTERN, height - row), min(PATTERN, width - col)) for row, col in starts]
 
 
-def write_mosaic(path: Path, pattern_path: Path, size: int, place: dict) -> None:
+def write_mosaic(path: Path, pattern_path: Path, shape: tuple[int, int], place: dict) -> None:
     sources = "".join(
         f"<SimpleSource><SourceFilename>{pattern_path}</SourceFilename><SourceBand>1</SourceBand>"
         f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
         f'<DstRect xOff="{col}" yOff="{row}" xSize="{width}" ySize="{height}"/></SimpleSource>'
-        for row, col, height, width in repeats(size)
+        for row, col, height, width in repeats(*shape)
     )
     transform = ", ".join(map(str, place["transform"].to_gdal()))
     path.write_text(
-        f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}"><SRS>{place["crs"]}</SRS><GeoTransform>{transform}'
+        f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}"><SRS>{place["crs"]}</SRS><GeoTransform>{transform}'
         f'</GeoTransform><VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand></VRTDataset>'
     )
 
@@ -184,18 +185,19 @@ def main() -> None:
         "| raster | method | polygons | CPU s | Mpx per CPU s | peak MB | wall s |\n|---|---|---|---|---|---|---|", flush=True
     )
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        for size in map(int, arguments.sizes):
+        for size in arguments.sizes:
             for raster in arguments.rasters:
                 measure(Path(name), size, raster, arguments.methods)
 
 
-def measure(folder: Path, size: int, raster: str, methods: list[str]) -> None:
+def measure(folder: Path, size: str, raster: str, methods: list[str]) -> None:
     labels, out = folder / "labels.tif", folder / "out.gpkg"
-    make_raster(labels, size, BLURS[raster])
+    width, height = map(int, size.split("x") if "x" in size else (size, size))
+    make_raster(labels, width, height, BLURS[raster])
     for method in methods:
         count, seconds, peak, wall = run_method(labels, out, method)
-        row = f"{count:,} | {seconds:.1f} | {size**2 / 1e6 / seconds:.1f} | {peak:.0f} | {wall:.0f}"
-        print(f"| {raster} {size}² | {method} | {row} |", flush=True)
+        row = f"{count:,} | {seconds:.1f} | {width * height / 1e6 / seconds:.1f} | {peak:.0f} | {wall:.0f}"
+        print(f"| {raster} {width} × {height} | {method} | {row} |", flush=True)
         for left in folder.glob("out.*"):
             left.unlink()
 

@@ -25,9 +25,9 @@ import rasterio
 import shapely
 from polygons import BLURS, gdal_library, make_raster, trace_gdal
 
-from geoglnet.api import vectorize
 from geoglnet.legend import Legend
 from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.vectorize import vectorize
 from geoglnet.windows import core_edges
 
 TOLERANCE = "1.5px"
@@ -148,7 +148,7 @@ def main() -> None:
                 compare(Path(labels).name, Path(labels), folder)
                 continue
             for raster in arguments.rasters:
-                make_raster(folder / "labels.tif", int(labels), BLURS[raster])
+                make_raster(folder / "labels.tif", int(labels), int(labels), BLURS[raster])
                 compare(f"{raster} {labels}²", folder / "labels.tif", folder)
 
 

@@ -37,7 +37,7 @@ VARIANTS = {
     "simplify 1.5px": {"simplify": "1.5px"},
     "regularize": {"regularize": True},
     "simplify + regularize": {"simplify": "1.5px", "regularize": True},
-    "opening + holes + these": {"opening": 1, "fill_holes": True, "simplify": "1.5px", "regularize": True},
+    "these, opened and filled": {"opening": 1, "fill_holes": True, "simplify": "1.5px", "regularize": True},
 }
 
 
