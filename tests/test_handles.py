@@ -45,6 +45,7 @@ def test_labels_are_lazy_and_the_files_own(done: Prediction) -> None:
         assert np.array_equal(labels[0, 10:30, 5:50].values, src.read(1)[10:30, 5:50])
         assert labels.rio.crs == src.crs
         assert labels.rio.transform() == src.transform
+    assert labels[0, 500:600, 500:600].values.shape == (0, 0)
     assert done.open("confidence").shape == labels.shape
     with pytest.raises(ConfigError, match=r"no raster 'entropy' was written; there are labels, confidence: give"):
         done.open("entropy")

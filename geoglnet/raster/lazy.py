@@ -77,4 +77,4 @@ class Reader:
                 f"{self.name}: {size_mb:,.0f} MB would be read at once, more than limit_mb = {self.limit_mb:g}; take a part, "
                 "as in labels[0, :2000, :2000] or labels[0, ::16, ::16], or give a higher limit_mb"
             )
-        return np.asarray(part.values)
+        return np.asarray(part.values) if part.size else np.empty(part.shape, part.dtype)  # rioxarray fails on nothing

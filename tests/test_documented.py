@@ -1,0 +1,112 @@
+"""Every command and every line of Python in the README and the guides is run, on small scenes made for it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import official
+import pytest
+import torch
+from click.testing import CliRunner
+from rasters import write_raster
+from test_public import MINE
+
+import geoglnet
+from geoglnet.cli.main import geoglnet as program
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
+
+PROJECT = Path(__file__).parent.parent
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+NOT_RUN = {  # words in a command: why it is not run here
+    "--device cuda": "needs a GPU",
+    "https://": "needs a network",
+    " benchmark ": "trains networks for minutes; it has tests of its own",
+    " demo ": "the whole scene takes long; .ci/run runs it",
+    " train config.toml --data DATA -o mine.safetensors --resume": "needs a training that was cut off; test_training_resume",
+}
+OUTPUT_OPTIONS = {"-o", "--vector", "--confidence", "--entropy", "--probabilities"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    found = dict.fromkeys(shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith("geoglnet "))
+    return [command for command in found if not any(words in f"{command} " for words in NOT_RUN)]
+
+
+def outputs(words: list[str]) -> set[str]:
+    """Files that a command writes."""
+    if words[1] == "vectorize":
+        return {words[3]}
+    return {after for option, after in pairwise(words) if option in OUTPUT_OPTIONS}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the pages name."""
+    pytest.importorskip("torchgeo")
+    folder = tmp_path_factory.mktemp("documented")
+    scene_path = geoglnet.demo(folder, shape=(480, 480))
+    for name in ("held_out.tif", "a.tif", "b.tif", "c.tif"):
+        shutil.copy(scene_path, folder / name)
+    truth = geopandas.read_file(folder / "truth.gpkg", layer="truth")
+    truth[truth.class_name == "building"].to_file(folder / "found.gpkg")
+    truth[:3].to_file(folder / "district.gpkg")
+    grey = np.random.default_rng(0).integers(0, 256, (3, 240, 300), dtype=np.uint8)
+    write_raster(folder / "scene.jpg", grey, crs=None, driver="JPEG")
+    torch.save(official.random_state(7), folder / "path_g2l.pth")
+    (folder / "config.toml").write_text(MINE.replace("buildings.gpkg", "found.gpkg"), encoding="utf-8")
+    geoglnet.predict(scene_path, folder / "labels.tif", confidence_path=folder / "confidence.tif")
+    geoglnet.train(folder / "config.toml", folder / "mine.safetensors", folder=folder)
+    shutil.rmtree(folder / "mine.run")
+    return folder
+
+
+@pytest.fixture
+def here(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same files in a folder of one's own, from which ``DATA`` and ``demo`` can be reached too."""
+    for path in filled.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    for name in ("DATA", "demo"):
+        (tmp_path / name).symlink_to(filled, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_documented_command_runs(command: str, here: Path) -> None:
+    words = shlex.split(command)
+    for name in outputs(words):
+        if not name.startswith(("demo/", "DATA/")):
+            (here / name).unlink(missing_ok=True)
+            (here / f"{name}.aux.xml").unlink(missing_ok=True)
+    ran = CliRunner().invoke(program, words[1:])
+    assert ran.exit_code == 0, ran.output
+    for name in outputs(words):
+        assert (here / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))], ids=str
+)
+def test_documented_python_runs(page: Path, number: int, here: Path) -> None:
+    pytest.importorskip("folium")
+    for name in ("labels.tif", "labels.tif.aux.xml"):
+        (here / name).unlink(missing_ok=True)
+    exec(compile(blocks(page, "python")[number], str(page), "exec"), {})
+
+
+def test_what_is_not_run_still_stands_in_the_pages() -> None:
+    text = "".join(line + " \n" for page in PAGES for block in blocks(page, "bash") for line in block.splitlines())
+    text = re.sub(" +", " ", re.sub(" #.*", " ", text))
+    assert [words for words in NOT_RUN if words.strip() not in text] == []
