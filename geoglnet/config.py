@@ -60,6 +60,17 @@ class Compat(Enum):
     OFFICIAL = "official"
 
 
+class ScalingRule(Enum):
+    """How a model wants raster values brought to 0–255.
+
+    ``BY_TYPE``: 8-bit values as they are, others stretched. ``STRETCH``: 8-bit values too are stretched between their
+    percentiles, for imagery that comes dark (satellites, mostly).
+    """
+
+    BY_TYPE = "by_type"
+    STRETCH = "stretch"
+
+
 class Stage(Enum):
     """What a training run updates.
 

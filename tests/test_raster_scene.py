@@ -19,6 +19,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from rasters import noise, write_raster
 
+from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.environment import BARE_TRANSFORM, BLOCK_CACHE_BYTES, environment
@@ -372,6 +373,18 @@ def test_the_callers_scaling_is_used(scene_factory: Factory) -> None:
     image = np.full((3, 64, 64), 100, np.uint8)
     with open_scene(scene_factory(image), scaling=Scaling(50, 150)) as scene:
         assert (whole(scene).image == 128).all()
+
+
+def test_a_model_may_want_8_bit_values_stretched_too(scene_factory: Factory) -> None:
+    dark, progress = noise(3, 128, 128) // 4, RecordedProgress()
+    path = scene_factory(dark)
+    with open_scene(path) as scene:
+        assert whole(scene).image.max() < 64
+    with open_scene(path, scaling=ScalingRule.STRETCH, progress=progress) as scene:
+        stretched = whole(scene).image
+    assert stretched.min() == 0
+    assert stretched.max() == 255
+    assert "2nd to 98th percentile" in progress.messages("log")[0]
 
 
 # ---- what cannot be read

@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
+from geoglnet.config import ScalingRule
 from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, Labels
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
@@ -70,13 +71,21 @@ class SceneFile:
                 yield scene
 
 
-def scene_file(path: Path, resolution_m: float, assumed_pixel_size_m: float | None, progress: Progress) -> SceneFile:
-    """Look at a raster once: its grid at a resolution, and the rule for its values.
+def scene_file(
+    path: Path,
+    resolution_m: float,
+    assumed_pixel_size_m: float | None,
+    progress: Progress,
+    scaling: ScalingRule = ScalingRule.BY_TYPE,
+) -> SceneFile:
+    """Look at a raster once: its grid at a resolution, and how its values become 0–255.
 
     Raises:
         SceneError: the file cannot be read.
     """
-    scene = open_scene(path, resolution_m=resolution_m, assumed_pixel_size_m=assumed_pixel_size_m, progress=progress)
+    scene = open_scene(
+        path, resolution_m=resolution_m, assumed_pixel_size_m=assumed_pixel_size_m, scaling=scaling, progress=progress
+    )
     with scene:
         return SceneFile(
             path=path,

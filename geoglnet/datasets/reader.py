@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
-from geoglnet.config import RegionConfig
+from geoglnet.config import RegionConfig, ScalingRule
 from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.regions import DecodedScene, LabelledScene
@@ -34,6 +34,7 @@ class PairReader:
         resolution_m: the model's resolution.
         progress: receiver of the rules applied to each raster, and of what is left out.
         skip_corrupt: leave damaged files out, with a warning, instead of stopping.
+        scaling: how the model wants values brought to 0–255.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class PairReader:
     resolution_m: float
     progress: Progress
     skip_corrupt: bool = False
+    scaling: ScalingRule = ScalingRule.BY_TYPE
 
     def iter_scenes(self, source: SourceConfig) -> Iterator[LabelledScene]:
         """Labelled scenes of one source, from files or generated, none of them decoded.
@@ -74,7 +76,7 @@ class PairReader:
             SceneError: the raster cannot be read.
         """
         try:
-            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress)
+            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.scaling)
         except SceneError as error:
             self.leave_out(error)
             return None

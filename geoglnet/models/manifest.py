@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from geoglnet.config import ModelConfig, RegionConfig, from_plain, to_plain
+from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, to_plain
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import Legend
 from geoglnet.types import StrPath
@@ -35,6 +35,7 @@ class Manifest:
         bands: names of the bands in order.
         mean: per band, on the 0–1 scale.
         std: per band, on the 0–1 scale.
+        scaling: how raster values are brought to 0–255.
         training: data, licence, attribution, split, settings.
         metrics: scores with their split.
         version: geoglnet that wrote it.
@@ -53,6 +54,7 @@ class Manifest:
     bands: tuple[str, ...] = ("red", "green", "blue")
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    scaling: ScalingRule = ScalingRule.BY_TYPE
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""

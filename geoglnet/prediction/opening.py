@@ -65,7 +65,7 @@ class Source:
             num_bands=manifest.model.in_channels,
             resolution_m=resolution_m,
             assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
-            scaling=config.scaling,
+            scaling=config.scaling or manifest.scaling,
             progress=progress,
         )
         if len(self.paths) > 1:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
 
 PERCENTILES = (2.0, 98.0)
@@ -56,26 +57,35 @@ class Scaling:
 AS_IS = Scaling(description="8-bit values")
 
 
-def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any]) -> Scaling:
+def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: ScalingRule = ScalingRule.BY_TYPE) -> Scaling:
     """The rule for a raster of ``dtype``, from a sample of its valid values.
 
     8-bit rasters and rasters whose values lie in 0–255 are taken as they are; floats in 0–1 are multiplied by 255; all
-    others are stretched between their 2nd and 98th percentiles, all bands together so that colours keep their balance.
+    others are stretched between their 2nd and 98th percentiles, all bands together so that colours keep their balance; so is
+    everything under :attr:`ScalingRule.STRETCH`.
 
     Args:
         values: valid values of all bands, any shape; may be empty.
         dtype: number type of the raster.
+        rule: the model's.
     """
-    if np.dtype(dtype) == np.uint8:
+    if np.dtype(dtype) == np.uint8 and rule is ScalingRule.BY_TYPE:
         return AS_IS
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return Scaling(description="no valid value found")
+    if rule is ScalingRule.STRETCH:
+        return _stretched(finite)
     least, most = float(finite.min()), float(finite.max())
     if np.issubdtype(dtype, np.floating) and least >= 0 and most <= 1:
         return Scaling(0, 1, "fractions")
     if least >= 0 and most <= 255:
         return Scaling(description=f"{np.dtype(dtype).name} within 0 to 255")
+    return _stretched(finite)
+
+
+def _stretched(finite: npt.NDArray[Any]) -> Scaling:
+    least, most = float(finite.min()), float(finite.max())
     low, high = (float(p) for p in np.percentile(finite, PERCENTILES))
     if not low < high:
         low, high = least, max(most, least + 1)

@@ -17,6 +17,7 @@ from rasterio.errors import NodataShadowWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import GDAL_ERRORS, colour_bands, environment, one_line, open_raster, silenced
@@ -213,7 +214,7 @@ class RasterScene:
         ).toslices()
         return Pixels(self.scaling.apply(values[:, rows, cols]), valid[rows, cols])
 
-    def measure(self) -> None:
+    def measure(self, rule: ScalingRule) -> None:
         """Choose the scaling from a decimated read of the whole raster."""
         factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
         shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
@@ -223,7 +224,7 @@ class RasterScene:
                 values, valid = self._read(whole, shape, Resampling.nearest)
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.name} cannot be read ({one_line(error)}); is the file whole?") from error
-        self.scaling = choose_scaling(values[:, valid], values.dtype)
+        self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         bands = list(self.bands)
@@ -265,7 +266,7 @@ def open_scene(
     num_bands: int | None = None,
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
-    scaling: Scaling | None = None,
+    scaling: Scaling | ScalingRule = ScalingRule.BY_TYPE,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> RasterScene:
     """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
@@ -284,7 +285,7 @@ def open_scene(
         num_bands: how many bands to choose when ``bands`` is left out: the model's; three, if there are, when left out too.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: how values become 0–255; chosen from the values when left out.
+        scaling: how values become 0–255, or the rule to choose it by.
         progress: receiver of the rules applied.
 
     Returns:
@@ -304,9 +305,9 @@ def open_scene(
         if options:
             dataset.close()
             dataset = on_error.enter_context(open_raster(path, **options))
-        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS, options)
-        if scaling is None and any(dataset.dtypes[b - 1] != "uint8" for b in chosen):
-            scene.measure()
+        scene = RasterScene(dataset, chosen, grid, scaling if isinstance(scaling, Scaling) else AS_IS, options)
+        if isinstance(scaling, ScalingRule) and _is_scaled(dataset, chosen, scaling):
+            scene.measure(scaling)
             progress.log(str(scene.scaling))
         on_error.pop_all()
     return scene
@@ -342,6 +343,11 @@ def _checked_bands(dataset: DatasetReader, bands: tuple[int, ...]) -> tuple[int,
         found = f"band {wrong[0]} was asked for" if wrong else "no bands were asked for"
         raise BandsError(f"{found}, {dataset.name} has bands 1 to {dataset.count}; choose among them")
     return bands
+
+
+def _is_scaled(dataset: DatasetReader, bands: Sequence[int], rule: ScalingRule) -> bool:
+    """Whether values have to be looked at: 8-bit ones are taken as they are by most models."""
+    return rule is ScalingRule.STRETCH or any(dataset.dtypes[band - 1] != "uint8" for band in bands)
 
 
 def _inside(window: Window, shape: Shape) -> Window:

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from geoglnet.config import ARCHITECTURES, LEVELS, ModelConfig, RegionConfig, from_plain, suggestion
+from geoglnet.config import ARCHITECTURES, LEVELS, ModelConfig, RegionConfig, ScalingRule, from_plain, suggestion
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
@@ -125,6 +125,7 @@ class TrainConfig:
             does better on held-out scenes than ``resolution_m``.
         resolution_range_m: ground pixel sizes that the model is meant for.
         assumed_pixel_size_m: pixel size taken for scenes without a CRS.
+        scaling: how raster values are brought to 0–255, in training and ever after.
         data: licence, attribution and split of the data, kept in the checkpoint.
     """
 
@@ -141,6 +142,7 @@ class TrainConfig:
     segment_resolution_m: float = 0.0
     resolution_range_m: tuple[float, float] = (0.0, 1e9)
     assumed_pixel_size_m: float = 0.0
+    scaling: ScalingRule = ScalingRule.BY_TYPE
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

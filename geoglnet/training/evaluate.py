@@ -174,7 +174,7 @@ def score(
     """Score a network on labelled scenes; see :func:`evaluate`."""
     config, progress = config or PredictConfig(), progress or SilentProgress()
     evaluation = Evaluation(manifest.legend)
-    reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress)
+    reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress, scaling=manifest.scaling)
     for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
         name = _unused_name(Path(pair.name), evaluation.scenes)
         evaluation.scenes[name] = matrix = ConfusionMatrix(manifest.legend)

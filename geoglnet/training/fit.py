@@ -146,6 +146,7 @@ def make_manifest(config: TrainConfig) -> Manifest:
         resolution_m=config.segment_resolution_m or config.resolution_m,
         resolution_range_m=config.resolution_range_m,
         assumed_pixel_size_m=assumed,
+        scaling=config.scaling,
         training={
             **config.data,
             "resolution_m": config.resolution_m,
@@ -157,14 +158,17 @@ def make_manifest(config: TrainConfig) -> Manifest:
 
 
 def _open_dataset(config: TrainConfig, folder: Path, progress: Progress) -> RegionDataset:
-    reader = PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt)
-    return open_dataset(config.train, reader, config.region, config.sample, config.augment)
+    return open_dataset(config.train, _reader(config, folder, progress), config.region, config.sample, config.augment)
+
+
+def _reader(config: TrainConfig, folder: Path, progress: Progress) -> PairReader:
+    return PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt, config.scaling)
 
 
 def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> list[Specimen]:
     if not config.validation:
         return []
-    reader = PairReader(folder, config.legend, config.resolution_m, SilentProgress(), config.sample.skip_corrupt)
+    reader = _reader(config, folder, SilentProgress())
     dataset = open_specimens(config.validation, reader, config.region, config.sample, NUM_SPECIMENS)
     loader = RegionLoader(dataset, 1, 0, manifest.mean, manifest.std)
     return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]

@@ -101,7 +101,8 @@ def _text(config: TrainConfig) -> str:
     parts = {name: to_plain(getattr(config, name)) for name in ("model", "region", "sample", "augment", "optim")}
     parts["optim"].pop("save_every_s")  # how often one saves changes nothing
     sources = [to_plain(source) for source in config.train]
-    plain = {"name": config.name, "resolution_m": config.resolution_m, "legend": config.legend.to_dict(), "train": sources}
+    whole = {name: getattr(config, name) for name in ("name", "resolution_m")} | {"scaling": config.scaling.value}
+    plain = whole | {"legend": config.legend.to_dict(), "train": sources}
     return json.dumps(plain | parts, sort_keys=True, default=str)
 
 
