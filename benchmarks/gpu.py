@@ -190,8 +190,8 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
         config = PredictConfig(device=device_name, precision=precision)
         warm = Path(name) / "warm.tif"
         with rasterio.open(scene_path) as src:
-            x, y = src.transform * (0, 0)
-            right, bottom = src.transform * (600, 600)
+            x, y = src.transform @ (0, 0)
+            right, bottom = src.transform @ (600, 600)
         segment(  # kernels are chosen and libraries loaded
             scene_path,
             Destinations(warm),

@@ -25,7 +25,7 @@ from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.block import Layer
+from geoglnet.prediction.block import Layer, winners
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan, rectangle
 from geoglnet.prediction.predictor import Predictor
@@ -140,6 +140,14 @@ def test_layers_agree_with_each_other(network: GLNet) -> None:
     for layer in layers.values():
         assert (layer[:, ~valid] == 255).all()
         assert (layer[:, valid] != 255).all()
+
+
+@given(seed=st.integers(0, 2**31), classes=st.integers(1, 9))
+def test_the_winner_is_the_first_of_the_largest(seed: int, classes: int) -> None:
+    ties = torch.randint(0, 4, (classes, 9, 13), generator=torch.Generator().manual_seed(seed)) / 4
+    found = winners(ties)
+    assert found.dtype is torch.uint8
+    assert torch.equal(found.long(), torch.from_numpy(ties.numpy().argmax(axis=0)))
 
 
 def test_regions_that_agree_are_counted_as_agreeing(network: GLNet) -> None:

@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -456,6 +458,24 @@ def test_virtual_paths_and_mosaics_are_scenes(scene_factory: Factory, tmp_path: 
     ):
         with open_scene(name) as scene:
             assert (whole(scene).image == image).all()
+
+
+def test_a_tile_index_is_a_mosaic(scene_factory: Factory, tmp_path: Path) -> None:
+    with rasterio.Env() as gdal:
+        if "GTI" not in gdal.drivers():
+            pytest.skip("tile indexes need GDAL 3.9")
+    image = noise(3, 64, 128)
+    tiles = []
+    for left in (0, 64):
+        place = Affine.translation(500_000 + left, 9_000_000) @ Affine.scale(1, -1)
+        tiles.append(scene_factory(image[:, :, left : left + 64], name=f"{left}.tif", transform=place))
+    boxes = [shapely.box(500_000 + left, 9_000_000 - 64, 500_000 + left + 64, 9_000_000) for left in (0, 64)]
+    index = geopandas.GeoDataFrame({"location": list(map(str, tiles))}, geometry=boxes, crs="EPSG:32736")
+    index.to_file(tmp_path / "index.gti.gpkg", layer="index")
+    for name in (tmp_path / "index.gti.gpkg", f"GTI:{tmp_path}/index.gti.gpkg"):
+        with open_scene(name) as scene:
+            assert (whole(scene).image == image).all()
+            assert [Path(path).name for path in scene.file_paths] == ["index.gti.gpkg"]
 
 
 def test_the_block_cache_is_small_while_we_read() -> None:

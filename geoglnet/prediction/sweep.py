@@ -12,7 +12,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.block import Layer, PendingBlock, empty_layers, quantised_layers
+from geoglnet.prediction.block import Layer, PendingBlock, empty_layers, quantised_layers, winners
 from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.download import Download, download
 from geoglnet.prediction.plan import Plan, PlannedRegion, overlap, shifted
@@ -144,7 +144,7 @@ class _Agreement:
         """``(K, h, w)`` and a part of it at the upper left, both in proportion to probabilities."""
         rows, cols = other.shape[1:]
         seen = self.visible[:rows, :cols]
-        differs = own[:, :rows, :cols].argmax(dim=0) != other.argmax(dim=0)
+        differs = winners(own[:, :rows, :cols]) != winners(other)
         self._counts += torch.stack([seen.sum(), (seen & differs).sum()])
 
     def counts(self) -> Download:

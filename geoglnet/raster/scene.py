@@ -161,9 +161,9 @@ class RasterScene:
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """All files that the raster is made of: itself, sidecars, what a VRT names."""
+        """All files that the raster is made of: itself, sidecars, what a VRT names; of a tile index, the index alone."""
         with environment(self._dataset.name):
-            return tuple(self._dataset.files)
+            return tuple(self._dataset.files) or (str(self._dataset.name).removeprefix("GTI:"),)
 
     @property
     def native_pixel_size_m(self) -> float | None:
