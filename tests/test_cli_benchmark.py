@@ -112,6 +112,12 @@ def test_figure_1b_sweeps_sizes_of_the_global_image(landcover: Place) -> None:
     assert "ICNet, global 96" in drawn.stdout
 
 
+def test_todays_systems_stand_beside_the_papers_when_they_are_named(landcover: Place) -> None:
+    made = landcover.benchmark("table3", "--systems", "icnet-patches,segformer-global", "--dry")
+    assert made.exit_code == 0, made.output
+    assert "| SegFormer, global 96 | – | – |" in made.stdout
+
+
 def test_figure_7_shows_systems_side_by_side_with_zoom_ins(landcover: Place) -> None:
     drawn = landcover.benchmark("figure7", "--systems", "global,agg-fmreg")
     assert drawn.exit_code == 0, drawn.output
@@ -152,7 +158,7 @@ def test_table_4_trains_coarse_to_fine_and_scores_as_isic_does(lesions: Place) -
         ("table6", (), "unknown table or figure 'table6'; did you mean 'table"),
         ("table4", (), "needs a background and one other class, such as ISIC's lesion; the configuration's classes are urban"),
         ("table7", (), "or pass --own-data to leave the paper's numbers out"),
-        ("table3", ("--systems", "icnet"), "table3 has no system 'icnet'; it has unet-patches"),
+        ("table3", ("--systems", "icnet-patch"), "unknown system 'icnet-patch'; did you mean 'icnet-patches'"),
         ("table3", ("--seeds", "0,x"), "is not a list of whole numbers"),
         ("table3", ("--checkpoint", "one-way"), "give SYSTEM=FILE"),
         ("table2", ("--systems", "agg", "--checkpoint", "agg=none.safetensors"), "no checkpoint none.safetensors of agg"),

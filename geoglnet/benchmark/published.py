@@ -67,12 +67,6 @@ TABLE7 = (
     Row("fcn8s-global", "FCN-8s", 61.6, 8253),
     Row("bidirectional", "GLNet", 71.2, 2663),
 )
-TODAY = (
-    Row("segformer-patches", "SegFormer, patches"),
-    Row("segformer-global", "SegFormer, global"),
-    Row("upernet-patches", "UPerNet, patches"),
-    Row("upernet-global", "UPerNet, global"),
-)
 FIGURE7 = ("global", "local", "agg-fmreg", "shallow", "bidirectional")
 SWEPT = ("fcn8s", "icnet")
 """What Figs. 1(b) and 1(c) sweep sizes of, beside GLNet."""

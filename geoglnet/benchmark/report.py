@@ -30,7 +30,7 @@ class Wishes:
     Args:
         seeds: of the trainings; means and spreads are over them.
         sizes: of the overview or the patch, where the figure sweeps them.
-        only: names of the systems to train and show; all when empty.
+        only: names of the systems to train and show, also such as the paper does not have; all of the target's when empty.
         is_dry: train and measure nothing: write what the folder holds.
         measures: measure memory and speed too.
         is_own_data: the data are not the paper's; its numbers are left out.
@@ -105,20 +105,22 @@ def _reference(system: System, study: Study) -> int:
 
 
 def _chosen(target: Target, study: Study, wishes: Wishes) -> list[System]:
-    sizes = wishes.sizes or _default_sizes(target, study)
-    systems = target.systems(sizes)
-    if target.name in ("table3", "table5", "table7", "figure1a"):  # global inference is of the image at its full size
-        full = study.config.region.region_size
-        systems = [s.at(full) if s.sees_whole and s.model.get("architecture") else s for s in systems]
+    systems = [_at_full_size(s, target, study) for s in target.systems(wishes.sizes or _default_sizes(target, study))]
     if not wishes.only:
         return systems
-    if target.kind is Kind.PANELS:
-        return [find_system(name) for name in wishes.only]  # any that one likes to see side by side
-    names = {name.partition("@")[0]: system for system in systems for name in (system.name,)}
-    unknown = [name for name in wishes.only if name.partition("@")[0] not in names]
-    if unknown:
-        raise ConfigError(f"{target.name} has no system {unknown[0]!r}; it has {', '.join(dict.fromkeys(names))}")
-    return [s for s in systems if s.name in wishes.only or s.name.partition("@")[0] in wishes.only]
+    chosen: list[System] = []
+    for name in wishes.only:
+        own = [system for system in systems if name in (system.name, system.name.partition("@")[0])]
+        chosen += own or [_at_full_size(find_system(name), target, study)]  # any that one likes to see beside them
+    return chosen
+
+
+def _at_full_size(system: System, target: Target, study: Study) -> System:
+    """Baselines in global inference see the image at its full size, where sizes are not what is compared."""
+    is_global_baseline = system.sees_whole and "architecture" in system.model
+    if target.sweeps or system.size or not is_global_baseline:
+        return system
+    return system.at(study.config.region.region_size)
 
 
 def _default_sizes(target: Target, study: Study) -> tuple[int, ...]:
