@@ -61,7 +61,7 @@ class Model:
         """What the model is and takes."""
         manifest, (finest, coarsest) = self.manifest, self.manifest.resolution_range_m
         facts = {
-            "file": self.path,
+            "file": str(self.path),
             "classes": ", ".join(self.legend.names),
             "bands": ", ".join(manifest.bands),
             "pixels": f"{manifest.resolution_m:g} m (trained on {finest:g} to {coarsest:g} m)",

@@ -121,12 +121,12 @@ class Prediction(Segmented):
     @property
     def report(self) -> Report:
         """What was done, by which rules, how well the blocks fit together, and where it lies."""
-        pixel_size_m = f", {abs(self.transform.a):g} {'px' if self.crs is None else self.crs.linear_units}"
+        size = "" if self.crs is None else f", {abs(self.transform.a):g} {self.crs.units_factor[0]} of the CRS each"
         facts: dict[str, Any] = {"model": self.model, "classes": ", ".join(self.legend.names)}
-        facts |= {"pixels": f"{self.shape.width} × {self.shape.height}{pixel_size_m}", "CRS": self.crs or "none: in pixels"}
+        facts |= {"pixels": f"{self.shape.width} × {self.shape.height}{size}", "CRS": str(self.crs or "none: in pixels")}
         facts |= {} if self.num_polygons is None else {"polygons": self.num_polygons}
         facts |= {"seams": str(self.seams).removeprefix("seams: "), "seconds": f"{self.seconds:.1f}"}
-        facts |= self.paths
+        facts |= {kind: str(path) for kind, path in self.paths.items()}
         names = ", ".join(os.fspath(path) for path in self.scene_paths)
         notes = (*self.rules, *(f"Warning: {warning}" for warning in self.warnings))
         return Report(f"Segmented {names}", facts, tuple(note for note in notes if not note.startswith("seams: ")))

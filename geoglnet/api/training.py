@@ -78,7 +78,9 @@ class Training:
         total = self.manifest.metrics.get("total", {})
         scores = {f"IoU {name}" if name in self.manifest.legend.names else name: f"{v:.3f}" for name, v in total.items()}
         facts = {"classes": ", ".join(self.manifest.legend.names), "steps": len(self.losses())} | scores
-        return Report(f"Trained {self.manifest.name}", facts | {"checkpoint": self.checkpoint_path, "run": self.run_path})
+        return Report(
+            f"Trained {self.manifest.name}", facts | {"checkpoint": str(self.checkpoint_path), "run": str(self.run_path)}
+        )
 
 
 @dataclass(frozen=True, slots=True)
