@@ -7,7 +7,7 @@ least one minor version first, and the warning names what to use instead.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.raster.scene import open_scene as open_scene
     from geoglnet.vector.config import VectorConfig as VectorConfig
 
-__version__ = metadata.version("geoglnet")
+    __version__: str
 
 _HOME = {
     "Branches": "geoglnet.config",
@@ -71,6 +71,8 @@ __all__ = [*sorted(_HOME), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("geoglnet")  # which loads a parser of mails
     if name not in _HOME:
         raise AttributeError(f"module 'geoglnet' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

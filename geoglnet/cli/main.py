@@ -6,7 +6,6 @@ from importlib import import_module
 
 import click
 
-from geoglnet import __version__
 from geoglnet.cli.environment import prepare_environment, stop_on_terminate
 from geoglnet.config import suggestion
 
@@ -33,7 +32,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="geoglnet")
+@click.version_option(package_name="geoglnet", prog_name="geoglnet")
 def geoglnet() -> None:
     """Maps and polygons from scenes of any size, with GLNet (Chen et al., CVPR 2019).
 
