@@ -38,7 +38,9 @@ os.environ.pop("MPLBACKEND", None)  # figures come through the kernel's own
 os.environ.pop("GEOGLNET_SCENE", None)  # pages show generated scenes only
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # they stand in the signature's docstring, in words
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+smartquotes = False  # options begin with two dashes
 autodoc_default_options = {"members": True, "inherited-members": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
