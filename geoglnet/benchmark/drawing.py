@@ -33,10 +33,12 @@ def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapp
     device = next((line.memory["device"] for line in lines if line.memory), "")
     families = list(dict.fromkeys(_family(line) for line in lines))
     palette = dict(zip(families, _colours(len(families)), strict=True))
-    _scatter(axes[0], points, sizes, palette)
+    scales = {name: f"×{scale:.2g}" for name, scale in sizes.items()}
+    _scatter(axes[0], points, {line.system.name: line.system.title for line in lines} | scales, palette)
     axes[0].set(title="here", xlabel=f"memory of one region, MB ({device})", ylabel="score, %")
     if published:
-        _scatter(axes[1], [(line, line.row.memory_mb, line.row.miou) for line in published], {}, palette)
+        titles = {line.system.name: line.row.title for line in published}
+        _scatter(axes[1], [(line, line.row.memory_mb, line.row.miou) for line in published], titles, palette)
         axes[1].set(title="the paper", xlabel="memory of the process, MB (GPU)", ylabel="mIoU, %")
     figure.suptitle(title)
     return figure
@@ -45,20 +47,19 @@ def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapp
 def _scatter(
     axis: Axes,
     points: Sequence[tuple[Line, float | None, float | None]],
-    sizes: Mapping[str, float],
+    labels: Mapping[str, str],
     palette: Mapping[str, str],
 ) -> None:
     known = sorted(((line, x, y) for line, x, y in points if x is not None and y is not None), key=lambda point: point[2])
     widest, tallest = (max(values, default=1.0) - min(values, default=0.0) for values in _axes_of(known))
     for number, (line, x, y) in enumerate(known):
-        name = line.system.name
         is_crowded = any(abs(a - x) < 0.12 * widest and 0 < b - y < 0.05 * tallest for _, a, b in known[number + 1 :])
         colour = _RED if _is_glnet(line) else palette[_family(line)]
         axis.scatter([x], [y], color=colour, s=55, zorder=3)
-        label = f"×{sizes[name]:.2g}" if name in sizes else line.row.title or line.system.title
+        label = labels[line.system.name]
         axis.annotate(label, (x, y), xytext=(6, -13 if is_crowded else 5), textcoords="offset points", fontsize=8, color=colour)
     for family in palette:
-        swept = sorted((x, y) for line, x, y in known if _family(line) == family and line.system.name in sizes)
+        swept = sorted((x, y) for line, x, y in known if _family(line) == family and line.system.size)
         if len(swept) > 1:
             axis.plot(*zip(*swept, strict=True), color=palette[family], linewidth=1, label=family)
     if axis.get_legend_handles_labels()[0]:

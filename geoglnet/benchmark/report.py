@@ -18,6 +18,7 @@ from geoglnet.benchmark.sheet import Line, iter_markdown, write_csv
 from geoglnet.benchmark.study import Study
 from geoglnet.benchmark.systems import System, find_system
 from geoglnet.benchmark.targets import Kind, Target
+from geoglnet.datasets.sources import GeneratedSource
 from geoglnet.errors import CapacityError, ConfigError
 from geoglnet.prediction.device import resolve_device
 from geoglnet.types import OutputFile
@@ -174,7 +175,8 @@ def _histogram(target: Target, study: Study, wishes: Wishes) -> Reported:
     system, seed = _chosen(target, study, wishes)[0], wishes.seeds[0]
     path = study.checkpoint(system, seed) if wishes.is_dry else study.trained(system, seed)
     config = study.config
-    found = balance(path, (*config.train, *config.validation), study.data, study.device, study.progress)
+    sources = [s for s in (*config.train, *config.validation) if not isinstance(s, GeneratedSource)]
+    found = balance(path, sources, study.data, study.device, study.progress)
     if not found.before:
         raise ConfigError(f"{config.name}: no region of its scenes has foreground; nothing to draw")
     medians = [statistics.median(values) if values else float("nan") for values in found]
