@@ -22,7 +22,7 @@ class Model:
     >>> import geoglnet
     >>> model = geoglnet.load_model("buildings")
     >>> model.legend.names, model.manifest.resolution_m
-    (('background', 'building'), 0.17)
+    (('background', 'building'), 0.2)
 
     Args:
         path: the ``.safetensors`` file.
