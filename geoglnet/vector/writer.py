@@ -25,7 +25,7 @@ from geoglnet.vector.style import qml, sld
 GEOMETRY_COLUMN = "geom"
 WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
 
-_BYTES_PER_WRITE = 8_000_000
+_BYTES_PER_WRITE = 32_000_000
 _RESERVED_NAMES = ("gpkg_", "rtree_", "sqlite_", "layer_styles")
 _STYLES_TABLE = """
 CREATE TABLE layer_styles (
