@@ -269,7 +269,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_sp
 
 
 def test_a_full_disk_while_tracing_leaves_no_polygons(make_scene: Callable[..., Path], small_disk: Path) -> None:
-    labels = make_scene("noise.tif", count=1, height=400, width=400)
+    labels = make_scene("noise.tif", count=1, height=100, width=100)
     ran = CliRunner().invoke(geoglnet, ["vectorize", str(labels), str(small_disk / "out.gpkg")])
     assert_one_line(ran, "disk", "full")
     assert names_in(small_disk) == []

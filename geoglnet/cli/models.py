@@ -48,11 +48,11 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'MODEL':<14}{'PIXEL':>8}  {'SIZE':>8}  {'MEAN IOU':>8}  CLASSES"]
+    lines = [f"{'MODEL':<22}{'PIXEL':>8}  {'SIZE':>8}  {'MEAN IOU':>8}  CLASSES"]
     for row in rows:
         name = row["name"] + (" *" if row["is_default"] else "")
         score = row["metrics"].get("total", {}).get("mean_iou")
         shown = f"{score:.2f}" if isinstance(score, float) else "-"
         sizes = f"{row['resolution_m']:>6g} m  {row['size_mb']:>5g} MB"
-        lines.append(f"{name:<14}{sizes}  {shown:>8}  {', '.join(row['classes'])}")
+        lines.append(f"{name:<22}{sizes}  {shown:>8}  {', '.join(row['classes'])}")
     return "\n".join([*lines, "", "* used when --model is not given. A model's card: geoglnet models NAME"])
