@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from geoglnet.benchmark.drawing import draw_balance, draw_scatter
+from geoglnet.benchmark.drawing import Panel, draw_balance, draw_panels, draw_scatter
 from geoglnet.benchmark.panels import zooms
 from geoglnet.benchmark.published import FIGURE1A, TABLE3, Row, best_published
 from geoglnet.benchmark.report import best_lines
@@ -144,3 +144,10 @@ def test_a_box_needs_a_foreground_whatever_the_data() -> None:
 def test_an_unknown_system_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown system 'unet-patch'; did you mean 'unet-patches'"):
         find_system("unet-patch")
+
+
+def test_a_frame_at_the_edge_does_not_widen_the_picture() -> None:
+    panels = [Panel(title, np.zeros((90, 120, 3), np.uint8)) for title in ("scene", "truth")]
+    figure = draw_panels("7", panels, [(slice(60, 90), slice(90, 120))])
+    assert [axes.get_xlim() for axes in figure.axes[:2]] == [(-0.5, 119.5)] * 2
+    assert figure.axes[0].get_ylim() == (89.5, -0.5)

@@ -119,6 +119,7 @@ def draw_panels(title: str, panels: Sequence[Panel], zooms: Sequence[tuple[slice
     axes = figure.subplots(rows, len(panels), squeeze=False)
     for number, (panel, column) in enumerate(zip(panels, axes.T, strict=True), 1):
         column[0].imshow(panel.image)
+        column[0].autoscale(enable=False)  # a frame at the edge must not widen the picture
         column[0].set_title(f"({number}) {panel.title}", fontsize=9)
         for name, (row_slice, col_slice), axis in zip("abcdef", zooms, column[1:], strict=False):
             axis.imshow(panel.image[row_slice, col_slice], interpolation="nearest")
