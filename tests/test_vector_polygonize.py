@@ -63,6 +63,16 @@ def test_tiled_tracing_equals_tracing_the_whole_raster(labels: np.ndarray, tile_
     assert canonical(found.geometries, found.class_id) == wanted
 
 
+def test_a_corner_at_which_two_pieces_of_a_tile_touch_is_linked_anew_when_they_are_one_component() -> None:
+    labels = np.zeros((6, 6), dtype=np.uint8)
+    labels[[0, 1, 2, 3, 3, 3, 2, 1, 0], [2, 1, 1, 1, 2, 3, 3, 3, 3]] = 1
+    assert len(trace_components(label_components(labels[:3, :3]).ids)) == 4  # the touching pieces are two of them
+    found = joined(trace_tiles(ArrayTiles(labels), Affine.identity(), TracingRules((1,)), tile_size=3))
+    (polygon,) = found.geometries
+    assert len(polygon.interiors) == 1
+    assert canonical(found.geometries, found.class_id) == whole_raster(labels, (1,), Affine.identity())
+
+
 @settings(max_examples=30, deadline=None)
 @given(small_labels, st.integers(2, 9))
 def test_polygons_are_valid_and_rasterise_back_to_the_labels(labels: np.ndarray, tile_size: int) -> None:

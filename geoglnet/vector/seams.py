@@ -18,6 +18,7 @@ import shapely
 from geoglnet.types import Shape
 from geoglnet.vector.pieces import OpenTile, Polygons
 from geoglnet.vector.rings import Rings, together
+from geoglnet.vector.stitching import TileLines, stitch
 from geoglnet.vector.tracing import NO_LABEL, Geometries
 
 Keys = npt.NDArray[np.int64]  # of open pieces; 0 is none
@@ -86,11 +87,13 @@ class Seams:
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _num_cuts: int = 0
     _many_keys: int = 100_000
+    _lines: TileLines = field(init=False)
     _above: _Line = field(init=False)
     _left: _Line = field(init=False)
     _corner: _Line = field(init=False)
 
     def __post_init__(self) -> None:
+        self._lines = TileLines.of(self.shape)
         self._above = _Line.blank(self.shape.width)
         self._left, self._corner = _Line.blank(0), _Line.blank(1)
 
@@ -105,6 +108,7 @@ class Seams:
         Args:
             tile: the tiles partition the raster and come row by row.
         """
+        self._lines.add(tile.window)
         keys = np.append(0, self._hold(tile))
         labels = np.append(np.uint8(NO_LABEL), tile.class_id)
         lines = {name: _Line(keys[ids], labels[ids]) for name, ids in tile.sides.items()}
@@ -208,11 +212,28 @@ class Seams:
         whole = [component for component in finished if not component.part_of]
         if whole:
             yield Polygons(
-                _dissolve([component.wkb for component in whole], is_grid=self.is_grid),
+                self._dissolve([component.wkb for component in whole]),
                 np.array([c.class_id for c in whole], dtype=np.uint8),
                 np.array([np.sum(c.totals, axis=0) for c in whole]),
                 np.zeros(len(whole), dtype=np.int64),
             )
+
+    def _dissolve(self, components: list[list[bytes]]) -> Geometries:
+        """One geometry per list of pieces; on the grid without the points that the tile lines left on straight edges."""
+        pieces = shapely.from_wkb(np.array([wkb for component in components for wkb in component], dtype=object))
+        sizes = np.array([len(component) for component in components])
+        starts = np.cumsum(sizes) - sizes
+        geometries: Geometries = pieces[starts]
+        joined = np.flatnonzero(sizes > 1)
+        if len(joined) == 0:
+            return geometries
+        if self.is_grid and self.connectivity == 4:
+            several = np.repeat(sizes > 1, sizes)
+            geometries[joined] = stitch(pieces[several], np.repeat(np.arange(len(joined)), sizes[joined]), self._lines)
+        else:
+            unions = np.array([shapely.union_all(pieces[starts[i] : starts[i] + sizes[i]]) for i in joined], dtype=object)
+            geometries[joined] = _without_straight_points(unions) if self.is_grid else unions
+        return geometries
 
     def _forget_pieces(self) -> None:
         """Drop the keys that no line holds any more: a component that goes on and on has ever more of them."""
@@ -265,19 +286,6 @@ def _as_parts(component: _OpenComponent) -> Polygons:
         np.array(component.totals, dtype=np.int64).reshape(size, 3),
         np.full(size, component.part_of, dtype=np.int64),
     )
-
-
-def _dissolve(components: list[list[bytes]], *, is_grid: bool) -> Geometries:
-    """One geometry per list of pieces; on the grid without the points that the tile lines left on straight edges."""
-    pieces = shapely.from_wkb(np.array([wkb for component in components for wkb in component], dtype=object))
-    sizes = np.array([len(component) for component in components])
-    starts = np.cumsum(sizes) - sizes
-    geometries: Geometries = pieces[starts]
-    joined = np.flatnonzero(sizes > 1)
-    if len(joined):
-        unions = np.array([shapely.union_all(pieces[starts[i] : starts[i] + sizes[i]]) for i in joined], dtype=object)
-        geometries[joined] = _without_straight_points(unions) if is_grid else unions
-    return geometries
 
 
 def _without_straight_points(unions: Geometries) -> Geometries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,8 +137,8 @@ def trace_components(
     if not ids.any():
         return np.empty(0, dtype=object)
     vertices = _find_vertices(_framed(ids, surroundings), junctions=junctions)
-    following = _link(vertices)
-    return _assemble(vertices, following).moved(*origin).polygons()
+    col, row = vertices.col[vertices.corner], vertices.row[vertices.corner]
+    return assemble(col, row, vertices.component - 1, _link(vertices)).moved(*origin).polygons()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +212,23 @@ def _in_line_order(vertices: _Vertices, chosen: npt.NDArray[np.bool_], direction
     return slots[slots >= 0]
 
 
-def _assemble(vertices: _Vertices, following: Ints) -> Rings:
-    """Rings in the order of their components, shell first, from the successor of every vertex."""
+def assemble(col: Ints, row: Ints, component: npt.NDArray[np.integer[Any]], following: Ints) -> Rings:
+    """Rings in the order of their components, shell first, from the successor of every vertex.
+
+    Args:
+        col: ``(n,)`` column of each vertex.
+        row: ``(n,)`` row.
+        component: ``(n,)`` number of the component on the right hand, from 0 without gaps.
+        following: ``(n,)`` index of the next vertex around the ring.
+    """
     count = len(following)
     num_rings, ring = connected_components(_successor_graph(following), directed=False)
-    x, y = vertices.col[vertices.corner].astype(np.float64), vertices.row[vertices.corner].astype(np.float64)
+    x, y = col.astype(np.float64), row.astype(np.float64)
     doubled_area = np.bincount(ring, weights=x * y[following] - x[following] * y, minlength=num_rings)
     first = np.empty(num_rings, dtype=np.intp)
     first[ring[::-1]] = np.arange(count)[::-1]
-    component = vertices.component[first]
-    order = np.lexsort((doubled_area < 0, component))
+    owner = component[first].astype(np.intp)
+    order = np.lexsort((doubled_area < 0, owner))
 
     # One pass over all rings: each ring is cut before its first vertex and tied to the next ring.
     preceding = np.empty(count, dtype=np.intp)
@@ -229,7 +237,7 @@ def _assemble(vertices: _Vertices, following: Ints) -> Rings:
     chain[preceding[first[order]]] = np.roll(first[order], -1)
     walk = breadth_first_order(_successor_graph(chain), first[order[0]], return_predecessors=False)
     lengths = np.bincount(ring, minlength=num_rings)[order]
-    return Rings(np.column_stack([x[walk], y[walk]]), lengths, component[order].astype(np.intp) - 1)
+    return Rings(np.column_stack([x[walk], y[walk]]), lengths, owner[order])
 
 
 def _successor_graph(following: Ints) -> csr_array:
