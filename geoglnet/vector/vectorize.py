@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from geoglnet.raster.cog import read_legend
 from geoglnet.raster.environment import environment, open_raster, placement
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.types import OutputFile, Shape, StrPath
+from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.finishing import FinishingRules
 from geoglnet.vector.formats import check_suffix, convert, is_geopackage
@@ -33,9 +34,6 @@ from geoglnet.vector.tiles import DatasetTiles
 from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.vector.writer import GeoPackageWriter, Layer
 from geoglnet.windows import core_edges, iter_cores
-
-if TYPE_CHECKING:
-    from geoglnet.vector.clean_labels import CleaningRules
 
 __all__ = ["VectorConfig", "vectorize"]
 
@@ -93,8 +91,6 @@ def vectorize(
         job = _job(tiles, legend, config)
         layer = _layer(vector_file.path, src, legend, config, job)
         if config.cleans:
-            from geoglnet.vector.clean_labels import write_clean_labels  # scipy.ndimage takes a quarter of a second
-
             # Named after the part file, so that it is removed with it when something goes wrong.
             clean_path = part_path.with_name(f"{part_path.name}.clean.tif")
             rules = _cleaning_rules(src, legend, config, progress)
@@ -111,8 +107,6 @@ def vectorize(
 
 
 def _cleaning_rules(src: DatasetReader, legend: Legend, config: VectorConfig, progress: Progress) -> CleaningRules:
-    from geoglnet.vector.clean_labels import CleaningRules  # see above
-
     size_m = pixel_size_m(ground_pixel_size(src.crs, src.transform, Shape(*src.shape)))
     if config.fill_holes and legend.background is None:
         progress.warn(f"{src.name}: no class is background, so there are no holes to fill")
