@@ -43,6 +43,7 @@ ROOMS = {  # library: where it may be imported
     "lightning": {"training", "datasets"},
     "click": {"cli"},
     "geopandas": {"vector", "api"},
+    "numba": {"vector"},
 }
 GEO_LIBRARIES = {"rasterio", "fiona", "geopandas", "shapely", "pyogrio", "pyproj"}
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}

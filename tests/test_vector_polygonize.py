@@ -17,12 +17,13 @@ from rasterio.transform import Affine
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.types import Shape
+from geoglnet.vector.components import label_components
 from geoglnet.vector.pieces import TracingRules, trace_tile
 from geoglnet.vector.polygonize import PolygonBatch, iter_polygons, trace_tiles
 from geoglnet.vector.rings import Rings
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import ArrayTiles
-from geoglnet.vector.tracing import label_components, trace_components
+from geoglnet.vector.tracing import trace_components
 from geoglnet.windows import iter_cores
 
 SKEWED = Affine(0.3, 0.01, 431234.567, 0.02, -0.3, 4612345.678)
@@ -109,14 +110,14 @@ def test_tiles_of_one_pixel_give_the_same_polygons_as_one_tile(labels: np.ndarra
 @given(small_labels)
 def test_outlines_with_junctions_form_a_valid_coverage(labels: np.ndarray) -> None:
     ids = label_components(labels).ids
-    shared = trace_components(ids, junctions=True)
+    shared = trace_components(ids, junctions=True).polygons()
     assert shapely.coverage_is_valid(shared)
-    assert shapely.equals(shared, trace_components(ids)).all()
+    assert shapely.equals(shared, trace_components(ids).polygons()).all()
 
 
 def test_a_hole_that_touches_the_shell_at_a_corner_is_a_hole() -> None:
     labels = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=np.uint8)
-    (polygon,) = trace_components(label_components(np.where(labels == 1, labels, 255).astype(np.uint8)).ids)
+    (polygon,) = trace_components(label_components(np.where(labels == 1, labels, 255).astype(np.uint8)).ids).polygons()
     assert polygon.is_valid
     assert len(polygon.interiors) == 1
     assert polygon.area == 7

@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects, maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geoglnet.vector.tracing import NO_LABEL, Components, Ints, corner_links, label_components
+from geoglnet.vector.components import NO_LABEL, Components, Ints, corner_links, label_components
 
 Labels = npt.NDArray[np.uint8]
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import shapely
 
 from geoglnet.types import Shape
-from geoglnet.vector.rings import Rings
-from geoglnet.vector.tracing import Geometries
+from geoglnet.vector.rings import Geometries, Rings
 
 _ROUNDS = 2
 _ATTEMPTS = 4

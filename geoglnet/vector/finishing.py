@@ -11,11 +11,12 @@ from affine import Affine
 
 from geoglnet.types import Shape
 from geoglnet.vector.area import geodesic_areas, ground_measures
+from geoglnet.vector.components import MAX_CONFIDENCE
 from geoglnet.vector.pieces import Polygons
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.regularize import regularize
-from geoglnet.vector.rings import together
-from geoglnet.vector.tracing import MAX_CONFIDENCE, Geometries
+from geoglnet.vector.rings import Geometries, Rings, together
+from geoglnet.vector.wkb import to_wkb
 
 _POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
 
@@ -44,6 +45,11 @@ class FinishingRules:
     min_hole_m2: float = 0.0
     is_multi: bool = False
 
+    @property
+    def reshapes(self) -> bool:
+        """Whether outlines change beyond going to the CRS."""
+        return self.regularize or self.min_hole_m2 > 0 or self.is_multi
+
 
 def finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
     """Make the rows of traced polygons."""
@@ -53,18 +59,26 @@ def finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
 
 
 def _finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
+    if isinstance(polygons.outlines, Rings) and not rules.reshapes:
+        return _records(_rings_to_crs(polygons.outlines, rules.transform), polygons, rules)
     geometries = polygons.geometries
     if rules.regularize:
         geometries = _regularized(geometries, polygons.part_of == 0, rules)
     geometries = to_crs(geometries, rules.transform)
     if rules.min_hole_m2 > 0:
         geometries = _with_small_holes_closed(geometries, rules)
-    areas, perimeters = ground_measures(geometries, rules.crs_wkt)
-    is_kept = ~(areas < rules.min_area_m2) | (polygons.part_of > 0)
     if rules.is_multi:
         geometries = np.array([_as_multi(geometry) for geometry in geometries], dtype=object)
+    return _records(geometries, polygons, rules)
+
+
+def _records(outlines: Geometries | Rings, polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
+    """Rows of polygons whose outlines are where they belong."""
+    areas, perimeters = ground_measures(outlines, rules.crs_wkt)
+    is_kept = ~(areas < rules.min_area_m2) | (polygons.part_of > 0)
+    kept = outlines if is_kept.all() else outlines[is_kept]
     return PolygonRecords(
-        shapely.to_wkb(geometries[is_kept]),
+        to_wkb(kept),
         polygons.class_id[is_kept].astype(np.int32),
         areas[is_kept],
         perimeters[is_kept],
@@ -83,14 +97,18 @@ def mean_confidence(totals: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def to_crs(geometries: Geometries, transform: Affine) -> Geometries:
     """Geometries in pixel coordinates through a raster's transform (term by term as GDAL does, so that bits agree)."""
-    a, b, c, d, e, f = tuple(transform)[:6]
-
-    def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        x, y = points.T
-        return np.column_stack([c + x * a + y * b, f + x * d + y * e])
-
-    moved: Geometries = shapely.transform(geometries, apply)
+    moved: Geometries = shapely.transform(geometries, lambda points: _points_to_crs(points, transform))
     return moved
+
+
+def _rings_to_crs(rings: Rings, transform: Affine) -> Rings:
+    return Rings(_points_to_crs(rings.points, transform), rings.lengths, rings.polygon)
+
+
+def _points_to_crs(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
+    a, b, c, d, e, f = tuple(transform)[:6]
+    x, y = points.T
+    return np.column_stack([c + x * a + y * b, f + x * d + y * e])
 
 
 def _regularized(geometries: Geometries, is_whole: npt.NDArray[np.bool_], rules: FinishingRules) -> Geometries:

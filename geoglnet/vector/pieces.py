@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,13 @@ from scipy.sparse.csgraph import connected_components
 
 from geoglnet.errors import ConfigError
 from geoglnet.types import Shape
+from geoglnet.vector.components import NO_LABEL, Components, Ids, Ints, corner_links, label_components
 from geoglnet.vector.coverage import simplify_coverage, smooth_coverage
+from geoglnet.vector.rings import Geometries, Rings
 from geoglnet.vector.tiles import LabelTile, TileSource
-from geoglnet.vector.tracing import NO_LABEL, Components, Geometries, Ints, corner_links, label_components, trace_components
+from geoglnet.vector.tracing import trace_components
+from geoglnet.vector.wkb import to_wkb
 
-Ids = npt.NDArray[np.int32]
 OUTSIDE = -1  # of the raster, as a label
 
 
@@ -67,27 +68,39 @@ class Polygons:
     """Polygons in pixel coordinates of the raster.
 
     Args:
-        geometries: ``(n,)`` shapely polygons, with 8-connectivity also multipolygons.
+        outlines: ``(n,)`` shapely polygons, with 8-connectivity also multipolygons; or polygons as rings, which is quicker.
         class_id: ``(n,)`` uint8.
         totals: ``(n, 3)`` int64: pixels, sum of the known confidence values, number of those values.
         part_of: ``(n,)`` int64, the number of the cut component that a polygon is part of; 0 when it is whole.
     """
 
-    geometries: Geometries
+    outlines: Geometries | Rings
     class_id: npt.NDArray[np.uint8]
     totals: npt.NDArray[np.int64]
     part_of: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.geometries)
+        return len(self.class_id)
 
-    def __getitem__(self, chosen: Any) -> Polygons:
-        return Polygons(self.geometries[chosen], self.class_id[chosen], self.totals[chosen], self.part_of[chosen])
+    def __getitem__(self, chosen: slice | npt.NDArray[np.bool_]) -> Polygons:
+        return Polygons(self.outlines[chosen], self.class_id[chosen], self.totals[chosen], self.part_of[chosen])
+
+    @property
+    def geometries(self) -> Geometries:
+        """Outlines as shapely polygons."""
+        return self.outlines.polygons() if isinstance(self.outlines, Rings) else self.outlines
+
+    def num_points(self) -> npt.NDArray[np.int64]:
+        """``(n,)`` points of each outline."""
+        if isinstance(self.outlines, Rings):
+            return self.outlines.num_points()
+        return np.asarray(shapely.get_num_coordinates(self.outlines), dtype=np.int64)
 
     @classmethod
     def concatenate(cls, several: Sequence[Polygons]) -> Polygons:
         """All in one."""
-        return cls(*(np.concatenate([getattr(p, name) for p in several]) for name in cls.__slots__))
+        names = ("geometries", "class_id", "totals", "part_of")
+        return cls(*(np.concatenate([getattr(polygons, name) for polygons in several]) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,7 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
     labels = rules.chosen(tile.labels)
     if not (labels != NO_LABEL).any():
         return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window)
+    outlines: Geometries | Rings
     if not rules.reshapes:
         components = label_components(labels, tile.confidence)
         outlines = trace_components(components.ids, origin=(window.col_off, window.row_off))
@@ -139,7 +153,8 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
         labels = tile.labels
         components, outlines = _reshaped(tile, surroundings, rules, (window.col_off, window.row_off))
     if rules.connectivity == 8:
-        components, outlines = _joined_at_corners(components, outlines, corner_links(components, labels))
+        geometries = outlines.polygons() if isinstance(outlines, Rings) else outlines
+        components, outlines = _joined_at_corners(components, geometries, corner_links(components, labels))
     return _divide(components, outlines, source.shape, window)
 
 
@@ -170,7 +185,7 @@ def _reshaped(
 ) -> tuple[Components, Geometries]:
     """Simplified and smoothed outlines. What becomes no polygon is a neighbour like any other until then."""
     faces = label_components(tile.labels, tile.confidence, without_label=True)
-    outlines = trace_components(faces.ids, junctions=True, surroundings=surroundings)
+    outlines = trace_components(faces.ids, junctions=True, surroundings=surroundings).polygons()
     if rules.tolerance > 0:
         outlines = simplify_coverage(outlines, rules.tolerance)
     if rules.smooth:
@@ -193,7 +208,7 @@ def open_sides(window: Window, shape: Shape) -> list[str]:
     return [name for name, is_open in sides.items() if is_open]
 
 
-def _divide(components: Components, outlines: Geometries, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
+def _divide(components: Components, outlines: Geometries | Rings, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
     ids, count = components.ids, len(components)
     lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
     sides = {name: lines[name] for name in open_sides(window, shape)}
@@ -202,17 +217,17 @@ def _divide(components: Components, outlines: Geometries, shape: Shape, window: 
         touches[line] = True
     is_open = touches[1:]
     numbers = np.append(0, np.where(is_open, np.cumsum(is_open), 0)).astype(np.int32)
+    polygons = Polygons(outlines, components.class_id, components.totals, np.zeros(count, dtype=np.int64))
+    pieces = polygons[is_open]
     open_tile = OpenTile(
         window,
         {name: numbers[line] for name, line in sides.items()},
-        components.class_id[is_open],
-        components.totals[is_open],
-        shapely.to_wkb(outlines[is_open]),
-        shapely.get_num_coordinates(outlines[is_open]).astype(np.int64),
+        pieces.class_id,
+        pieces.totals,
+        to_wkb(pieces.outlines),
+        pieces.num_points(),
     )
-    is_whole = ~is_open
-    whole = np.zeros(np.count_nonzero(is_whole), dtype=np.int64)
-    return Polygons(outlines[is_whole], components.class_id[is_whole], components.totals[is_whole], whole), open_tile
+    return polygons[~is_open], open_tile
 
 
 def _joined_at_corners(components: Components, outlines: Geometries, links: Ints) -> tuple[Components, Geometries]:

@@ -17,9 +17,9 @@ from rasterio.io import DatasetReader
 from geoglnet.errors import ConfigError
 from geoglnet.vector.finishing import mean_confidence, to_crs
 from geoglnet.vector.pieces import Polygons, TracingRules, trace_tile
+from geoglnet.vector.rings import Geometries
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import DatasetTiles, TileSource
-from geoglnet.vector.tracing import Geometries
 from geoglnet.windows import iter_cores
 
 

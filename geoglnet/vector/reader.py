@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError, ProjError
 from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError
 from geoglnet.types import StrPath
-from geoglnet.vector.tracing import Geometries
+from geoglnet.vector.rings import Geometries
 
 _POLYGON_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 

@@ -8,6 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from geoglnet.vector.compiled import compiled
+
+Floats = npt.NDArray[np.float64]
+Geometries = npt.NDArray[np.object_]
+Ints = npt.NDArray[np.intp]
+
 
 @dataclass(frozen=True, slots=True)
 class Rings:
@@ -19,12 +25,12 @@ class Rings:
         polygon: number of the polygon that each ring belongs to, ascending from 0 without gaps.
     """
 
-    points: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.intp]
-    polygon: npt.NDArray[np.intp]
+    points: Floats
+    lengths: Ints
+    polygon: Ints
 
     @classmethod
-    def from_polygons(cls, polygons: npt.NDArray[np.object_]) -> Rings:
+    def from_polygons(cls, polygons: Geometries) -> Rings:
         """Take polygons apart."""
         _, points, (ring_ends, polygon_ends) = shapely.to_ragged_array(polygons)
         is_closing = np.zeros(len(points), dtype=bool)
@@ -32,18 +38,53 @@ class Rings:
         polygon = np.repeat(np.arange(len(polygons)), np.diff(polygon_ends))
         return cls(points[~is_closing], np.diff(ring_ends) - 1, polygon)
 
-    def polygons(self) -> npt.NDArray[np.object_]:
+    def __len__(self) -> int:
+        return int(self.polygon[-1]) + 1 if len(self.polygon) else 0
+
+    def __getitem__(self, chosen: slice | npt.NDArray[np.bool_]) -> Rings:
+        """Some of the polygons."""
+        is_chosen = np.zeros(len(self), dtype=bool)
+        is_chosen[chosen] = True
+        ring = np.flatnonzero(is_chosen[self.polygon])
+        return self._in_order(ring, (np.cumsum(is_chosen) - 1)[self.polygon[ring]])
+
+    def ordered(self, is_hole: npt.NDArray[np.bool_] | None = None) -> Rings:
+        """Rings of one polygon together: in their order, or shells before holes."""
+        keys = (self.polygon,) if is_hole is None else (is_hole, self.polygon)
+        order = np.lexsort(keys)
+        return self._in_order(order, self.polygon[order])
+
+    def _in_order(self, ring: Ints, polygon: Ints) -> Rings:
+        starts = np.cumsum(self.lengths) - self.lengths
+        return Rings(_gather(self.points, starts[ring], self.lengths[ring]), self.lengths[ring], polygon)
+
+    def polygons(self) -> Geometries:
         """Put the polygons together."""
+        if len(self) == 0:
+            return np.empty(0, dtype=object)
         ring = np.repeat(np.arange(len(self.lengths)), self.lengths)
         rings = shapely.linearrings(self.points, indices=ring)
-        polygons: npt.NDArray[np.object_] = shapely.polygons(rings, indices=self.polygon)
+        polygons: Geometries = shapely.polygons(rings, indices=self.polygon)
         return polygons
 
-    def moved(self, x: float, y: float) -> Rings:
-        """The same rings elsewhere."""
-        return Rings(self.points + np.array([x, y], dtype=np.float64), self.lengths, self.polygon)
+    def num_points(self) -> Ints:
+        """``(n,)`` points of every polygon, the repeated ones too."""
+        return np.bincount(self.polygon, weights=self.lengths + 1, minlength=len(self)).astype(np.intp)
 
-    def following(self) -> npt.NDArray[np.intp]:
+    def measures(self) -> tuple[Floats, Floats, Floats]:
+        """Bounds ``(n, 4)``, areas and lengths of borders ``(n,)`` of the polygons, in the plane."""
+        of_rings = _measure_rings(self.points, self.lengths)
+        first = np.flatnonzero(np.diff(self.polygon, prepend=-1))
+        low, high = (reduce.reduceat(of_rings, first) for reduce in (np.minimum, np.maximum))
+        total = np.add.reduceat(of_rings, first)
+        bounds = np.column_stack([low[:, :2], high[:, 2:4]])
+        return bounds, np.abs(total[:, 4]) / 2, total[:, 5]
+
+    def doubled_areas(self) -> Floats:
+        """Of every ring; negative where it runs the other way round."""
+        return _measure_rings(self.points, self.lengths)[:, 4]
+
+    def following(self) -> Ints:
         """``(n,)`` index of the point after each one, around its ring."""
         ends = np.cumsum(self.lengths)
         after = np.arange(1, len(self.points) + 1)
@@ -61,7 +102,7 @@ class Rings:
         return Rings(self.points[turns], np.add.reduceat(turns, starts, dtype=np.intp), self.polygon)
 
 
-def together(parts: npt.NDArray[np.object_], geometry: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
+def together(parts: Geometries, geometry: Ints) -> Geometries:
     """Inverse of ``shapely.get_parts``."""
     several = np.bincount(geometry)[geometry] > 1
     geometries = np.empty(int(geometry[-1]) + 1, dtype=object)
@@ -70,3 +111,38 @@ def together(parts: npt.NDArray[np.object_], geometry: npt.NDArray[np.intp]) -> 
         numbers, indices = np.unique(geometry[several], return_inverse=True)
         geometries[numbers] = shapely.multipolygons(parts[several], indices=indices)
     return geometries
+
+
+@compiled
+def _gather(points: Floats, starts: Ints, lengths: Ints) -> Floats:
+    gathered = np.empty((lengths.sum(), 2))
+    place = 0
+    for i in range(len(starts)):
+        before, after = points[starts[i] : starts[i] + lengths[i]], gathered[place : place + lengths[i]]
+        for step in range(len(before)):
+            after[step, 0], after[step, 1] = before[step, 0], before[step, 1]
+        place += lengths[i]
+    return gathered
+
+
+@compiled
+def _measure_rings(points: Floats, lengths: Ints) -> Floats:
+    """West, south, east and north, the doubled area and the length of every ring."""
+    measures = np.empty((len(lengths), 6))
+    start = 0
+    for ring in range(len(lengths)):
+        end = start + lengths[ring]
+        # Far from the origin, products of coordinates lose the small differences that areas are made of.
+        x, y = points[start, 0], points[start, 1]
+        west, south, east, north, doubled_area, length = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        before_x, before_y = points[end - 1, 0] - x, points[end - 1, 1] - y
+        for i in range(start, end):
+            here_x, here_y = points[i, 0] - x, points[i, 1] - y
+            west, east = min(west, here_x), max(east, here_x)
+            south, north = min(south, here_y), max(north, here_y)
+            doubled_area += before_x * here_y - here_x * before_y
+            length += np.sqrt((here_x - before_x) ** 2 + (here_y - before_y) ** 2)
+            before_x, before_y = here_x, here_y
+        measures[ring] = (x + west, y + south, x + east, y + north, doubled_area, length)
+        start = end
+    return measures

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from geoglnet.types import Shape
-from geoglnet.vector.rings import Rings
-from geoglnet.vector.tracing import Geometries, Ints, assemble
+from geoglnet.vector.compiled import compiled
+from geoglnet.vector.rings import Geometries, Ints, Rings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,7 @@ def stitch(pieces: Geometries, component: Ints, lines: TileLines) -> Geometries:
     edges = _Edges(points, points[rings.following()], component[np.repeat(rings.polygon, rings.lengths)])
     is_on_line = lines.hold(edges)
     kept = edges[~is_on_line].with_others(_left_over(edges[is_on_line]))
-    col, row = kept.start.T
-    return assemble(col, row, kept.component, _link(kept, lines)).without_straight_points().polygons()
+    return _link_rings(kept.start.astype(np.float64), kept.component, _link(kept, lines)).without_straight_points().polygons()
 
 
 def _link(edges: _Edges, lines: TileLines) -> Ints:
@@ -121,3 +120,28 @@ def _left_over(edges: _Edges) -> _Edges:
     is_left = (level != 0) & (first != second).any(axis=1)
     is_forward = (level > 0)[:, None]
     return _Edges(np.where(is_forward, first, second), np.where(is_forward, second, first), component[order][:-1])[is_left]
+
+
+def _link_rings(points: npt.NDArray[np.float64], component: Ints, following: Ints) -> Rings:
+    walk, lengths = _walk(following)
+    first = walk[np.cumsum(lengths) - lengths]
+    rings = Rings(points[walk], lengths, component[first])
+    return rings.ordered(rings.doubled_areas() < 0)
+
+
+@compiled
+def _walk(following: Ints) -> tuple[Ints, Ints]:
+    """Indexes of the points ring by ring, and how many each ring has."""
+    walk, lengths = np.empty(len(following), np.intp), [0]
+    is_seen = np.zeros(len(following), np.bool_)
+    count = 0
+    for start in range(len(following)):
+        num_before, place = count, start
+        while not is_seen[place]:
+            is_seen[place] = True
+            walk[count] = place
+            count += 1
+            place = following[place]
+        if count > num_before:
+            lengths.append(count - num_before)
+    return walk, np.array(lengths)[1:]

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from geoglnet.errors import BandsError, SceneError
 from geoglnet.raster.environment import GDAL_ERRORS
 from geoglnet.types import Shape
-from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
+from geoglnet.vector.components import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
 
 @dataclass(frozen=True, slots=True)

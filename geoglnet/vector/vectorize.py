@@ -21,6 +21,7 @@ from geoglnet.raster.environment import environment, open_raster, placement
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.types import OutputFile, Shape, StrPath
 from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
+from geoglnet.vector.components import NO_LABEL
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.finishing import FinishingRules
 from geoglnet.vector.formats import check_suffix, convert, is_geopackage
@@ -31,7 +32,6 @@ from geoglnet.vector.quantity import Quantity
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tiles import DatasetTiles
-from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.vector.writer import GeoPackageWriter, Layer
 from geoglnet.windows import core_edges, iter_cores
 

@@ -82,8 +82,8 @@ class Layer:
             "perimeter_m": (records.perimeter_m, None),
             "confidence": (records.confidence, None),
             "part_of": (records.part_of.astype(np.int32), whole),
-            "scene": (np.full(count, self.scene, dtype=object), None),
-            "model": (np.full(count, self.model, dtype=object), None),
+            "scene": (np.full(count, self.scene, dtype=object), np.full(count, self.scene is None)),
+            "model": (np.full(count, self.model, dtype=object), np.full(count, self.model is None)),
             **{name: (records.statistics[name], None) for name in self.statistics},
         }
 
@@ -159,11 +159,13 @@ class GeoPackageWriter:
 
     def _append(self, records: PolygonRecords, *, is_first: bool = False) -> None:
         columns = self.layer.columns(records)
-        options: dict[str, Any] = {"append": True}
         if is_first:
             # QGIS 3.22 warns about GeoPackages newer than 1.2, GDAL's default since 3.11 is 1.4.
             layer_options = {"GEOMETRY_NAME": GEOMETRY_COLUMN, "SPATIAL_INDEX": "YES" if self.is_final else "NO"}
-            options = {"dataset_options": {"VERSION": "1.2"}, "layer_options": layer_options}
+            options: dict[str, Any] = {"dataset_options": {"VERSION": "1.2"}, "layer_options": layer_options}
+        else:
+            options = {"append": True}
+            columns = {name: column for name, column in columns.items() if not _is_null(*column)}  # unnamed fields are null
         with errors_named(self.layer.path), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
             pyogrio.raw.write(
@@ -194,6 +196,13 @@ class GeoPackageWriter:
             raise OutputError(
                 f"{self.layer.path} holds {found} of {self.num_written} polygons; the disk may be full or failing"
             )
+
+
+def _is_null(values: npt.NDArray[Any], is_null: npt.NDArray[np.bool_] | None) -> bool:
+    """Whether a column has no value at all."""
+    if is_null is not None:
+        return bool(is_null.all())
+    return values.dtype.kind == "f" and bool(np.isnan(values).all())
 
 
 def _quoted(name: str) -> str:
