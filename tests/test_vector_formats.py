@@ -21,7 +21,6 @@ from scipy.ndimage import gaussian_filter
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector import formats
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.formats import SUFFIXES
 from geoglnet.vector.quantity import Quantity
@@ -115,17 +114,6 @@ def test_an_empty_layer_is_a_file_too(tmp_path: Path, suffix: str) -> None:
         assert (tmp_path / f"out{suffix}").read_bytes() == b""  # no line is no feature
     else:
         assert len(read(tmp_path / f"out{suffix}")) == 0
-
-
-def test_a_format_whose_library_is_missing_names_the_extra(
-    labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
-
-    monkeypatch.setattr(formats, "import_module", missing)
-    with pytest.raises(ConfigError, match=r"pip install 'geoglnet\[parquet\]'"):
-        vectorize(labels_path, tmp_path / "out.parquet")
 
 
 def test_eight_connected_layers_are_multipolygons(tmp_path: Path) -> None:

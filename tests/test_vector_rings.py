@@ -34,7 +34,7 @@ def traced(labels: np.ndarray, origin: tuple[int, int] = (0, 0)) -> Rings:
 @given(small_labels)
 def test_wkb_is_that_of_shapely(origin: tuple[int, int], labels: np.ndarray) -> None:
     rings = traced(labels, origin)
-    assert to_wkb(rings).tolist() == shapely.to_wkb(rings.polygons()).tolist()
+    assert to_wkb(rings).to_pylist() == shapely.to_wkb(rings.polygons()).tolist()
 
 
 @far_away

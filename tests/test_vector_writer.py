@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.style import outline_colour, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
-from geoglnet.vector.writer import GeoPackageWriter, Layer, layer_name
+from geoglnet.vector.wkb import to_wkb
+from geoglnet.vector.writer import Layer, layer_name, write_geopackage
 
 LEGEND = Legend(("background", "roof", 'grass & "trees" <5 m'), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)
 FIELDS = ("class_id", "class_name", "area_m2", "perimeter_m", "confidence", "part_of", "scene", "model")
@@ -118,17 +120,37 @@ def test_a_raster_without_polygons_is_an_empty_styled_layer(tmp_path: Path) -> N
     assert rows(tmp_path / "out.gpkg", "SELECT count(*) FROM layer_styles") == [(1,)]
 
 
-def test_batches_are_appended_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.vector.writer._BYTES_PER_WRITE", 200)
+def square(i: int) -> PolygonRecords:
+    wkb = to_wkb(np.array([shapely.box(i, 0, i + 1, 1)], dtype=object))
+    return PolygonRecords(wkb, np.ones(1, np.int32), *np.full((3, 1), float(i)), np.array([i]))
+
+
+def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: Path) -> None:
     path = tmp_path / "out.gpkg"
-    with GeoPackageWriter(path, Layer(path, LEGEND, "EPSG:32645")) as writer:
-        for i in range(7):
-            square = shapely.to_wkb(np.array([shapely.box(i, 0, i + 1, 1)], dtype=object))
-            numbers = np.array([float(i)])
-            writer.write(PolygonRecords(square, np.ones(1, np.int32), numbers, numbers, numbers, np.zeros(1, np.int64)))
-    assert writer.num_written == 7
+    layer = Layer(path, LEGEND, "EPSG:32645")
+    assert write_geopackage(path, layer, map(square, range(7)), {4: 3, 3: 1}) == 7
+    assert rows(path, "SELECT part_of FROM out ORDER BY fid") == [(None,), (1,), (2,), (1,), (1,), (5,), (6,)]
     assert rows(path, "SELECT area_m2 FROM out ORDER BY fid") == [(float(i),) for i in range(7)]
     assert rows(path, "SELECT count(*) FROM rtree_out_geom") == [(7,)]
+
+
+def test_an_error_among_the_rows_is_that_error(tmp_path: Path) -> None:
+    def rows_that_end() -> Iterator[PolygonRecords]:
+        yield square(1)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, None), rows_that_end(), {})
+
+
+def test_options_of_gdal_are_left_as_they_were(tmp_path: Path) -> None:
+    name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
+    pyogrio.set_gdal_config_options({name: "123456"})
+    try:
+        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, None), [square(1)], {})
+        assert pyogrio.get_gdal_config_option(name) == 123456
+    finally:
+        pyogrio.set_gdal_config_options({name: None})
 
 
 def test_small_polygons_can_be_dropped(labels_path: Path, tmp_path: Path) -> None:

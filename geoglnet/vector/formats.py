@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyogrio
 
 from geoglnet.errors import ConfigError
 from geoglnet.types import StrPath
+from geoglnet.vector.geoparquet import write_geoparquet
 from geoglnet.vector.writer import Layer, errors_named
 
 _BATCH_SIZE = 20_000
@@ -49,18 +49,16 @@ SUFFIXES = tuple(FORMATS)
 
 
 def check_suffix(path: StrPath) -> None:
-    """Refuse a vector file in a format that is not written here, or whose library is missing.
+    """Refuse a vector file in a format that is not written here.
 
     Raises:
-        ConfigError: the suffix is not one of :data:`SUFFIXES`, or the format's library is not installed.
+        ConfigError: the suffix is not one of :data:`SUFFIXES`.
     """
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"{Path(path).name}: polygons are not written as {suffix or 'a file without suffix'!r}; use {', '.join(SUFFIXES)}"
         )
-    if not FORMATS[suffix.lower()].driver:
-        _parquet()
 
 
 def is_geopackage(path: StrPath) -> bool:
@@ -81,7 +79,7 @@ def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
     """
     target = FORMATS[part_path.suffix.lower()]
     if not target.driver:
-        _parquet().write_geoparquet(source_path, part_path, layer)
+        write_geoparquet(source_path, part_path, layer)
         return
     options = dict(target.options)
     crs = layer.crs_wkt
@@ -103,10 +101,3 @@ def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
 
 def _opened(source_path: Path, layer: Layer) -> Any:
     return pyogrio.open_arrow(source_path, layer=layer.name, batch_size=_BATCH_SIZE, use_pyarrow=False)
-
-
-def _parquet() -> Any:
-    try:
-        return import_module("geoglnet.vector.geoparquet")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"GeoParquet needs {error.name}: pip install 'geoglnet[parquet]', or write .gpkg") from error

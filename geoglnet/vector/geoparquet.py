@@ -1,7 +1,4 @@
-"""GeoParquet 1.1: row groups streamed from a GeoPackage, with a ``bbox`` column that readers filter by.
-
-Needs pyarrow (the extra ``parquet``); imported when such a file is asked for.
-"""
+"""GeoParquet 1.1: row groups streamed from a GeoPackage, with a ``bbox`` column that readers filter by."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def _divide(components: Components, outlines: Geometries | Rings, shape: Shape, 
         {name: numbers[line] for name, line in sides.items()},
         pieces.class_id,
         pieces.totals,
-        to_wkb(pieces.outlines),
+        to_wkb(pieces.outlines).to_numpy(zero_copy_only=False),
         pieces.num_points(),
     )
     return polygons[~is_open], open_tile

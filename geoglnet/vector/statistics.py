@@ -57,7 +57,7 @@ class Statistics:
         """The same rows with the raster's statistics; NaN where no pixel has a value."""
         if len(records) == 0:
             return replace(records, statistics=PolygonRecords.empty(self.names).statistics)
-        frame = geopandas.GeoDataFrame(geometry=shapely.from_wkb(records.wkb), crs=self.crs_wkt)
+        frame = geopandas.GeoDataFrame(geometry=shapely.from_wkb(records.wkb.to_numpy(zero_copy_only=False)), crs=self.crs_wkt)
         table = exact_extract(str(self.path), frame, [*OPERATIONS], output="pandas")
         columns = table.to_numpy(dtype=np.float64, na_value=np.nan).T
         return replace(records, statistics=dict(zip(self._found(table.columns), columns, strict=True)))

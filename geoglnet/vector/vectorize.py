@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -29,10 +30,11 @@ from geoglnet.vector.job import TileJob, TracedTile
 from geoglnet.vector.pieces import TracingRules
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.quantity import Quantity
+from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tiles import DatasetTiles
-from geoglnet.vector.writer import GeoPackageWriter, Layer
+from geoglnet.vector.writer import Layer, write_geopackage
 from geoglnet.windows import core_edges, iter_cores
 
 __all__ = ["VectorConfig", "vectorize"]
@@ -149,19 +151,18 @@ class _Run:
         seams = Seams(self.tiles.shape, tracing.connectivity, config.max_vertices, is_grid=not tracing.reshapes)
         windows = iter_cores(self.tiles.shape, config.tile_size, margin=0)
         self.progress.plan("polygons", _num_tiles(self.tiles.shape, config.tile_size), "tiles")
-        with (
-            GeoPackageWriter(path, self.layer, is_final) as writer,
-            Ordered(self.job, self.job.on(self.tiles), windows, config.workers) as traced_tiles,
-        ):
-            for traced in traced_tiles:
-                writer.write(traced.records)
-                writer.write(self.job.rows(seams.join(traced.open_tile)))
-                self._look_at(traced)
-                self.progress.advance()
-            if seams.same_parts:
-                writer.join_parts(seams.same_parts)
+        with Ordered(self.job, self.job.on(self.tiles), windows, config.workers) as traced_tiles:
+            rows = self._iter_rows(traced_tiles, seams)
+            count = write_geopackage(path, self.layer, rows, seams.same_parts, is_final=is_final)
         self._tell_cut(seams)
-        return writer.num_written
+        return count
+
+    def _iter_rows(self, traced_tiles: Iterable[TracedTile], seams: Seams) -> Iterator[PolygonRecords]:
+        for traced in traced_tiles:
+            yield traced.records
+            yield self.job.rows(seams.join(traced.open_tile))
+            self._look_at(traced)
+            self.progress.advance()
 
     def _look_at(self, traced: TracedTile) -> None:
         self.seen |= traced.seen

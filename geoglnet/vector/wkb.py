@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import shapely
 
 from geoglnet.vector.compiled import compiled
@@ -19,33 +19,29 @@ _POINT_BYTES = 16
 Bytes = npt.NDArray[np.uint8]
 
 
-def to_wkb(outlines: Geometries | Rings) -> npt.NDArray[np.object_]:
-    """``(n,)`` geometries, little-endian."""
-    if isinstance(outlines, Rings):
+def to_wkb(outlines: Geometries | Rings) -> pa.LargeBinaryArray:
+    """``(n,)`` geometries, little-endian, in one buffer."""
+    if isinstance(outlines, Rings) and len(outlines):
         return _rings_to_wkb(outlines)
-    wkb: npt.NDArray[np.object_] = shapely.to_wkb(outlines)
-    return wkb
+    geometries = outlines.polygons() if isinstance(outlines, Rings) else outlines
+    return pa.array(shapely.to_wkb(geometries), pa.large_binary())
 
 
-def _rings_to_wkb(rings: Rings) -> npt.NDArray[np.object_]:
-    polygons = np.empty(len(rings), dtype=object)
-    if len(rings) == 0:
-        return polygons
+def _rings_to_wkb(rings: Rings) -> pa.LargeBinaryArray:
     num_rings = np.bincount(rings.polygon)
     ring_bytes = 4 + _POINT_BYTES * (rings.lengths + 1)  # a ring's last point is its first
     ring_ends = np.cumsum(ring_bytes) + _HEADER.itemsize * (rings.polygon + 1)
     ends = ring_ends[np.cumsum(num_rings) - 1]
-    starts = np.append(0, ends[:-1])
+    places = np.append(0, ends)
 
     headers = np.empty(len(rings), dtype=_HEADER)
     headers["is_little_endian"], headers["kind"], headers["num_rings"] = 1, _POLYGON, num_rings
     wkb = np.empty(int(ends[-1]), dtype=np.uint8)
-    _put(wkb, starts, headers)
+    _put(wkb, places[:-1], headers)
     _put(wkb, ring_ends - ring_bytes, (rings.lengths + 1).astype("<u4"))
     _put_points(wkb, ring_ends - ring_bytes + 4, rings)
-    whole = wkb.tobytes()
-    polygons[:] = [whole[start:end] for start, end in pairwise([0, *ends.tolist()])]
-    return polygons
+    buffers = [None, pa.py_buffer(places.astype(np.int64)), pa.py_buffer(wkb)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rings), buffers)
 
 
 def _put(wkb: Bytes, places: Ints, values: npt.NDArray[Any]) -> None:

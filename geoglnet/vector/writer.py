@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError, GeometryError
 
@@ -25,7 +23,11 @@ from geoglnet.vector.style import qml, sld
 GEOMETRY_COLUMN = "geom"
 WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
 
-_BYTES_PER_WRITE = 32_000_000
+# The index is made when all polygons have come, which takes a third of the time of adding them one by one, and without a
+# second file beside this one. GDAL would hold up to a tenth of the machine's memory for it.
+_INDEX_OPTIONS = {"OGR_GPKG_ALLOW_THREADED_RTREE": "NO", "OGR_GPKG_MAX_RAM_USAGE_RTREE": "100000000"}
+# The triggers of the spatial index name them, though they call them only where a geometry or its number changes.
+_TRIGGER_FUNCTIONS = ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY")
 _RESERVED_NAMES = ("gpkg_", "rtree_", "sqlite_", "layer_styles")
 _STYLES_TABLE = """
 CREATE TABLE layer_styles (
@@ -71,21 +73,36 @@ class Layer:
         """The file's stem, unless GeoPackage reserves that name."""
         return layer_name(self.path)
 
-    def columns(self, records: PolygonRecords) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]:
-        """Values of every field, and where they are null (NaN is null by itself)."""
-        count = len(records)
-        whole = records.part_of == 0
-        return {
-            "class_id": (records.class_id, None),
-            "class_name": (np.array(self.legend.names, dtype=object)[records.class_id], None),
-            "area_m2": (records.area_m2, None),
-            "perimeter_m": (records.perimeter_m, None),
-            "confidence": (records.confidence, None),
-            "part_of": (records.part_of.astype(np.int32), whole),
-            "scene": (np.full(count, self.scene, dtype=object), np.full(count, self.scene is None)),
-            "model": (np.full(count, self.model, dtype=object), np.full(count, self.model is None)),
-            **{name: (records.statistics[name], None) for name in self.statistics},
+    @property
+    def schema(self) -> pa.Schema:
+        """Types of all columns."""
+        types = {
+            "class_id": pa.int32(),
+            "class_name": pa.string(),
+            "area_m2": pa.float64(),
+            "perimeter_m": pa.float64(),
+            "confidence": pa.float64(),
+            "part_of": pa.int32(),
+            "scene": pa.string(),
+            "model": pa.string(),
+            **dict.fromkeys(self.statistics, pa.float64()),
+            GEOMETRY_COLUMN: pa.large_binary(),
         }
+        return pa.schema(list(types.items()))
+
+    def batch(self, records: PolygonRecords) -> pa.RecordBatch:
+        """Rows with the columns of :attr:`schema`; NaN becomes null."""
+        count = len(records)
+        columns = [
+            pa.array(records.class_id),
+            pa.array(self.legend.names, pa.string()).take(pa.array(records.class_id)),
+            *(pa.array(values, from_pandas=True) for values in (records.area_m2, records.perimeter_m, records.confidence)),
+            pa.array(records.part_of.astype(np.int32), mask=records.part_of == 0),
+            *(pa.repeat(pa.scalar(text, pa.string()), count) for text in (self.scene, self.model)),
+            *(pa.array(records.statistics[name], from_pandas=True) for name in self.statistics),
+            records.wkb,
+        ]
+        return pa.record_batch(columns, schema=self.schema)
 
 
 def layer_name(path: StrPath) -> str:
@@ -94,125 +111,126 @@ def layer_name(path: StrPath) -> str:
     return f"polygons_{stem}" if stem.lower().startswith(_RESERVED_NAMES) else stem
 
 
-@dataclass(slots=True)
-class GeoPackageWriter:
-    """Writes polygons in large batches; use it as a context manager.
-
-    The layer exists (empty, with its fields and its style) as soon as the writer is entered. GDAL inserts into the spatial
-    index once per batch when the batch is committed, which is quicker than building the index from the finished table.
+def write_geopackage(
+    part_path: Path, layer: Layer, several: Iterable[PolygonRecords], same_parts: Mapping[int, int], *, is_final: bool = True
+) -> int:
+    """Write polygons as they come, in one transaction; the spatial index is built from all of them at the end.
 
     Args:
         part_path: file to make; must not exist.
         layer: what all polygons have in common.
+        several: their rows, in batches of any size.
+        same_parts: number of a cut polygon → number of the same polygon, which may itself be replaced; read when all rows have
+            come, because only then it is known.
         is_final: whether people open this file; else it gets neither style nor spatial index.
+
+    Returns:
+        Number of polygons.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
     """
+    batches = _Batches(layer, several)
+    with errors_named(layer.path):
+        try:
+            _write_stream(part_path, layer, batches, is_final)
+        except (*WRITE_ERRORS, RuntimeError):  # the latter is pyogrio's, when the rows end in an error
+            if batches.error is None:
+                raise
+        if batches.error is None:
+            with closing(sqlite3.connect(part_path)) as database, database:
+                _join_parts(database, layer, same_parts)
+                if is_final:
+                    _add_style(database, layer)
+            _check_count(part_path, layer, batches.num_written, is_final)
+    if batches.error is not None:
+        raise batches.error
+    return batches.num_written
 
-    part_path: Path
+
+@dataclass(slots=True)
+class _Batches:
+    """Rows on their way through Arrow, which would make a mere text of an error."""
+
     layer: Layer
-    is_final: bool = True
+    several: Iterable[PolygonRecords]
     num_written: int = 0
-    _waiting: list[PolygonRecords] = field(default_factory=list)
-    _num_bytes: int = 0
+    error: BaseException | None = None
 
-    def __enter__(self) -> Self:
-        self._append(PolygonRecords.empty(self.layer.statistics), is_first=True)
-        if self.is_final:
-            with errors_named(self.layer.path):
-                self._add_style()
-        return self
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for records in self.several:
+                if len(records):
+                    yield self.layer.batch(records)
+                    self.num_written += len(records)
+        except GeneratorExit:  # the file has no room for more
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self._flush()
-            with errors_named(self.layer.path):
-                self._check_count()
 
-    def write(self, records: PolygonRecords) -> None:
-        """Take in polygons; they reach the file when enough have come together."""
-        if len(records) == 0:
-            return
-        self._waiting.append(records)
-        self._num_bytes += sum(map(len, records.wkb))
-        if self._num_bytes >= _BYTES_PER_WRITE:
-            self._flush()
-
-    def join_parts(self, same_parts: Mapping[int, int]) -> None:
-        """Give parts one number that proved to be of one polygon after they had been written.
-
-        Args:
-            same_parts: number to replace → number of the same polygon, which may itself be replaced.
-        """
-        self._flush()
-        changes = [(_last(same_parts, number), number) for number in same_parts]
-        with errors_named(self.layer.path), closing(sqlite3.connect(self.part_path)) as database, database:
-            database.executemany(f"UPDATE {_quoted(self.layer.name)} SET part_of = ? WHERE part_of = ?", changes)
-
-    def _flush(self) -> None:
-        waiting, self._waiting, self._num_bytes = self._waiting, [], 0
-        if waiting:
-            records = PolygonRecords.concatenate(waiting)
-            self._append(records)
-            self.num_written += len(records)
-
-    def _append(self, records: PolygonRecords, *, is_first: bool = False) -> None:
-        columns = self.layer.columns(records)
-        if is_first:
+def _write_stream(part_path: Path, layer: Layer, batches: _Batches, is_indexed: bool) -> None:
+    with warnings.catch_warnings(), _index_options():
+        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
+        pyogrio.raw.write_arrow(
+            pa.RecordBatchReader.from_batches(layer.schema, iter(batches)),
+            part_path,
+            layer=layer.name,
+            driver="GPKG",
+            geometry_name=GEOMETRY_COLUMN,
+            geometry_type=layer.geometry_type,
+            crs=layer.crs_wkt,
             # QGIS 3.22 warns about GeoPackages newer than 1.2, GDAL's default since 3.11 is 1.4.
-            layer_options = {"GEOMETRY_NAME": GEOMETRY_COLUMN, "SPATIAL_INDEX": "YES" if self.is_final else "NO"}
-            options: dict[str, Any] = {"dataset_options": {"VERSION": "1.2"}, "layer_options": layer_options}
-        else:
-            options = {"append": True}
-            columns = {name: column for name, column in columns.items() if not _is_null(*column)}  # unnamed fields are null
-        with errors_named(self.layer.path), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-            pyogrio.raw.write(
-                self.part_path,
-                geometry=records.wkb,
-                field_data=[values for values, _ in columns.values()],
-                field_mask=[is_null for _, is_null in columns.values()],
-                fields=list(columns),
-                layer=self.layer.name,
-                driver="GPKG",
-                geometry_type=self.layer.geometry_type,
-                crs=self.layer.crs_wkt,
-                **options,
-            )
-
-    def _add_style(self) -> None:
-        legend, name = self.layer.legend, self.layer.name
-        style = (name, GEOMETRY_COLUMN, "geoglnet", qml(legend), sld(legend, name))
-        with closing(sqlite3.connect(self.part_path)) as database, database:
-            database.execute(_STYLES_TABLE)
-            database.execute(_REGISTER_STYLES)
-            database.execute(_ADD_STYLE, style)
-
-    def _check_count(self) -> None:
-        with closing(sqlite3.connect(self.part_path)) as database:
-            found = database.execute(f"SELECT count(*) FROM {_quoted(self.layer.name)}").fetchone()[0]
-        if found != self.num_written:
-            raise OutputError(
-                f"{self.layer.path} holds {found} of {self.num_written} polygons; the disk may be full or failing"
-            )
+            dataset_options={"VERSION": "1.2"},
+            layer_options={"GEOMETRY_NAME": GEOMETRY_COLUMN, "SPATIAL_INDEX": "YES" if is_indexed else "NO"},
+        )
 
 
-def _is_null(values: npt.NDArray[Any], is_null: npt.NDArray[np.bool_] | None) -> bool:
-    """Whether a column has no value at all."""
-    if is_null is not None:
-        return bool(is_null.all())
-    return values.dtype.kind == "f" and bool(np.isnan(values).all())
+@contextmanager
+def _index_options() -> Iterator[None]:
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _INDEX_OPTIONS}
+    pyogrio.set_gdal_config_options(_INDEX_OPTIONS)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _join_parts(database: sqlite3.Connection, layer: Layer, same_parts: Mapping[int, int]) -> None:
+    """Give parts one number that proved to be of one polygon after they had been written."""
+    changes = [(_last(same_parts, number), number) for number in same_parts]
+    for name in _TRIGGER_FUNCTIONS:
+        database.create_function(name, 1, _not_called)
+    database.executemany(f"UPDATE {_quoted(layer.name)} SET part_of = ? WHERE part_of = ?", changes)
+
+
+def _not_called(geometry: bytes) -> None:
+    raise NotImplementedError("geometries do not change here")
 
 
 def _last(same_parts: Mapping[int, int], number: int) -> int:
     while number in same_parts:
         number = same_parts[number]
     return number
+
+
+def _add_style(database: sqlite3.Connection, layer: Layer) -> None:
+    database.execute(_STYLES_TABLE)
+    database.execute(_REGISTER_STYLES)
+    database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(layer.legend), sld(layer.legend, layer.name)))
+
+
+def _check_count(part_path: Path, layer: Layer, num_written: int, is_indexed: bool) -> None:
+    tables = [layer.name, *([f"rtree_{layer.name}_{GEOMETRY_COLUMN}_rowid"] if is_indexed else [])]
+    with closing(sqlite3.connect(part_path)) as database:
+        found = min(database.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()[0] for table in tables)
+    if found != num_written:
+        raise OutputError(f"{layer.path} holds {found} of {num_written} polygons; the disk may be full or failing")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager

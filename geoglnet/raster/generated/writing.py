@@ -19,7 +19,7 @@ from geoglnet.raster.generated.scene import (
 )
 from geoglnet.types import OutputFile, Shape, StrPath
 from geoglnet.vector.records import PolygonRecords
-from geoglnet.vector.writer import GeoPackageWriter, Layer
+from geoglnet.vector.writer import Layer, write_geopackage
 
 
 def write_generated(
@@ -78,5 +78,4 @@ def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
     geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
     classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
     layer = Layer(path, GENERATED_LEGEND, scene.crs.to_wkt())
-    with GeoPackageWriter(part_path, layer) as writer:
-        writer.write(PolygonRecords.of(geometries, classes, layer.crs_wkt))
+    write_geopackage(part_path, layer, [PolygonRecords.of(geometries, classes, layer.crs_wkt)], {})
