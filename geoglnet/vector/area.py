@@ -118,7 +118,7 @@ def _local_metric(bounds: Metres, source: CRS) -> _Metric | None:
     )
     if (2 * half * np.sqrt(metric[:, :2].max(axis=0))).max() > _NEAR_M:
         return None
-    return _Metric(middle, half, np.linalg.lstsq(_quadric(places), metric)[0])
+    return _Metric(middle, half, np.linalg.lstsq(_quadric(places), metric, rcond=None)[0])
 
 
 def _on_ground(lon: Metres, lat: Metres) -> tuple[Metres, Metres]:
