@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,11 +86,26 @@ def test_components_are_numbered_by_their_first_pixels() -> None:
     assert label_components(labels, without_label=True).class_id.tolist() == [3, 1, 255, 1, 0, 0]
 
 
-def test_machine_code_is_made_anew_where_there_is_no_folder_to_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(function: Any = None, *, cache: bool = False) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return function
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="file size limits are POSIX")
+def test_machine_code_that_finds_no_room_on_the_disk_is_used_all_the_same(tmp_path: Path) -> None:
+    script = """
+        import resource, signal
+        import numpy as np
+        from geoglnet.vector.components import label_components
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        print(len(label_components(np.eye(3, dtype=np.uint8))))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "5\n", done.stderr
+    assert not [*tmp_path.rglob("*.nbc")]
 
-    monkeypatch.setattr(compiled_module, "njit", njit)
-    assert compiled(abs)(-1) == 1
+
+def test_machine_code_is_made_anew_where_there_is_no_folder_to_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_folder(function: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(compiled_module, "_ForgivingCache", no_folder)
+    assert compiled(lambda number: number + 1)(1) == 2
