@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.plan import Plan, meets, overlap, rectangle
+from geoglnet.raster.environment import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Shape
 from geoglnet.vector.reader import LabelPolygons, read_polygons
@@ -76,7 +78,9 @@ class Area:
         if not len(shapes):
             return np.zeros(shape, dtype=bool)
         transform = self.transform @ Affine.translation(window.col_off, window.row_off)
-        return np.asarray(rasterize(shapes, out_shape=shape, transform=transform, dtype="uint8"), dtype=bool)
+        with silenced(NotGeoreferencedWarning):  # rasterio's own filter ends early where a thread that reads restores its own
+            inside = rasterize(shapes, out_shape=shape, transform=transform, dtype="uint8")
+        return np.asarray(inside, dtype=bool)
 
     def _near(self, window: Window) -> npt.NDArray[np.object_]:
         polygons = np.asarray(self.polygons.geometries if self.polygons is not None else ())
