@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -158,16 +159,18 @@ class _Batches:
     error: BaseException | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
+        with self:
             for records in self.several:
                 if len(records):
                     yield self.layer.batch(records)
                     self.num_written += len(records)
-        except GeneratorExit:  # the file has no room for more
-            raise
-        except BaseException as error:
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not GeneratorExit:  # which is how it ends when the file has no room for more
             self.error = error
-            raise
 
 
 def _write_stream(part_path: Path, layer: Layer, batches: _Batches, is_indexed: bool) -> None:
