@@ -22,7 +22,7 @@ import shapely
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from geoglnet.vector.rings import Geometries, Rings
+from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries
 
 _LONG_EDGE_M = 25_000.0  # a straight edge this long bends by 0.04 % of its square's area in another projection
 
@@ -36,7 +36,7 @@ _LARGEST_LATITUDE = 85.0  # beyond it longitudes converge too fast
 Metres = npt.NDArray[np.float64]
 
 
-def ground_measures(geometries: Geometries | Rings, crs: Any) -> tuple[Metres, Metres]:
+def ground_measures(geometries: Outlines, crs: Any) -> tuple[Metres, Metres]:
     """Ellipsoidal areas and perimeters of polygons that lie near each other (one scene).
 
     Args:
@@ -55,7 +55,7 @@ def ground_measures(geometries: Geometries | Rings, crs: Any) -> tuple[Metres, M
         metric = _local_metric(_total_bounds(geometries), source)
         if metric is not None:
             return _measured_near(geometries, metric)
-        geometries = _as_geometries(geometries)
+        geometries = as_geometries(geometries)
         projected = _equal_area(geometries, source)
     except (CRSError, ProjError):
         return unknown, unknown.copy()
@@ -130,11 +130,7 @@ def _on_ground(lon: Metres, lat: Metres) -> tuple[Metres, Metres]:
     return east, _WGS84.a * (1 - _WGS84.es) / flattened**1.5 * np.radians(lat[1] - lat[0])
 
 
-def _as_geometries(geometries: Geometries | Rings) -> Geometries:
-    return geometries.polygons() if isinstance(geometries, Rings) else geometries
-
-
-def _total_bounds(geometries: Geometries | Rings) -> Metres:
+def _total_bounds(geometries: Outlines) -> Metres:
     if isinstance(geometries, Rings):
         x, y = geometries.points.T
         return np.array([x.min(), y.min(), x.max(), y.max()])
@@ -142,20 +138,20 @@ def _total_bounds(geometries: Geometries | Rings) -> Metres:
     return total
 
 
-def _in_plane(geometries: Geometries | Rings) -> tuple[Metres, Metres, Metres]:
+def _in_plane(geometries: Outlines) -> tuple[Metres, Metres, Metres]:
     if isinstance(geometries, Rings):
         return geometries.measures()
     return shapely.bounds(geometries), shapely.area(geometries), shapely.length(geometries)
 
 
-def _measured_near(geometries: Geometries | Rings, metric: _Metric) -> tuple[Metres, Metres]:
+def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Metres, Metres]:
     bounds, areas, lengths = _in_plane(geometries)
     west, south, east, north = bounds.T
     xx, yy, xy = metric.at(np.column_stack([(west + east) / 2, (south + north) / 2])).T
     areas = areas * np.sqrt(xx * yy - xy**2)
     if (np.hypot((xx - yy) / 2, xy) < _CONFORMAL * (xx + yy)).all():
         return areas, lengths * np.sqrt((xx + yy) / 2)
-    steps, index = _steps(_as_geometries(geometries))
+    steps, index = _steps(as_geometries(geometries))
     x, y = steps.T
     lengths = np.sqrt(xx[index] * x**2 + yy[index] * y**2 + 2 * xy[index] * x * y)
     return areas, np.bincount(index, weights=lengths, minlength=len(geometries)).astype(np.float64)

@@ -15,7 +15,7 @@ from geoglnet.vector.components import MAX_CONFIDENCE
 from geoglnet.vector.pieces import Polygons
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.regularize import regularize
-from geoglnet.vector.rings import Geometries, Rings, together
+from geoglnet.vector.rings import Geometries, Outlines, Rings, together
 from geoglnet.vector.wkb import to_wkb
 
 _POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
@@ -72,7 +72,7 @@ def _finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
     return _records(geometries, polygons, rules)
 
 
-def _records(outlines: Geometries | Rings, polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
+def _records(outlines: Outlines, polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
     """Rows of polygons whose outlines are where they belong."""
     areas, perimeters = ground_measures(outlines, rules.crs_wkt)
     is_kept = ~(areas < rules.min_area_m2) | (polygons.part_of > 0)

@@ -16,7 +16,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.types import Shape
 from geoglnet.vector.components import NO_LABEL, Components, Ids, Ints, corner_links, label_components
 from geoglnet.vector.coverage import simplify_coverage, smooth_coverage
-from geoglnet.vector.rings import Geometries, Rings
+from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries
 from geoglnet.vector.tiles import LabelTile, TileSource
 from geoglnet.vector.tracing import trace_components
 from geoglnet.vector.wkb import to_wkb
@@ -74,7 +74,7 @@ class Polygons:
         part_of: ``(n,)`` int64, the number of the cut component that a polygon is part of; 0 when it is whole.
     """
 
-    outlines: Geometries | Rings
+    outlines: Outlines
     class_id: npt.NDArray[np.uint8]
     totals: npt.NDArray[np.int64]
     part_of: npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ class Polygons:
     @property
     def geometries(self) -> Geometries:
         """Outlines as shapely polygons."""
-        return self.outlines.polygons() if isinstance(self.outlines, Rings) else self.outlines
+        return as_geometries(self.outlines)
 
     def num_points(self) -> npt.NDArray[np.int64]:
         """``(n,)`` points of each outline."""
@@ -144,7 +144,7 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
     labels = rules.chosen(tile.labels)
     if not (labels != NO_LABEL).any():
         return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window)
-    outlines: Geometries | Rings
+    outlines: Outlines
     if not rules.reshapes:
         components = label_components(labels, tile.confidence)
         outlines = trace_components(components.ids, origin=(window.col_off, window.row_off))
@@ -153,8 +153,7 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
         labels = tile.labels
         components, outlines = _reshaped(tile, surroundings, rules, (window.col_off, window.row_off))
     if rules.connectivity == 8:
-        geometries = outlines.polygons() if isinstance(outlines, Rings) else outlines
-        components, outlines = _joined_at_corners(components, geometries, corner_links(components, labels))
+        components, outlines = _joined_at_corners(components, as_geometries(outlines), corner_links(components, labels))
     return _divide(components, outlines, source.shape, window)
 
 
@@ -208,7 +207,7 @@ def open_sides(window: Window, shape: Shape) -> list[str]:
     return [name for name, is_open in sides.items() if is_open]
 
 
-def _divide(components: Components, outlines: Geometries | Rings, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
+def _divide(components: Components, outlines: Outlines, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
     ids, count = components.ids, len(components)
     lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
     sides = {name: lines[name] for name in open_sides(window, shape)}

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import shapely
 
 from geoglnet.vector.compiled import compiled
+from geoglnet.vector.components import Ints
 
 Floats = npt.NDArray[np.float64]
 Geometries = npt.NDArray[np.object_]
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class Rings:
         ring = np.flatnonzero(is_chosen[self.polygon])
         return self._in_order(ring, (np.cumsum(is_chosen) - 1)[self.polygon[ring]])
 
-    def ordered(self, is_hole: npt.NDArray[np.bool_] | None = None) -> Rings:
-        """Rings of one polygon together: in their order, or shells before holes."""
-        keys = (self.polygon,) if is_hole is None else (is_hole, self.polygon)
-        order = np.lexsort(keys)
+    def ordered(self) -> Rings:
+        """Rings of one polygon together, shell before holes, which run the other way round."""
+        is_hole = _measure_rings(self.points, self.lengths)[:, 4] < 0
+        order = np.lexsort((is_hole, self.polygon))
         return self._in_order(order, self.polygon[order])
 
     def _in_order(self, ring: Ints, polygon: Ints) -> Rings:
@@ -80,10 +80,6 @@ class Rings:
         bounds = np.column_stack([low[:, :2], high[:, 2:4]])
         return bounds, np.abs(total[:, 4]) / 2, total[:, 5]
 
-    def doubled_areas(self) -> Floats:
-        """Of every ring; negative where it runs the other way round."""
-        return _measure_rings(self.points, self.lengths)[:, 4]
-
     def following(self) -> Ints:
         """``(n,)`` index of the point after each one, around its ring."""
         ends = np.cumsum(self.lengths)
@@ -100,6 +96,15 @@ class Rings:
         goes_on = (self.points[before] == self.points) & (self.points == self.points[after])
         turns = ~goes_on.any(axis=1)
         return Rings(self.points[turns], np.add.reduceat(turns, starts, dtype=np.intp), self.polygon)
+
+
+Outlines = Geometries | Rings
+"""Shapely geometries, or polygons as rings, which is quicker."""
+
+
+def as_geometries(outlines: Outlines) -> Geometries:
+    """Outlines as shapely geometries."""
+    return outlines.polygons() if isinstance(outlines, Rings) else outlines
 
 
 def together(parts: Geometries, geometry: Ints) -> Geometries:

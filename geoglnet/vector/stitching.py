@@ -15,7 +15,8 @@ from rasterio.windows import Window
 
 from geoglnet.types import Shape
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.rings import Geometries, Ints, Rings
+from geoglnet.vector.components import Ints
+from geoglnet.vector.rings import Geometries, Rings
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,7 @@ def _left_over(edges: _Edges) -> _Edges:
 def _link_rings(points: npt.NDArray[np.float64], component: Ints, following: Ints) -> Rings:
     walk, lengths = _walk(following)
     first = walk[np.cumsum(lengths) - lengths]
-    rings = Rings(points[walk], lengths, component[first])
-    return rings.ordered(rings.doubled_areas() < 0)
+    return Rings(points[walk], lengths, component[first]).ordered()
 
 
 @compiled

@@ -10,7 +10,8 @@ import pyarrow as pa
 import shapely
 
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.rings import Geometries, Ints, Rings
+from geoglnet.vector.components import Ints
+from geoglnet.vector.rings import Outlines, Rings, as_geometries
 
 _HEADER = np.dtype([("is_little_endian", "u1"), ("kind", "<u4"), ("num_rings", "<u4")])
 _POLYGON = 3
@@ -19,12 +20,11 @@ _POINT_BYTES = 16
 Bytes = npt.NDArray[np.uint8]
 
 
-def to_wkb(outlines: Geometries | Rings) -> pa.LargeBinaryArray:
+def to_wkb(outlines: Outlines) -> pa.LargeBinaryArray:
     """``(n,)`` geometries, little-endian, in one buffer."""
     if isinstance(outlines, Rings) and len(outlines):
         return _rings_to_wkb(outlines)
-    geometries = outlines.polygons() if isinstance(outlines, Rings) else outlines
-    return pa.array(shapely.to_wkb(geometries), pa.large_binary())
+    return pa.array(shapely.to_wkb(as_geometries(outlines)), pa.large_binary())
 
 
 def _rings_to_wkb(rings: Rings) -> pa.LargeBinaryArray:
