@@ -113,6 +113,11 @@ def test_each_library_stays_in_its_rooms(path: Path) -> None:
     assert not strays
 
 
+def test_torchgeo_is_read_in_one_file() -> None:
+    """So that what changes between its releases is met in one place."""
+    assert [path.name for path in MODULES if "torchgeo" in libraries(path)] == ["geodatasets.py"]
+
+
 @every_module
 def test_imports_stand_at_the_top_except_in_doors(path: Path) -> None:
     if room_of(path) in {"cli", "api", "__init__"}:
@@ -136,15 +141,15 @@ def test_only_doors_print_and_nobody_catches_everything_or_asserts(path: Path) -
 @every_module
 def test_modules_and_functions_keep_to_their_sizes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= (110 if room_of(path) == "cli" and "@click.command" in text else 400)
+    assert len(text.splitlines()) <= (110 if room_of(path) == "cli" and "@click.command" in text else 500)
     assert not BANNED_NAMES & {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts}
     for function in iter_functions(text):
-        assert length_of(function) <= 60, function.name
+        assert length_of(function) <= 80, function.name
         arguments = function.args
         names = [
             a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if a.arg not in ("self", "cls")
         ]
-        assert len(names) <= 7 or room_of(path) in {"cli", "api"}, function.name
+        assert len(names) <= 10 or room_of(path) in {"cli", "api"}, function.name
 
 
 def iter_functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

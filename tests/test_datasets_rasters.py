@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,29 @@ import rasterio
 import torch
 from affine import Affine
 from miniature import OWN_TRANSFORM, SIZE, blocks, picture, polygons_of, write_layer_of, write_own
+from pyproj import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from rasterio.windows import Window
 from rasters import noise, write_raster
 from shapely import box
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 
+from geoglnet.datasets.geodatasets import (
+    ImageRasters,
+    LabelRasters,
+    VectorLabels,
+    coverages,
+    footprints,
+    labels_of,
+    limit,
+    paths_of,
+    query,
+)
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.rasters import ImageRasters, LabelRasters, query
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.regions import LabelledRegion, cut
 from geoglnet.datasets.sources import RastersSource
+from geoglnet.datasets.truth import LabelPolygons
 from geoglnet.errors import DatasetError, LegendError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
@@ -195,9 +209,49 @@ def test_reading_part_of_a_raster_is_part_of_reading_all(folder: Path) -> None:
         np.testing.assert_array_equal(pair.truth.read_labels(Window(7, 13, 84, 47)), part.labels)
 
 
-def test_our_torchgeo_datasets_are_torchgeos() -> None:
-    assert issubclass(ImageRasters, RasterDataset)
-    assert issubclass(LabelRasters, RasterDataset)
+def test_torchgeo_has_all_that_we_rely_on(folder: Path) -> None:
+    """Fails on a TorchGeo in which a column, key or method that :mod:`geoglnet.datasets.geodatasets` reads is missing."""
+    images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
+    labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
+    place = query(OWN_TRANSFORM, Shape(SIZE, SIZE))
+    for dataset in (images, labels):
+        assert isinstance(dataset, RasterDataset)
+        assert isinstance(dataset.index, geopandas.GeoDataFrame)
+        assert list(dataset.index["filepath"]) == [str(path) for path in paths_of(dataset)]
+        assert footprints(dataset)[0].equals(box(*rasterio.open(paths_of(dataset)[0]).bounds))
+        assert dataset.res == (1.0, 1.0)
+        assert CRS.from_user_input(dataset.crs) == CRS.from_epsg(32736)
+    assert labels_of(labels, place).shape == (SIZE, SIZE)
+    assert images[place]["image"].shape == (3, SIZE, SIZE)
+    assert coverages(images, labels)[folder / "scene_0.tif"].area == pytest.approx(SIZE * SIZE)
+    limit(labels, box(*OWN_TRANSFORM * (0, SIZE), *OWN_TRANSFORM * (SIZE / 2, 0)))
+    assert coverages(images, labels)[folder / "scene_0.tif"].area == pytest.approx(SIZE * SIZE / 2)
+
+
+def test_what_a_torchgeo_lacks_is_said_in_one_line_with_its_version(folder: Path) -> None:
+    named = re.escape(f"TorchGeo {version('torchgeo')} is not known here: ")
+    images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
+    labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
+    labels.is_image = True  # its samples have the key "image" alone
+    with pytest.raises(DatasetError, match=named + r"LabelRasters gives samples with .*, none of \('mask',\)"):
+        labels_of(labels, query(OWN_TRANSFORM, Shape(SIZE, SIZE)))
+    images.index = images.index.rename(columns={"filepath": "file"})
+    with pytest.raises(DatasetError, match=named + "the index of ImageRasters has no column 'filepath'; install one from"):
+        coverages(images, labels)
+    del labels.index
+    with pytest.raises(DatasetError, match=named + "the index of LabelRasters has no geometries"):
+        footprints(labels)
+
+
+def test_vector_labels_give_samples_as_torchgeos_rasters_do(folder: Path) -> None:
+    """So that they can be joined with any other dataset, and read by a query that leaves the resolution out."""
+    images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
+    polygons = LabelPolygons(np.array([box(*images.index.total_bounds)], object), np.array([1], np.uint8))
+    labels = VectorLabels([folder / "buildings.gpkg"], images.crs, images.res, polygons, 0, None)
+    x, y = query(OWN_TRANSFORM, Shape(SIZE, SIZE))
+    sample = (images & labels)[x, y]
+    assert sample["image"].shape[1:] == sample["mask"].shape == (SIZE, SIZE)
+    assert labels_of(labels, (slice(x.start, x.stop), slice(y.start, y.stop))).sum() == SIZE * SIZE
 
 
 def test_an_empty_layer_and_a_missing_class_are_named(folder: Path) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pyproj import CRS
 
 from geoglnet.datasets.coding import Coding, set_coding
+from geoglnet.datasets.geodatasets import Resolution
 from geoglnet.datasets.layouts import Layout, Tile, chosen, split_keys
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.rasters import GeoLabels, LabelsFor, Resolution, by_crs, iter_matched, label_rasters
+from geoglnet.datasets.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import InriaSource
 from geoglnet.legend import Legend

@@ -1,9 +1,8 @@
 """Georeferenced rasters matched by place with a vector layer or with label rasters: TorchGeo's index and queries.
 
-This is the edge to TorchGeo (written for 0.8, where a query is ``dataset[x0:x1:xres, y0:y1:yres]``; later ones rename
-samplers, not this). Its index says which rasters and labels meet; labels of any CRS and tiling come from its queries, on the
-grid of the raster. Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging), which TorchGeo's rasters do
-not. Rasters of one CRS make one dataset: TorchGeo would warp all others into the CRS of the first.
+TorchGeo's indexes say which rasters and labels meet; labels of any CRS and tiling come from its queries, on the grid of the
+raster (:mod:`geoglnet.datasets.geodatasets`). Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging),
+which TorchGeo's rasters do not. Rasters of one CRS make one dataset: TorchGeo would warp all others into the CRS of the first.
 """
 
 from __future__ import annotations
@@ -16,64 +15,35 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import shapely
-import torch
 from affine import Affine
 from pyproj import CRS
 from rasterio.features import geometry_mask
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
-from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset
 
 from geoglnet.datasets.coding import Coding, check_palette, legend_coding
+from geoglnet.datasets.geodatasets import (
+    GeoDataset,
+    ImageRasters,
+    LabelRasters,
+    Resolution,
+    VectorLabels,
+    coverages,
+    labels_of,
+    limit,
+    paths_of,
+    query,
+)
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import RastersSource
-from geoglnet.datasets.truth import LabelPolygons, Labels, VectorFiles, illegal_label, palette_of, window_box
+from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
 from geoglnet.types import Shape
 from geoglnet.vector.reader import read_polygons
-
-Resolution: TypeAlias = tuple[float, float]
-
-
-class ImageRasters(RasterDataset):
-    """Rasters of one CRS."""
-
-
-class LabelRasters(RasterDataset):
-    """Label rasters, in whatever CRS and tiling, brought to one CRS."""
-
-    is_image = False
-
-
-class VectorLabels(VectorDataset):
-    """Polygons as labels: read once (TorchGeo reads its files anew for every query) and drawn by the model's legend.
-
-    Args:
-        paths: the files.
-        crs: CRS to bring them to.
-        res: resolution of queries that do not say it.
-        polygons: what they hold, in that CRS.
-        fill: label outside all polygons.
-        layer: layer of the files.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], crs: CRS, res: Resolution, polygons: LabelPolygons, fill: int, layer: str | None
-    ) -> None:
-        super().__init__([str(path) for path in paths], crs=crs, res=res, layer=layer)
-        self.polygons = polygons
-        self.fill = fill
-
-    def __getitem__(self, query: Any) -> dict[str, Any]:
-        x, y, _ = self._disambiguate_slice(query)
-        shape = Shape(round((y.stop - y.start) / y.step), round((x.stop - x.start) / x.step))
-        transform = Affine(x.step, 0, x.start, 0, -y.step, y.stop)
-        labels = self.polygons.draw(transform, shape, self.fill)
-        return {"crs": self.crs, "bounds": query, "mask": torch.from_numpy(labels).long()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +64,7 @@ class GeoLabels:
 
     @property
     def described(self) -> str:
-        return ", ".join(Path(name).name for name in self.dataset.files[:3])
+        return ", ".join(path.name for path in paths_of(self.dataset)[:3])
 
 
 LabelsFor: TypeAlias = Callable[[CRS, Resolution], GeoLabels]
@@ -126,7 +96,7 @@ class GeoTruth:
         if not known.any():
             return np.full(shape, NO_CLASS, np.uint8)
         try:
-            mask = self.labels.dataset[query(placed, shape)]["mask"].numpy()
+            mask = labels_of(self.labels.dataset, query(placed, shape))
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.labels.described} cannot be read ({one_line(error)}); a file is damaged") from error
         labels = mask if self.labels.coding is None else self._decoded(mask, known, placed, self.labels.coding)
@@ -149,13 +119,6 @@ class GeoTruth:
             return np.zeros(shape, bool)
         inside: npt.NDArray[np.bool_] = geometry_mask([self.coverage], shape, transform, invert=True)
         return inside
-
-
-def query(transform: Affine, shape: Shape, step: float = 1) -> tuple[slice, slice]:
-    """TorchGeo's slices for a window: at its own resolution, or, as an overview, the same slices with a coarser step."""
-    x0, y1 = transform @ (0, 0)
-    x1, y0 = transform @ (shape.width, shape.height)
-    return slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
 
 
 def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
@@ -190,9 +153,9 @@ def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReade
     for group in by_crs(paths, reader).values():
         images = ImageRasters([str(path) for path in group], cache=False)
         labels = labels_for(images.crs, images.res)
-        coverages = _coverages(images, labels.dataset)
-        left_out += [path.name for path in group if path not in coverages]
-        for path, coverage in coverages.items():
+        covered = coverages(images, labels.dataset)
+        left_out += [path.name for path in group if path not in covered]
+        for path, coverage in covered.items():
             file = reader.look_at(path)
             if file is not None:
                 yield Pair(file, GeoTruth(labels, file.transform, coverage if labels.is_bounded else None))
@@ -259,7 +222,7 @@ class _Opened:
     def label_rasters(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
         labels = label_rasters(paths, crs, res, self.coding, self.reader)
         if self.source.area:
-            labels.dataset.index = labels.dataset.index.clip(self._area(crs), keep_geom_type=True)
+            limit(labels.dataset, self._area(crs))
         return labels
 
     def vector_labels(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
@@ -267,21 +230,9 @@ class _Opened:
         polygons = files.read(crs, self.coding, self.reader.legend, self.reader.progress)
         dataset = VectorLabels(paths, crs, res, polygons, self.coding.nodata_label, self.source.layer or None)
         if self.source.area:
-            dataset.index = dataset.index[:1].set_geometry([self._area(crs)], crs=crs)
+            limit(dataset, self._area(crs), is_everywhere=True)
         return GeoLabels(dataset, is_bounded=bool(self.source.area))
 
     def _area(self, crs: CRS) -> shapely.Geometry:
         paths = self.reader.matching(self.source.area)
         return shapely.union_all(np.concatenate([read_polygons(path, crs).geometries for path in paths]))
-
-
-def _coverages(images: ImageRasters, labels: GeoDataset) -> dict[Path, shapely.Geometry]:
-    """Where each raster has labels, from TorchGeo's intersection of the indexes; less than a pixel is nothing."""
-    least = images.res[0] * images.res[1]
-    try:
-        index = (images & labels).index
-    except RuntimeError:  # how TorchGeo says that nothing meets
-        return {}
-    column = "filepath_1" if "filepath_1" in index else "filepath"
-    met = {Path(name): shapely.union_all(rows.geometry.to_numpy()) for name, rows in index.groupby(column)}
-    return {path: coverage for path, coverage in met.items() if coverage.area > least}

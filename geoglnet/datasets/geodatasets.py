@@ -1,0 +1,170 @@
+"""TorchGeo's GeoDatasets as geoglnet uses them: the one file that imports torchgeo.
+
+TorchGeo changes between releases: 0.8 is the newest for Python 3.11, 0.9 and later want Python 3.12, and the columns of an
+intersection's index, the keys of samples and the classes of samplers differ. So nothing here asks for a version: it asks for
+the column, key or attribute itself, and where that is missing one line names TorchGeo's version and what it lacks.
+
+What is relied on: an index (GeoDataFrame) with footprints and the column ``filepath``, a CRS, a resolution, and queries
+``dataset[x0:x1:xres, y0:y1:yres]`` that give samples with ``image`` or ``mask``. Which raster meets which labels is worked
+out here from the two indexes: TorchGeo's own intersection no longer says it from 0.10 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+import torch
+from affine import Affine
+from pyproj import CRS
+from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset
+
+from geoglnet.datasets.truth import LabelPolygons
+from geoglnet.errors import DatasetError
+from geoglnet.types import Shape
+
+__all__ = [
+    "GeoDataset",
+    "ImageRasters",
+    "LabelRasters",
+    "Query",
+    "Resolution",
+    "VectorLabels",
+    "coverages",
+    "footprints",
+    "labels_of",
+    "limit",
+    "paths_of",
+    "query",
+]
+
+Resolution: TypeAlias = tuple[float, float]
+Query: TypeAlias = tuple[slice, slice]
+
+_FILE_COLUMN = "filepath"  # of the index, since TorchGeo 0.8
+_LABEL_KEYS = ("mask",)  # of samples
+
+
+class ImageRasters(RasterDataset):
+    """Rasters of one CRS."""
+
+
+class LabelRasters(RasterDataset):
+    """Label rasters, in whatever CRS and tiling, brought to one CRS."""
+
+    is_image = False
+
+
+class VectorLabels(VectorDataset):
+    """Polygons as labels: read once (TorchGeo reads its files anew for every query) and drawn by the model's legend.
+
+    Args:
+        paths: the files.
+        crs: CRS to bring them to.
+        res: resolution of queries that do not say it.
+        polygons: what they hold, in that CRS.
+        fill: label outside all polygons.
+        layer: layer of the files.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], crs: CRS, res: Resolution, polygons: LabelPolygons, fill: int, layer: str | None
+    ) -> None:
+        super().__init__([str(path) for path in paths], crs=crs, res=res, layer=layer)
+        self.polygons = polygons
+        self.fill = fill
+
+    def __getitem__(self, query: Any) -> dict[str, Any]:
+        x, y = query[:2]
+        xres, yres = x.step or self.res[0], y.step or self.res[1]
+        shape = Shape(round((y.stop - y.start) / yres), round((x.stop - x.start) / xres))
+        transform = Affine(xres, 0, x.start, 0, -yres, y.stop)
+        labels = self.polygons.draw(transform, shape, self.fill)
+        return {"mask": torch.from_numpy(labels).long(), "transform": torch.tensor(transform)}
+
+
+def query(transform: Affine, shape: Shape, step: float = 1) -> Query:
+    """TorchGeo's slices for a window: at its own resolution, or, as an overview, the same slices with a coarser step."""
+    x0, y1 = transform @ (0, 0)
+    x1, y0 = transform @ (shape.width, shape.height)
+    return slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
+
+
+def labels_of(dataset: GeoDataset, place: Query) -> npt.NDArray[Any]:
+    """Read the label values of a place, ``(h, w)`` or ``(bands, h, w)``, as the dataset's files hold them.
+
+    Raises:
+        DatasetError: this TorchGeo's samples have no labels where they are known to be.
+    """
+    sample: Mapping[str, torch.Tensor] = dataset[place]
+    for key in _LABEL_KEYS:
+        if key in sample:
+            values: npt.NDArray[Any] = sample[key].numpy()
+            return values
+    raise _unknown(f"{type(dataset).__name__} gives samples with {', '.join(sample) or 'nothing'}, none of {_LABEL_KEYS}")
+
+
+def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:
+    """Footprint of every entry of a dataset's index, in the dataset's CRS.
+
+    Raises:
+        DatasetError: this TorchGeo keeps no such index.
+    """
+    try:
+        geometries: npt.NDArray[np.object_] = dataset.index.geometry.to_numpy()
+    except AttributeError as error:
+        raise _unknown(f"the index of {type(dataset).__name__} has no geometries") from error
+    return geometries
+
+
+def paths_of(dataset: GeoDataset) -> list[Path]:
+    """File of every entry of a dataset's index.
+
+    Raises:
+        DatasetError: this TorchGeo's index does not name files.
+    """
+    try:
+        return [Path(name) for name in dataset.index[_FILE_COLUMN]]
+    except (AttributeError, KeyError) as error:
+        raise _unknown(f"the index of {type(dataset).__name__} has no column {_FILE_COLUMN!r}") from error
+
+
+def limit(dataset: GeoDataset, area: shapely.Geometry, *, is_everywhere: bool = False) -> None:
+    """Narrow a dataset's index to an area.
+
+    Args:
+        dataset: whose index is replaced.
+        area: in the dataset's CRS.
+        is_everywhere: the dataset has labels in all of the area, also where its own footprints end.
+    """
+    if is_everywhere:
+        dataset.index = dataset.index[:1].set_geometry([area], crs=dataset.index.crs)
+    else:
+        dataset.index = dataset.index.clip(area, keep_geom_type=True)
+
+
+def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geometry]:
+    """Where each raster has labels, in the CRS that both datasets have; less than a pixel is nothing.
+
+    Raises:
+        DatasetError: this TorchGeo's indexes lack what is asked of them.
+    """
+    least = images.res[0] * images.res[1]
+    labelled = footprints(labels)
+    tree = shapely.STRtree(labelled)
+    met: dict[Path, list[shapely.Geometry]] = {}
+    for path, footprint in zip(paths_of(images), footprints(images), strict=True):
+        near = labelled[tree.query(footprint, predicate="intersects")]
+        parts = shapely.get_parts(shapely.intersection(near, footprint))
+        met.setdefault(path, []).extend(parts[shapely.get_dimensions(parts) == 2])
+    covered = {path: shapely.union_all(parts) for path, parts in met.items()}
+    return {path: coverage for path, coverage in covered.items() if coverage.area > least}
+
+
+def _unknown(what: str) -> DatasetError:
+    return DatasetError(f"TorchGeo {version('torchgeo')} is not known here: {what}; install one from 0.8 to 0.10")
