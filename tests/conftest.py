@@ -18,10 +18,15 @@ import rasterio
 from affine import Affine
 from hypothesis import settings
 from rasters import noise, write_raster
+from windows_rules import sitecustomize as windows_rules
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)
 settings.load_profile("geoglnet")
+
+if os.environ.get(windows_rules.SWITCH) == "1":
+    os.environ.update(windows_rules.environment())
+    windows_rules.enforce()
 
 collect_ignore = ["qgis"]  # another Python's, run by scripts/test-plugin
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -141,7 +141,7 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
         OutputError: another process is at it, the folder cannot be made, or the run that lies there has other facts.
         OutputExistsError: a run lies there, and was neither to be resumed nor to be given up.
     """
-    with _locked(folder):
+    with _locked(folder) as lock:
         is_finished = False
         try:
             workspace = Workspace(folder, _journal(folder, facts, resume, overwrite))
@@ -150,7 +150,7 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
             is_finished = True
         finally:
             if is_finished or not _has_blocks(folder):
-                _remove(folder)
+                _remove(folder, lock)
 
 
 def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:
@@ -177,7 +177,7 @@ def _has_blocks(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[BaseFileLock]:
     try:
         is_new = not folder.exists()
         folder.mkdir(exist_ok=True)
@@ -190,7 +190,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another output") from error
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
@@ -210,8 +210,16 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # a lock that Windows keeps open is left behind, and taken over next time
+def _remove(folder: Path, lock: BaseFileLock) -> None:
+    """Remove the folder, with the lock while it is held: a run that took it in between would lose its own."""
+    with suppress(OSError):
+        _clear(folder)
+        try:
+            (folder / _LOCK).unlink(missing_ok=True)
+        except PermissionError:  # Windows removes no open file, so none that another run has taken either
+            lock.release()
+            (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _has_any(block: Block, layer: Layer) -> bool:

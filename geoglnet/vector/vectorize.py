@@ -97,8 +97,8 @@ def vectorize(
             clean_path = part_path.with_name(f"{part_path.name}.clean.tif")
             rules = _cleaning_rules(src, legend, config, progress)
             seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
+            stack.callback(clean_path.unlink, missing_ok=True)  # before it is opened: it must be closed to be removed
             tiles = DatasetTiles(stack.enter_context(open_raster(clean_path)), confidence)
-            stack.callback(clean_path.unlink, missing_ok=True)
             job = replace(job, labels_path=str(clean_path))
         run = _Run(tiles, job, layer, config, progress, seen)
         count = run.write(part_path)
