@@ -92,6 +92,7 @@ class RegionLoader(DataLoader[Any]):
             batch_size=batch_size,
             sampler=_Share(dataset),
             num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,  # as Windows and macOS do; a fork copies GDAL's locks
             persistent_workers=workers > 0,
             collate_fn=_Collate(self.mean, self.std),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Generic, Protocol, TypeVar
 
 from geoglnet.errors import GeoglnetError
+
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as PipeEnd
+else:
+    from multiprocessing.connection import Connection as PipeEnd
 
 OutcomeT = TypeVar("OutcomeT")
 OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
@@ -44,7 +50,7 @@ class Ordered(Generic[OutcomeT]):
     def __init__(self, job: Job[OutcomeT], here: Callable[[Any], OutcomeT], windows: Iterable[Any], workers: int) -> None:
         self._job, self._here, self._windows, self._workers = job, here, windows, workers
         self._pool: ProcessPoolExecutor | None = None
-        self._leash: Connection | None = None
+        self._leash: PipeEnd | None = None
 
     def __enter__(self) -> Iterator[OutcomeT]:
         if self._workers == 1:
@@ -91,13 +97,13 @@ class _Worker:
 _worker = _Worker()
 
 
-def _begin(job: Job[Any], leash: Connection) -> None:
+def _begin(job: Job[Any], leash: PipeEnd) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops us in good order
     threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
     _worker.job = job
 
 
-def _leave_with_leash(leash: Connection) -> None:
+def _leave_with_leash(leash: PipeEnd) -> None:
     """End this process as soon as the parent lets go of the other end, or dies."""
     wait([leash])
     os._exit(1)
