@@ -284,6 +284,16 @@ def test_rasters_that_have_no_place_are_refused(folder: Path) -> None:
         list(reader(folder).iter_pairs(rasters(labels="blind.tif")))
 
 
+def test_a_rotation_that_is_a_rounding_error_is_none(folder: Path) -> None:
+    straight = [read_all(pair).labels for pair in reader(folder).iter_pairs(rasters())]
+    for path in (*folder.glob("scene_*.tif"), *folder.glob("truth_*.tif")):
+        with rasterio.open(path, "r+") as dst:
+            dst.transform = Affine(*dst.transform[:1], 1e-15, *dst.transform[2:3], -1e-15, *dst.transform[4:6])
+    turned = [read_all(pair).labels for pair in reader(folder).iter_pairs(rasters())]
+    assert len(turned) == 3
+    np.testing.assert_array_equal(turned, straight)
+
+
 def test_a_label_that_no_class_has_is_named_with_its_place(folder: Path) -> None:
     with rasterio.open(folder / "truth_0.tif", "r+") as dst:
         dst.write(np.full((1, 1, 1), 9, np.uint8), window=Window(col_off=3, row_off=5, width=1, height=1))

@@ -174,7 +174,7 @@ def test_statistics_of_another_raster_become_attributes(labels_path: Path, tmp_p
     column, row = ((frame.centroid.x - 300000) * 2 - 0.5, (4600000 - frame.centroid.y) * 2 - 0.5)
     np.testing.assert_allclose(frame.band2_mean, row * 128 + column, rtol=1e-5, atol=0.01)
     elsewhere = write_raster(tmp_path / "elsewhere.tif", heights, crs="EPSG:4326")
-    with pytest.raises(SceneError, match="not in the labels' CRS"):
+    with pytest.raises(SceneError, match=r"elsewhere\.tif is in EPSG:4326, the labels are in EPSG:32645; warp it"):
         vectorize(labels_path, tmp_path / "b.gpkg", legend=LEGEND, config=VectorConfig(statistics_path=elsewhere))
 
 

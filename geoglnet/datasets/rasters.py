@@ -42,6 +42,7 @@ from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
+from geoglnet.raster.grid import is_rotated
 from geoglnet.types import Shape
 from geoglnet.vector.reader import read_polygons
 
@@ -186,7 +187,7 @@ def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
 def _placed_crs(src: DatasetReader) -> str:
     if src.crs is None or src.transform.is_identity:
         raise DatasetError(f"{src.name} has no georeference; use kind = 'images', which pairs files by name")
-    if src.transform.b or src.transform.d or src.transform.e > 0:
+    if is_rotated(src.transform, Shape(*src.shape)) or src.transform.e > 0:
         raise DatasetError(f"{src.name} is rotated or upside down; gdalwarp it, or use kind = 'images'")
     return str(src.crs.to_wkt())
 

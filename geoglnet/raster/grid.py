@@ -22,6 +22,7 @@ from geoglnet.types import Shape
 
 NATIVE_TOLERANCE = 0.05
 LEAST_READ_SIZE = 64
+TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
 _WGS84 = Geod(ellps="WGS84")
 
 
@@ -94,6 +95,13 @@ class Grid:
             return None
         enough = [level for level, factor in enumerate(factors) if factor <= self.decimation / 2]
         return f"{max(enough, key=lambda level: factors[level])}only" if enough else "NONE"
+
+
+def is_rotated(transform: Affine, shape: Shape) -> bool:
+    """Whether rows and columns of a raster run aslant in its CRS, by more than a rounding error at the far corner."""
+    a, b, _, d, e, _ = transform[:6]
+    off = max(abs(b) * shape.height, abs(d) * shape.width)
+    return bool(off > TURN_TOLERANCE * min(abs(a), abs(e)))
 
 
 def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple[float, float] | None:

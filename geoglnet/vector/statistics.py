@@ -7,18 +7,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
-import rasterio
+import numpy.typing as npt
+import pandas
 import shapely
+from affine import Affine
 from exactextract import exact_extract
+from exactextract.feature import GeoPandasFeatureSource
+from exactextract.raster import RasterSource
+from pyproj.exceptions import CRSError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
-from geoglnet.raster.environment import open_raster
+from geoglnet.raster.crs import are_one_place, crs_label
+from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster, placement
+from geoglnet.raster.grid import is_rotated
+from geoglnet.types import Shape
 from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rings import Geometries
 
 OPERATIONS = ("mean", "stdev", "min", "max")
+_MOST_CELLS = 30_000_000  # that exactextract looks at together; it would cut larger polygons itself, see _in_pieces
+_PIECE_SIDE = 4096
+
+Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +44,7 @@ class Statistics:
     Args:
         path: of the raster.
         num_bands: of the raster.
-        crs_wkt: of the polygons, and of the raster.
+        crs_wkt: of the polygons; that of the raster is the same place.
     """
 
     path: Path
@@ -40,12 +56,16 @@ class Statistics:
         """Open the raster once to see what is in it.
 
         Raises:
-            SceneError: it cannot be read, or has another CRS than the polygons.
+            SceneError: it cannot be read, is rotated, or has another CRS than the polygons; heights don't count.
         """
         with open_raster(path) as src:
-            same = (src.crs is None) == (crs_wkt is None) and (crs_wkt is None or src.crs == rasterio.crs.CRS.from_wkt(crs_wkt))
-            if not same:
-                raise SceneError(f"{path} is in {src.crs or 'no CRS'}, not in the labels' CRS; warp it first (rio warp --like)")
+            if not _is_same(src, crs_wkt):
+                raise SceneError(
+                    f"{path} is in {crs_label(src.crs)}, the labels are in {crs_label(crs_wkt)}; "
+                    "warp it first (rio warp --like)"
+                )
+            if is_rotated(src.transform, Shape(*src.shape)):
+                raise SceneError(f"{path} is rotated, so its pixels have no rows to be read by; warp it first (gdalwarp)")
             return cls(path, src.count, crs_wkt)
 
     @property
@@ -54,14 +74,180 @@ class Statistics:
         return tuple(f"band{band}_{name}" for band in range(1, self.num_bands + 1) for name in OPERATIONS)
 
     def added_to(self, records: PolygonRecords) -> PolygonRecords:
-        """The same rows with the raster's statistics; NaN where no pixel has a value."""
+        """The same rows with the raster's statistics; NaN where no pixel has a value.
+
+        Raises:
+            SceneError: the raster is damaged, or gone.
+        """
         if len(records) == 0:
             return replace(records, statistics=PolygonRecords.empty(self.names).statistics)
-        frame = geopandas.GeoDataFrame(geometry=shapely.from_wkb(records.wkb.to_numpy(zero_copy_only=False)), crs=self.crs_wkt)
-        table = exact_extract(str(self.path), frame, [*OPERATIONS], output="pandas")
-        columns = table.to_numpy(dtype=np.float64, na_value=np.nan).T
-        return replace(records, statistics=dict(zip(self._found(table.columns), columns, strict=True)))
+        geometries = shapely.from_wkb(records.wkb.to_numpy(zero_copy_only=False))
+        try:
+            with environment(self.path), open_raster(self.path) as src:
+                columns = _columns(geometries, src)
+        except GDAL_ERRORS as error:
+            raise SceneError(f"{self.path} cannot be read ({one_line(error)}); the file is truncated or damaged") from error
+        return replace(records, statistics=dict(zip(self.names, columns.T, strict=True)))
 
-    def _found(self, columns: list[str]) -> list[str]:
-        """exactextract calls the columns ``mean`` with one band and ``band_1_mean`` with several."""
-        return [f"band1_{c}" if self.num_bands == 1 else str(c).replace("band_", "band") for c in columns]
+
+class _Band(RasterSource):  # type: ignore[misc]
+    """A band of an open dataset for exactextract, north up.
+
+    Its own source refuses rasters that are turned by a rounding error, and dies of those whose rows run northwards.
+    """
+
+    def __init__(self, src: DatasetReader, band: int) -> None:
+        super().__init__()
+        self.set_name(f"band{band}")
+        self._src, self._band = src, band
+        self._scale, self._offset = src.scales[band - 1], src.offsets[band - 1]
+        self._is_scaled = (self._scale, self._offset) != (1.0, 0.0)
+
+    def res(self) -> tuple[float, float]:
+        left, bottom, right, top = self.extent()
+        return (right - left) / self._src.width, (top - bottom) / self._src.height
+
+    def extent(self) -> tuple[float, float, float, float]:
+        return _extent(self._src)
+
+    def nodata_value(self) -> float | int | None:
+        nodata = self._src.nodatavals[self._band - 1]
+        if nodata is None or self._is_scaled:
+            return None
+        return nodata if self._src.dtypes[self._band - 1].startswith("float") else int(nodata)
+
+    def read_window(self, x0: int, y0: int, nx: int, ny: int) -> Any:
+        a, e = self._src.transform.a, placement(self._src).e
+        first_col = x0 if a > 0 else self._src.width - x0 - nx
+        first_row = y0 if e < 0 else self._src.height - y0 - ny
+        values = self._src.read(self._band, window=Window(first_col, first_row, nx, ny), masked=True)
+        values = values[:: 1 if e < 0 else -1, :: 1 if a > 0 else -1]
+        if self._is_scaled:
+            values = values.astype(np.float64) if np.issubdtype(values.dtype, np.integer) else values
+            values = values * self._scale + self._offset
+        return values if np.ma.getmask(values) is not np.ma.nomask else np.ascontiguousarray(values.data)
+
+
+class _Polygons(GeoPandasFeatureSource):  # type: ignore[misc]
+    """Polygons for exactextract, without their CRS: it is compared before, and there may be none."""
+
+    def __init__(self, geometries: Geometries) -> None:
+        super().__init__(geopandas.GeoDataFrame(geometry=geometries))
+
+    def srs_wkt(self) -> None:
+        return None
+
+
+def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
+    if src.crs is None or crs_wkt is None:
+        return src.crs is None and crs_wkt is None
+    try:
+        return are_one_place(src.crs, crs_wkt)
+    except CRSError:
+        return False
+
+
+def _extent(src: DatasetReader) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top; exactly those that rasterio names where rows run southwards."""
+    a, _, c, _, e, f = placement(src)[:6]
+    xs, ys = (c, c + a * src.width), (f, f + e * src.height)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _columns(geometries: Geometries, src: DatasetReader) -> Table:
+    """``(n, bands · 4)`` statistics of polygons."""
+    bands = [_Band(src, band) for band in range(1, src.count + 1)]
+    safe = _without_rings_outside(geometries, _extent(src))
+    is_large = _num_cells(safe, src) > _MOST_CELLS
+    columns = np.full((len(safe), src.count * len(OPERATIONS)), np.nan)
+    is_small = ~is_large & ~shapely.is_empty(safe)
+    if is_small.any():
+        columns[is_small] = _extracted(safe[is_small], bands, OPERATIONS)
+    for index in np.flatnonzero(is_large):
+        columns[index] = _in_pieces(safe[index], src, bands)
+    return columns
+
+
+def _extracted(geometries: Geometries, bands: list[_Band], operations: tuple[str, ...]) -> Table:
+    """``(n, bands · operations)``, all operations of a band side by side."""
+    table: pandas.DataFrame = exact_extract(
+        bands, _Polygons(geometries), list(operations), output="pandas", max_cells_in_memory=2 * _MOST_CELLS
+    )
+    names = [f"band{b}_{name}" if len(bands) > 1 else name for b in range(1, len(bands) + 1) for name in operations]
+    return np.asarray(table[names].to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _without_rings_outside(geometries: Geometries, extent: tuple[float, float, float, float]) -> Geometries:
+    """Polygons without the rings that have nothing inside of the raster: they don't matter, and exactextract dies of them.
+
+    It gives every ring a grid of the pixels under the ring's box, and writes past a grid that has none. Polygons whose every
+    ring reaches into the raster stay as they are; those with none become empty.
+    """
+    left, bottom, right, top = extent
+    west, south, east, north = shapely.bounds(geometries).T
+    reaches_past = (west < left) | (south < bottom) | (east > right) | (north > top)
+    if not reaches_past.any():
+        return geometries
+    safe = geometries.copy()
+    for index in np.flatnonzero(reaches_past):
+        parts = shapely.get_parts(geometries[index])
+        rings, part = shapely.get_rings(parts, return_index=True)
+        west, south, east, north = shapely.bounds(rings).T
+        is_inside = (west < right) & (south < top) & (east > left) & (north > bottom)
+        if is_inside.all():
+            continue
+        is_shell = np.append(True, part[1:] != part[:-1])
+        is_inside &= is_inside[is_shell][part]  # a hole goes with its shell
+        kept = [
+            shapely.polygons(shells[0], holes=shells[1:])
+            for p in range(len(parts))
+            if len(shells := rings[is_inside & (part == p)])
+        ]
+        safe[index] = shapely.multipolygons(kept) if kept else shapely.Polygon()
+    return safe
+
+
+def _num_cells(geometries: Geometries, src: DatasetReader) -> Table:
+    """Pixels under each polygon's box, about."""
+    left, bottom, right, top = _extent(src)
+    west, south, east, north = shapely.bounds(geometries).T
+    width = np.minimum(east, right) - np.maximum(west, left)
+    height = np.minimum(north, top) - np.maximum(south, bottom)
+    return np.nan_to_num(width * height * src.width * src.height / ((right - left) * (top - bottom)))
+
+
+def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band]) -> Table:
+    """Statistics of a polygon over very many pixels, from those of its pieces.
+
+    exactextract would cut it too, but only its grid: then rings lie outside of it.
+    """
+    left, bottom, right, top = _extent(src)
+    step = Affine.scale((right - left) / src.width * _PIECE_SIDE, (top - bottom) / src.height * _PIECE_SIDE)
+    west, south, east, north = shapely.bounds(geometry)
+    xs = _edges(max(west, left), min(east, right), left, step.a)
+    ys = _edges(max(south, bottom), min(north, top), bottom, step.e)
+    valid = geometry if shapely.is_valid(geometry) else shapely.make_valid(geometry)
+    boxes = shapely.box(*(side.ravel() for side in (*np.meshgrid(xs[:-1], ys[:-1]), *np.meshgrid(xs[1:], ys[1:]))))
+    pieces = _polygons_of(shapely.intersection(valid, boxes))
+    operations = ("count", "mean", "variance", "min", "max")
+    parts = _extracted(pieces, bands, operations).reshape(len(pieces), len(bands), len(operations))
+    count, mean, variance, low, high = np.moveaxis(parts, -1, 0)
+    mean, variance = np.nan_to_num(mean), np.nan_to_num(variance)
+    total = count.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        whole = (count * mean).sum(axis=0) / total
+        spread = np.sqrt((count * (variance + (mean - whole) ** 2)).sum(axis=0) / total)
+    return np.asarray(np.stack([whole, spread, np.fmin.reduce(low), np.fmax.reduce(high)], axis=-1).ravel())
+
+
+def _edges(first: float, last: float, origin: float, step: float) -> Table:
+    """Places on a grid from before ``first`` to after ``last``."""
+    begin, end = np.floor((first - origin) / step), np.ceil((last - origin) / step)
+    return np.asarray(origin + np.arange(begin, end + 1) * step)
+
+
+def _polygons_of(geometries: Geometries) -> Geometries:
+    """All polygons, one each; borders that only touch are none."""
+    parts = shapely.get_parts(shapely.get_parts(geometries))
+    found: Geometries = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
+    return found

@@ -1,0 +1,155 @@
+"""What a coordinate reference system says about the ground: how its units become metres, and whether two are one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+WGS84 = Geod(ellps="WGS84")
+_NO_UNIT = ("", "unknown", "unnamed")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """How the coordinates of a CRS become metres.
+
+    Args:
+        degrees: CRS of longitude and latitude on the ellipsoid below; ``None`` where the CRS has no place on any body.
+        ellipsoid: of the body, :data:`WGS84` on the Earth; ``None`` where there is none.
+        unit_m: metres of a step in a plane that lies nowhere (engineering and local CRSs); ``None`` elsewhere, and where
+            the unit is unknown.
+        rule: how things are measured, in words, where that is not as usual; else empty.
+        reason: why nothing can be measured in metres, in words; empty where it can.
+    """
+
+    degrees: CRS | None = None
+    ellipsoid: Geod | None = None
+    unit_m: float | None = None
+    rule: str = ""
+    reason: str = ""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether metres are known."""
+        return not self.reason
+
+    @property
+    def is_earth(self) -> bool:
+        """Whether coordinates can be brought to longitude and latitude of WGS 84."""
+        return self.ellipsoid is WGS84
+
+
+def ground_of(crs: Any) -> Ground:
+    """How the coordinates of a CRS become metres.
+
+    Args:
+        crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
+    """
+    if crs is None:
+        return Ground(reason="no CRS")
+    try:
+        return _ground(parsed(crs))
+    except CRSError:
+        return Ground(reason="a CRS that PROJ does not know")
+
+
+def parsed(crs: Any) -> CRS:
+    """A CRS as pyproj's.
+
+    Raises:
+        CRSError: PROJ does not know it.
+    """
+    return crs if isinstance(crs, CRS) else _parsed(crs if isinstance(crs, str) else crs.to_wkt())
+
+
+def horizontal(crs: Any) -> CRS:
+    """A CRS without its heights: the first part of a compound one, two axes of three.
+
+    Raises:
+        CRSError: PROJ does not know it.
+    """
+    found = parsed(crs)
+    while found.is_compound or found.is_bound:
+        part = found.source_crs if found.is_bound else found.sub_crs_list[0]
+        if part is None:
+            break
+        found = part
+    return found.to_2d() if len(found.axis_info) > 2 and not found.is_geocentric else found
+
+
+def are_one_place(first: Any, second: Any) -> bool:
+    """Whether coordinates of two CRSs mean the same places, heights and the flavour of their definitions apart.
+
+    A local CRS has nothing but its name and its unit to be known by.
+
+    Raises:
+        CRSError: PROJ does not know one of them.
+    """
+    ours, theirs = horizontal(first), horizontal(second)
+    if ours.is_engineering and theirs.is_engineering:
+        return _name(ours) == _name(theirs) and _ground(ours).unit_m == _ground(theirs).unit_m
+    return bool(ours == theirs or ours.equals(theirs, ignore_axis_order=True))
+
+
+def crs_label(crs: Any) -> str:
+    """A CRS in a few words for messages: its code, else its name; ``no CRS`` for ``None``."""
+    if crs is None:
+        return "no CRS"
+    try:
+        found = parsed(crs)
+    except CRSError:
+        return "a CRS that PROJ does not know"
+    authority = found.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else f"{found.name!r}"
+
+
+def _name(crs: CRS) -> str:
+    return "".join(crs.name.casefold().replace("_", " ").split())
+
+
+@lru_cache(maxsize=32)
+def _parsed(definition: str) -> CRS:
+    return CRS.from_user_input(definition)
+
+
+@lru_cache(maxsize=32)
+def _ground(crs: CRS) -> Ground:
+    if crs.is_geocentric:
+        return Ground(reason=f"a CRS ({crs.name}) whose axes are no plane")
+    earth = CRS.from_epsg(4326)
+    if _has_way(crs, earth):
+        return Ground(earth, WGS84)
+    body, flat = crs.geodetic_crs, horizontal(crs)
+    if body is not None and body.ellipsoid is not None and _has_way(crs, body):
+        shape = body.ellipsoid
+        ellipsoid = Geod(a=shape.semi_major_metre, b=shape.semi_minor_metre)
+        return Ground(body, ellipsoid, rule=f"metres are those of the ellipsoid of {crs.name}")
+    unit_m = _unit_m(flat)
+    if unit_m is None:
+        return Ground(reason=f"a CRS ({crs.name}) without a place on the Earth and without a known unit of length")
+    rule = f"{crs.name} has no place on the Earth: metres are measured in its plane"
+    return Ground(unit_m=unit_m, rule=rule)
+
+
+def _has_way(crs: CRS, degrees: CRS) -> bool:
+    try:
+        Transformer.from_crs(crs, degrees, always_xy=True)
+    except ProjError:
+        return False
+    return True
+
+
+def _unit_m(crs: CRS) -> float | None:
+    """Metres of a unit along the axes; ``None`` where it is unknown or no length. Only PROJ's JSON tells kinds of units."""
+    axes = crs.to_json_dict().get("coordinate_system", {}).get("axis", [])
+    units = [axis.get("unit", "") for axis in axes[:2]]
+    if len(units) < 2 or units[0] != units[1]:
+        return None
+    if isinstance(units[0], str):
+        return 1.0 if units[0] == "metre" else None
+    is_length = units[0].get("type") == "LinearUnit" and units[0].get("name", "").casefold() not in _NO_UNIT
+    return float(units[0]["conversion_factor"]) if is_length else None
