@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
 from geoglnet.errors import OutputError, OutputExistsError
+from geoglnet.filenames import check_filename
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Place: TypeAlias = tuple[slice, slice]
@@ -62,6 +63,7 @@ class OutputFile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        check_filename(self.path)
         folder = self.path.parent
         if not folder.is_dir():
             raise OutputError(f"folder {folder} does not exist; create it first, or choose another output for {self.path.name}")

@@ -1,0 +1,88 @@
+"""Names that Windows has no files for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geoglnet.errors import OutputError
+from geoglnet.filenames import LONGEST_BESIDE, check_filename, windows_fault
+
+DEVICE, LAST, SIGN, LONG = "is a device of Windows", "takes a last dot or space away", "and no name on Windows has", "too long"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\maps\labels.tif",
+        "C:/maps/labels.tif",
+        r"C:labels.tif",
+        r"\\server\share\maps\labels.tif",
+        "//server/share/labels.tif",
+        r"\\?\C:\maps\labels.tif",
+        r"\maps\labels.tif",
+        r"..\.\labels.tif",
+        "contours.gpkg",
+        "com10.tif",
+        "COM.tif",
+        "comfort.tif",
+        "lpt.gpkg",
+        "a con.gpkg",
+        ".hidden.tif",
+        " labels.tif",
+        "[site 4] (1) #12 & 50% Wow!; größe 建物.gpkg",
+        "C:\\" + "d" * 200 + "\\" + "n" * (255 - 200 - LONGEST_BESIDE),
+        "\\\\?\\C:\\" + "d" * 250 + "\\" + "n" * 250,
+    ],
+)
+def test_names_that_windows_has(path: str) -> None:
+    assert windows_fault(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("nul", DEVICE),
+        ("con.gpkg", DEVICE),
+        ("Aux.TIF", DEVICE),
+        ("COM1.tif", DEVICE),
+        ("lpt9.tif.gz", DEVICE),
+        ("COM¹.tif", DEVICE),
+        ("conout$", DEVICE),
+        ("nul .tif", DEVICE),
+        (r"C:\aux\labels.tif", DEVICE),
+        (r"\\.\COM1", DEVICE),
+        ("//./pipe/labels", DEVICE),
+        ("labels.tif.", LAST),
+        ("labels.tif ", LAST),
+        (r"C:\maps.\labels.tif", LAST),
+        (r"...\labels.tif", LAST),
+        ("labels.tif:2", SIGN),
+        (r"C:\maps\a:b.parquet", SIGN),
+        ("what?.tif", SIGN),
+        ("*.tif", SIGN),
+        ('"labels".tif', SIGN),
+        ("a|b.tif", SIGN),
+        ("<a>.tif", SIGN),
+        ("two\nlines.tif", SIGN),
+        ("n" * 256, "longer than 255 characters"),
+        ("𐐷" * 128, "longer than 255 characters"),  # two units of UTF-16 each
+        ("C:\\" + "d" * 200 + "\\" + "n" * (256 - 200 - LONGEST_BESIDE), "is 1 characters too long"),
+        (r"\\server\share" + "\\folder" * 40 + "\\labels.tif", LONG),
+    ],
+)
+def test_names_that_windows_does_not_have(path: str, fault: str) -> None:
+    assert fault in (windows_fault(path) or "")
+
+
+def test_a_system_that_was_told_to_takes_long_paths() -> None:
+    assert windows_fault("C:\\" + "folder\\" * 100 + "labels.tif", longest=None) is None
+
+
+def test_an_output_is_refused_where_there_is_no_file_of_its_name() -> None:
+    with pytest.raises(
+        OutputError, match=r"^con\.gpkg has 'con\.gpkg' in it, which is a device of Windows; choose another output"
+    ):
+        check_filename(Path("con.gpkg"), "win32")
+    check_filename(Path("con.gpkg"), "linux")
