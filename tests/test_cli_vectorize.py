@@ -110,6 +110,54 @@ def test_bad_rasters_are_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out.gpkg").exists()
 
 
+def write_label_vrt(tmp_path: Path, head: str, labels: np.ndarray) -> Path:
+    write_raster(tmp_path / "bare.tif", labels, crs=None)
+    source = '<SourceFilename relativeToVRT="1">bare.tif</SourceFilename>'
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    height, width = labels.shape[1:]
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{head}{band}</VRTDataset>')
+    return tmp_path / "a.vrt"
+
+
+@pytest.mark.parametrize("numbers", ["0,0,0,0,0,0", "100,1,0,200,0,0", "10,1,1,10,1,1", "4.6e-310,4.6e-310,0,1,0,4.6e-310"])
+@pytest.mark.parametrize("options", [(), ("--sieve", "20px")])
+def test_labels_whose_transform_places_no_pixel_are_traced_in_pixels(
+    tmp_path: Path, numbers: str, options: tuple[str, ...]
+) -> None:
+    head = f"<SRS>EPSG:32645</SRS><GeoTransform>{numbers}</GeoTransform>"
+    labels = (np.indices((60, 80)).sum(axis=0) % 40 < 20).astype(np.uint8)[None]
+    ran = run("vectorize", write_label_vrt(tmp_path, head, labels), tmp_path / "out.gpkg", *options)
+    assert ran.exit_code == 0, ran.output
+    (warning,) = [line for line in ran.output.splitlines() if line.startswith("Warning")]
+    assert "which places no pixel (its CRS, EPSG:32645, is not used)" in warning
+    traced = read(tmp_path / "out.gpkg")
+    assert traced.geometry.is_valid.all()
+    assert traced.area.sum() == labels.sum()
+    assert traced.crs is None or not traced.crs.is_projected
+    assert traced.area_m2.isna().all()
+
+
+def test_what_gdal_says_of_a_failed_read_is_kept(tmp_path: Path) -> None:
+    path = write_label_vrt(tmp_path, "", np.ones((1, 64, 64), np.uint8))
+    (tmp_path / "bare.tif").unlink()
+    ran = run("vectorize", path, tmp_path / "out.gpkg")
+    assert ran.exit_code == 1
+    (line,) = ran.output.splitlines()
+    assert "bare.tif: No such file or directory" in line
+    assert not any(word in line for word in ("truncated", "damaged", "fetch"))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_complex_labels_are_refused_in_one_line(tmp_path: Path, dtype: str) -> None:
+    profile = {"driver": "GTiff", "count": 1, "height": 64, "width": 64, "crs": "EPSG:32736", "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, transform=rasterio.Affine(1, 0, 5e5, 0, -1, 9e6)) as dst:
+        dst.write(np.ones((1, 64, 64), np.complex64))
+    ran = run("vectorize", tmp_path / "a.tif", tmp_path / "out.gpkg")
+    assert ran.exit_code == 1
+    (line,) = ran.output.splitlines()
+    assert "holds complex values" in line
+
+
 def test_one_class_everywhere_is_one_rectangle(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "labels.tif", np.ones((1, 300, 200), np.uint8))
     assert run("vectorize", path, tmp_path / "out.gpkg", "--simplify", "2px").exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,16 +19,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.windows import Window
 from rasters import noise, write_raster
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
+from geoglnet.prediction.opening import Source
 from geoglnet.progress import RecordedProgress
-from geoglnet.raster.environment import BARE_TRANSFORM, BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.mosaic import mosaic_of
+from geoglnet.raster.placement import BARE_TRANSFORM, is_usable
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import ArrayScene, Pixels, Scene, choose_bands, open_scene
 from geoglnet.types import Shape
+from geoglnet.vector.tiles import DatasetTiles
 
 Factory = Callable[..., Path]
 
@@ -197,9 +203,80 @@ def test_ground_control_points_alone_are_no_crs(scene_factory: Factory) -> None:
     points = [GroundControlPoint(r, c, 30 + c / 1e5, -6 - r / 1e5) for r, c in ((0, 0), (0, 64), (64, 0), (64, 64))]
     with warnings.catch_warnings(action="ignore"), rasterio.open(path, "r+") as dst:
         dst.gcps = (points, CRS.from_epsg(4326))
-    with open_scene(path) as scene:
+    progress = RecordedProgress()
+    with open_scene(path, progress=progress) as scene:
         assert scene.crs is None
         assert scene.transform == BARE_TRANSFORM
+    assert "scene.tif has ground control points but no transform (gdalwarp" in progress.messages("warning")[0]
+
+
+def test_rational_polynomials_alone_are_no_crs(scene_factory: Factory) -> None:
+    path = scene_factory((3, 64, 64), crs=None)
+    numbers = {"line": 32, "samp": 32, "lat": -6, "long": 30, "height": 500}
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path, "r+") as dst:
+        dst.rpcs = RPC(
+            **{f"{name}_off": value for name, value in numbers.items()},
+            **{f"{name}_scale": 1.0 for name in numbers},
+            **{f"{axis}_{part}_coeff": [1.0] + [0.0] * 19 for axis in ("line", "samp") for part in ("num", "den")},
+        )
+    progress = RecordedProgress()
+    with open_scene(path, progress=progress) as scene:
+        assert (scene.crs, scene.transform) == (None, BARE_TRANSFORM)
+    assert "rational polynomial coefficients (RPC) but no transform (gdalwarp -rpc" in progress.messages("warning")[0]
+
+
+VRT = '<VRTDataset rasterXSize="64" rasterYSize="64">{head}{bands}</VRTDataset>'
+VRT_BAND = (
+    '<VRTRasterBand dataType="Byte" band="{number}"><SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+    "<SourceBand>{number}</SourceBand></SimpleSource></VRTRasterBand>"
+)
+
+
+def write_vrt(path: Path, source: str, *, head: str = "", num_bands: int = 3) -> Path:
+    """A VRT of a raster of 64 × 64 px beside it."""
+    bands = "".join(VRT_BAND.format(number=number, name=source) for number in range(1, num_bands + 1))
+    path.write_text(VRT.format(head=head, bands=bands))
+    return path
+
+
+PLACELESS = {
+    "zeros": "0,0,0,0,0,0",
+    "no width": "100,0,0,200,0,-1",
+    "flat": "100,1,0,200,0,0",
+    "denormal": "4.6e-310,4.6e-310,1e-323,4.6e-310,1e-323,4.6e-310",
+    "parallel": "10,1,1,10,1,1",
+    "nearly parallel": "10,1,1,10,1,1.0000000001",
+    "infinite": "inf,1,0,200,0,-1",
+    "no number": "100,nan,0,200,0,-1",
+    "finer than its coordinates": "1e18,0.2,0,3057000,0,-0.2",
+    "immense": "0,1e300,0,0,0,-1e300",
+}
+
+
+@pytest.mark.parametrize("numbers", PLACELESS.values(), ids=PLACELESS)
+def test_a_transform_that_places_no_pixel_is_no_georeference(scene_factory: Factory, numbers: str) -> None:
+    image, progress = noise(3, 64, 64), RecordedProgress()
+    head = f"<SRS>EPSG:32736</SRS><GeoTransform>{numbers}</GeoTransform>"
+    path = write_vrt(scene_factory(image, crs=None).with_name("a.vrt"), "scene.tif", head=head)
+    with open_scene(path, resolution_m=1, assumed_pixel_size_m=1, progress=progress) as scene:
+        assert (scene.crs, scene.transform, scene.pixel_size_m) == (None, BARE_TRANSFORM, None)
+        assert (whole(scene).image == image).all()
+    (warning,) = progress.messages("warning")
+    assert "which places no pixel (its CRS, EPSG:32736, is not used); it is read without georeference, in pixels" in warning
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(0.2, 1e-15, 350000, -1e-15, -0.2, 3057000),
+        Affine(1e-7, 0, 179.9, 0, -1e-7, 89.9),
+        Affine(0.01, 0, 2.0e7, 0, 0.01, 2.0e7),
+        Affine.translation(5e5, 9e6) @ Affine.rotation(45) @ Affine.shear(60) @ Affine.scale(1, -40),
+        Affine(1e5, 0, -1.8e7, 0, -1e5, 9e6),
+    ],
+)
+def test_transforms_of_real_rasters_are_kept(transform: Affine) -> None:
+    assert is_usable(transform, Shape(40_000, 40_000))
 
 
 def test_a_crs_without_a_place_on_earth_has_no_ground_size(scene_factory: Factory) -> None:
@@ -415,6 +492,51 @@ def test_a_file_cut_in_half_names_itself_and_the_window(scene_factory: Factory) 
         with pytest.raises(SceneError, match=r"scene\.tif cannot be read \(10 × 16 px at column 200, row 240") as caught:
             scene.read_window(Window(col_off=200, row_off=240, width=10, height=16))
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_part_of_a_vrt_is_named_and_nothing_is_said_to_be_damaged(tmp_path: Path) -> None:
+    path, message = write_vrt(tmp_path / "a.vrt", "gone.tif"), r"a\.vrt cannot be read \(.*gone\.tif: No such file"
+    with open_scene(path, bands=[1]) as scene, pytest.raises(SceneError, match=message) as caught:
+        whole(scene)
+    assert not any(word in str(caught.value) for word in ("truncated", "damaged", "fetch", "\n"))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
+def test_complex_values_are_refused_and_their_amplitude_is_read(tmp_path: Path, dtype: str) -> None:
+    image = noise(3, 64, 64).astype(np.float32)
+    profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 64, "crs": "EPSG:32736", "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, transform=Affine(1, 0, 5e5, 0, -1, 9e6)) as dst:
+        dst.write((image * (3 + 4j)).astype(np.complex64))
+    with pytest.raises(SceneError, match=rf"a\.tif holds complex values \({dtype}") as caught:
+        open_scene(tmp_path / "a.tif")
+    amplitude = str(caught.value).rpartition(" ")[2]
+    with open_scene(amplitude, scaling=Scaling(0, 255 * 5)) as scene:
+        assert (whole(scene).image == image).all()
+    with pytest.raises(SceneError, match="complex"):
+        mosaic_of([tmp_path / "a.tif", tmp_path / "a.tif"])
+    with rasterio.open(tmp_path / "a.tif") as src, pytest.raises(BandsError):
+        DatasetTiles(src)
+
+
+def test_descriptions_in_a_string_are_called_by_their_kind() -> None:
+    service = (
+        "<GDAL_WMS>\n <Service name='TMS'><ServerUrl>http://127.0.0.1:9/${z}/${x}/${y}.png</ServerUrl></Service>\n</GDAL_WMS>"
+    )
+    with pytest.raises(SceneError, match=r"^<GDAL_WMS> \(described in a string\) cannot be opened") as caught:
+        open_scene(service)
+    assert "\n" not in str(caught.value)
+    assert Source.of(service).name == "<GDAL_WMS> (described in a string)"
+
+
+def test_a_stac_item_names_its_assets(tmp_path: Path) -> None:
+    assets = {"visual": {"href": "https://example.org/a.tif"}, "thumbnail": {"href": "a.png"}}
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps({"type": "Feature", "stac_version": "1.0.0", "geometry": None, "assets": assets}))
+    with pytest.raises(SceneError, match=r"item\.json is a STAC item.*assets: visual \(https://example\.org/a\.tif\), thumb"):
+        open_scene(path)
+    path.write_text("[1, 2]")
+    with pytest.raises(SceneError, match="not a raster"):
+        open_scene(path)
 
 
 def test_a_jpeg_cut_in_half_is_not_read_as_grey(scene_factory: Factory) -> None:

@@ -10,6 +10,7 @@ import click
 
 from geoglnet.cli.options import json_option
 from geoglnet.cli.verb import Verb
+from geoglnet.progress import RecordedProgress
 
 
 @click.command(cls=Verb)
@@ -38,7 +39,8 @@ def _scene(path: str) -> dict[str, Any]:
     from geoglnet.raster.cog import read_legend
     from geoglnet.raster.scene import open_scene
 
-    with open_scene(path) as scene:
+    remarks = RecordedProgress()
+    with open_scene(path, progress=remarks) as scene:
         facts: dict[str, Any] = {
             "kind": "scene",
             "path": scene.name,
@@ -49,6 +51,7 @@ def _scene(path: str) -> dict[str, Any]:
             "num_bands": scene.num_bands,
             "transform": list(scene.transform)[:6],
         }
+    facts |= {"remarks": warned} if (warned := remarks.messages("warning")) else {}
     legend = read_legend(path)
     return facts | ({"kind": "labels", "classes": list(legend.names)} if legend else {})
 

@@ -41,8 +41,9 @@ from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
+from geoglnet.raster.environment import GDAL_ERRORS, check_real, one_line, open_raster
 from geoglnet.raster.grid import is_rotated
+from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
 from geoglnet.vector.reader import read_polygons
 
@@ -185,8 +186,10 @@ def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
 
 
 def _placed_crs(src: DatasetReader) -> str:
-    if src.crs is None or src.transform.is_identity:
-        raise DatasetError(f"{src.name} has no georeference; use kind = 'images', which pairs files by name")
+    place = placement(src)
+    if place.crs is None:
+        reason = place.remark or "has no georeference"
+        raise DatasetError(f"{src.name} {reason}; use kind = 'images', which pairs files by name")
     if is_rotated(src.transform, Shape(*src.shape)) or src.transform.e > 0:
         raise DatasetError(f"{src.name} is rotated or upside down; gdalwarp it, or use kind = 'images'")
     return str(src.crs.to_wkt())
@@ -201,6 +204,9 @@ def label_rasters(paths: Sequence[Path], crs: CRS, res: Resolution, coding: Codi
     nodata = set()
     for path in paths:
         with open_raster(path) as src:
+            check_real(src, src.indexes)
+            if placement(src).remark:
+                raise DatasetError(f"{path} {placement(src).remark}; use kind = 'images', which pairs files by name")
             if src.crs is None:
                 raise DatasetError(f"{path} has no CRS; write one into it (gdal_edit.py -a_srs), or use kind = 'images'")
             check_palette(path, palette_of(src), coding, reader.legend)

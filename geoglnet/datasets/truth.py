@@ -22,10 +22,10 @@ from rasterio.windows import transform as window_transform
 from shapely import STRtree, box
 
 from geoglnet.datasets.coding import Coding, check_palette, names_in
-from geoglnet.errors import DatasetError, LegendError, SceneError
+from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import GDAL_ERRORS, one_line, open_raster
+from geoglnet.raster.environment import GDAL_ERRORS, check_real, open_raster, unreadable
 from geoglnet.types import Shape
 from geoglnet.vector.reader import first_layer, read_polygons
 
@@ -118,7 +118,7 @@ class ImageTruth:
             try:
                 bands = src.read(window=source, out_shape=size, resampling=Resampling.nearest)
             except GDAL_ERRORS as error:
-                raise SceneError(f"{self.path} cannot be read ({one_line(error)}); the file is damaged") from error
+                raise unreadable(src, source, error) from error
             nodata = src.nodata
         labels, wrong = self.coding.decode(bands, nodata)
         if wrong.any():
@@ -150,6 +150,7 @@ def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, gr
                 f"{path} is {sizes[0]}, {image_path.name} is {sizes[1]}; give a label image of the image's size "
                 "(kind = 'rasters' matches files of different sizes by their georeference)"
             )
+        check_real(labels, labels.indexes)
         check_palette(path, palette_of(labels), coding, legend)
     return ImageTruth(path, coding, grid)
 

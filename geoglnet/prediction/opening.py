@@ -11,7 +11,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import is_remote
+from geoglnet.raster.environment import is_remote, short_name
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath
@@ -42,7 +42,8 @@ class Source:
     @property
     def name(self) -> str:
         """For messages and tags."""
-        first = Path(os.fspath(self.paths[0])).name
+        given = os.fspath(self.paths[0])
+        first = short_name(given) if given.lstrip().startswith("<") else Path(given).name
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
     def holds(self, path: Path) -> bool:

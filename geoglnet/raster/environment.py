@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from geoglnet.errors import SceneError, SceneNotFoundError
 from geoglnet.types import StrPath
 
 # What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
+_LARGEST_STAC_ITEM = 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
-BARE_TRANSFORM = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 _FILTERS = threading.RLock()
 # A server that stops answering is asked again, then given up: GDAL alone would wait for ever. What the user set wins.
 _PATIENCE = {
@@ -35,7 +36,8 @@ _PATIENCE = {
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
 _CARE = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True}  # else all that lies behind a damaged byte of a JPEG is read as garbage
-_NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|<VRTDataset")  # NETCDF:file.nc:name, or a VRT in a string
+_NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|\s*<")  # NETCDF:file.nc:name, or a VRT or web service described in a string
+_MADE_OF_OTHERS = {"VRT", "GTI", "WMS", "WMTS", "WCS", "STACIT", "STACTA", "DERIVED"}  # drivers of what has no pixels itself
 
 
 def environment(path: StrPath | None = None) -> rasterio.Env:
@@ -71,6 +73,13 @@ def is_remote(path: StrPath) -> bool:
     return "://" in name or name.startswith("/vsi")
 
 
+def short_name(path: StrPath) -> str:
+    """What a raster is called in messages and tags: its name, or what kind of description a whole one in a string is."""
+    name = os.fspath(path)
+    root = re.match(r"\s*<(?:\?[^>]*\?>\s*<)?(\w+)", name)
+    return name if root is None else f"<{root[1]}> (described in a string)"
+
+
 def open_raster(path: StrPath, **options: Any) -> DatasetReader:
     """Open any raster for reading, with or without georeference.
 
@@ -89,9 +98,28 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
         with environment(name), silenced(NotGeoreferencedWarning):  # whoever needs the CRS says so in our words
             return rasterio.open(name, **options)
     except GDAL_ERRORS as error:
-        raise SceneError(
-            f"{name} is not a raster that GDAL can read ({one_line(error)}); give a GeoTIFF, JPEG, VRT …"
-        ) from error
+        raise SceneError(_unopened(name, error)) from error
+
+
+def _unopened(name: str, error: Exception) -> str:
+    if assets := _stac_assets(name):
+        return f"{name} is a STAC item, which names rasters and is none; give one of its assets: {assets}"
+    if name.lstrip().startswith("<"):
+        return f"{short_name(name)} cannot be opened ({one_line(error)}); check the service and the network"
+    return f"{name} is not a raster that GDAL can read ({one_line(error)}); give a GeoTIFF, JPEG, VRT …"
+
+
+def _stac_assets(name: str) -> str:
+    """The assets of a STAC item in a local JSON file, for a message; empty for anything else."""
+    path = Path(name)
+    if path.suffix.lower() not in (".json", ".geojson") or not _exists(path) or path.stat().st_size > _LARGEST_STAC_ITEM:
+        return ""
+    try:
+        assets = json.loads(path.read_bytes()).get("assets", {})
+        found = [f"{key} ({asset['href']})" for key, asset in assets.items() if "href" in asset]
+    except (ValueError, AttributeError, TypeError):  # JSON of another kind, or none
+        return ""
+    return ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
 
 
 def _exists(path: Path) -> bool:
@@ -113,9 +141,32 @@ def colour_bands(dataset: DatasetReader) -> tuple[int, ...]:
     return tuple(i for i, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha)
 
 
-def placement(dataset: DatasetReader) -> Affine:
-    """Pixel to coordinates; of a raster that has no place, the column and the *negative* row, where QGIS draws it.
+def unreadable(dataset: DatasetReader, window: Window | None, error: Exception, name: str = "") -> SceneError:
+    """The error to raise when pixels of an open raster cannot be read: where, what GDAL says of it, and the way out.
 
-    Rows that count downwards as positive numbers would put polygons upside down, above the picture that they were traced on.
+    Only of a file that holds pixels itself can it be said that it is damaged.
     """
-    return BARE_TRANSFORM if dataset.transform.is_identity else dataset.transform
+    place = ""
+    if window is not None:
+        place = f"{window.width:.0f} × {window.height:.0f} px at column {window.col_off:.0f}, row {window.row_off:.0f}: "
+    way_out = "if it is truncated or damaged, fetch it again"
+    if dataset.driver in _MADE_OF_OTHERS:
+        way_out = "see to what it is made of"
+    elif is_remote(dataset.name):
+        way_out = "try again, or download it first"
+    return SceneError(f"{name or short_name(dataset.name)} cannot be read ({place}{one_line(error)}); {way_out}")
+
+
+def check_real(dataset: DatasetReader, bands: Iterable[int] = (1,)) -> None:
+    """Refuse complex values, of which reading would take the real part without a word.
+
+    Raises:
+        SceneError: one of the 1-based bands holds them.
+    """
+    for band in bands:
+        if dataset.dtypes[band - 1].startswith("complex"):
+            name = short_name(dataset.name)
+            raise SceneError(
+                f"{name} holds complex values ({dataset.dtypes[band - 1]} in band {band}), which are no image; "
+                f"give its amplitude, DERIVED_SUBDATASET:AMPLITUDE:{name}"
+            )

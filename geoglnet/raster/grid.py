@@ -17,7 +17,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import GDAL_ERRORS, placement
+from geoglnet.raster.environment import GDAL_ERRORS
+from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
 
 NATIVE_TOLERANCE = 0.05
@@ -140,13 +141,15 @@ def choose_grid(
         if metres is not None and not (math.isfinite(metres) and metres > 0):
             raise ConfigError(f"{name} = {metres} must be a size in metres above 0")
     native_shape = Shape(dataset.height, dataset.width)
-    crs = None if dataset.transform.is_identity else dataset.crs
-    ground = ground_pixel_size(crs, dataset.transform, native_shape)
+    place = placement(dataset)
+    place.tell(dataset.name, progress)
+    crs = place.crs
+    ground = ground_pixel_size(crs, place.transform, native_shape)
     size = ground or (None if assumed_pixel_size_m is None else (assumed_pixel_size_m, assumed_pixel_size_m))
     shape = native_shape if size is None or resolution_m is None else _shape_at(native_shape, size, resolution_m)
     for line in _rules(dataset, crs, ground, assumed_pixel_size_m, None if shape == native_shape else resolution_m):
         progress.log(line)
-    transform = placement(dataset) @ Affine.scale(native_shape.width / shape.width, native_shape.height / shape.height)
+    transform = place.transform @ Affine.scale(native_shape.width / shape.width, native_shape.height / shape.height)
     return Grid(native_shape, shape, transform, crs, pixel_size_m(ground_pixel_size(crs, transform, shape)))
 
 

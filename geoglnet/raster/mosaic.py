@@ -16,7 +16,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import environment, is_remote, open_raster
+from geoglnet.raster.environment import check_real, environment, is_remote, open_raster, short_name
+from geoglnet.raster.placement import BARE_TRANSFORM, placement
 from geoglnet.types import Shape, StrPath
 
 _ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused
@@ -112,8 +113,13 @@ class _Part:
 
 def _described(path: StrPath) -> _Part:
     with open_raster(path) as src, environment(path):
-        if src.transform.is_identity:
-            raise SceneError(f"{src.name} has no georeference, so nobody knows where in the mosaic it lies; give it alone")
+        check_real(src, src.indexes)
+        place = placement(src)
+        if place.transform == BARE_TRANSFORM:
+            raise SceneError(
+                f"{short_name(src.name)} {place.remark or 'has no georeference'}, so nobody knows where in the mosaic it lies; "
+                "give it alone"
+            )
         unknown = sorted({dtype for dtype in src.dtypes if dtype not in _GDAL_TYPES})
         if unknown:
             raise SceneError(f"{src.name} holds {unknown[0]} values; convert it with gdal_translate -ot Float32")

@@ -18,8 +18,9 @@ from rasterio.windows import transform as window_transform
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
-from geoglnet.raster.environment import environment, open_raster, placement
+from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.mosaic import mosaic_of
+from geoglnet.raster.placement import placement
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape, StrPath
 
@@ -108,13 +109,14 @@ def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds |
         ConfigError: the bounds lie outside.
     """
     with environment(path), open_raster(path) as src:
-        transform = placement(src)
+        place = placement(src)
+        transform = place.transform
         window = _window(transform, Shape(src.height, src.width), bounds, str(path))
         factor = max(1.0, max(window.width, window.height) / size)
         shape = Shape(math.ceil(window.height / factor), math.ceil(window.width / factor))
         labels = src.read(1, window=window, out_shape=shape, resampling=Resampling.nearest)
         scale = Affine.scale(window.width / shape.width, window.height / shape.height)
-        return Picture(_colours(legend)[labels], window_transform(window, transform) @ scale, src.crs)
+        return Picture(_colours(legend)[labels], window_transform(window, transform) @ scale, place.crs)
 
 
 def _colours(legend: Legend) -> npt.NDArray[np.uint8]:

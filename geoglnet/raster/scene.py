@@ -20,7 +20,16 @@ from rasterio.windows import Window
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import GDAL_ERRORS, colour_bands, environment, one_line, open_raster, silenced
+from geoglnet.raster.environment import (
+    GDAL_ERRORS,
+    check_real,
+    colour_bands,
+    environment,
+    open_raster,
+    short_name,
+    silenced,
+    unreadable,
+)
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
 from geoglnet.types import Shape, StrPath
@@ -134,7 +143,7 @@ class RasterScene:
     ) -> None:
         self.bands = bands
         self.scaling = scaling
-        self.name = str(dataset.name)
+        self.name = short_name(dataset.name)
         self._open_options = dict(open_options or {})
         self._dataset = dataset
         self._grid = grid
@@ -205,10 +214,7 @@ class RasterScene:
             with environment(self._dataset.name):
                 values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
         except GDAL_ERRORS as error:
-            place = f"{source.width:.0f} × {source.height:.0f} px at column {source.col_off:.0f}, row {source.row_off:.0f}"
-            raise SceneError(
-                f"{self.name} cannot be read ({place}: {one_line(error)}); the file is truncated or damaged, fetch it again"
-            ) from error
+            raise unreadable(self._dataset, source, error, self.name) from error
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
@@ -223,7 +229,7 @@ class RasterScene:
             with environment(self._dataset.name):
                 values, valid = self._read(whole, shape, Resampling.nearest)
         except GDAL_ERRORS as error:
-            raise SceneError(f"{self.name} cannot be read ({one_line(error)}); is the file whole?") from error
+            raise unreadable(self._dataset, None, error, self.name) from error
         self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -293,12 +299,13 @@ def open_scene(
 
     Raises:
         SceneNotFoundError: there is no such file.
-        SceneError: the file is not a raster, or it is damaged.
+        SceneError: the file is not a raster, it is damaged, or its values are complex.
         BandsError: the raster lacks the bands.
     """
     with ExitStack() as on_error:
         dataset = on_error.enter_context(open_raster(path))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
+        check_real(dataset, chosen)
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
         level = grid.pyramid_level(dataset.overviews(chosen[0]))
         options = {} if level is None else {"OVERVIEW_LEVEL": level}
@@ -322,9 +329,10 @@ def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int,
     Raises:
         BandsError: the raster has fewer bands.
     """
+    name = short_name(dataset.name)
     if not dataset.count:
         parts = f"name one of its parts, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "give another raster"
-        raise BandsError(f"{dataset.name} has no bands; {parts}")
+        raise BandsError(f"{name} has no bands; {parts}")
     kinds, usable = dataset.colorinterp, colour_bands(dataset)
     count = min(len(RGB), len(usable)) if count is None else count
     if count == len(RGB) and all(kind in kinds for kind in RGB):
@@ -332,16 +340,17 @@ def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int,
     if len(usable) >= count:
         return usable[:count]
     if ColorInterp.palette in kinds:
-        raise BandsError(f"{dataset.name} has one band of palette colours, {count} are needed; use gdal_translate -expand rgb")
+        raise BandsError(f"{name} has one band of palette colours, {count} are needed; use gdal_translate -expand rgb")
     found = f"{len(usable)} image band{'' if len(usable) == 1 else 's'}"
-    raise BandsError(f"{dataset.name} has {found}, {count} are needed; choose another model or raster")
+    raise BandsError(f"{name} has {found}, {count} are needed; choose another model or raster")
 
 
 def _checked_bands(dataset: DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
+    name = short_name(dataset.name)
     wrong = [b for b in bands if not 1 <= b <= dataset.count]
     if wrong or not bands:
         found = f"band {wrong[0]} was asked for" if wrong else "no bands were asked for"
-        raise BandsError(f"{found}, {dataset.name} has bands 1 to {dataset.count}; choose among them")
+        raise BandsError(f"{found}, {name} has bands 1 to {dataset.count}; choose among them")
     return bands
 
 

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from geoglnet.progress import Progress
 from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.placement import placement
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Shape
 from geoglnet.vector.cleaning import Labels, fill_holes, open_labels, opening_margin, sieve_labels
@@ -160,12 +161,13 @@ def write_clean_labels(
         OutputError: the disk is full.
     """
     src, job = tiles.labels, CleaningJob(tiles.labels.name, rules)
+    place = placement(src)
     seen, is_exact = np.zeros(256, dtype=bool), True
     edges = [core_edges(length, CLEANING_TILE_SIZE, 0) for length in tiles.shape]
     progress.plan("cleaning", (len(edges[0]) - 1) * (len(edges[1]) - 1), "tiles")
     windows = iter_cores(tiles.shape, CLEANING_TILE_SIZE, margin=0)
     with (
-        LabelWriter(path, tiles.shape, transform=src.transform, crs=src.crs, core_size=CLEANING_TILE_SIZE) as writer,
+        LabelWriter(path, tiles.shape, transform=place.transform, crs=place.crs, core_size=CLEANING_TILE_SIZE) as writer,
         Ordered(job, job.on(DatasetTiles(src)), windows, workers) as clean_tiles,
     ):
         for tile in clean_tiles:

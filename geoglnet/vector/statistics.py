@@ -24,8 +24,9 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster, placement
+from geoglnet.raster.environment import GDAL_ERRORS, check_real, environment, open_raster, unreadable
 from geoglnet.raster.grid import is_rotated
+from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.rings import Geometries
@@ -66,6 +67,7 @@ class Statistics:
                 )
             if is_rotated(src.transform, Shape(*src.shape)):
                 raise SceneError(f"{path} is rotated, so its pixels have no rows to be read by; warp it first (gdalwarp)")
+            check_real(src, src.indexes)
             return cls(path, src.count, crs_wkt)
 
     @property
@@ -82,11 +84,11 @@ class Statistics:
         if len(records) == 0:
             return replace(records, statistics=PolygonRecords.empty(self.names).statistics)
         geometries = shapely.from_wkb(records.wkb.to_numpy(zero_copy_only=False))
-        try:
-            with environment(self.path), open_raster(self.path) as src:
+        with environment(self.path), open_raster(self.path) as src:
+            try:
                 columns = _columns(geometries, src)
-        except GDAL_ERRORS as error:
-            raise SceneError(f"{self.path} cannot be read ({one_line(error)}); the file is truncated or damaged") from error
+            except GDAL_ERRORS as error:
+                raise unreadable(src, None, error) from error
         return replace(records, statistics=dict(zip(self.names, columns.T, strict=True)))
 
 
@@ -117,7 +119,7 @@ class _Band(RasterSource):  # type: ignore[misc]
         return nodata if self._src.dtypes[self._band - 1].startswith("float") else int(nodata)
 
     def read_window(self, x0: int, y0: int, nx: int, ny: int) -> Any:
-        a, e = self._src.transform.a, placement(self._src).e
+        a, e = self._src.transform.a, placement(self._src).transform.e
         first_col = x0 if a > 0 else self._src.width - x0 - nx
         first_row = y0 if e < 0 else self._src.height - y0 - ny
         values = self._src.read(self._band, window=Window(first_col, first_row, nx, ny), masked=True)
@@ -149,7 +151,7 @@ def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
 
 def _extent(src: DatasetReader) -> tuple[float, float, float, float]:
     """Left, bottom, right, top; exactly those that rasterio names where rows run southwards."""
-    a, _, c, _, e, f = placement(src)[:6]
+    a, _, c, _, e, f = placement(src).transform[:6]
     xs, ys = (c, c + a * src.width), (f, f + e * src.height)
     return min(xs), min(ys), max(xs), max(ys)
 

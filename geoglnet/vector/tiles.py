@@ -12,7 +12,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, SceneError
-from geoglnet.raster.environment import GDAL_ERRORS
+from geoglnet.raster.environment import GDAL_ERRORS, check_real, unreadable
 from geoglnet.types import Shape
 from geoglnet.vector.components import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
@@ -81,6 +81,7 @@ class DatasetTiles:
         name = self.labels.name
         if self.labels.count != 1:
             raise BandsError(f"{name} has {self.labels.count} bands; labels are a raster with one band of class numbers")
+        check_real(self.labels)
         dtype = self.labels.dtypes[0]
         if not np.issubdtype(np.dtype(dtype), np.integer):
             raise SceneError(f"{name} holds {dtype} values; labels are integers from 0 to 254 (take the argmax first)")
@@ -159,7 +160,7 @@ def _read(src: DatasetReader, window: Window, bands: int | list[int] = 1) -> npt
     try:
         values: npt.NDArray[Any] = src.read(bands, window=window)
     except GDAL_ERRORS as error:
-        raise SceneError(_damaged(src, window)) from error
+        raise unreadable(src, window, error) from error
     return values
 
 
@@ -167,12 +168,5 @@ def _read_valid(src: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
     try:
         values = src.read_masks(1, window=window)
     except GDAL_ERRORS as error:
-        raise SceneError(_damaged(src, window)) from error
+        raise unreadable(src, window, error) from error
     return np.asarray(values > 0)
-
-
-def _damaged(src: DatasetReader, window: Window) -> str:
-    return (
-        f"{src.name} cannot be read at rows {window.row_off}–{window.row_off + window.height}, "
-        f"columns {window.col_off}–{window.col_off + window.width}; the file may be truncated"
-    )

@@ -18,8 +18,9 @@ from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Colour, Legend
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
-from geoglnet.raster.environment import environment, open_raster, placement
+from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
+from geoglnet.raster.placement import Placement, placement
 from geoglnet.types import OutputFile, Shape, StrPath
 from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
 from geoglnet.vector.components import NO_LABEL
@@ -85,17 +86,18 @@ def vectorize(
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
-        tiles = DatasetTiles(src, confidence)
+        tiles, place = DatasetTiles(src, confidence), placement(src)
+        place.tell(src.name, progress)
         legend = legend or read_legend(labels_path) or _found_legend(src, config.tile_size, progress)
-        if src.crs is None:
+        if place.crs is None:
             _tell_no_crs(src, config, progress)
         part_path, seen = stack.enter_context(vector_file), tiles.seen
-        job = _job(tiles, legend, config)
+        job = _job(tiles, place, legend, config)
         layer = _layer(vector_file.path, src, legend, config, job)
         if config.cleans:
             # Named after the part file, so that it is removed with it when something goes wrong.
             clean_path = part_path.with_name(f"{part_path.name}.clean.tif")
-            rules = _cleaning_rules(src, legend, config, progress)
+            rules = _cleaning_rules(src, place, legend, config, progress)
             seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
             stack.callback(clean_path.unlink, missing_ok=True)  # before it is opened: it must be closed to be removed
             tiles = DatasetTiles(stack.enter_context(open_raster(clean_path)), confidence)
@@ -108,8 +110,10 @@ def vectorize(
     return count
 
 
-def _cleaning_rules(src: DatasetReader, legend: Legend, config: VectorConfig, progress: Progress) -> CleaningRules:
-    size_m = pixel_size_m(ground_pixel_size(src.crs, src.transform, Shape(*src.shape)))
+def _cleaning_rules(
+    src: DatasetReader, place: Placement, legend: Legend, config: VectorConfig, progress: Progress
+) -> CleaningRules:
+    size_m = pixel_size_m(ground_pixel_size(place.crs, place.transform, Shape(*src.shape)))
     if config.fill_holes and legend.background is None:
         progress.warn(f"{src.name}: no class is background, so there are no holes to fill")
     return CleaningRules(
@@ -183,17 +187,17 @@ class _Run:
             )
 
 
-def _job(tiles: DatasetTiles, legend: Legend, config: VectorConfig) -> TileJob:
+def _job(tiles: DatasetTiles, place: Placement, legend: Legend, config: VectorConfig) -> TileJob:
     src, confidence = tiles.labels, tiles.confidence
-    size = ground_pixel_size(src.crs, src.transform, tiles.shape)
+    size = ground_pixel_size(place.crs, place.transform, tiles.shape)
     tolerance = config.simplify.in_pixels(pixel_size_m(size)) if isinstance(config.simplify, Quantity) else 0.0
-    crs_wkt = src.crs.to_wkt() if src.crs is not None else None
+    crs_wkt = None if place.crs is None else place.crs.to_wkt()
     return TileJob(
         src.name,
         None if confidence is None else confidence.name,
         TracingRules(legend.polygon_values, config.connectivity, tolerance, config.smooth),
         FinishingRules(
-            placement(src),
+            place.transform,
             crs_wkt,
             tiles.shape,
             size or (1.0, 1.0),
