@@ -141,10 +141,10 @@ class _Polygons(GeoPandasFeatureSource):  # type: ignore[misc]
 
 
 def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
-    if src.crs is None or crs_wkt is None:
-        return src.crs is None and crs_wkt is None
+    if placement(src).crs is None or crs_wkt is None:
+        return placement(src).crs is None and crs_wkt is None
     try:
-        return are_one_place(src.crs, crs_wkt)
+        return are_one_place(placement(src).crs, crs_wkt)
     except CRSError:
         return False
 
