@@ -137,6 +137,10 @@ def test_stars_pair_images_with_their_truth(folder: Path) -> None:
         list(iter_files(ImagesSource(images="*.tif", labels="*_missing.tif"), files))
     with pytest.raises(DatasetError, match="no file matches"):
         list(iter_files(ImagesSource(images="*.jpg", labels="*_label.tif"), files))
+    elsewhere = ImagesSource(images=f"{folder}/*_label.tif", polygons=f"{folder}/*.gpkg")
+    assert list(iter_files(elsewhere, reader(folder / "other"))) == found
+    with pytest.raises(DatasetError, match="write / between folders"):
+        files.matching(r"..\*.tif")
 
 
 def test_a_label_image_of_another_size_is_refused_with_both_sizes(folder: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from geoglnet.errors import OutputError
 from geoglnet.filenames import LONGEST_BESIDE, check_filename, windows_fault
+from geoglnet.raster.environment import gdal_name, is_remote
 
 DEVICE, LAST, SIGN, LONG = "is a device of Windows", "takes a last dot or space away", "and no name on Windows has", "too long"
 
@@ -86,3 +87,26 @@ def test_an_output_is_refused_where_there_is_no_file_of_its_name() -> None:
     ):
         check_filename(Path("con.gpkg"), "win32")
     check_filename(Path("con.gpkg"), "linux")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_elsewhere"),
+    [
+        ("https://host/scene.tif", True),
+        ("s3://bucket/scene.tif", True),
+        ("/vsizip/scene.zip/scene.tif", True),
+        ("\\vsizip\\scene.zip\\scene.tif", True),  # what Windows makes of Path("/vsizip/scene.zip/scene.tif")
+        ("C:/maps/scene.tif", False),
+        ("C://maps/scene.tif", False),
+        (r"C:\maps\scene.tif", False),
+        (r"\\server\share\scene.tif", False),
+        ("//server/share/scene.tif", False),
+    ],
+)
+def test_a_drive_is_no_scheme_of_a_url(path: str, is_elsewhere: bool) -> None:
+    assert is_remote(path) is is_elsewhere
+
+
+def test_a_virtual_path_reaches_gdal_with_slashes() -> None:
+    assert gdal_name(PureWindowsPath("/vsizip/a.zip/b.tif")) == "/vsizip/a.zip/b.tif"
+    assert gdal_name(PureWindowsPath("//server/share/a.tif")) == r"\\server\share\a.tif"

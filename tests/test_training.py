@@ -171,6 +171,12 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "broken.toml")
 
 
+def test_a_configuration_from_notepad_is_read(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "toy.toml").read_text(encoding="utf-8")
+    (tmp_path / "notepad.toml").write_text(text, encoding="utf-8-sig", newline="\r\n")
+    assert read_config(tmp_path / "notepad.toml") == read_config(folder / "toy.toml")
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parent.parent / "examples/configs").glob("*.toml")), ids=lambda p: p.stem
 )

@@ -84,7 +84,7 @@ def _write_split(path: Path, split_of: dict[str, str]) -> None:
 
 
 def _read_split(path: Path) -> dict[str, str]:
-    with path.open(newline="", encoding="utf-8") as opened:
+    with path.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     try:
         return {row["id"]: row["split"] for row in rows}

@@ -88,14 +88,17 @@ class PairReader:
         self.progress.warn(f"skipped: {error}")
 
     def matching(self, pattern: str) -> list[Path]:
-        """Files that a pattern below the data folder matches, sorted.
+        """Files that a pattern below the data folder matches, or one from the root on, sorted.
 
         Raises:
             DatasetError: there is none.
         """
-        found = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        whole = self.folder / pattern
+        root, inner = (Path(whole.anchor), whole.relative_to(whole.anchor)) if Path(pattern).anchor else (self.folder, pattern)
+        found = sorted(path for path in root.glob(str(inner)) if path.is_file())
         if not found:
-            raise DatasetError(f"no file matches {self.folder / pattern}; check the data folder")
+            hint = "write / between folders, on Windows too" if "\\" in pattern else "check the data folder"
+            raise DatasetError(f"no file matches {whole}; {hint}")
         return found
 
 

@@ -36,6 +36,7 @@ _PATIENCE = {
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
 _CARE = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True}  # else all that lies behind a damaged byte of a JPEG is read as garbage
+_URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|\s*<")  # NETCDF:file.nc:name, or a VRT or web service described in a string
 _MADE_OF_OTHERS = {"VRT", "GTI", "WMS", "WMTS", "WCS", "STACIT", "STACTA", "DERIVED"}  # drivers of what has no pixels itself
 
@@ -68,9 +69,19 @@ def silenced(category: type[Warning]) -> Iterator[None]:
 
 
 def is_remote(path: StrPath) -> bool:
-    """Whether a name is a URL or a GDAL virtual path instead of a local file."""
+    """Whether a name is a URL or a GDAL virtual path instead of a local file.
+
+    >>> is_remote("https://host/scene.tif"), is_remote("/vsizip/scene.zip"), is_remote("C:/scene.tif")
+    (True, True, False)
+    """
+    name = gdal_name(path)
+    return _URL.search(name) is not None or name.startswith("/vsi")
+
+
+def gdal_name(path: StrPath) -> str:
+    """A path as GDAL takes it: on Windows a :class:`Path` writes a virtual one with backslashes."""
     name = os.fspath(path)
-    return "://" in name or name.startswith("/vsi")
+    return name.replace("\\", "/") if name.startswith("\\vsi") else name
 
 
 def short_name(path: StrPath) -> str:
@@ -91,7 +102,7 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
         SceneNotFoundError: there is no such local file.
         SceneError: the file is not a raster that GDAL reads.
     """
-    name = os.fspath(path)
+    name = gdal_name(path)
     if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
         raise SceneNotFoundError(f"{name} does not exist; check the path")
     try:

@@ -173,7 +173,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
         ConfigError: the file is missing or malformed, or a key is unknown (the nearest known one is suggested).
     """
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+        plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}; examples/configs has some to start from") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
