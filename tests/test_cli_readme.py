@@ -39,3 +39,14 @@ def test_the_readme_shows_every_verb() -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_commands_that_ci_copies_are_marked(number: int) -> None:
     assert re.search(rf"^<!-- command {number} -->\n```bash\n.+\n```$", README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_commands_for_powershell_are_those_for_bash(number: int) -> None:
+    def block(mark: str, language: str) -> str:
+        found = re.search(rf"^<!-- command {mark} -->\n```{language}\n(.+?)\n```$", README, flags=re.MULTILINE | re.DOTALL)
+        assert found is not None
+        return found[1]
+
+    ours = block(str(number), "bash").replace("python3", "python").replace(".venv/bin/", ".venv\\Scripts\\").split(" && ")
+    assert block(f"{number}, PowerShell", "powershell").splitlines() == ours
