@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Protocol, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 from geoglnet.errors import ConfigError
+from geoglnet.plain import checked, shortened
 from geoglnet.types import Shape
 
 BACKBONES = (
@@ -23,6 +26,8 @@ BACKBONES = (
 )
 BACKBONE_LIBRARIES = ("torchvision", "timm")
 """Any of their networks with maps at strides 4, 8, 16 and 32 is a backbone too, as ``"timm/convnext_tiny"``."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # no folder, no address, no "hf-hub:"
 
 ARCHITECTURES = {
     "fpn": "",
@@ -136,11 +141,15 @@ class ModelConfig:
     compat: Compat = Compat.NONE
     architecture: str = "fpn"
 
+    MOST_CHANNELS: ClassVar[int] = 8192
+
     def __post_init__(self) -> None:
         self._check_architecture()
         for name in ("num_classes", "in_channels", "pyramid_channels", "smooth_channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+            if not 1 <= getattr(self, name) <= self.MOST_CHANNELS:
+                raise ConfigError(
+                    f"{name} = {shortened(getattr(self, name))} must be at least 1 and at most {self.MOST_CHANNELS}"
+                )
         alone = self.branches is not Branches.BOTH
         if alone and (self.sharing is not Sharing.NONE or self.aggregate):
             raise ConfigError(
@@ -151,12 +160,19 @@ class ModelConfig:
     def _check_architecture(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"unknown architecture {self.architecture!r}{suggestion(self.architecture, tuple(ARCHITECTURES))}"
+                f"unknown architecture {shortened(self.architecture)}{suggestion(self.architecture, tuple(ARCHITECTURES))}"
             )
         own = ARCHITECTURES[self.architecture]
-        library, _, inner = self.backbone.partition("/")
-        if self.has_pyramid and self.backbone not in BACKBONES and not (library in BACKBONE_LIBRARIES and inner):
-            raise ConfigError(f"unknown backbone {self.backbone!r}{suggestion(self.backbone, BACKBONES)}")
+        library, slash, inner = self.backbone.rpartition("/")
+        if not _PLAIN_NAME.fullmatch(inner):
+            raise ConfigError(
+                f"backbone = {shortened(self.backbone)} is not the plain name of a network; "
+                "folders, URLs and hubs are not opened"
+            )
+        if slash and not (self.has_pyramid and library in BACKBONE_LIBRARIES):
+            raise ConfigError(f"unknown backbone {shortened(self.backbone)}{suggestion(self.backbone, BACKBONES)}")
+        if self.has_pyramid and not slash and self.backbone not in BACKBONES:
+            raise ConfigError(f"unknown backbone {shortened(self.backbone)}{suggestion(self.backbone, BACKBONES)}")
         if own and self.backbone != own:
             raise ConfigError(f"architecture = {self.architecture!r} has a backbone of its own; set backbone = {own!r}")
         if not self.has_pyramid and self.branches is Branches.BOTH:
@@ -214,14 +230,28 @@ class RegionConfig:
     margin: int = 200
 
     TILE_SIZE: ClassVar[int] = 16
+    LARGEST: ClassVar[int] = 32_768
+    """Of a region; a patch or an overview, which a network sees whole, has at most a quarter of it."""
 
     def __post_init__(self) -> None:
+        for name, most in (
+            ("region_size", self.LARGEST),
+            ("patch_size", self.LARGEST // 4),
+            ("overview_size", self.LARGEST // 4),
+        ):
+            if getattr(self, name) > most:
+                raise ConfigError(f"{name} {shortened(getattr(self, name))} must be at most {most}")
         if not 32 <= self.patch_size <= self.region_size:
             raise ConfigError(f"patch_size {self.patch_size} must be from 32 to region_size {self.region_size}")
         if not 32 <= self.overview_size <= self.region_size:
             raise ConfigError(f"overview_size {self.overview_size} must be from 32 to region_size {self.region_size}")
         if not 0 <= self.patch_overlap < self.patch_size:
             raise ConfigError(f"patch_overlap {self.patch_overlap} must be from 0 to below patch_size {self.patch_size}")
+        if self.patch_size - self.patch_overlap < self.patch_size / 32:
+            raise ConfigError(
+                f"patch_overlap {self.patch_overlap} leaves steps of {self.patch_size - self.patch_overlap} px between patches "
+                f"of {self.patch_size}; use at most half of patch_size"
+            )
         if self.margin < 0 or self.core_size < max(self.TILE_SIZE, self.margin) or self.core_size % self.TILE_SIZE:
             raise ConfigError(
                 f"region_size {self.region_size} less twice the margin {self.margin} leaves a core of {self.core_size}: "
@@ -261,36 +291,28 @@ def to_plain(config: _Dataclass) -> dict[str, Any]:
 
 
 def from_plain(kind: type[ConfigT], plain: Mapping[str, Any]) -> ConfigT:
-    """Inverse of :func:`to_plain`.
+    """Inverse of :func:`to_plain`; the annotations of the fields are the schema.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is suggested), a missing key, or a value of the wrong kind.
+        ConfigError: not a table, an unknown key (the nearest known one is suggested), a missing key, or a value of the wrong
+            kind.
     """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{shortened(plain)} must be a table of {kind.__name__}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in plain:
         if key not in fields:
-            raise ConfigError(f"unknown key {key!r} for {kind.__name__}{suggestion(key, tuple(fields))}")
-    values = {key: _coerced(key, value, fields[key].default) for key, value in plain.items()}
-    missing = [n for n, f in fields.items() if n not in values and f.default is f.default_factory is dataclasses.MISSING]
+            raise ConfigError(f"unknown key {shortened(key)} for {kind.__name__}{suggestion(str(key), tuple(fields))}")
+    missing = [n for n, f in fields.items() if n not in plain and f.default is f.default_factory is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
-    return kind(**values)
+    hints = _hints(kind)
+    return kind(**{key: checked(key, value, hints[key]) for key, value in plain.items()})
 
 
-def _coerced(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, Enum):
-        kind = type(default)
-        try:
-            return kind(value)
-        except ValueError as error:
-            raise ConfigError(f"{key} = {value!r} is not one of {', '.join(m.value for m in kind)}") from error
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(default, (int, float, str, bool)) and type(value) is not type(default):
-        raise ConfigError(f"{key} = {value!r} must be {type(default).__name__}, as in {key} = {default!r}")
-    return value
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:

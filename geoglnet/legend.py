@@ -6,11 +6,14 @@ assumed equal (TorchGeo and the authors number DeepGlobe's classes differently).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from geoglnet.errors import LegendError
+from geoglnet.config import suggestion
+from geoglnet.errors import ConfigError, LegendError
+from geoglnet.plain import checked, shortened
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -42,7 +45,7 @@ class Legend:
     background: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", _names(self.names))
         object.__setattr__(self, "colours", tuple(_colour(c) for c in self.colours))
         if not 1 <= len(self.names) <= 255:
             raise LegendError(f"a legend has 1 to 255 classes, found {len(self.names)}")
@@ -50,6 +53,8 @@ class Legend:
             raise LegendError(f"class names repeat: {', '.join(self.names)}; rename one")
         if len(self.colours) != len(self.names):
             raise LegendError(f"{len(self.names)} class names but {len(self.colours)} colours; give one colour per class")
+        if self.ignore_value not in range(-(2**31), 2**32):
+            raise LegendError(f"ignore_value {shortened(self.ignore_value)} is no value of a label raster; use 255")
         if 0 <= self.ignore_value < len(self.names):
             raise LegendError(f"ignore_value {self.ignore_value} is the label of {self.names[self.ignore_value]!r}; use 255")
         if self.background is not None and not 0 <= self.background < len(self.names):
@@ -87,15 +92,45 @@ class Legend:
             LegendError: a key is missing or of the wrong kind.
         """
         try:
-            classes: Sequence[Mapping[str, Any]] = plain["classes"]
+            whole = _table("legend", plain, ("classes",), ("ignore_value", "background"))
+            classes = [_table("class", c, ("name", "colour")) for c in checked("classes", whole["classes"], tuple[Any, ...])]
             names, colours = tuple(c["name"] for c in classes), tuple(c["colour"] for c in classes)
-            return cls(names, colours, int(plain.get("ignore_value", 255)), plain.get("background"))
-        except (KeyError, TypeError) as error:
+            ignore_value = checked("ignore_value", whole.get("ignore_value", 255), int)
+            return cls(names, colours, ignore_value, checked("background", whole.get("background"), int | None))
+        except LegendError:
+            raise
+        except ConfigError as error:
             raise LegendError(f"not a legend ({error}); expected classes = [{{name, colour}}, …]") from error
 
 
+def _table(what: str, plain: Any, needed: tuple[str, ...], others: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{shortened(plain)} is no table of a {what}")
+    for key in plain:
+        if key not in needed + others:
+            raise ConfigError(f"unknown key {shortened(key)} of a {what}{suggestion(str(key), needed + others)}")
+    for key in needed:
+        if key not in plain:
+            raise ConfigError(f"a {what} lacks {key}")
+    return plain
+
+
+def _names(values: Sequence[str]) -> tuple[str, ...]:
+    try:
+        names: tuple[str, ...] = checked("class names", values, tuple[str, ...])
+    except ConfigError as error:
+        raise LegendError(f"{error}; rename the class") from error
+    for name in names:
+        if len(name) > 255:
+            raise LegendError(f"class name {shortened(name)} has {len(name)} characters; use at most 255")
+    return names
+
+
 def _colour(value: Sequence[int]) -> Colour:
-    channels = tuple(int(v) for v in value)
-    if len(channels) != 3 or not all(0 <= v <= 255 for v in channels):
-        raise LegendError(f"colour {list(value)} is not three numbers from 0 to 255")
-    return channels[0], channels[1], channels[2]
+    try:
+        red, green, blue = map(operator.index, value)
+    except (TypeError, ValueError):
+        red = green = blue = -1
+    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
+        raise LegendError(f"colour {shortened(value)} is not three numbers from 0 to 255")
+    return red, green, blue

@@ -17,7 +17,7 @@ PACKAGE = Path(geoglnet.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "types", "progress", "filenames"), 0),
+    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain"), 0),
     **dict.fromkeys(("windows", "blending", "legend", "config"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "datasets": 3,
@@ -30,6 +30,7 @@ NO_TORCH = GEO_SIDE | {
     "types",
     "progress",
     "filenames",
+    "plain",
     "windows",
     "blending",
     "foreground",
@@ -96,7 +97,7 @@ def test_the_halves_of_floor_2_do_not_meet(path: Path) -> None:
     if room in TORCH_SIDE:
         assert not own_rooms(path) & GEO_SIDE
         assert not libraries(path) & GEO_LIBRARIES
-        assert own_rooms(path) <= TORCH_SIDE | {"config", "legend", "errors", "types", "progress"}
+        assert own_rooms(path) <= TORCH_SIDE | {"config", "legend", "errors", "types", "progress", "plain"}
     if room in GEO_SIDE:
         assert not own_rooms(path) & TORCH_SIDE
 

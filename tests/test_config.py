@@ -44,7 +44,7 @@ def test_a_configuration_is_read_from_toml() -> None:
         ({}, "ModelConfig lacks num_classes"),
         ({"num_classes": 2, "sharing": "both"}, "sharing = 'both' is not one of none, global_to_local"),
         ({"num_classes": 2, "backbone": "resnet51"}, "unknown backbone 'resnet51'; did you mean 'resnet"),
-        ({"num_classes": 2, "in_channels": "3"}, "in_channels = '3' must be int"),
+        ({"num_classes": 2, "in_channels": "3"}, "in_channels = '3' must be a whole number"),
         ({"num_classes": 0}, "num_classes = 0 must be at least 1"),
         ({"num_classes": 2, "branches": "local"}, "nothing to share or aggregate"),
     ],

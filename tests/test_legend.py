@@ -19,7 +19,8 @@ colours = st.tuples(*[st.integers(0, 255)] * 3)
 
 @st.composite
 def legends(draw: st.DrawFn) -> Legend:
-    names = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
+    text = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=8)
+    names = draw(st.lists(text, min_size=1, max_size=12, unique=True))
     ignore_value = draw(st.integers(len(names), 255))
     background = draw(st.none() | st.integers(0, len(names) - 1))
     return Legend(tuple(names), tuple(draw(colours) for _ in names), ignore_value, background)
@@ -54,6 +55,15 @@ def test_a_class_is_found_by_its_name() -> None:
         ((("a",), ((0, 0),)), "not three numbers"),
         ((("a",), ((0, 0, 0),), 0), "ignore_value 0 is the label of 'a'"),
         ((("a",), ((0, 0, 0),), 255, 1), "background 1 is not a label"),
+        ((("a",), ((0, 0, 0),), 2**40), "ignore_value 1099511627776 is no value of a label raster"),
+        ((("a",), ("red",)), "colour 'red' is not three numbers"),
+        ((("a",), ((0.5, 0, 0),)), "not three numbers"),
+        (((7,), ((0, 0, 0),)), "= 7 must be text"),
+        ((("a\x07",), ((0, 0, 0),)), r"'a\\x07' has the character U\+0007"),
+        ((("\ud800",), ((0, 0, 0),)), r"has the character U\+D800"),
+        ((("a\nb",), ((0, 0, 0),)), r"has the character U\+000A"),
+        ((("a" * 256,), ((0, 0, 0),)), "has 256 characters"),
+        (("ab", ((0, 0, 0),)), "must be a list"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: str) -> None:
@@ -61,7 +71,17 @@ def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: 
         Legend(*arguments)
 
 
-@pytest.mark.parametrize("plain", [{}, {"classes": [{"name": "a"}]}, {"classes": 3}])
+ONE = {"name": "a", "colour": [0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {}, {"classes": [{"name": "a"}]}, {"classes": 3}, [], None, {"classes": ["a"]}, {"classes": {"a": 1}},
+        {"classes": [ONE], "ignore_value": "255"}, {"classes": [ONE], "ignore_vlaue": 3}, {"classes": [ONE], "background": "a"},
+        {"classes": [ONE], "background": True}, {"classes": [ONE | {"colr": 1}]},
+    ],
+)  # fmt: skip
 def test_a_foreign_dictionary_is_refused(plain: dict[str, Any]) -> None:
     with pytest.raises(LegendError, match="not a legend"):
         Legend.from_dict(plain)

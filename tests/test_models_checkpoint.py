@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,13 +123,151 @@ def test_a_manifest_that_does_not_fit_the_tensors_is_refused(path: Path) -> None
         load_checkpoint(path)
 
 
+FIRST = '{"name": "a", "colour": [0, 0, 0]}'
+
+
 @pytest.mark.parametrize(
-    "changes", [{"legend": None}, {"model": {"backbone": "resnet999"}}, {"unheard_of": 1}, {"mean": [0.5]}]
+    ("key", "json_text", "message"),
+    [
+        ("legend", "null", "None is no table of a legend"),
+        ("unheard_of", "1", "unknown key 'unheard_of' for Manifest"),
+        ("format_version", "Infinity", "format_version = inf is no whole number"),
+        ("format_version", "true", "format_version = True is no whole number"),
+        ("format_version", "9" * 5000, "cannot be read"),
+        ("name", "7", "name = 7 must be text"),
+        ("name", f'"{"a" * 300}"', "has 300 characters"),
+        ("model", "[]", r"\[\] must be a table of ModelConfig"),
+        ("model.backbone", '"resnet999"', "did you mean 'resnet"),
+        ("model.backbone", '["resnet18"]', "must be text"),
+        ("model.backbone", '"timm/hf-hub:x/y"', "unknown backbone"),
+        ("model.backbone", '"timm/hf-hub:y"', "is not the plain name of a network"),
+        ("model.backbone", '"timm/local-dir:y"', "is not the plain name of a network"),
+        ("model.backbone", '"timm/local-dir:/tmp/x"', "unknown backbone"),
+        ("model.backbone", '"tu-hf-hub:y"', "is not the plain name of a network"),
+        ("model.backbone", '"https://x.org/resnet18"', "unknown backbone"),
+        ("model.backbone", '"../resnet18"', "unknown backbone"),
+        ("model.backbone", '"timm/.."', "is not the plain name of a network"),
+        ("model.architecture", "[1]", "must be text"),
+        ("model.in_channels", "true", "must be a whole number"),
+        ("model.pyramid_channels", "1" + "0" * 30, "is too large a number"),
+        ("model.pyramid_channels", "1000000", "at most 8192"),
+        ("model.sharing", "{}", "is not one of none"),
+        ("model.shared_levels", '[2, "3"]', r"shared_levels\[1\] = '3' must be a whole number"),
+        ("model.aggregate", "1", "must be true or false"),
+        ("region.region_size", "1000000000", "region_size 1000000000 must be at most"),
+        ("region.patch_overlap", "47", "leaves steps of 1 px"),
+        ("legend.ignore_value", "Infinity", "must be a whole number"),
+        ("legend.background", "[0]", "must be a whole number"),
+        ("legend.classes", FIRST, r"must be a list"),
+        ("legend.classes", f'[{FIRST}, {{"name": "b", "colour": [NaN, 0, 0]}}]', "not three numbers from 0 to 255"),
+        ("legend.classes", f'[{FIRST}, {{"name": "b", "colour": "x"}}]', "not three numbers from 0 to 255"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\ud800", "colour": [0, 0, 0]}}]', r"U\+D800, which is no text"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\u0007", "colour": [0, 0, 0]}}]', r"U\+0007, which is no text"),
+        ("legend.classes", f'[{FIRST}, {{"name": 7, "colour": [0, 0, 0]}}]', "= 7 must be text"),
+        ("resolution_m", '"x"', "must be a number"),
+        ("resolution_m", "NaN", "must be a finite number"),
+        ("resolution_m", "1e-300", "must be a positive size"),
+        ("resolution_range_m", "[1]", "must be a list of 2"),
+        ("resolution_range_m", "[2, 1]", "two sizes in metres, in order"),
+        ("assumed_pixel_size_m", "-Infinity", "must be a finite number"),
+        ("bands", '"rgb"', "must be a list"),
+        ("bands", '["red", "red", "blue"]', "must differ"),
+        ("mean", "[0.5]", "3 input channels but"),
+        ("mean", '["a", "b", "c"]', r"mean\[0\] = 'a' must be a number"),
+        ("std", "[0.2, 0.2, NaN]", r"std\[2\] = nan must be a finite"),
+        ("std", "[0.2, 0.2, 1e-30]", "std positive"),
+        ("scaling", "5", "is not one of"),
+        ("training", '"x"', "training = 'x' must be a table"),
+        ("training", '{"a": ' + "[" * 40 + "]" * 40 + "}", "nested more than 16 deep"),
+        ("training", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested more than 16 deep|cannot be read"),
+        ("training", r'{"licence": "a\u001b[2J"}', r"U\+001B, which is no text"),
+        ("metrics", r'{"\udcff": 1}', r"U\+DCFF, which is no text"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_cannot_be_used_is_refused_in_one_line(path: Path, key: str, json_text: str, message: str) -> None:
+    plain = {"format_version": FORMAT_VERSION, **MANIFEST.to_dict()}
+    part, _, name = key.rpartition(".")
+    (plain[part] if part else plain)[name] = "to be replaced"
+    text = json.dumps(plain).replace('"to be replaced"', json_text)
+    save_file(load_file(path), path, metadata={MANIFEST_KEY: text})
+    for read in (read_manifest, load_checkpoint):
+        with pytest.raises(CheckpointError, match=message) as raised:
+            read(path)
+        assert "\n" not in str(raised.value)
+        assert len(str(raised.value)) < 500
+
+
+WEIGHT, VARIANCE = "f_agg.weight", "local_branch.backbone.features.0.1.running_var"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (WEIGHT, lambda t: t.index_fill(0, torch.tensor([0]), float("nan")), f"NaN or infinite values in {WEIGHT}"),
+        (WEIGHT, lambda t: t * float("inf"), f"NaN or infinite values in {WEIGHT}"),
+        (WEIGHT, lambda t: t.double() * 1e300, f"NaN or infinite values in {WEIGHT}"),
+        (VARIANCE, lambda t: -t, "negative variance"),
+        (WEIGHT, lambda t: t.to(torch.int64), f"{WEIGHT} as I64; it must be F16"),
+        (WEIGHT, lambda t: t.to(torch.float8_e4m3fn), f"{WEIGHT} as F8_E4M3"),
+        (WEIGHT, lambda t: t[:1].contiguous(), "does not hold the network"),
+        (WEIGHT, lambda _: None, f"'{WEIGHT}' is not in it"),
+        ("another", lambda _: torch.zeros(1), "'another' is none of that network"),
+    ],
+)  # fmt: skip
+def test_tensors_that_no_network_can_work_with_are_refused(
+    path: Path, name: str, change: Callable[[torch.Tensor | None], torch.Tensor | None], message: str
+) -> None:
+    state = load_file(path)
+    changed = change(state.get(name))
+    state = {n: t for n, t in state.items() if n != name} | ({} if changed is None else {name: changed})
+    save_file(state, path, metadata={MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **MANIFEST.to_dict()})})
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_a_network_larger_than_its_file_is_refused_before_memory_is_taken(path: Path) -> None:
+    rewrite(path, model=to_plain(replace(MANIFEST.model, pyramid_channels=8192, smooth_channels=8192)))
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="does not hold the network"):
+        load_checkpoint(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB; its weights would take 30 GB
+
+
+def test_weights_beyond_half_precision_are_kept_as_they_are(tmp_path: Path, network: GLNet) -> None:
+    with torch.no_grad():
+        network.f_agg.weight[0, 0, 0, 0] = 1e6
+    save_checkpoint(tmp_path / "large.safetensors", network, MANIFEST)
+    assert load_checkpoint(tmp_path / "large.safetensors")[0].f_agg.weight[0, 0, 0, 0] == 1e6
+    assert load_file(tmp_path / "large.safetensors")["local_branch.pyramid.classify.weight"].dtype is torch.float16
+
+
+def test_a_diverged_network_is_not_written(tmp_path: Path, network: GLNet) -> None:
+    with torch.no_grad():
+        network.f_agg.bias[0] = float("nan")
+    with pytest.raises(CheckpointError, match="diverged"):
+        save_checkpoint(tmp_path / "nan.safetensors", network, MANIFEST)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("torchvision/fcn_resnet50", "has no network 'fcn_resnet50' for classification"),
+        ("torchvision/quantized_resnet18", "for classification"),
+        ("timm/nothing_of_the_kind", "timm has no network"),
+        ("timm/hiera_tiny_224", "takes no image of 128 px"),
+    ],
 )
-def test_a_manifest_that_cannot_be_used_is_refused(path: Path, changes: dict[str, object]) -> None:
-    rewrite(path, **changes)
-    with pytest.raises(CheckpointError, match="manifest cannot be used"):
-        read_manifest(path)
+def test_a_backbone_that_is_none_reaches_no_network_and_prints_nothing(
+    backbone: str, message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm")
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("reached for the network"))
+    with pytest.raises(ConfigError, match=message):
+        build_backbone(backbone)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_manifest_checks_its_parts_against_each_other() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from geoglnet.errors import CheckpointError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
+from geoglnet.plain import shortened
 from geoglnet.types import OutputFile, StrPath
 
 
@@ -27,10 +32,11 @@ def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: 
         overwrite: replace an existing file.
 
     Raises:
+        CheckpointError: the network has NaN or infinite values.
         OutputExistsError: the file exists.
         OutputError: it cannot be written.
     """
-    tensors = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
+    tensors = {name: _stored(name, tensor, half) for name, tensor in network.state_dict().items()}
     # One key only: safetensors writes several in random order, and equal models should be equal files.
     header = {MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
     with OutputFile(Path(path), overwrite) as part_path:
@@ -57,21 +63,96 @@ def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
         Network on the CPU; its architecture, classes, bands, resolution in metres, training and scores.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not ours, of a newer format, or its tensors don't fit.
+        CheckpointError: the file is missing, truncated, not ours, of a newer format, or its tensors don't fit or aren't finite.
+        ConfigError: the library that its backbone comes from is not installed, or has no such network.
     """
     manifest = read_manifest(path)
-    network = GLNet(manifest.model)
+    with Blank():
+        network = GLNet(manifest.model)
     try:
-        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
-        network.load_state_dict(state)
-    except (SafetensorError, RuntimeError) as error:
+        state = _read_state(path, network.state_dict())
+    except SafetensorError as error:
         raise CheckpointError(f"{path} does not hold the network its manifest names: {_first_line(error)}") from error
+    network.load_state_dict(state, assign=True)
+    if _is_blank(network):  # a library's network keeps numbers of its own that no file holds
+        network = GLNet(manifest.model)
+        network.load_state_dict(state)
     return network.eval(), manifest
 
 
-def _stored(tensor: Tensor, half: bool) -> Tensor:
+class Blank(TorchFunctionMode):
+    """Makes networks without memory for their weights (on torch's meta device), however large the manifest says they are.
+
+    Only what weights are allocated with is blank. ``torch.device("meta")`` would also take the small tensors that some
+    networks compute their depths and positions from.
+    """
+
+    FACTORIES: ClassVar = {torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}) | ({"device": "meta"} if func in self.FACTORIES else {}))
+
+
+def _is_blank(network: nn.Module) -> bool:
+    own = (*network.parameters(), *network.buffers(), *(value for part in network.modules() for value in vars(part).values()))
+    return any(isinstance(value, Tensor) and value.is_meta for value in own)
+
+
+def _read_state(path: StrPath, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors of a network, in float32. Names, sizes and types are compared before any tensor is read.
+
+    Raises:
+        CheckpointError: the file holds others, or a value that no network can work with.
+        SafetensorError: the file is damaged.
+    """
+    with safe_open(path, framework="pt") as opened:
+        found = set(opened.keys())
+        missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
+        if missing or found - wanted.keys():
+            name, where = (missing[0], "is not in it") if missing else (min(found - wanted.keys()), "is none of that network")
+            raise CheckpointError(f"{path} does not hold the network its manifest names: {shortened(name)} {where}")
+        for name in found:
+            _check_header(path, name, opened.get_slice(name), wanted[name])
+        return {name: _checked_values(path, name, opened.get_tensor(name)) for name in wanted if name in found}
+
+
+def _check_header(path: StrPath, name: str, header: Any, wanted: Tensor) -> None:
+    shape, kind = tuple(header.get_shape()), header.get_dtype()
+    if shape != tuple(wanted.shape):
+        raise CheckpointError(
+            f"{path} does not hold the network its manifest names: {name} is {shape}, the network's {tuple(wanted.shape)}"
+        )
+    kinds = ("F16", "BF16", "F32", "F64") if wanted.is_floating_point() else ("I64",)
+    if kind not in kinds:
+        raise CheckpointError(f"{path} has {name} as {kind}; it must be {' or '.join(kinds)}")
+
+
+def _checked_values(path: StrPath, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.float()
+    least, most = (float(value) for value in tensor.aminmax())  # NaN if any value is
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise CheckpointError(f"{path} has NaN or infinite values in {name}; the training diverged or the file is damaged")
+    if name.endswith("running_var") and least < 0:
+        raise CheckpointError(f"{path} has a negative variance in {name}; the file is damaged")
+    return tensor
+
+
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.to(torch.float16) if half and tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    if not tensor.is_floating_point():
+        return tensor
+    if not tensor.isfinite().all():
+        raise CheckpointError(
+            f"the network has NaN or infinite values in {name}: the training diverged; lower the learning rate"
+        )
+    if not half or tensor.ndim <= 1:
+        return tensor
+    small = tensor.to(torch.float16)
+    return small if small.isfinite().all() else tensor  # beyond 65504 it stays as it is
 
 
 def _first_line(error: Exception) -> str:

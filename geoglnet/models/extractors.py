@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from geoglnet.errors import ConfigError
 
 STRIDES = (4, 8, 16, 32)
 _SIDE = 128  # of the blank image that a network is tried with
+_OTHER_SIZES = (AssertionError, RuntimeError, TypeError, ValueError)  # whatever a network says to a size that is not its own
 
 
 class Extractor(nn.Module):
@@ -35,8 +38,11 @@ class Extractor(nn.Module):
         self.name = name
         library, _, inner = name.partition("/")
         self.body = (_timm_body if library == "timm" else _torchvision_body)(inner)
-        with torch.no_grad():
-            maps = self.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
+        try:
+            with torch.no_grad():
+                maps = self.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
+        except _OTHER_SIZES as error:
+            raise ConfigError(f"{name} takes no image of {_SIDE} px ({error}); a backbone must take any size") from error
         found = [_SIDE // m.shape[-1] for m in maps]
         if found != list(STRIDES) or any(m.ndim != 4 for m in maps):
             raise ConfigError(
@@ -59,10 +65,14 @@ def pretrained_state(name: str) -> dict[str, Tensor]:
 
 
 def _torchvision(name: str, weights: str | None) -> nn.Module:
-    try:
-        whole: nn.Module = torchvision.models.get_model(name, weights=weights)
-    except ValueError as error:
-        raise ConfigError(f"torchvision has no network {name!r}; see torchvision.models.list_models()") from error
+    # Its networks for classification: the others take weights of their backbones from the network unasked.
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ConfigError(
+            f"torchvision has no network {name!r} for classification; see torchvision.models.list_models(torchvision.models)"
+        )
+    # These two warn about a change of defaults where nothing is said.
+    options = {"init_weights": True} if weights is None and name in ("googlenet", "inception_v3") else {}
+    whole: nn.Module = torchvision.models.get_model(name, weights=weights, **options)
     return whole
 
 
@@ -70,9 +80,9 @@ def _torchvision_body(name: str) -> nn.Module:
     whole = _torchvision(name, None).eval()
     try:
         nodes = get_graph_node_names(whole)[1]
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stderr(StringIO()):  # torch.fx prints a traceback before it raises
             tried = create_feature_extractor(whole, nodes)(torch.zeros(1, 3, _SIDE, _SIDE))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # whatever a network says to another size
+    except _OTHER_SIZES as error:
         raise ConfigError(
             f"torchvision/{name} takes no image of {_SIDE} px ({error}); a backbone must take any size"
         ) from error
@@ -93,6 +103,7 @@ def _torchvision_body(name: str) -> nn.Module:
 
 
 def _timm_body(name: str) -> nn.Module:
+    check_timm_name(name)
     try:
         tried = _timm().create_model(name, features_only=True)
     except (RuntimeError, AttributeError, ValueError) as error:
@@ -103,6 +114,16 @@ def _timm_body(name: str) -> nn.Module:
         raise ConfigError(f"timm/{name} has no map at stride {missing[0]}; a backbone needs 4, 8, 16 and 32")
     body: nn.Module = _timm().create_model(name, features_only=True, out_indices=[reductions.index(s) for s in STRIDES])
     return body
+
+
+def check_timm_name(name: str) -> None:
+    """Refuse what timm would take for the address of a hub or a folder, and names that it does not have.
+
+    Raises:
+        ConfigError: not one of its networks.
+    """
+    if ":" in name or "/" in name or not _timm().is_model(name):
+        raise ConfigError(f"timm has no network {name!r}; see timm.list_models()")
 
 
 def _timm() -> Any:

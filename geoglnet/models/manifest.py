@@ -14,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, to_plain
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import Legend
+from geoglnet.plain import check_text, shortened
 from geoglnet.types import StrPath
 
 FORMAT_VERSION = 1
 MANIFEST_KEY = "geoglnet"
+_LONGEST = 16_000_000  # scores of 50,000 scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,20 @@ class Manifest:
         if not len(self.bands) == len(self.mean) == len(self.std) == self.model.in_channels:
             counts = f"{len(self.bands)} bands, {len(self.mean)} means, {len(self.std)} stds"
             raise ConfigError(f"{self.model.in_channels} input channels but {counts}")
-        if min(self.resolution_m, self.assumed_pixel_size_m, *self.std) <= 0:
-            raise ConfigError("resolution, assumed pixel size and std must be positive")
+        for name in ("resolution_m", "assumed_pixel_size_m"):
+            if not 1e-6 <= getattr(self, name) <= 1e9:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be a positive size in metres")
+        low, high = self.resolution_range_m
+        if not 0 <= low <= high <= 1e12:
+            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in metres, in order")
+        if not all(1e-6 <= value <= 1e6 for value in self.std) or not all(abs(value) <= 1e6 for value in self.mean):
+            raise ConfigError(f"mean = {list(self.mean)} and std = {list(self.std)} must be moderate numbers, std positive")
+        if len(set(self.bands)) != len(self.bands):
+            raise ConfigError(f"bands = {shortened(list(self.bands))} must differ from each other")
+        for name, text in (("name", self.name), ("version", self.version), *(("bands", band) for band in self.bands)):
+            check_text(name, text)
+            if len(text) > 255:
+                raise ConfigError(f"{name} = {shortened(text)} has {len(text)} characters; use at most 255")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
@@ -81,11 +95,13 @@ class Manifest:
             CheckpointError: a part is missing or cannot be used.
         """
         try:
-            parts = dict(plain)
-            model, region = from_plain(ModelConfig, parts.pop("model")), from_plain(RegionConfig, parts.pop("region"))
-            whole = {"model": model, "region": region, "legend": Legend.from_dict(parts.pop("legend"))}
-            return from_plain(cls, parts | whole)
-        except (KeyError, TypeError, ConfigError) as error:
+            parts = {name: plain[name] for name in ("model", "region", "legend") if name in plain}
+            if len(parts) < 3:
+                raise ConfigError(f"it lacks {', '.join(sorted({'model', 'region', 'legend'} - parts.keys()))}")
+            legend = Legend.from_dict(parts["legend"])
+            model, region = from_plain(ModelConfig, parts["model"]), from_plain(RegionConfig, parts["region"])
+            return from_plain(cls, {**plain, "model": model, "region": region, "legend": legend})
+        except ConfigError as error:
             raise CheckpointError(f"manifest cannot be used: {error}") from error
 
 
@@ -114,11 +130,22 @@ def model_digest(path: StrPath) -> str:
 
 
 def _manifest(path: StrPath, text: str) -> Manifest:
+    if len(text) > _LONGEST:
+        raise CheckpointError(f"{path} has a manifest of {len(text)} characters; at most {_LONGEST} are read")
     try:
-        plain: dict[str, Any] = json.loads(text)
-        found = int(plain.pop("format_version"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        plain: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a nesting that Python's parser gives up on
         raise CheckpointError(f"{path} has a manifest that cannot be read ({error}); get the file again") from error
+    found = plain.pop("format_version", None) if isinstance(plain, dict) else None
+    if type(found) is not int or found < 1:
+        raise CheckpointError(
+            f"{path} has a manifest whose format_version = {shortened(found)} is no whole number from 1; get the file again"
+        )
     if found > FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {found}, this geoglnet reads up to {FORMAT_VERSION}; upgrade geoglnet")
-    return Manifest.from_dict(plain)
+        raise CheckpointError(
+            f"{path} has format {shortened(found)}, this geoglnet reads up to {FORMAT_VERSION}; upgrade geoglnet"
+        )
+    try:
+        return Manifest.from_dict(plain)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error

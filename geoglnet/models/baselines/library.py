@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from geoglnet.config import ModelConfig, suggestion
 from geoglnet.errors import ConfigError
+from geoglnet.models.extractors import check_timm_name
 
 AS_PUBLISHED = {"pspnet": {"encoder_depth": 5}, "upernet": {"decoder_channels": 512}}
 """Where the library is not as published: its PSPNet takes a backbone's first stages only, its UPerNet is half as wide."""
@@ -43,7 +44,9 @@ class LibraryNetwork:
     def __init__(self, config: ModelConfig) -> None:
         library = _library()
         known = tuple(library.encoders.get_encoder_names())
-        if config.backbone not in known and not config.backbone.startswith("tu-"):
+        if config.backbone.startswith("tu-"):
+            check_timm_name(config.backbone.removeprefix("tu-"))
+        elif config.backbone not in known:
             raise ConfigError(
                 f"segmentation-models-pytorch has no encoder {config.backbone!r}{suggestion(config.backbone, known)}"
             )
@@ -52,7 +55,14 @@ class LibraryNetwork:
             whole = library.create_model(config.architecture, config.backbone, encoder_weights=None, **sizes)
             if config.architecture in OUTPUT_STRIDES:
                 whole.encoder.make_dilated(OUTPUT_STRIDES[config.architecture])
-        except (ValueError, KeyError, RuntimeError) as error:
+        except (
+            AssertionError,
+            AttributeError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # as it comes from timm
             raise ConfigError(f"{config.architecture} cannot be built on {config.backbone!r}: {error}") from error
         self.backbone: Any = whole.encoder
         self.backbone.name = config.backbone
