@@ -58,7 +58,8 @@ def write_mosaic(paths: Sequence[Path], width: int, height: int, vrt_path: Path)
     vrt_path.write_text(
         f"<VRTDataset rasterXSize='{width}' rasterYSize='{height}'><SRS>{escape(wkt)}</SRS>"
         f"<GeoTransform>{', '.join(map(str, transform))}</GeoTransform>{''.join(bands)}"
-        "<OverviewList resampling='average'>2 4</OverviewList></VRTDataset>"
+        "<OverviewList resampling='average'>2 4</OverviewList></VRTDataset>",
+        encoding="utf-8",
     )
 
 

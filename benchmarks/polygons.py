@@ -80,7 +80,8 @@ def write_mosaic(path: Path, pattern_path: Path, shape: tuple[int, int], place: 
     transform = ", ".join(map(str, place["transform"].to_gdal()))
     path.write_text(
         f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}"><SRS>{place["crs"]}</SRS><GeoTransform>{transform}'
-        f'</GeoTransform><VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand></VRTDataset>'
+        f'</GeoTransform><VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand></VRTDataset>',
+        encoding="utf-8",
     )
 
 
@@ -162,14 +163,14 @@ def watch_memory(process: subprocess.Popen[str], peak: list[float]) -> None:
 
 def children(pid: int) -> list[int]:
     try:
-        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split())]
     except OSError:
         return []
 
 
 def resident_mb(pid: int) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
         return 0.0
 

@@ -235,7 +235,7 @@ VRT_BAND = (
 def write_vrt(path: Path, source: str, *, head: str = "", num_bands: int = 3) -> Path:
     """A VRT of a raster of 64 × 64 px beside it."""
     bands = "".join(VRT_BAND.format(number=number, name=source) for number in range(1, num_bands + 1))
-    path.write_text(VRT.format(head=head, bands=bands))
+    path.write_text(VRT.format(head=head, bands=bands), encoding="utf-8")
     return path
 
 

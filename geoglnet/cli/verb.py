@@ -89,7 +89,7 @@ def _report(ctx: click.Context, message: str, kind: str) -> None:
         try:
             reporter.failed(message, kind)
         except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the interpreter flushes it at exit
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - the interpreter flushes it at exit
 
 
 def _keep(ctx: click.Context, _: click.Parameter, is_debug: bool) -> None:
