@@ -12,6 +12,9 @@ from click.testing import CliRunner, Result
 from geoglnet.cli.main import geoglnet
 from geoglnet.cli.terminal import count_of
 
+pytestmark = pytest.mark.smoke
+RASTERS = ("confidence", "entropy", "probabilities")  # outputs beside labels and polygons
+
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(geoglnet, [*map(str, arguments)])
@@ -20,7 +23,8 @@ def run(*arguments: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def outputs(scene_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
-    written = ("-o", folder / "labels.tif", "--vector", folder / "polygons.gpkg", "--confidence", folder / "confidence.tif")
+    written = ("-o", folder / "labels.tif", "--vector", folder / "polygons.gpkg")
+    written += tuple(word for kind in RASTERS for word in (f"--{kind}", folder / f"{kind}.tif"))
     ran = run("predict", scene_path, *written, "--model", tiny_model_path, "--device", "cpu", "--progress", "json")
     assert ran.exit_code == 0, ran.output
     (folder / "events.jsonl").write_text(ran.stdout)
@@ -29,7 +33,7 @@ def outputs(scene_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.Te
 
 def test_all_outputs_that_were_asked_for_appear_and_nothing_else(outputs: Path) -> None:
     names = {path.name for path in outputs.iterdir() if not path.name.endswith(".aux.xml")}
-    assert names == {"labels.tif", "polygons.gpkg", "confidence.tif", "events.jsonl"}
+    assert names == {"labels.tif", "polygons.gpkg", "events.jsonl", *(f"{kind}.tif" for kind in RASTERS)}
 
 
 def test_labels_lie_on_the_scene(outputs: Path, scene_path: Path) -> None:

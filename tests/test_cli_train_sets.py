@@ -113,6 +113,7 @@ def train(folder: Path, *arguments: str) -> Result:
     return run("train", folder / "config.toml", "--data", folder, "-o", folder / "m.safetensors", *arguments)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", CASES)
 def test_every_kind_of_data_set_is_trained_and_scored_with_one_command_each(tmp_path: Path, kind: str) -> None:
     case = CASES[kind]
@@ -138,6 +139,7 @@ def test_every_kind_of_data_set_is_trained_and_scored_with_one_command_each(tmp_
         assert scene in scored.stdout
 
 
+@pytest.mark.smoke
 def test_the_program_itself_trains(own: Path) -> None:
     arguments = ["train", "config.toml", "-o", "m.safetensors", "--set", "optim.workers=1", "--progress", "json"]
     ran = subprocess.run([sys.executable, "-m", "geoglnet", *arguments], cwd=own, capture_output=True, text=True, timeout=600)

@@ -42,6 +42,7 @@ def read(path: Path) -> pyogrio.read_dataframe:
     return pyogrio.read_dataframe(path, layer=path.stem)
 
 
+@pytest.mark.smoke
 def test_all_options_together_give_few_valid_polygons(labels_path: Path, tmp_path: Path) -> None:
     exact = run("vectorize", labels_path, tmp_path / "exact.gpkg")
     ran = run("vectorize", labels_path, tmp_path / "out.gpkg", *CLEAN, *SHAPE, "--connectivity", "8", "--style", "qml")

@@ -42,6 +42,8 @@ from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
 
+pytestmark = pytest.mark.smoke
+
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 0, 0)), background=0)
 
 

@@ -72,7 +72,7 @@ def test_exact_geometry_is_another_network() -> None:
     assert not close(one, other)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", pytest.param("module.", marks=pytest.mark.smoke)])
 def test_the_verb_imports_all_stages_with_either_kind_of_names(prefix: str, tmp_path: Path) -> None:
     for name, seed in (("g", 0), ("l2g", 1)):
         state = {prefix + key: tensor for key, tensor in random_state(7, seed=seed).items()}

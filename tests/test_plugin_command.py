@@ -27,6 +27,8 @@ from geoglnet.prediction.workspace import SUFFIX
 from geoglnet.training.config import read_config
 from geoglnet.training.savepoint import savepoint_path
 
+pytestmark = pytest.mark.smoke
+
 ODD = "/tmp/Straße мир/a b -o.tif"
 
 

@@ -81,7 +81,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "whole", tmp_path / "cut"
 
 
-@pytest.mark.parametrize("patches", [10, 60, 150])
+@pytest.mark.parametrize("patches", [10, pytest.param(60, marks=pytest.mark.smoke), 150])
 def test_a_run_that_was_cut_off_ends_with_the_bytes_of_one_that_was_not(run: Run, tmp_path: Path, patches: int) -> None:
     whole, cut = folders(tmp_path)
     run(whole)
