@@ -141,7 +141,7 @@ def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: P
         run(cut, resume=True, model="buildings")
     with rasterio.open(scene, "r+") as dst:
         dst.write(noise(3, 8, 8, seed=4), window=((0, 8), (0, 8)))
-    with pytest.raises(OutputError, match=r"scene file 1, scene.tif: \d+ bytes of .*, now \d+ bytes of"):
+    with pytest.raises(OutputError, match=r"scene file 1, scene.tif: \d+ bytes, sha256 .*, now \d+ bytes, sha256"):
         run(cut, resume=True)
     run(cut, overwrite=True)
 

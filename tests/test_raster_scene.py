@@ -597,7 +597,7 @@ def test_a_tile_index_is_a_mosaic(scene_factory: Factory, tmp_path: Path) -> Non
     for name in (tmp_path / "index.gti.gpkg", f"GTI:{tmp_path}/index.gti.gpkg"):
         with open_scene(name) as scene:
             assert (whole(scene).image == image).all()
-            assert [Path(path).name for path in scene.file_paths] == ["index.gti.gpkg"]
+            assert [Path(path).name for path in scene.file_paths] == ["index.gti.gpkg", "0.tif", "64.tif"]
 
 
 def test_the_block_cache_is_small_while_we_read() -> None:

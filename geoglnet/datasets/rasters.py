@@ -41,7 +41,8 @@ from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import GDAL_ERRORS, check_real, one_line, open_raster
+from geoglnet.raster.environment import check_real, one_line, open_raster
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape

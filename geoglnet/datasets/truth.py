@@ -25,7 +25,8 @@ from geoglnet.datasets.coding import Coding, check_palette, names_in
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import GDAL_ERRORS, check_real, open_raster, unreadable
+from geoglnet.raster.environment import check_real, open_raster, unreadable
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.types import Shape
 from geoglnet.vector.reader import first_layer, read_polygons
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,11 +12,13 @@ from geoglnet import __version__
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.unchanged import SceneFiles
 from geoglnet.raster.scene import RasterScene
 
 
 def run_facts(
     scene: RasterScene,
+    files: SceneFiles,
     checkpoint: tuple[Path, Manifest],
     config: PredictConfig,
     layers: Collection[Layer],
@@ -32,6 +33,7 @@ def run_facts(
         "layers": ", ".join(layer.value for layer in layers),
         **_option_facts(config, device),
         **scene_facts(scene),
+        **files.facts,
     }
 
 
@@ -50,19 +52,13 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
     return facts | {"batch": str(config.batch_size or "auto")} | threads
 
 
-def scene_facts(scene: RasterScene) -> Mapping[str, str]:
-    """Facts of a scene: how it is read, and size and time of every local file it is made of."""
+def scene_facts(scene: RasterScene) -> dict[str, str]:
+    """Facts of how a scene is read."""
     height, width = scene.shape
-    facts = {
+    return {
         "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
         "scene values": f"bands {', '.join(map(str, scene.bands))}, {scene.scaling}",
     }
-    for number, path in enumerate(map(Path, scene.file_paths), start=1):
-        if path.is_file():
-            state = path.stat()
-            modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
-            facts[f"scene file {number}, {path.name}"] = f"{state.st_size} bytes of {modified}"
-    return facts
 
 
 def _digest(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from geoglnet.errors import OutputError
 
 FORMAT = 1
+_MOST_DIFFERENCES = 4  # that one line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]
     """What differs between the facts of two runs, in words: ``effort: 0.5, now 1``."""
     names = [*ours, *(name for name in theirs if name not in ours)]
     changed = [name for name in names if ours.get(name) != theirs.get(name)]
-    return [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed]
+    told = [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed[:_MOST_DIFFERENCES]]
+    return [*told, f"{len(changed) - len(told)} more"] if len(changed) > len(told) else told
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import is_remote, short_name
+from geoglnet.raster.files import is_remote, short_name
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath

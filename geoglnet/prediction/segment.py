@@ -25,6 +25,7 @@ from geoglnet.prediction.opening import Source
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.segmented import Segmented
+from geoglnet.prediction.unchanged import SceneFiles
 from geoglnet.prediction.work import BlockSet
 from geoglnet.prediction.workspace import Workspace, open_workspace, workspace_path, written_outputs
 from geoglnet.prediction.writing import write_behind
@@ -66,7 +67,7 @@ def segment(
             of something else.
         ModelNotFoundError: no such model.
         CheckpointError: the model file cannot be used.
-        SceneError: the scene cannot be read.
+        SceneError: the scene cannot be read, or changed meanwhile.
         Cancelled: ``progress`` said so.
     """
     started = time.monotonic()
@@ -81,12 +82,14 @@ def segment(
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more
         layers = _layers(claimed)
-        facts = run_facts(scene, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
+        files = SceneFiles.of(scene)
+        facts = run_facts(scene, files, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
         with (
             open_workspace(folder, facts, resume=resume, overwrite=destinations.overwrite) as workspace,
             _kept(workspace, progress),
         ):
             _compute(predictor, scene, area, layers, workspace, progress)
+            files.check_unchanged(scene.name)
             tags = _tags(manifest, checkpoint_path, source)
             finishing = Finishing(workspace, scene, area, manifest, tags, progress)
             progress.log(str(finishing.seams))

@@ -15,7 +15,8 @@ from geoglnet.errors import LegendError, OutputError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import read_class_names, sidecar_path, write_class_names
-from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster
+from geoglnet.raster.environment import environment, one_line, open_raster
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
 
@@ -65,7 +66,10 @@ def write_cog(
     num_valid = num_valid_pixels(source_path) if num_valid is None else num_valid
     all_tags = dict(tags or {}) | ({} if legend is None else {LEGEND_TAG: json.dumps(legend.to_dict())})
     resampling = "AVERAGE" if legend is None else "MODE"
-    with open_raster(source_path) as source, open_raster(_described(source, legend, band_names, all_tags)) as described:
+    with (
+        open_raster(source_path) as source,
+        open_raster(_described(source, legend, band_names, all_tags), driver="VRT") as described,
+    ):
         try:
             with environment():
                 rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)

@@ -8,22 +8,30 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import SceneError, SceneNotFoundError
+from geoglnet.raster.files import (
+    DRIVERS_VARIABLE,
+    GDAL_ERRORS,
+    allowed_drivers,
+    check_name,
+    check_parts,
+    gdal_name,
+    is_remote,
+    own_mosaic,
+    short_name,
+)
 from geoglnet.types import StrPath
 
-# What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
-GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
 _LARGEST_STAC_ITEM = 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
 _FILTERS = threading.RLock()
@@ -36,7 +44,6 @@ _PATIENCE = {
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
 _CARE = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True}  # else all that lies behind a damaged byte of a JPEG is read as garbage
-_URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|\s*<")  # NETCDF:file.nc:name, or a VRT or web service described in a string
 _MADE_OF_OTHERS = {"VRT", "GTI", "WMS", "WMTS", "WCS", "STACIT", "STACTA", "DERIVED"}  # drivers of what has no pixels itself
 
@@ -53,6 +60,8 @@ def environment(path: StrPath | None = None) -> rasterio.Env:
         # The listing finds sidecars (.aux.xml, .ovr) but costs a request per folder on a web server.
         options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
         options |= _unless_set(_PATIENCE)
+    if allowed_drivers() is not None:
+        options |= {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none"}
     return rasterio.Env(**options)
 
 
@@ -68,48 +77,51 @@ def silenced(category: type[Warning]) -> Iterator[None]:
         yield
 
 
-def is_remote(path: StrPath) -> bool:
-    """Whether a name is a URL or a GDAL virtual path instead of a local file.
-
-    >>> is_remote("https://host/scene.tif"), is_remote("/vsizip/scene.zip"), is_remote("C:/scene.tif")
-    (True, True, False)
-    """
-    name = gdal_name(path)
-    return _URL.search(name) is not None or name.startswith("/vsi")
-
-
-def gdal_name(path: StrPath) -> str:
-    """A path as GDAL takes it: on Windows a :class:`Path` writes a virtual one with backslashes."""
-    name = os.fspath(path)
-    return name.replace("\\", "/") if name.startswith("\\vsi") else name
-
-
-def short_name(path: StrPath) -> str:
-    """What a raster is called in messages and tags: its name, or what kind of description a whole one in a string is."""
-    name = os.fspath(path)
-    root = re.match(r"\s*<(?:\?[^>]*\?>\s*<)?(\w+)", name)
-    return name if root is None else f"<{root[1]}> (described in a string)"
-
-
 def open_raster(path: StrPath, **options: Any) -> DatasetReader:
     """Open any raster for reading, with or without georeference.
 
     Args:
         path: file, URL or GDAL virtual path.
-        options: GDAL open options.
+        options: GDAL open options; ``driver`` for a raster that we made, which is no matter of trust.
 
     Raises:
         SceneNotFoundError: there is no such local file.
-        SceneError: the file is not a raster that GDAL reads.
+        SceneError: the file is not a raster that GDAL reads, or one that must not be: see :func:`check_parts`.
     """
     name = gdal_name(path)
     if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
         raise SceneNotFoundError(f"{name} does not exist; check the path")
+    check_name(name)
+    drivers = allowed_drivers()
+    with environment(name), silenced(NotGeoreferencedWarning):  # whoever needs the CRS says so in our words
+        try:
+            is_narrow = drivers is not None and "driver" not in options
+            dataset = _open_narrowly(name, drivers or [], options) if is_narrow else rasterio.open(name, **options)
+        except SceneError:
+            raise
+        except GDAL_ERRORS as error:
+            raise SceneError(_unopened(name, error)) from error
+        with ExitStack() as on_error:
+            on_error.callback(dataset.close)
+            check_parts(dataset)
+            on_error.pop_all()
+    return dataset
+
+
+def _open_narrowly(name: str, drivers: list[str], options: Mapping[str, Any]) -> DatasetReader:
+    """Open a raster with the only drivers that may, or as the mosaic of an unfinished run."""
+    if name.endswith(".vrt") and Path(name).parent.suffix == ".unfinished":
+        dataset = rasterio.open(name, driver="VRT", **options)
+        if own_mosaic(dataset):
+            return dataset
+        dataset.close()
     try:
-        with environment(name), silenced(NotGeoreferencedWarning):  # whoever needs the CRS says so in our words
-            return rasterio.open(name, **options)
+        return DatasetReader(name, driver=drivers, **options)  # rasterio.open takes a single driver
     except GDAL_ERRORS as error:
-        raise SceneError(_unopened(name, error)) from error
+        raise SceneError(
+            f"{short_name(name)} is not of the drivers that {DRIVERS_VARIABLE} allows ({', '.join(drivers)}), or damaged "
+            f"({one_line(error)})"
+        ) from error
 
 
 def _unopened(name: str, error: Exception) -> str:

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import GDAL_ERRORS
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
 

@@ -16,7 +16,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import check_real, environment, is_remote, open_raster, short_name
+from geoglnet.raster.environment import check_real, environment, open_raster
+from geoglnet.raster.files import Mosaic, is_remote, short_name
 from geoglnet.raster.placement import BARE_TRANSFORM, placement
 from geoglnet.types import Shape, StrPath
 
@@ -53,7 +54,7 @@ def write_block_mosaic(
     ElementTree.ElementTree(root).write(path, encoding="utf-8")
 
 
-def mosaic_of(paths: Sequence[StrPath]) -> str:
+def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
     """Several scenes on one grid as a VRT, in a string that GDAL opens; where they overlap the last valid pixel wins.
 
     Raises:
@@ -84,7 +85,7 @@ def mosaic_of(paths: Sequence[StrPath]) -> str:
     for part, window in placed:
         source = _source(mask, "ComplexSource", part.name, "mask,1", part.whole, window)
         ElementTree.SubElement(source, "NODATA").text = "0"
-    return ElementTree.tostring(root, encoding="unicode")
+    return Mosaic(ElementTree.tostring(root, encoding="unicode"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import short_name
+from geoglnet.raster.files import short_name
 from geoglnet.types import Shape
 
 # Columns and *negative* rows, where QGIS draws a raster without a place. Rows that count downwards as positive numbers would

@@ -13,23 +13,15 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NodataShadowWarning
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import (
-    GDAL_ERRORS,
-    check_real,
-    colour_bands,
-    environment,
-    open_raster,
-    short_name,
-    silenced,
-    unreadable,
-)
+from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster, silenced, unreadable
+from geoglnet.raster.files import GDAL_ERRORS, Mosaic, iter_files, short_name
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
 from geoglnet.types import Shape, StrPath
@@ -170,9 +162,9 @@ class RasterScene:
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """All files that the raster is made of: itself, sidecars, what a VRT names; of a tile index, the index alone."""
-        with environment(self._dataset.name):
-            return tuple(self._dataset.files) or (str(self._dataset.name).removeprefix("GTI:"),)
+        """All files that the raster is made of: itself, sidecars, and what a VRT or a tile index names, all the way down."""
+        with environment(self._dataset.name), silenced(NotGeoreferencedWarning):
+            return tuple(iter_files(self._dataset))
 
     @property
     def native_pixel_size_m(self) -> float | None:
@@ -303,13 +295,14 @@ def open_scene(
         BandsError: the raster lacks the bands.
     """
     with ExitStack() as on_error:
-        dataset = on_error.enter_context(open_raster(path))
+        options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
+        dataset = on_error.enter_context(open_raster(path, **options))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
         check_real(dataset, chosen)
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
         level = grid.pyramid_level(dataset.overviews(chosen[0]))
-        options = {} if level is None else {"OVERVIEW_LEVEL": level}
-        if options:
+        if level is not None:
+            options["OVERVIEW_LEVEL"] = level
             dataset.close()
             dataset = on_error.enter_context(open_raster(path, **options))
         scene = RasterScene(dataset, chosen, grid, scaling if isinstance(scaling, Scaling) else AS_IS, options)

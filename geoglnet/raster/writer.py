@@ -17,7 +17,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, SceneError
-from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line, open_raster
+from geoglnet.raster.environment import environment, one_line, open_raster
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.types import Shape, StrPath
 
 NODATA = 255

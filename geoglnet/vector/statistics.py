@@ -24,7 +24,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import GDAL_ERRORS, check_real, environment, open_raster, unreadable
+from geoglnet.raster.environment import check_real, environment, open_raster, unreadable
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape

@@ -12,7 +12,8 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, SceneError
-from geoglnet.raster.environment import GDAL_ERRORS, check_real, unreadable
+from geoglnet.raster.environment import check_real, unreadable
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.types import Shape
 from geoglnet.vector.components import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 

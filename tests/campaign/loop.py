@@ -62,9 +62,7 @@ def serve(stock: Path) -> None:
     os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "GDAL_HTTP_TIMEOUT": "3", "GDAL_HTTP_MAX_RETRY": "0"}
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    import geoglnet.api.prediction
     import geoglnet.cli.main
-    import geoglnet.training.fit
     from campaign.stock import make_stock
 
     if not (stock / "ready").exists():

@@ -9,7 +9,8 @@ import rasterio
 
 from geoglnet.errors import OutputError
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import GDAL_ERRORS, environment, one_line
+from geoglnet.raster.environment import environment, one_line
+from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.generated.scene import (
     DEFAULT_PIXEL_SIZE_M,
     DEFAULT_SHAPE,

@@ -1,0 +1,184 @@
+"""Whether a scene is still what it was: facts of every file that it is made of, when a run begins, goes on, and ends.
+
+A digest of the content decides wherever that is cheap, so that a copy of the scene is the scene whatever its times. Larger
+files are known by size, times, inode, and samples of their content: those of a copy differ, and so may what lies between the
+samples. A file on a web server is known by length, ETag and Last-Modified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import time
+import urllib.request
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from geoglnet.errors import SceneError
+from geoglnet.raster.scene import RasterScene
+
+DIGESTED_BYTES = 256 * 2**20  # of a scene's files together: a quarter of a second
+_SAMPLE_SIZE, _NUM_SAMPLES = 64 * 2**10, 64
+_URL = re.compile(r"https?://.+")
+_ARCHIVE = re.compile(r"/vsi(?:zip|tar|gzip)/(.*?\.(?:zip|kmz|tar|tgz|tar\.gz|gz))(?:/|$)|(?:zip|tar|gzip)://(.*?)(?:!|$)")
+_PATIENCE_S, _TRIES, _AT_ONCE = 15, 3, 8
+_PROBE = 32  # bytes asked for in the middle of a served file
+_UNKNOWN = "not told"
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneFiles:
+    """The files of a scene as they were at one moment.
+
+    Args:
+        names: of all of them; what lies in an archive is the archive.
+        facts: what each is, as text by name.
+        stamps: of the local ones, by which a file that was not touched is known without reading it again.
+    """
+
+    names: tuple[str, ...]
+    facts: Mapping[str, str]
+    stamps: Mapping[str, Stamp | None]
+
+    @classmethod
+    def of(cls, scene: RasterScene) -> SceneFiles:
+        """Look at all files of an open scene; their content is read as far as :data:`DIGESTED_BYTES` goes.
+
+        Raises:
+            SceneError: a web server sends other bytes of a file than those that were asked for.
+        """
+        names = tuple(dict.fromkeys(_container(name) for name in scene.file_paths))
+        for url in (name for name in names[:1] if _URL.match(name)):
+            _check_ranges(url)
+        stamps = {name: _stamp(name) for name in names if not _URL.match(name)}
+        return cls(names, _facts(names), stamps)
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse to go on with a scene whose files have changed since.
+
+        Raises:
+            SceneError: one has.
+        """
+        is_untouched = all(_stamp(path) == stamp for path, stamp in self.stamps.items())
+        if is_untouched and len(self.stamps) == len(self.names):
+            return
+        changed = [
+            f"{fact}: {was}, now {now.get(fact, 'gone')}"
+            for now in [_facts(self.names)]
+            for fact, was in self.facts.items()
+            if now.get(fact) != was and _UNKNOWN not in f"{was} {now.get(fact)}"
+        ]
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise SceneError(
+                f"{name} changed while it was read ({'; '.join(changed[:3])}{more}), so the labels would be of two scenes; "
+                "begin again, with --overwrite, when it stays as it is"
+            )
+
+
+def _facts(names: Iterable[str]) -> dict[str, str]:
+    names = tuple(names)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
+        served = dict(zip(urls := [name for name in names if _URL.match(name)], pool.map(_served_fact, urls), strict=True))
+    left, facts = DIGESTED_BYTES, {}
+    for number, name in enumerate(names, start=1):
+        fact = served.get(name)
+        if fact is None:
+            fact, digested = _local_fact(Path(name), left)
+            left -= digested
+        facts[f"scene file {number}, {name.rstrip('/').rpartition('/')[2]}"] = fact
+    return facts
+
+
+def _container(name: str) -> str:
+    """The file that a virtual path leads to: an archive, or what a server has."""
+    for _ in range(4):
+        name = name.removeprefix("/vsicurl/").removeprefix("/vsicached/")
+        found = _ARCHIVE.match(name)
+        if found is None:
+            break
+        name = (found[1] or found[2]).strip("{}")
+    return name
+
+
+def _stamp(name: str) -> Stamp | None:
+    try:
+        state = Path(name).stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino
+
+
+def _local_fact(path: Path, budget: int) -> tuple[str, int]:
+    """What a local file is, and how many bytes were digested for it."""
+    try:
+        state = path.stat()
+        if not path.is_file():
+            return "no file", 0
+        with path.open("rb") as file:
+            if state.st_size <= budget:
+                return f"{state.st_size} bytes, sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:32]}", state.st_size
+            samples = _samples(file, state.st_size)
+    except (OSError, ValueError):
+        return "missing", 0
+    modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
+    times = f"of {modified}, last touched {state.st_ctime_ns}, inode {state.st_dev}:{state.st_ino}"
+    return f"{state.st_size} bytes {times}, samples {samples}", 0
+
+
+def _samples(file: BinaryIO, size: int) -> str:
+    digest = hashlib.sha256()
+    for number in range(_NUM_SAMPLES):
+        file.seek(max(0, size - _SAMPLE_SIZE) * number // (_NUM_SAMPLES - 1))
+        digest.update(file.read(_SAMPLE_SIZE))
+    return digest.hexdigest()[:32]
+
+
+def _served_fact(url: str) -> str:
+    """Length, ETag and Last-Modified of what a server has; a single byte is asked for, as signed addresses refuse HEAD."""
+    error: Exception | None = None
+    for attempt in range(_TRIES):
+        try:
+            _, headers = _part(url, 0, 1)
+        except (OSError, http.client.HTTPException, ValueError) as failure:
+            error = failure
+            time.sleep(attempt)
+            continue
+        length = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or "unknown"
+        told = [f"{key} {value}" for key in ("ETag", "Last-Modified") if (value := headers.get(key))]
+        return ", ".join([f"{length} bytes", *told])
+    return f"{_UNKNOWN} ({' '.join(str(error).split())})"
+
+
+def _check_ranges(url: str) -> None:
+    """Ask for two parts that overlap in the middle of a served file: both must be what they are said to be.
+
+    Raises:
+        SceneError: they are not.
+    """
+    try:
+        _, headers = _part(url, 0, 1)
+        total = (headers.get("Content-Range") or "").rpartition("/")[2]
+        if not total.isdecimal() or int(total) < 4 * _PROBE:
+            return
+        middle = int(total) // 2
+        (first, said), (second, _) = _part(url, middle, _PROBE), _part(url, middle + _PROBE // 2, _PROBE)
+    except (OSError, http.client.HTTPException, ValueError):  # GDAL's own words about it come with the first read
+        return
+    told = (said.get("Content-Range") or "").replace("bytes ", "").partition("-")[0]
+    if len(first) != _PROBE or told != str(middle) or first[_PROBE // 2 :] != second[: _PROBE // 2]:
+        raise SceneError(f"the server of {url} sends other bytes than were asked for; download the scene and give the file")
+
+
+def _part(url: str, start: int, count: int) -> tuple[bytes, http.client.HTTPMessage]:
+    headers = {"Range": f"bytes={start}-{start + count - 1}", "User-Agent": "geoglnet", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
+        return answer.read(count + 1), answer.headers

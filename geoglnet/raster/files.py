@@ -1,0 +1,267 @@
+"""The files that a raster is made of, all the way down, and which of them may be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pyogrio.raw
+import rasterio
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from geoglnet.errors import SceneError
+from geoglnet.types import StrPath
+
+# What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
+GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
+DRIVERS_VARIABLE = "GEOGLNET_DRIVERS"
+DEEPEST = 16  # VRTs of VRTs: more is a circle
+_NETWORK = re.compile(r"/vsi(?!zip|tar|gzip|mem)\w+|(?<![\w+])(?!(?:file|zip|tar|gzip)://)[\w+.-]{2,}://", re.IGNORECASE)
+_SERVED = re.compile(r"(/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|https?://)")
+_URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
+_ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # nothing but sidecars belongs to them
+_SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
+# Their headers name, by any path, the file that is read as numbers.
+_RAW_DRIVERS = {"ISIS2", "ISIS3", "PDS", "PDS4", "VICAR", "MRF", "SNODAS", "HFA", "ERS", "PAux", "MAP", "RRASTER", "GXF"}
+_BLOCK_NAME = re.compile(r"\w+/\d{6}_\d{6}\.tif")  # of a run's own mosaics
+
+
+class Mosaic(str):
+    """A VRT that we wrote ourselves, of rasters that were opened as what the user named; not to be trusted less than they."""
+
+    __slots__ = ()
+
+
+def is_remote(path: StrPath) -> bool:
+    """Whether a name is a URL or a GDAL virtual path instead of a local file.
+
+    >>> is_remote("https://host/scene.tif"), is_remote("/vsizip/scene.zip"), is_remote("C:/scene.tif")
+    (True, True, False)
+    """
+    name = gdal_name(path)
+    return _URL.search(name) is not None or name.startswith("/vsi")
+
+
+def gdal_name(path: StrPath) -> str:
+    """A path as GDAL takes it: on Windows a :class:`Path` writes a virtual one with backslashes."""
+    name = os.fspath(path)
+    return name.replace("\\", "/") if name.startswith("\\vsi") else name
+
+
+def short_name(path: StrPath) -> str:
+    """What a raster is called in messages and tags: its name, or what kind of description a whole one in a string is."""
+    name = os.fspath(path)
+    root = re.match(r"\s*<(?:\?[^>]*\?>\s*<)?(\w+)", name)
+    return name if root is None else f"<{root[1]}> (described in a string)"
+
+
+def allowed_drivers() -> list[str] | None:
+    """GDAL's drivers that may read what is given to us; ``None``: all of them, and the network too.
+
+    Set by the variable ``GEOGLNET_DRIVERS``, names with commas between them, for services that read files of strangers.
+    GTiff, in which we write, is always among them.
+    """
+    names = [name.strip() for name in os.environ.get(DRIVERS_VARIABLE, "").split(",")]
+    chosen = [name for name in names if name]
+    return [*dict.fromkeys([*chosen, "GTiff"])] if chosen else None
+
+
+def check_name(path: StrPath) -> None:
+    """Refuse a name that reaches beyond local files and archives, where drivers are restricted.
+
+    Raises:
+        SceneError: it is a URL, or a virtual path of another kind.
+    """
+    if allowed_drivers() is not None and (found := _NETWORK.search(os.fspath(path))):
+        raise SceneError(f"{short_name(path)} is not a local file ({found[0]}), and {DRIVERS_VARIABLE} allows nothing else")
+
+
+def check_parts(dataset: DatasetReader) -> None:
+    """Refuse a raster that would have files read as pixels that have nothing to do with it, or code run.
+
+    Raw bands of a VRT, and drivers whose header names a file of numbers, may read what lies beside or below the raster; else
+    ``/etc/passwd`` is an image. Where drivers are restricted, every part must be of one of them, too.
+
+    Raises:
+        SceneError: it is such a raster, or a part of it is.
+    """
+    for part in _iter_datasets(dataset):
+        if part.driver == "VRT":
+            _check_vrt(part)
+        elif part.driver in _RAW_DRIVERS:
+            _check_beside(part, part.files)
+
+
+def iter_files(dataset: DatasetReader) -> Iterator[str]:
+    """Names of all files that a raster is made of, each once: itself, sidecars, and those of its parts."""
+    yield from dict.fromkeys(_iter_names(dataset, DEEPEST, set()))
+
+
+def own_mosaic(dataset: DatasetReader) -> bool:
+    """Whether a VRT is a mosaic of blocks such as an unfinished run makes: of nothing but label files below its folder."""
+    names = [node.text or "" for node in _tree(dataset).iter("SourceFilename")]
+    is_plain = all(node.get("subClass") is None for node in _tree(dataset).iter("VRTRasterBand"))
+    return is_plain and all(_BLOCK_NAME.fullmatch(name) for name in names)
+
+
+def _iter_names(dataset: DatasetReader, depth: int, seen: set[str]) -> Iterator[str]:
+    yield from dataset.files or _named(dataset)
+    for name in _parts(dataset):
+        if name in seen:
+            continue
+        seen.add(name)
+        if _is_one_file(name):
+            yield name
+            yield from (f"{name}{suffix}" for suffix in _SIDECARS if Path(f"{name}{suffix}").exists())
+            continue
+        yield name
+        if depth and (part := _opened(name)) is not None:
+            with part:
+                yield from _iter_names(part, depth - 1, seen)
+
+
+def _iter_datasets(dataset: DatasetReader, depth: int = DEEPEST, seen: set[str] | None = None) -> Iterator[DatasetReader]:
+    """A raster, and all parts of it that may have parts or read raw numbers, each open until the next one is asked for."""
+    yield dataset
+    seen = set() if seen is None else seen
+    for name in _parts(dataset):
+        if name in seen:
+            continue
+        seen.add(name)
+        check_name(name)
+        if allowed_drivers() is None and _is_one_file(name):
+            continue
+        if not depth:
+            raise SceneError(f"{short_name(dataset.name)} is made of rasters within rasters, {DEEPEST} deep; flatten it")
+        if (part := _opened(name)) is not None:
+            with part:
+                yield from _iter_datasets(part, depth - 1, seen)
+
+
+def _named(dataset: DatasetReader) -> list[str]:
+    """The file of a raster whose driver lists none; nothing for what a string or a service describes."""
+    name = str(dataset.name).removeprefix("GTI:")
+    return [name] if is_remote(name) or Path(name).is_file() else []
+
+
+def _parts(dataset: DatasetReader) -> list[str]:
+    """Names of the rasters that a VRT or a tile index is made of."""
+    if dataset.driver == "VRT":
+        return _sources(dataset)
+    return _tiles(dataset) if dataset.driver == "GTI" else []
+
+
+def _sources(dataset: DatasetReader) -> list[str]:
+    folder = _folder(dataset)
+    found: dict[str, None] = {}
+    for tag in ("SourceFilename", "SourceDataset"):
+        for node in _tree(dataset).iter(tag):
+            text = (node.text or "").strip()
+            is_relative = node.get("relativeToVRT") == "1" and folder is not None
+            found[os.path.join(folder, text) if is_relative and folder is not None else text] = None  # noqa: PTH118 - /vsi
+    raw = {(node.findtext("SourceFilename") or "").strip() for node in _raw_bands(dataset)}
+    return [name for name in found if name and name not in raw]
+
+
+def _tree(dataset: DatasetReader) -> ElementTree.Element:
+    """A VRT as GDAL has understood it, wherever it was read from."""
+    return ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"])
+
+
+def _raw_bands(dataset: DatasetReader) -> list[ElementTree.Element]:
+    return [node for node in _tree(dataset).iter("VRTRasterBand") if node.get("subClass") == "VRTRawRasterBand"]
+
+
+def _folder(dataset: DatasetReader) -> str | None:
+    name = str(dataset.name)
+    if name.lstrip().startswith("<"):
+        return None
+    return os.path.dirname(name.removeprefix("vrt://").partition("?")[0])  # noqa: PTH120 - may be a virtual path
+
+
+def _tiles(dataset: DatasetReader) -> list[str]:
+    """Names in a tile index; none where it says in a way of its own where they stand."""
+    name, field, layer = str(dataset.name).removeprefix("GTI:"), "location", None
+    try:
+        is_described = name.lstrip().startswith("<") or Path(name).read_bytes()[:200].lstrip().startswith(b"<")
+        if is_described:
+            tree = ElementTree.fromstring(name if name.lstrip().startswith("<") else Path(name).read_text(encoding="utf-8"))
+            folder = "" if name.lstrip().startswith("<") else str(Path(name).parent)
+            name = str(Path(folder) / (tree.findtext("IndexDataset") or ""))
+            field, layer = tree.findtext("LocationField") or field, tree.findtext("IndexLayer")
+        columns = pyogrio.raw.read(name, layer=layer, columns=[field], read_geometry=False)[3]
+    except (OSError, ValueError, ElementTree.ParseError, DataSourceError, DataLayerError):
+        return []
+    beside = Path(name).parent
+    locations = [str(location) for location in columns[0]] if columns else []
+    return [str(beside / location) if (beside / location).exists() else location for location in locations]
+
+
+def _is_one_file(name: str) -> bool:
+    """Whether a name is a local file that has no parts, by its suffix and its first bytes; or one that is not there."""
+    if is_remote(name):
+        return _SERVED.match(name) is not None and Path(name.partition("?")[0]).suffix.lower() in _ONE_FILE
+    try:
+        with Path(name).open("rb") as file:
+            head = file.read(2048)
+    except OSError:  # missing, or no file but a description of one
+        return Path(name).suffix.lower() in _ONE_FILE
+    return Path(name).suffix.lower() in _ONE_FILE and b"<VRTDataset" not in head
+
+
+def _opened(name: str) -> DatasetReader | None:
+    """A part, open; ``None`` where it cannot be opened, which whoever reads its pixels will be told."""
+    drivers = allowed_drivers()
+    try:
+        return rasterio.open(name) if drivers is None else DatasetReader(name, driver=drivers)
+    except GDAL_ERRORS as error:
+        if drivers is not None and (is_remote(name) or Path(name).exists()):
+            raise SceneError(
+                f"{short_name(name)} is not of the drivers that {DRIVERS_VARIABLE} allows ({', '.join(drivers)})"
+            ) from error
+        return None
+
+
+def _check_vrt(dataset: DatasetReader) -> None:
+    tree = _tree(dataset)
+    language = (node.text or "" for node in tree.iter("PixelFunctionLanguage"))
+    if any(text.strip().lower() == "python" for text in language) and not _is_python_allowed():
+        raise SceneError(
+            f"{short_name(dataset.name)} holds Python code, and code inside a VRT is not run; "
+            "write its result into a file with gdal_translate where you trust it"
+        )
+    _check_beside(dataset, [name for band in _raw_bands(dataset) for name in _raw_names(band, dataset)])
+
+
+def _is_python_allowed() -> bool:
+    return os.environ.get("GDAL_VRT_ENABLE_PYTHON", "").upper() in ("YES", "TRUE", "ON", "1")
+
+
+def _raw_names(band: ElementTree.Element, dataset: DatasetReader) -> Iterator[str]:
+    for node in band.iter("SourceFilename"):
+        text = (node.text or "").strip()
+        yield os.path.join(_folder(dataset) or "", text) if node.get("relativeToVRT") == "1" else text  # noqa: PTH118
+
+
+def _check_beside(dataset: DatasetReader, names: Collection[str]) -> None:
+    """Refuse raw files that lie elsewhere than a raster: beside or below it, links followed; nowhere of one in a string."""
+    folder = _folder(dataset)
+    for name in names:
+        if folder is not None and _is_below(name, folder):
+            continue
+        raise SceneError(
+            f"{short_name(dataset.name)} would read {name} as raw pixels, which is allowed only beside or below it; "
+            "convert it with gdal_translate where you trust it"
+        )
+
+
+def _is_below(name: str, folder: str) -> bool:
+    if is_remote(name) or is_remote(folder):
+        return ".." not in name and bool(folder) and name.startswith(f"{folder}/")
+    return Path(name).resolve().is_relative_to(Path(folder or ".").resolve())
