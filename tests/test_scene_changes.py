@@ -86,7 +86,7 @@ def write_vrt(path: Path, sources: dict[str, str]) -> None:
         + "</VRTRasterBand>"
         for band in (1, 2, 3)
     )
-    path.write_text(f'<VRTDataset rasterXSize="192" rasterYSize="64">{head}{bands}</VRTDataset>')
+    path.write_text(f'<VRTDataset rasterXSize="192" rasterYSize="64">{head}{bands}</VRTDataset>', encoding="utf-8")
 
 
 def nested_vrt(folder: Path) -> Path:
