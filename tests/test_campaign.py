@@ -44,16 +44,16 @@ def crashes() -> None:
 
 
 def leaves_a_file() -> None:
-    Path("labels.part.tif").write_text("half")
+    Path("labels.part.tif").write_text("half", encoding="utf-8")
     refuses()
 
 
 def changes_its_input() -> None:
-    Path("scene.tif").write_text("gone")
+    Path("scene.tif").write_text("gone", encoding="utf-8")
 
 
 def leaves_an_output_that_is_none() -> None:
-    Path("labels.tif").write_text("half")
+    Path("labels.tif").write_text("half", encoding="utf-8")
 
 
 def leaves_a_temporary_file() -> None:
@@ -123,7 +123,7 @@ def test_the_nth_call_fails_in_python_and_below_it(tmp_path: Path) -> None:
 
 def test_a_fault_that_kills_is_no_crash_of_the_programs(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    bench = Bench(tmp_path / "work", tmp_path, lambda: Path("a").write_text("b"))
+    bench = Bench(tmp_path / "work", tmp_path, lambda: Path("a").write_text("b", encoding="utf-8"))
     assert bench.run([], fault=Fault("open", 1)).code == -9
     assert bench.problems == []
 

@@ -23,6 +23,15 @@ def test_every_verb_has_help_and_a_first_line_that_fits(verb: str) -> None:
     assert not line.endswith("...")
 
 
+def test_cancelling_while_options_are_read_is_said_as_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geoglnet.cli.options.stop_on_stdin_eof", interrupt)
+    ran = CliRunner().invoke(geoglnet, ["vectorize", "labels.tif", "out.gpkg", "--stop-on-stdin-eof"])
+    assert (ran.exit_code, ran.stderr) == (130, "Cancelled; no half-written file is left\n")
+
+
 def test_a_wrong_verb_gets_the_nearest_one() -> None:
     ran = CliRunner().invoke(geoglnet, ["predct"])
     assert ran.exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,11 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from geoglnet.config import Branches, ModelConfig, Sharing, Stage
 from geoglnet.datasets.regions import DecodedScene, LabelledRegion, RegionBatch, collate, cut
-from geoglnet.errors import OutputExistsError
+from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix
 from geoglnet.models.glnet import GLNet
 from geoglnet.training.config import OptimConfig
+from geoglnet.training.devices import silence_lightning
 from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import ScenePicture, as_rgb, coloured, decimation, errors, side_by_side
 from geoglnet.training.report import write_report
@@ -154,6 +156,28 @@ def test_tensorboard_gets_losses_and_pictures(tmp_path: Path) -> None:
     (tag,) = events.Tags()["images"]
     assert tag == "scene, truth, s_glb, s_loc, s_agg/0"
     assert [event.step for event in events.Images(tag)] == [0, 2, 4]
+
+
+def test_a_log_that_cannot_be_written_is_named_and_its_thread_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file cannot be written \(File exists\); --resume goes on once it can"):
+        log_steps(tmp_path / "file", Stage.GLOBAL, 0, 1)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    silence_lightning()
+
+    class Writer(threading.Thread):
+        __module__ = "tensorboard.summary"
+
+        def run(self) -> None:
+            raise self._args[0]  # type: ignore[attr-defined]
+
+    for error, said in ((OSError("no room"), False), (ValueError("a bug"), True)):
+        thread = Writer(args=(error,))
+        thread.start()
+        thread.join()
+        assert (str(error) in capsys.readouterr().err) is said
 
 
 def test_scenes_in_memory_are_scenes() -> None:

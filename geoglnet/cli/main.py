@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -14,6 +15,16 @@ VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", 
 
 class LazyGroup(click.Group):
     """A group whose verbs live in ``geoglnet.cli.<verb>``."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; one that is cancelled while its options are read ends as one that is cancelled later."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from geoglnet.cli.verb import CANCELLED, sentence_of
+
+            click.echo(sentence_of(KeyboardInterrupt()).capitalize(), err=True)
+            ctx.exit(CANCELLED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

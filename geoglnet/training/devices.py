@@ -44,6 +44,13 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
+    threading.excepthook = _without_writers
+
+
+def _without_writers(args: threading.ExceptHookArgs) -> None:
+    """Leave out the traceback of TensorBoard's writing thread, whose error is raised again where events are logged."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)
 
 
 def check_devices(count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
+from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.training.pictures import Image, as_rgb, coloured, side_by_side
@@ -109,6 +111,10 @@ class RunLog(Callback):
         """Open the log at the task's step."""
         if not trainer.is_global_zero:
             return
+        with self._errors_named():
+            self._begin(pl_module)
+
+    def _begin(self, pl_module: lightning.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         order = [stage.value for stage in Stage]
         mine = order.index(self.stage.value)
@@ -125,11 +131,15 @@ class RunLog(Callback):
         """Log a step, and now and then the pictures."""
         if self._events is None:
             return
+        with self._errors_named():
+            self._log(trainer, pl_module, self._events)
+
+    def _log(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, events: SummaryWriter) -> None:
         step = _done(pl_module)
         loss = float(trainer.callback_metrics["loss"])
         self._write([(self.stage.value, step - 1, f"{loss:.6g}")], "a")
         for name, value in trainer.callback_metrics.items():
-            self._events.add_scalar(name, float(value), step)
+            events.add_scalar(name, float(value), step)
         every = max(1, pl_module.steps // NUM_PICTURES) if isinstance(pl_module, StageTask) else 1
         if step % every == 0:
             self._draw(pl_module, step)
@@ -138,11 +148,21 @@ class RunLog(Callback):
         self._close()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
-        self._close()
+        with suppress(OutputError):  # the exception says why
+            self._close()
 
     def _close(self) -> None:
         if self._events is not None:
-            self._events.close()
+            with self._errors_named():
+                self._events.close()
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"{self.folder} cannot be written ({reason}); --resume goes on once it can") from error
 
     def _write(self, rows: Sequence[Sequence[Any]], mode: str) -> None:
         """Rows of losses; the file is closed at once, so that a run that is killed leaves them all."""

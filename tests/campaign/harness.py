@@ -146,6 +146,9 @@ class Bench:
 
     def _fork(self, words: Sequence[str], fault: Fault | None, kill_after_s: float | None, stop_after_s: float | None) -> Ended:
         logs = Path(tempfile.mkdtemp(dir=self.folder.parent))
+        (logs / "tmp").mkdir()
+        for name in ("out", "err", "resident"):
+            (logs / name).touch()
         started = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: there are none that matter
@@ -176,7 +179,7 @@ class Bench:
         out, err = ((logs / name).read_text(encoding="utf-8", errors="surrogateescape") for name in ("out", "err"))
         counted = logs / "calls"
         calls = json.loads(counted.read_text()) if counted.exists() else {}
-        if usage.ru_maxrss * 1024 > _resident() + self.memory:
+        if usage.ru_maxrss * 1024 > int((logs / "resident").read_text() or 0) + self.memory:
             self.problem("memory: more than its input can need")
         if any((logs / "tmp").iterdir()) and code >= 0:
             names = sorted(re.sub(r"\d+|_?[a-z0-9_]{8}$", "…", path.name) for path in (logs / "tmp").iterdir())
@@ -198,11 +201,11 @@ def _become_program(bench: Bench, words: Sequence[str], logs: Path, fault: Fault
             open(number, mode, buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
             for number, mode in ((0, "r"), (1, "w"), (2, "w"))
         )
-        (logs / "tmp").mkdir()
         os.environ["TMPDIR"], tempfile.tempdir = str(logs / "tmp"), None
         os.chdir(bench.folder)
         for module in list(sys.modules.values()):  # a warning that was given before the fork is given again
             vars(module).get("__warningregistry__", {}).clear() if hasattr(module, "__dict__") else None
+        (logs / "resident").write_text(str(_memory()[1]))
         _set_limits(bench.cpu_s)
         sys.argv = ["geoglnet", *words]
         count = arm(fault, bench.folder) if fault else None
@@ -230,7 +233,7 @@ def _call(program: Callable[[], Any]) -> int:
 
 
 def _set_limits(cpu_s: float) -> None:
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    size, _ = _memory()
     for name, limit in (
         (resource.RLIMIT_AS, size + 2 * MEMORY),
         (resource.RLIMIT_CPU, int(cpu_s + time.process_time())),
@@ -298,5 +301,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _memory() -> tuple[int, int]:
+    """Bytes of this process's addresses, and of its memory."""
+    size, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(size) * resource.getpagesize(), int(resident) * resource.getpagesize()

@@ -11,22 +11,36 @@ import rasterio
 import shapely
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+READ_ERRORS = (RasterioError, pyogrio.errors.DataSourceError, shapely.errors.GEOSException, OSError, ValueError, RuntimeWarning)
 VECTORS = (".gpkg", ".fgb", ".geojson", ".geojsonl", ".json", ".parquet")
 
 
 def fault_of_output(path: Path) -> str:
     """Why a file is not a whole output of its kind; empty when it is one."""
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _fault_of_raster(path)
-        if path.suffix.lower() in VECTORS:
-            return _fault_of_polygons(path)
-        if path.suffix == ".safetensors":
-            from geoglnet.models.checkpoint import load_checkpoint
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # what pyogrio makes of GDAL's
+            return _fault_of(path)
+    except (
+        RasterioError,
+        pyogrio.errors.DataSourceError,
+        shapely.errors.GEOSException,
+        OSError,
+        ValueError,
+        RuntimeWarning,
+    ) as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
 
-            load_checkpoint(path)
-    except (RasterioError, pyogrio.errors.DataSourceError, shapely.errors.GEOSException, OSError, ValueError) as error:
-        return f"{type(error).__name__}"
+
+def _fault_of(path: Path) -> str:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _fault_of_raster(path)
+    if path.suffix.lower() in VECTORS:
+        return _fault_of_polygons(path)
+    if path.suffix == ".safetensors":
+        from geoglnet.models.checkpoint import load_checkpoint
+
+        load_checkpoint(path)
     return ""
 
 
