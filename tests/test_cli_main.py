@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
 
 import pytest
 from click.testing import CliRunner
 
+from geoglnet.cli.environment import prepare_environment
 from geoglnet.cli.main import VERBS, geoglnet
 
 
@@ -21,6 +23,16 @@ def test_every_verb_has_help_and_a_first_line_that_fits(verb: str) -> None:
     assert "--debug" in ran.stdout
     line = next(line for line in CliRunner().invoke(geoglnet, ["-h"]).stdout.splitlines() if line.strip().startswith(verb))
     assert not line.endswith("...")
+
+
+@pytest.mark.parametrize("chosen", [[], ["default"]])
+def test_warnings_of_libraries_are_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, chosen: list[str]) -> None:
+    monkeypatch.setattr("sys.warnoptions", chosen)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare_environment()
+        warnings.warn("GPKG: bad application_id", RuntimeWarning, stacklevel=1)
+    assert len(caught) == len(chosen)
 
 
 def test_cancelling_while_options_are_read_is_said_as_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def prepare_environment() -> None:
         for variable in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
             os.environ.pop(variable, None)
     logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's lines; what matters becomes an error of ours
+    if not sys.warnoptions:  # libraries warn developers (torch, pyogrio, numpy); what people need to know, a Progress says
+        warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a file name in another encoding must not end a run

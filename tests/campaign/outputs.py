@@ -53,6 +53,8 @@ def _fault_of_raster(path: Path) -> str:
 
 
 def _fault_of_polygons(path: Path) -> str:
+    if path.suffix == ".geojsonl" and not path.stat().st_size:
+        return ""  # no polygon, no line
     _, geometries, columns = rows(path)
     if path.suffix.lower() == ".gpkg":
         import sqlite3
