@@ -17,7 +17,7 @@ PACKAGE = Path(geoglnet.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain"), 0),
+    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain", "escaping"), 0),
     **dict.fromkeys(("windows", "blending", "legend", "config"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "datasets": 3,

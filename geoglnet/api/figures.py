@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from geoglnet.api.views import PALETTE, needed
+from geoglnet.escaping import figure_text
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +46,7 @@ def draw_legend(axes: Axes, colours: Mapping[str, str]) -> None:
     """Class names beside their colours."""
     from matplotlib.patches import Patch
 
-    patches = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
+    patches = [Patch(facecolor=colour, label=figure_text(name)) for name, colour in colours.items()]
     if patches:
         axes.legend(handles=patches, loc="upper right", framealpha=0.85)
 

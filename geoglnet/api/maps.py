@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import folium
@@ -11,6 +10,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from geoglnet.api.views import PALETTE
+from geoglnet.escaping import html
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -23,7 +23,8 @@ _DECIMALS = 1e-7  # of a degree, about a centimetre: longer numbers only make th
 
 _LEGEND = """
 <div style="position: fixed; bottom: 24px; left: 24px; z-index: 9999; background: white; color: black; padding: 6px 10px;
-border-radius: 4px; box-shadow: 0 0 6px rgba(0, 0, 0, 0.4); font: 13px sans-serif;">{rows}</div>
+border-radius: 4px; max-width: 40%; max-height: 80%; overflow: auto;
+overflow-wrap: anywhere; box-shadow: 0 0 6px rgba(0, 0, 0, 0.4); font: 13px sans-serif;">{rows}</div>
 """
 _ROW = '<div><span style="display: inline-block; width: 12px; height: 12px; background: {colour};"></span> {name}</div>'
 
@@ -57,7 +58,7 @@ class WebMap:
         for number, (name, part) in enumerate(frame.groupby("class_name")):
             colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
             self.colours[str(name)] = colour
-            self.layers.append(_class_layer(str(name), part.round(3), columns, colour))
+            self.layers.append(_class_layer(str(name), _literal(part.round(3), columns), columns, colour))
 
     def finished(self, colours: Mapping[str, str]) -> folium.Map:
         """The map, zoomed to what was added."""
@@ -85,15 +86,22 @@ class WebMap:
 def _class_layer(name: str, polygons: GeoDataFrame, columns: list[str], colour: str) -> folium.GeoJson:
     return folium.GeoJson(
         polygons.to_json(drop_id=True),
-        name=name,
+        name=html(name),  # Leaflet's list of layers takes HTML
         style_function=lambda _: {"color": colour, "weight": 1.5, "fillColor": colour, "fillOpacity": 0.35},
         highlight_function=lambda _: {"weight": 3, "fillOpacity": 0.6},
         tooltip=folium.GeoJsonTooltip(columns),
     )
 
 
+def _literal(polygons: GeoDataFrame, columns: Sequence[str]) -> GeoDataFrame:
+    """Attributes that a tooltip shows as they are: it takes HTML."""
+    return polygons.assign(
+        **{name: [html(value) if isinstance(value, str) else value for value in polygons[name]] for name in columns}
+    )
+
+
 def _legend(colours: Mapping[str, str]) -> str:
-    rows = "".join(_ROW.format(colour=colour, name=escape(name)) for name, colour in colours.items())
+    rows = "".join(_ROW.format(colour=colour, name=html(name)) for name, colour in colours.items())
     return _LEGEND.format(rows=rows)
 
 

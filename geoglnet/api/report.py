@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from geoglnet.escaping import html, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,11 @@ class Report:
     def __str__(self) -> str:
         rows = self._rows()
         width = max((len(name) for name, _ in rows), default=0)
-        return "\n".join([self.title, *(f"  {name.ljust(width)}  {text}" for name, text in rows)])
+        return "\n".join([visible(self.title), *(f"  {visible(name).ljust(width)}  {visible(text)}" for name, text in rows)])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{escape(n)}</th><td>{escape(text)}</td></tr>" for n, text in self._rows())
-        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
+        rows = "".join(f"<tr><th>{html(n)}</th><td>{html(text)}</td></tr>" for n, text in self._rows())
+        return f"<table><caption>{html(self.title)}</caption>{rows}</table>"
 
     def _rows(self) -> list[tuple[str, str]]:
         return [*((name, str(value)) for name, value in self.facts.items()), *(("note", note) for note in self.notes)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from geoglnet.benchmark.published import Row
 from geoglnet.benchmark.systems import System
+from geoglnet.escaping import csv_cell
 from geoglnet.types import OutputFile
 
 NOTHING = "–"
@@ -110,9 +111,11 @@ def write_csv(path: Path, lines: Sequence[Line], convention: str) -> None:
     rows = [row for line in lines for row in _seed_rows(line, convention)]
     heads = list(dict.fromkeys(head for row in rows for head in row))
     with OutputFile(path, overwrite=True) as part, part.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, heads)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(opened)
+        writer.writerow(csv_cell(head) for head in heads)
+        for row in rows:
+            cells = (row.get(head, "") for head in heads)
+            writer.writerow(csv_cell(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _seed_rows(line: Line, convention: str) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import click
 from geoglnet.cli.options import batch_option, data_option, device_option, json_option, overwrite_option, progress_options
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.verb import Verb
+from geoglnet.escaping import visible
 
 
 @click.command(cls=Verb)
@@ -64,10 +65,11 @@ def evaluate(
 
 
 def _table(scores: Mapping[str, Any]) -> str:
-    rows: dict[str, Mapping[str, float]] = {**scores["scenes"], "all": {**scores["total"], **scores["conventions"]}}
+    scenes = {visible(name): row for name, row in scores["scenes"].items()}
+    rows: dict[str, Mapping[str, float]] = {**scenes, "all": {**scores["total"], **scores["conventions"]}}
     columns = [*(name for name in scores["total"] if name != "mean_iou"), "mean_iou", "boundary_f1"]
     width = max(map(len, [*rows, "SCENE"])) + 2
-    lines = ["SCENE".ljust(width) + "".join(f"{name:>14}" for name in columns)]
+    lines = ["SCENE".ljust(width) + "".join(f"{visible(name):>14}" for name in columns)]
     lines += [name.ljust(width) + "".join(_cell(row.get(column)) for column in columns) for name, row in rows.items()]
     lines += ["", *(f"{name.replace('_', ' '):<30}{value:.3f}" for name, value in scores["conventions"].items())]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import click
 
 from geoglnet.cli.options import json_option
 from geoglnet.cli.verb import Verb
+from geoglnet.escaping import visible
 from geoglnet.progress import RecordedProgress
 
 
@@ -60,9 +61,9 @@ def _sheet(facts: dict[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}", _sheet(value, indent + "  ")]
+            lines += [f"{indent}{visible(name)}", _sheet(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:<22}{_shown(value)}")
+            lines.append(f"{indent}{visible(name):<22}{visible(_shown(value))}")
     return "\n".join(line for line in lines if line)
 
 

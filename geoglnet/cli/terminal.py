@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
+from geoglnet.escaping import encodable, visible
 from geoglnet.progress import Progress
 
 PROTOCOL_VERSION = 1
@@ -96,10 +97,10 @@ class QuietReporter:
     def log(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None:
-        print(f"Warning: {message}", file=self.stream, flush=True)
+        print(f"Warning: {visible(message)}", file=self.stream, flush=True)
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
-        print(sentence, file=self.stream, flush=True)
+        print(visible(sentence), file=self.stream, flush=True)
 
     def failed(self, message: str, kind: str) -> None: ...
 
@@ -129,7 +130,7 @@ class TerminalReporter:
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         self._finish_line()
-        print(sentence, file=self.stream, flush=True)
+        print(visible(sentence), file=self.stream, flush=True)
 
     def failed(self, message: str, kind: str) -> None:
         self._finish_line()
@@ -140,7 +141,7 @@ class TerminalReporter:
             print(f"\r\x1b[2K{self.stage.describe(width)}", end="", file=self.stream, flush=True)
 
     def _print_above(self, line: str) -> None:
-        print(f"\r\x1b[2K{line}", file=self.stream)
+        print(f"\r\x1b[2K{visible(line)}", file=self.stream)
         self._show()
 
     def _finish_line(self) -> None:
@@ -169,19 +170,28 @@ class JsonReporter:
             self._emit("progress", **place, figures=stage.figures)
 
     def log(self, message: str) -> None:
-        self._emit("log", message=message)
+        self._emit("log", message=visible(message))
 
     def warn(self, message: str) -> None:
-        self._emit("warning", message=message)
+        self._emit("warning", message=visible(message))
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
-        self._emit("done", message=sentence, outputs=dict(outputs))
+        self._emit("done", message=visible(sentence), outputs=_encodable(outputs))
 
     def failed(self, message: str, kind: str) -> None:
-        self._emit("error", message=message, kind=kind)
+        self._emit("error", message=visible(message), kind=kind)
 
     def _emit(self, event: str, **facts: Any) -> None:
         print(json.dumps({"v": PROTOCOL_VERSION, "event": event, **facts}, default=str), file=self.stream, flush=True)
+
+
+def _encodable(value: Any) -> Any:
+    """A tree of outputs that any JSON parser takes."""
+    if isinstance(value, Mapping):
+        return {encodable(str(key)): _encodable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else encodable(str(value))
 
 
 def reporter_for(mode: str) -> Reporter:

@@ -12,6 +12,7 @@ import click
 
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.errors import Cancelled, GeoglnetError
+from geoglnet.escaping import visible
 
 FAILED, CANCELLED = 1, 130
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ModuleNotFoundError)
@@ -67,7 +68,7 @@ def sentence_of(error: BaseException) -> str:
         return f"disk full while writing {error.filename or 'an output'}; free some space or choose another folder"
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; pip install 'geoglnet[{_EXTRAS[(error.name or '').split('.')[0]]}]'"
-    return " ".join(str(error).split()) or type(error).__name__
+    return visible(" ".join(str(error).split())) or type(error).__name__
 
 
 def _end(ctx: click.Context, error: BaseException) -> NoReturn:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from geoglnet.errors import OutputError
+from geoglnet.escaping import storable
 from geoglnet.legend import Legend
 from geoglnet.types import StrPath
 
@@ -30,7 +31,7 @@ def write_class_names(path: Path, legend: Legend) -> None:
     band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
     categories = ElementTree.SubElement(band, "CategoryNames")
     for name in legend.names:
-        ElementTree.SubElement(categories, "Category").text = name
+        ElementTree.SubElement(categories, "Category").text = storable(name)
     band.append(_attribute_table(legend))
     ElementTree.indent(root)
     try:
@@ -63,5 +64,5 @@ def _attribute_table(legend: Legend) -> ElementTree.Element:
     for value, (name, colour) in enumerate(zip(legend.names, legend.colours, strict=True)):
         row = ElementTree.SubElement(table, "Row", index=str(value))
         for cell in (value, name, *colour):
-            ElementTree.SubElement(row, "F").text = str(cell)
+            ElementTree.SubElement(row, "F").text = storable(str(cell))
     return table

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import rasterio.shutil
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import LegendError, OutputError, SceneError
+from geoglnet.escaping import xml
 from geoglnet.legend import Legend
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import read_class_names, sidecar_path, write_class_names
@@ -124,13 +124,13 @@ def _colours(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
 
 def _described(source: DatasetReader, legend: Legend | None, band_names: Sequence[str], tags: Mapping[str, str]) -> str:
     """A VRT of ``source`` with colours, names and tags, so that the source itself need not be touched."""
-    items = "".join(f"<MDI key={quoteattr(key)}>{_escaped(value)}</MDI>" for key, value in sorted(tags.items()))
+    items = "".join(f'<MDI key="{xml(key)}">{xml(value)}</MDI>' for key, value in sorted(tags.items()))
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
     placed = "" if source.transform.is_identity else f"<GeoTransform>{numbers}</GeoTransform>"
     if source.crs:
-        placed = f"<SRS>{_escaped(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
+        placed = f"<SRS>{xml(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
     height, width = source.block_shapes[0]
-    name = _escaped(str(Path(source.name).absolute()))
+    name = xml(str(Path(source.name).absolute()))
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{width}" blockYSize="{height}">'
         f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
@@ -145,7 +145,7 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
 
 
 def _description(band_names: Sequence[str], band: int) -> str:
-    return f"<Description>{_escaped(band_names[band - 1])}</Description>" if band_names else ""
+    return f"<Description>{xml(band_names[band - 1])}</Description>" if band_names else ""
 
 
 def _colour_table(legend: Legend | None) -> str:
@@ -155,7 +155,3 @@ def _colour_table(legend: Legend | None) -> str:
     entries = [*((*colour, 255) for colour in legend.colours), *spare, (0, 0, 0, 0)]
     rows = "".join('<Entry c1="{}" c2="{}" c3="{}" c4="{}"/>'.format(*entry) for entry in entries)
     return f"<ColorInterp>Palette</ColorInterp><ColorTable>{rows}</ColorTable>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

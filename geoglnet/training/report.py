@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from geoglnet.escaping import csv_cell, figure_text
 from geoglnet.legend import Legend
 from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import coloured, errors
@@ -49,7 +51,8 @@ def write_report(
         part.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     with targets[1] as part:
         write_table(part, scores)
-    with targets[2] as part:
+    with targets[2] as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a name in a script that the font lacks
         draw_sheet(title, evaluation, losses).savefig(part, dpi=100, facecolor="white")
     return tuple(target.path for target in targets)
 
@@ -59,9 +62,12 @@ def write_table(path: Path, scores: Mapping[str, Any]) -> None:
     rows = {**scores["scenes"], "all": {**scores["total"], **scores["conventions"]}}
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     with path.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, ["scene", *columns])
+        writer = csv.DictWriter(opened, ["scene", *map(csv_cell, columns)])
         writer.writeheader()
-        writer.writerows({"scene": name, **{key: f"{value:.6f}" for key, value in row.items()}} for name, row in rows.items())
+        writer.writerows(
+            {"scene": csv_cell(name), **{csv_cell(key): f"{value:.6f}" for key, value in row.items()}}
+            for name, row in rows.items()
+        )
 
 
 def draw_sheet(title: str, evaluation: Evaluation, losses: Sequence[LossPoint] = ()) -> Figure:
@@ -69,7 +75,7 @@ def draw_sheet(title: str, evaluation: Evaluation, losses: Sequence[LossPoint] =
     worst = evaluation.worst_regions(MOST_REGIONS)
     heights = [3.6, *([2.9] * len(worst))]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.7), layout="constrained")
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(figure_text(title), fontsize=13)
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     _draw_scores(parts[0], evaluation, losses)
     for part, region in zip(parts[1:], worst, strict=True):
@@ -111,7 +117,7 @@ def _draw_classes(axes: Axes, evaluation: Evaluation) -> None:
     scores = evaluation.conventions
     lines = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items()]
     axes.set(title=f"IoU per class; {lines[0] if lines else ''}", xlim=(0, 1.15), xlabel="\n".join(_pairs(lines[1:])))
-    axes.set_yticks(places, legend.names)
+    axes.set_yticks(places, [figure_text(name) for name in legend.names])
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.label.set_fontsize(8)
 
@@ -121,7 +127,7 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names, places = evaluation.legend.names, range(len(evaluation.legend.names))
+    names, places = [figure_text(name) for name in evaluation.legend.names], range(len(evaluation.legend.names))
     for row, col in ((r, c) for r in places for c in places if rows[r, 0] and len(names) <= 12):
         shade = "white" if shares[row, col] > 0.5 else "black"
         axes.text(col, row, f"{100 * shares[row, col]:.0f}", ha="center", va="center", fontsize=8, color=shade)
@@ -134,7 +140,7 @@ def _draw_region(figure: SubFigure, region: WorstRegion, legend: Legend) -> None
     picture = region.picture
     images = (picture.image, coloured(picture.truth, legend), coloured(picture.labels, legend))
     shown = {"scene": images[0], "truth": images[1], "segmented": images[2], "errors": errors(picture.truth, picture.labels)}
-    figure.suptitle(region.described, fontsize=9, x=0.01, ha="left")
+    figure.suptitle(figure_text(region.described), fontsize=9, x=0.01, ha="left")
     for axes, (name, image) in zip(figure.subplots(1, 4), shown.items(), strict=True):
         axes.imshow(image, interpolation="nearest")
         axes.set_title(name, fontsize=8)

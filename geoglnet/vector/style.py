@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from geoglnet.escaping import qgis_label, storable
 from geoglnet.legend import Colour, Legend
 
 FILL_OPACITY = 0.6
@@ -31,8 +32,8 @@ def qml(legend: Legend, attribute: str = "class_name") -> str:
     )
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     for position, value in enumerate(legend.polygon_values):
-        name, symbol = legend.names[value], str(position)
-        SubElement(categories, "category", symbol=symbol, value=name, label=name, render="true", type="string")
+        name, symbol = storable(legend.names[value]), str(position)
+        SubElement(categories, "category", symbol=symbol, value=name, label=qgis_label(name), render="true", type="string")
         symbols.append(_qml_symbol(symbol, legend.colours[value]))
     SubElement(root, "layerGeometryType").text = "2"
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
@@ -44,11 +45,11 @@ def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
         ElementTree.register_namespace(prefix, address)
     root = Element(f"{{{_SLD}}}StyledLayerDescriptor", version="1.1.0")
     named = SubElement(root, f"{{{_SLD}}}NamedLayer")
-    SubElement(named, f"{{{_SE}}}Name").text = layer
+    SubElement(named, f"{{{_SE}}}Name").text = storable(layer)
     user_style = SubElement(named, f"{{{_SLD}}}UserStyle")
     rules = SubElement(user_style, f"{{{_SE}}}FeatureTypeStyle")
     for value in legend.polygon_values:
-        rules.append(_sld_rule(legend.names[value], legend.colours[value], attribute))
+        rules.append(_sld_rule(storable(legend.names[value]), legend.colours[value], attribute))
     return _text(root)
 
 

@@ -16,6 +16,7 @@ import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError, GeometryError
 
 from geoglnet.errors import OutputError
+from geoglnet.escaping import sql_name, storable
 from geoglnet.legend import Legend
 from geoglnet.types import StrPath
 from geoglnet.vector.records import PolygonRecords
@@ -96,10 +97,10 @@ class Layer:
         count = len(records)
         columns = [
             pa.array(records.class_id),
-            pa.array(self.legend.names, pa.string()).take(pa.array(records.class_id)),
+            pa.array(map(storable, self.legend.names), pa.string()).take(pa.array(records.class_id)),
             *(pa.array(values, from_pandas=True) for values in (records.area_m2, records.perimeter_m, records.confidence)),
             pa.array(records.part_of.astype(np.int32), mask=records.part_of == 0),
-            *(pa.repeat(pa.scalar(text, pa.string()), count) for text in (self.scene, self.model)),
+            *(pa.repeat(pa.scalar(text and storable(text), pa.string()), count) for text in (self.scene, self.model)),
             *(pa.array(records.statistics[name], from_pandas=True) for name in self.statistics),
             records.wkb,
         ]
@@ -205,7 +206,7 @@ def _join_parts(database: sqlite3.Connection, layer: Layer, same_parts: Mapping[
     changes = [(_last(same_parts, number), number) for number in same_parts]
     for name in _TRIGGER_FUNCTIONS:
         database.create_function(name, 1, _not_called)
-    database.executemany(f"UPDATE {_quoted(layer.name)} SET part_of = ? WHERE part_of = ?", changes)
+    database.executemany(f"UPDATE {sql_name(layer.name)} SET part_of = ? WHERE part_of = ?", changes)
 
 
 def _not_called(geometry: bytes) -> None:
@@ -227,13 +228,9 @@ def _add_style(database: sqlite3.Connection, layer: Layer) -> None:
 def _check_count(part_path: Path, layer: Layer, num_written: int, is_indexed: bool) -> None:
     tables = [layer.name, *([f"rtree_{layer.name}_{GEOMETRY_COLUMN}_rowid"] if is_indexed else [])]
     with closing(sqlite3.connect(part_path)) as database:
-        found = min(database.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()[0] for table in tables)
+        found = min(database.execute(f"SELECT count(*) FROM {sql_name(table)}").fetchone()[0] for table in tables)
     if found != num_written:
         raise OutputError(f"{layer.path} holds {found} of {num_written} polygons; the disk may be full or failing")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
