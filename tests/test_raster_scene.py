@@ -327,6 +327,15 @@ def _declared_nan(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
     write_raster(path, np.where(valid, image / 255, np.nan).astype(np.float32), nodata=np.nan)
 
 
+def _nan_beside_nodata(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    missing = np.where(np.arange(valid.size).reshape(valid.shape) % 2, np.nan, -9999)
+    write_raster(path, np.where(valid, image / 255, missing).astype(np.float32), nodata=-9999)
+
+
+def _infinite(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
+    write_raster(path, np.where(valid, image / 255, np.inf).astype(np.float64))
+
+
 def _int16(path: Path, image: np.ndarray, valid: np.ndarray) -> None:
     write_raster(path, np.where(valid, image.astype(np.int16) * 9 - 2000, -32768).astype(np.int16), nodata=-32768)
 
@@ -340,8 +349,22 @@ WRITERS = (
     _dataset_mask,
     _nan,
     _declared_nan,
+    _nan_beside_nodata,
+    _infinite,
     _int16,
 )
+
+
+_SCALINGS = dict.fromkeys((_nan, _declared_nan, _nan_beside_nodata, _infinite), Scaling(0, 1)) | {
+    _dataset_mask: Scaling(),
+    _nodata: Scaling(),
+    _alpha: Scaling(),
+    _alpha_and_nodata: Scaling(),
+    _16_bit_alpha: Scaling(0, 255 * 30),
+    _16_bit_alpha_of_8_bit_values: Scaling(0, 255 * 30),
+    _int16: Scaling(-2000, 255 * 9 - 2000),
+}
+"""What undoes each writer's change of values."""
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -362,9 +385,30 @@ def test_a_resampled_pixel_is_valid_when_half_of_it_is(tmp_path: Path, write: Ca
         pixels = whole(scene)
     assert pixels.valid[coverage == 1].all()
     assert not pixels.valid[coverage < 0.25].any()
-    if write is not _nan:  # a NaN that nobody declared spoils the average it is in
-        assert pixels.valid[coverage > 0.75].all()
+    assert pixels.valid[coverage > 0.75].all()
     assert len(np.unique(pixels.image[:, pixels.valid])) == 1, "invalid pixels do not leak into valid ones"
+
+
+@pytest.mark.parametrize("resolution", [0.34, 0.8, 1.3, 2.0])
+@pytest.mark.parametrize("write", WRITERS)
+def test_scattered_gaps_leave_the_same_share_and_averages_however_they_are_told(
+    tmp_path: Path, write: Callable[..., None], resolution: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoglnet.raster.scene.STRIP_PIXELS", 2000)  # several strips in a small scene
+    image, valid = noise(3, 160, 144), np.random.default_rng(1).random((160, 144)) > 0.05
+    read = {}
+    for name, how in (("mask", _dataset_mask), ("this", write)):
+        how(tmp_path / f"{name}.tif", image, valid)
+        with open_scene(tmp_path / f"{name}.tif", resolution_m=resolution, scaling=_SCALINGS[how]) as scene:
+            read[name] = whole(scene)
+    assert abs(read["this"].valid.mean() - read["mask"].valid.mean()) <= 0.001
+    both = read["this"].valid & read["mask"].valid
+    if resolution > 0.5:  # what is interpolated beside a gap differs
+        assert np.abs(read["this"].image[:, both].astype(int) - read["mask"].image[:, both]).max() <= 1
+    with open_scene(tmp_path / "this.tif", resolution_m=resolution, scaling=_SCALINGS[write]) as scene:
+        part = Window(col_off=7, row_off=11, width=20, height=15)
+        pixels = scene.read_window(part)
+    assert np.abs(pixels.image[:, pixels.valid].astype(int) - read["this"].image[:, 11:26, 7:27][:, pixels.valid]).max() <= 1
 
 
 def test_a_pixel_with_nodata_in_one_band_is_a_colour(scene_factory: Factory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
 from geoglnet.types import Shape, StrPath
 
 SAMPLE_SIZE = 512
+STRIP_PIXELS = 1_000_000  # of the raster, that are averaged together where GDAL cannot
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -225,36 +227,100 @@ class RasterScene:
         self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        bands = list(self.bands)
-        values = self._dataset.read(bands, window=source, out_shape=(len(bands), *shape), resampling=resampling)
-        valid = self._valid(source, shape, 2 if resampling is Resampling.average else 1)
-        if np.issubdtype(values.dtype, np.floating):
-            valid &= np.isfinite(values).all(axis=0)
+        values = self._values(source, shape, resampling)
+        samples = 2 if resampling is Resampling.average else 1
+        fine = Shape(shape.height * samples, shape.width * samples)
+        points = self._valid_points(source, fine)
+        valid = _majority(points, samples)
+        is_float = np.issubdtype(values.dtype, np.floating)
+        spoilt: npt.NDArray[np.bool_] = np.zeros(shape, bool)
+        if is_float:
+            finite = np.isfinite(values).all(axis=0)
+            if resampling is Resampling.nearest:
+                valid &= finite
+            elif not finite[valid].all():  # one NaN that no nodata value declares spoils all pixels that it is part of
+                nearest = self._values(source, fine, Resampling.nearest)
+                valid = _majority(points & np.isfinite(nearest).all(axis=0), samples)
+                spoilt = valid & ~finite
+        if samples > 1 and self._hides_alpha and not points.all():
+            spoilt = valid
+        if spoilt.any():
+            known = nearest if samples == 1 else self._averaged(source, shape, np.asarray(spoilt.any(axis=1)))
+            values[:, spoilt] = known[:, spoilt] if is_float else np.rint(known[:, spoilt])
         return values, valid
 
-    def _valid(self, source: Window, shape: Shape, samples: int) -> npt.NDArray[np.bool_]:
-        """Where at least half of ``samples`` × ``samples`` points of a pixel are valid.
+    @property
+    def _hides_alpha(self) -> bool:
+        """Whether GDAL overlooks the alpha band, because there is a nodata value or a mask too."""
+        flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
+        return MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp
+
+    def _values(self, source: Window, shape: Shape, resampling: Resampling) -> npt.NDArray[Any]:
+        bands = list(self.bands)
+        values: npt.NDArray[Any] = self._dataset.read(
+            bands, window=source, out_shape=(len(bands), *shape), resampling=resampling
+        )
+        return values
+
+    def _averaged(self, source: Window, shape: Shape, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Averages of the valid, finite pixels under some rows of a window's pixels; memory: some strips of the raster."""
+        averages = np.full((len(self.bands), *shape), np.nan)
+        tops = source.row_off + np.arange(shape.height + 1) * (source.height / shape.height)
+        lefts = source.col_off + np.arange(shape.width + 1) * (source.width / shape.width)
+        first_col, last_col = math.floor(lefts[0]), min(math.ceil(lefts[-1] - 1e-9), self._dataset.width)
+        step = max(1, int(STRIP_PIXELS / (source.width * source.height / shape.height)))
+        for start in range(0, shape.height, step):
+            if not rows[start : start + step].any():
+                continue
+            edges = tops[start : start + step + 1]
+            first_row, last_row = math.floor(edges[0]), min(math.ceil(edges[-1] - 1e-9), self._dataset.height)
+            part = Window(col_off=first_col, row_off=first_row, width=last_col - first_col, height=last_row - first_row)
+            native = self._values(part, _size(part), Resampling.nearest)
+            known = self._valid_points(part, _size(part)) & np.isfinite(native).all(axis=0)
+            terms = np.concatenate([np.where(known, native, 0), known[None]], dtype=np.float64)
+            sums = _sums_between(_sums_between(terms, lefts - first_col).swapaxes(1, 2), edges - first_row).swapaxes(1, 2)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                averages[:, start : start + step] = sums[:-1] / sums[-1]
+        return averages
+
+    def _valid_points(self, source: Window, shape: Shape) -> npt.NDArray[np.bool_]:
+        """Which of ``shape`` points of a window nodata value, mask and alpha leave valid.
 
         Points, because GDAL resamples a nodata mask to "any", and scales a 16-bit alpha of which only 255 is used to 1.
         """
         options = {"window": source, "resampling": Resampling.nearest}
-        fine = (shape.height * samples, shape.width * samples)
         flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
-        valid = np.ones(fine, bool)
+        valid = np.ones(shape, bool)
         if MaskFlags.per_dataset in flags:
-            valid &= self._dataset.read_masks(self.bands[0], out_shape=fine, **options) > 0
+            valid &= self._dataset.read_masks(self.bands[0], out_shape=shape, **options) > 0
         elif MaskFlags.all_valid not in flags:
             # the alpha band is honoured below
             with silenced(NodataShadowWarning) if ColorInterp.alpha in self._dataset.colorinterp else nullcontext():
-                masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *fine), **options)
+                masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *shape), **options)
             valid &= masks.any(axis=0)
-        if MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp:
+        if self._hides_alpha:
             alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
-            valid &= self._dataset.read(alpha, out_shape=fine, **options) > 0
-        if samples == 1:
-            return valid
-        counts = valid.reshape(shape.height, samples, shape.width, samples).sum(axis=(1, 3), dtype=np.uint8)
-        return np.asarray(2 * counts >= samples * samples)
+            valid &= self._dataset.read(alpha, out_shape=shape, **options) > 0
+        return valid
+
+
+def _majority(points: npt.NDArray[np.bool_], samples: int) -> npt.NDArray[np.bool_]:
+    """Where at least half of ``samples`` × ``samples`` points of a pixel are true."""
+    if samples == 1:
+        return points
+    height, width = points.shape
+    counts = points.reshape(height // samples, samples, width // samples, samples).sum(axis=(1, 3), dtype=np.uint8)
+    return np.asarray(2 * counts >= samples * samples)
+
+
+def _sums_between(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Integrals of pixels along the last axis between fractional places; a pixel that is cut counts in part."""
+    length = values.shape[-1]
+    total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+    places = np.clip(edges, 0, length)
+    whole = np.minimum(places.astype(np.int64), length - 1)
+    upto = total[..., whole] + values[..., whole] * (places - whole)
+    return np.diff(upto, axis=-1)
 
 
 def open_scene(
@@ -362,3 +428,7 @@ def _inside(window: Window, shape: Shape) -> Window:
 
 def _shape(dataset: DatasetReader) -> Shape:
     return Shape(dataset.height, dataset.width)
+
+
+def _size(window: Window) -> Shape:
+    return Shape(int(window.height), int(window.width))

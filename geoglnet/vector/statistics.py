@@ -216,7 +216,7 @@ def _num_cells(geometries: Geometries, src: DatasetReader) -> Table:
     west, south, east, north = shapely.bounds(geometries).T
     width = np.minimum(east, right) - np.maximum(west, left)
     height = np.minimum(north, top) - np.maximum(south, bottom)
-    return np.nan_to_num(width * height * src.width * src.height / ((right - left) * (top - bottom)))
+    return np.asarray(np.nan_to_num(width * height * src.width * src.height / ((right - left) * (top - bottom))))
 
 
 def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band]) -> Table:
@@ -240,7 +240,8 @@ def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band
     with np.errstate(invalid="ignore"):
         whole = (count * mean).sum(axis=0) / total
         spread = np.sqrt((count * (variance + (mean - whole) ** 2)).sum(axis=0) / total)
-    return np.asarray(np.stack([whole, spread, np.fmin.reduce(low), np.fmax.reduce(high)], axis=-1).ravel())
+    columns: Table = np.stack([whole, spread, np.fmin.reduce(low), np.fmax.reduce(high)], axis=-1)
+    return columns.ravel()
 
 
 def _edges(first: float, last: float, origin: float, step: float) -> Table:
