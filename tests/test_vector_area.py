@@ -37,6 +37,12 @@ def test_area_is_within_a_ten_thousandth_of_the_geodesic_one(crs: str, lon: floa
     assert area == pytest.approx(geodesic_truth(polygon, crs), rel=1e-4)
 
 
+def test_polygons_wider_than_the_earth_cost_no_memory() -> None:
+    polygon = shapely.box(0, 0, 1e16, 1e16)  # 8e11 points, were its edges cut into short ones
+    areas, lengths = ground_measures(np.array([polygon], dtype=object), "EPSG:32633")
+    assert areas.shape == lengths.shape == (1,)
+
+
 def test_a_metre_of_web_mercator_at_42_degrees_is_not_a_metre() -> None:
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True).transform(13, 42)
     (area,) = geodesic_areas(np.array([shapely.box(x, y, x + 100, y + 100)], dtype=object), "EPSG:3857")

@@ -28,6 +28,7 @@ _LONG_EDGE_M = 25_000.0  # a straight edge this long bends by 0.04 % of its squa
 
 
 _WGS84 = Geod(ellps="WGS84")
+_LARGEST_M = 1e8  # what is wider is nowhere on Earth; its points would only fill the memory
 _NEAR_M = 100_000.0  # across which the quadric is exact enough
 _GRID = np.linspace(-1.0, 1.0, 4)
 _CONFORMAL = 1e-6  # directions whose scales differ by less than this are measured alike, which is far quicker
@@ -148,7 +149,8 @@ def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Metres, Metre
     bounds, areas, lengths = _in_plane(geometries)
     west, south, east, north = bounds.T
     xx, yy, xy = metric.at(np.column_stack([(west + east) / 2, (south + north) / 2])).T
-    areas = areas * np.sqrt(xx * yy - xy**2)
+    with np.errstate(invalid="ignore"):  # where the CRS folds over there is no area
+        areas = areas * np.sqrt(xx * yy - xy**2)
     if (np.hypot((xx - yy) / 2, xy) < _CONFORMAL * (xx + yy)).all():
         return areas, lengths * np.sqrt((xx + yy) / 2)
     steps, index = _steps(as_geometries(geometries))
@@ -218,7 +220,8 @@ def _with_short_edges(geometries: Geometries, source: CRS) -> Geometries:
         return geometries
     longest = _LONG_EDGE_M / float(source.axis_info[0].unit_conversion_factor)
     west, south, east, north = shapely.bounds(geometries).T
-    is_large = np.maximum(east - west, north - south) > longest
+    extent = np.maximum(east - west, north - south)
+    is_large = (extent > longest) & (extent < longest * _LARGEST_M / _LONG_EDGE_M)
     if not is_large.any():
         return geometries
     short = geometries.copy()
