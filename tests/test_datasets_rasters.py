@@ -18,7 +18,7 @@ from pyproj import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from rasterio.windows import Window
 from rasters import noise, write_raster
-from shapely import box
+from shapely import GeometryCollection, Point, Polygon, box
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 
 from geoglnet.datasets.geodatasets import (
@@ -156,6 +156,28 @@ def test_outside_the_area_of_interest_nothing_is_known(folder: Path, kind: str) 
     np.testing.assert_array_equal(read_all(pair).labels, expected)
 
 
+def test_an_invalid_area_is_repaired_and_counted(folder: Path) -> None:
+    x, y = OWN_TRANSFORM @ (0, 0)
+    reaching = Polygon(box(x, y - 50, x + 40, y).exterior.coords, [box(x + 30, y - 20, x + 60, y - 10).exterior.coords])
+    area = np.array([reaching, box(x, y - 50, x + 40, y)], object)
+    write_layer_of(folder / "area.gpkg", {"area": area}, "EPSG:32736")
+    files = reader(folder)
+    (pair,) = files.iter_pairs(vector(area="area.gpkg", images="scene_0.tif"))
+    expected = np.full((SIZE, SIZE), 255)
+    for place in (np.s_[:50, :40], np.s_[10:20, 40:60]):
+        expected[place] = blocks(2, seed=0)[place]
+    np.testing.assert_array_equal(read_all(pair).labels, expected)
+    assert any("area.gpkg: 1 of 2 features had invalid polygons" in line for line in files.progress.messages("log"))
+
+
+def test_geoparquet_and_collections_label_rasters(folder: Path) -> None:
+    frame = geopandas.read_file(folder / "buildings.gpkg")
+    frame.geometry = [GeometryCollection([shape, Point(0, 0)]) for shape in frame.geometry]
+    frame.to_parquet(folder / "buildings.parquet")
+    for pair in reader(folder).iter_pairs(vector(polygons="buildings.parquet", class_column="kind")):
+        np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
+
+
 def test_a_raster_in_the_area_without_a_polygon_is_background(folder: Path) -> None:
     corner = OWN_TRANSFORM @ (0, 0)
     area = np.array([box(corner[0], corner[1] - SIZE, corner[0] + 60_000, corner[1])], object)
@@ -249,7 +271,7 @@ def test_vector_labels_give_samples_as_torchgeos_rasters_do(folder: Path) -> Non
     """So that they can be joined with any other dataset, and read by a query that leaves the resolution out."""
     images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
     polygons = LabelPolygons(np.array([box(*images.index.total_bounds)], object), np.array([1], np.uint8))
-    labels = VectorLabels([folder / "buildings.gpkg"], images.crs, images.res, polygons, 0, None)
+    labels = VectorLabels([folder / "buildings.gpkg"], images, polygons, 0)
     x, y = query(OWN_TRANSFORM, Shape(SIZE, SIZE))
     sample = (images & labels)[x, y]
     assert sample["image"].shape[1:] == sample["mask"].shape == (SIZE, SIZE)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import shapely
 import torch
 from affine import Affine
-from pyproj import CRS
 from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset
 
 from geoglnet.datasets.truth import LabelPolygons
@@ -63,19 +62,22 @@ class LabelRasters(RasterDataset):
 class VectorLabels(VectorDataset):
     """Polygons as labels: read once (TorchGeo reads its files anew for every query) and drawn by the model's legend.
 
+    TorchGeo would look at the files for its index, and reads fewer kinds of them and of geometries.
+
     Args:
         paths: the files.
-        crs: CRS to bring them to.
-        res: resolution of queries that do not say it.
-        polygons: what they hold, in that CRS.
+        images: rasters that they label, whose CRS and resolution they get.
+        polygons: what the files hold, in the CRS of the rasters.
         fill: label outside all polygons.
-        layer: layer of the files.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], crs: CRS, res: Resolution, polygons: LabelPolygons, fill: int, layer: str | None
-    ) -> None:
-        super().__init__([str(path) for path in paths], crs=crs, res=res, layer=layer)
+    def __init__(self, paths: Sequence[Path], images: ImageRasters, polygons: LabelPolygons, fill: int) -> None:
+        self.paths = [str(path) for path in paths]
+        self.transforms = self.label_name = self.layer = None
+        self.task = "semantic_segmentation"
+        self._res = images.res
+        rows = images.index.iloc[[0] * len(paths)].set_geometry(polygons.footprints_of(len(paths)), crs=images.crs)
+        self.index = rows.assign(**{_FILE_COLUMN: self.paths})
         self.polygons = polygons
         self.fill = fill
 

@@ -9,7 +9,7 @@ from geoglnet.datasets.coding import Coding, legend_coding
 from geoglnet.datasets.pairs import Pair, SceneFile
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import ImagesSource
-from geoglnet.datasets.truth import PolygonTruth, Truth, VectorFiles, image_truth
+from geoglnet.datasets.truth import PolygonTruth, Truth, VectorFiles, image_truth, window_box
 from geoglnet.errors import DatasetError
 
 
@@ -46,5 +46,6 @@ def iter_files(source: ImagesSource, reader: PairReader) -> Iterator[tuple[Path,
 def _truth(source: ImagesSource, file: SceneFile, path: Path, coding: Coding, reader: PairReader) -> Truth:
     if not source.polygons:
         return image_truth(file.path, path, coding, reader.legend, file.shape)
-    polygons = VectorFiles((path,), source.class_column).read(file.crs, coding, reader.legend, reader.progress)
+    around = window_box(file.transform, file.shape).bounds
+    polygons = VectorFiles((path,), source.class_column).read(file.crs, around, coding, reader.legend, reader.progress)
     return PolygonTruth(polygons, file.transform, coding.nodata_label)

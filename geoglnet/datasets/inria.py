@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pyproj import CRS
 
 from geoglnet.datasets.coding import Coding, set_coding
-from geoglnet.datasets.geodatasets import Resolution
+from geoglnet.datasets.geodatasets import ImageRasters
 from geoglnet.datasets.layouts import Layout, Tile, chosen, split_keys
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
@@ -53,9 +53,9 @@ def is_first(key: str) -> bool:
 def _labels_of(tiles: list[Tile], coding: Coding, reader: PairReader) -> LabelsFor:
     crs_of = {path: wkt for wkt, paths in by_crs([tile.image for tile in tiles], reader).items() for path in paths}
 
-    def labels_for(crs: CRS, res: Resolution) -> GeoLabels:
-        paths = [tile.labels for tile in tiles if tile.image in crs_of and CRS.from_wkt(crs_of[tile.image]) == crs]
-        return label_rasters(paths, crs, res, coding, reader)
+    def labels_for(images: ImageRasters) -> GeoLabels:
+        paths = [tile.labels for tile in tiles if tile.image in crs_of and CRS.from_wkt(crs_of[tile.image]) == images.crs]
+        return label_rasters(paths, images, coding, reader)
 
     return labels_for
 

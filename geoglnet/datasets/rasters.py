@@ -27,9 +27,9 @@ from geoglnet.datasets.geodatasets import (
     GeoDataset,
     ImageRasters,
     LabelRasters,
-    Resolution,
     VectorLabels,
     coverages,
+    footprints,
     labels_of,
     limit,
     paths_of,
@@ -70,7 +70,7 @@ class GeoLabels:
         return ", ".join(path.name for path in paths_of(self.dataset)[:3])
 
 
-LabelsFor: TypeAlias = Callable[[CRS, Resolution], GeoLabels]
+LabelsFor: TypeAlias = Callable[[ImageRasters], GeoLabels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,10 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
     images = reader.matching(source.images)
     if source.labels:
         paths = [path for path in reader.matching(source.labels) if path not in images]
-        yield from iter_matched(images, lambda crs, res: opened.label_rasters(paths, crs, res), reader)
+        yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader)
     else:
         paths = reader.matching(source.polygons)
-        yield from iter_matched(images, lambda crs, res: opened.vector_labels(paths, crs, res), reader)
+        yield from iter_matched(images, lambda images: opened.vector_labels(paths, images), reader)
 
 
 def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader) -> Iterator[Pair]:
@@ -146,7 +146,7 @@ def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReade
 
     Args:
         paths: the rasters.
-        labels_for: gives the labels in a CRS.
+        labels_for: gives the labels in the CRS of rasters.
         reader: opens the rasters.
 
     Raises:
@@ -155,7 +155,7 @@ def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReade
     left_out: list[str] = []
     for group in by_crs(paths, reader).values():
         images = ImageRasters([str(path) for path in group], cache=False)
-        labels = labels_for(images.crs, images.res)
+        labels = labels_for(images)
         covered = coverages(images, labels.dataset)
         left_out += [path.name for path in group if path not in covered]
         for path, coverage in covered.items():
@@ -196,8 +196,8 @@ def _placed_crs(src: DatasetReader) -> str:
     return str(src.crs.to_wkt())
 
 
-def label_rasters(paths: Sequence[Path], crs: CRS, res: Resolution, coding: Coding, reader: PairReader) -> GeoLabels:
-    """Label rasters in a CRS.
+def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, reader: PairReader) -> GeoLabels:
+    """Label rasters in the CRS of the rasters that they label.
 
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
@@ -212,11 +212,12 @@ def label_rasters(paths: Sequence[Path], crs: CRS, res: Resolution, coding: Codi
                 raise DatasetError(f"{path} has no CRS; write one into it (gdal_edit.py -a_srs), or use kind = 'images'")
             check_palette(path, palette_of(src), coding, reader.legend)
             nodata.add(src.nodata)
-            if CRS.from_user_input(src.crs) != crs:
+            if CRS.from_user_input(src.crs) != images.crs:
                 reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
     if len(nodata) > 1:
         raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
-    return GeoLabels(LabelRasters([str(path) for path in paths], crs=crs, res=res, cache=False), coding, nodata.pop())
+    dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
+    return GeoLabels(dataset, coding, nodata.pop())
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,20 +228,23 @@ class _Opened:
     reader: PairReader
     coding: Coding
 
-    def label_rasters(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
-        labels = label_rasters(paths, crs, res, self.coding, self.reader)
+    def label_rasters(self, paths: Sequence[Path], images: ImageRasters) -> GeoLabels:
+        labels = label_rasters(paths, images, self.coding, self.reader)
         if self.source.area:
-            limit(labels.dataset, self._area(crs))
+            limit(labels.dataset, self._area(images))
         return labels
 
-    def vector_labels(self, paths: Sequence[Path], crs: CRS, res: Resolution) -> GeoLabels:
+    def vector_labels(self, paths: Sequence[Path], images: ImageRasters) -> GeoLabels:
         files = VectorFiles(paths, self.source.class_column, self.source.layer)
-        polygons = files.read(crs, self.coding, self.reader.legend, self.reader.progress)
-        dataset = VectorLabels(paths, crs, res, polygons, self.coding.nodata_label, self.source.layer or None)
+        around = shapely.total_bounds(footprints(images))
+        polygons = files.read(images.crs, around, self.coding, self.reader.legend, self.reader.progress)
+        dataset = VectorLabels(paths, images, polygons, self.coding.nodata_label)
         if self.source.area:
-            limit(dataset, self._area(crs), is_everywhere=True)
+            limit(dataset, self._area(images), is_everywhere=True)
         return GeoLabels(dataset, is_bounded=bool(self.source.area))
 
-    def _area(self, crs: CRS) -> shapely.Geometry:
+    def _area(self, images: ImageRasters) -> shapely.Geometry:
+        around, progress = shapely.total_bounds(footprints(images)), self.reader.progress
         paths = self.reader.matching(self.source.area)
-        return shapely.union_all(np.concatenate([read_polygons(path, crs).geometries for path in paths]))
+        parts = [read_polygons(path, images.crs, around=around, progress=progress).geometries for path in paths]
+        return shapely.union_all(np.concatenate(parts))

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
-from pyogrio import read_info
-from pyproj import CRS
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.io import DatasetReader
@@ -25,10 +23,12 @@ from geoglnet.datasets.coding import Coding, check_palette, names_in
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
+from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.environment import check_real, open_raster, unreadable
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.types import Shape
-from geoglnet.vector.reader import first_layer, read_polygons
+from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.reprojection import Bounds
 
 Labels = npt.NDArray[np.uint8]
 
@@ -47,14 +47,22 @@ class LabelPolygons:
     Args:
         geometries: ``(n,)`` polygons; where several hold a pixel's centre, the last one counts.
         values: ``(n,)`` labels.
+        file: ``(n,)`` index of the file that each comes from; all from one when left out.
     """
 
     geometries: npt.NDArray[np.object_]
     values: Labels
+    file: npt.NDArray[np.intp] | None = None
     tree: STRtree = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", STRtree(self.geometries))
+
+    def footprints_of(self, num_files: int) -> list[shapely.Polygon]:
+        """The box around the polygons of every file; empty for one that has none here."""
+        file = np.zeros(len(self.geometries), np.intp) if self.file is None else self.file
+        parts = [self.geometries[file == index] for index in range(num_files)]
+        return [box(*shapely.total_bounds(part)) if len(part) else shapely.Polygon() for part in parts]
 
     def draw(self, transform: Affine, shape: Shape, fill: int) -> Labels:
         """Labels on a grid: a pixel belongs to the polygon that holds its centre, ``fill`` stands everywhere else."""
@@ -178,21 +186,27 @@ class VectorFiles:
     class_column: str = ""
     layer: str = ""
 
-    def read(self, crs: Any, coding: Coding, legend: Legend, progress: Progress) -> LabelPolygons:
-        """All polygons in a CRS; says so when that is not the file's.
+    def read(self, crs: Any, around: Bounds, coding: Coding, legend: Legend, progress: Progress) -> LabelPolygons:
+        """All polygons in a CRS, for the rasters within some bounds; says so when that is not the file's.
 
         Raises:
             DatasetError: a file cannot be used.
             LegendError: a polygon's class is not in the legend.
         """
-        parts = [self._read_file(path, crs, coding, legend, progress) for path in self.paths]
+        parts = [self._read_file(path, crs, around, coding, legend, progress) for path in self.paths]
         geometries, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        file = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
         order = np.argsort(values == NO_CLASS, kind="stable")  # what is to be ignored is drawn on top
-        return LabelPolygons(geometries[order], values[order])
+        return LabelPolygons(geometries[order], values[order], file[order])
 
-    def _read_file(self, path: Path, crs: Any, coding: Coding, legend: Legend, progress: Progress) -> tuple[Any, Labels]:
-        polygons = read_polygons(path, crs, self.class_column or None, layer=self.layer or None)
-        _say_reprojected(path, self.layer, crs, progress)
+    def _read_file(
+        self, path: Path, crs: Any, around: Bounds, coding: Coding, legend: Legend, progress: Progress
+    ) -> tuple[Any, Labels]:
+        column, layer = self.class_column or None, self.layer or None
+        polygons = read_polygons(path, crs, column, layer=layer, around=around, progress=progress)
+        if crs is not None and polygons.crs is not None and not are_one_place(polygons.crs, crs):
+            theirs, ours = crs_label(polygons.crs), crs_label(crs)
+            progress.log(f"{path.name} is in {theirs}, its raster in {ours}: polygons are reprojected")
         names = polygons.class_names
         if names is None:
             return polygons.geometries, np.full(len(polygons), legend.num_classes - 1, np.uint8)
@@ -203,20 +217,6 @@ class VectorFiles:
                 f"({', '.join(legend.names)}); add it there, map it with values = {{…}}, or ignore = [{unknown[0]!r}]"
             )
         return polygons.geometries, np.array([coding.label_of(name) for name in names], np.uint8)
-
-
-def _say_reprojected(path: Path, layer: str, crs: Any, progress: Progress) -> None:
-    theirs = read_info(path, layer=layer or first_layer(path)).get("crs")
-    if crs is None or theirs is None:
-        return
-    found, wanted = CRS.from_user_input(theirs), CRS.from_user_input(crs)
-    if found != wanted:
-        progress.log(f"{path.name} is in {_code(found)}, its raster in {_code(wanted)}: polygons are reprojected")
-
-
-def _code(crs: CRS) -> str:
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.name)
 
 
 def window_box(transform: Affine, shape: Shape) -> shapely.Polygon:

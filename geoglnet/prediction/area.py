@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.plan import Plan, meets, overlap, rectangle
+from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Shape
@@ -104,13 +105,19 @@ class AreaBlocks:
         return self.area.has_any(self.plan.region(*place).core)
 
 
-def choose_area(scene: Scene, bounds: Bounds | None, mask_path: Path | None) -> Area:
+def choose_area(
+    scene: Scene,
+    bounds: Bounds | None,
+    mask_path: Path | None,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> Area:
     """The area of a scene inside bounds and polygons: the smallest rectangle of pixels around what both leave.
 
     Args:
         scene: an open scene.
         bounds: (left, bottom, right, top) in its CRS, or in pixels (columns and rows) without one.
         mask_path: vector file, in any CRS.
+        progress: told what of the file is not used as it is.
 
     Raises:
         ConfigError: nothing of the scene is left.
@@ -121,13 +128,15 @@ def choose_area(scene: Scene, bounds: Bounds | None, mask_path: Path | None) -> 
         window = _cut(window, bounds, scene, f"bounds {' '.join(f'{b:g}' for b in bounds)}")
     if mask_path is None:
         return Area(scene.shape, window, scene.transform)
-    polygons = read_polygons(mask_path, scene.crs)
+    around = _bounds_of(window, scene.transform)
+    polygons = read_polygons(mask_path, scene.crs, around=around, progress=progress)
+    # Where none is near enough to be brought to the scene's CRS, the bounds are no numbers, which meet nothing.
     window = _cut(window, tuple(shapely.total_bounds(polygons.geometries)), scene, f"polygons of {mask_path}")
     return Area(scene.shape, window, scene.transform, polygons)
 
 
 def _cut(window: Window, bounds: Bounds, scene: Scene, name: str) -> Window:
-    found = _window_of(bounds, scene.transform)
+    found = _window_of(bounds, scene.transform) if np.isfinite(bounds).all() else rectangle(0, 0, 0, 0)
     if not meets(found, window):
         left, bottom, right, top = _bounds_of(window, scene.transform)
         raise ConfigError(f"{name} lie outside of {scene.name}, which spans {left:g} {bottom:g} {right:g} {top:g}")

@@ -115,9 +115,9 @@ class Predictor:
             Cancelled: ``progress`` said so.
         """
         plan = Plan(scene.shape, self.manifest.region)
-        area = area or choose_area(scene, self.config.bounds, self.config.mask_path)
-        chosen = area.blocks(plan) if blocks is None else blocks
         progress = progress or SilentProgress()
+        area = area or choose_area(scene, self.config.bounds, self.config.mask_path, progress)
+        chosen = area.blocks(plan) if blocks is None else blocks
         self._announce(iter_work(plan, chosen), progress)
         reads = ([planned.window for planned in work.reads] for work in iter_work(plan, chosen))
         with (

@@ -77,7 +77,7 @@ def segment(
     checkpoint_path = model_path(model)
     network, manifest = load_checkpoint(checkpoint_path)
     with source.open_for(manifest, config, progress) as scene:
-        area = choose_area(scene, config.bounds, config.mask_path)
+        area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more

@@ -10,7 +10,7 @@ import pyogrio
 
 from geoglnet.errors import MemoryLimitError, SceneNotFoundError
 from geoglnet.types import StrPath
-from geoglnet.vector.reader import first_layer
+from geoglnet.vector.features import first_layer
 
 _PARQUET = ".parquet"
 _GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there

@@ -1,25 +1,40 @@
-"""Polygons from any vector file, as training labels or as truth to compare with."""
+"""Polygons from any vector file, as training labels, area of interest, or truth to compare with.
+
+Geometries of any kind are taken for the polygons in them. What is invalid is repaired and counted in the log, what has no
+area is passed over and counted, and what cannot be used is named with its file, layer and feature.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import pyogrio
+import numpy.typing as npt
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 
-from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.crs import are_one_place, crs_label
+from geoglnet.raster.environment import one_line
 from geoglnet.types import StrPath
+from geoglnet.vector.features import Features, read_features
+from geoglnet.vector.reprojection import Bounds, beyond_degrees, reproject
 from geoglnet.vector.rings import Geometries
+from geoglnet.vector.surfaces import Rings, rings_of
 
 _POLYGON_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+_FLAT_TYPES = (
+    shapely.GeometryType.POINT,
+    shapely.GeometryType.LINESTRING,
+    shapely.GeometryType.LINEARRING,
+    shapely.GeometryType.MULTIPOINT,
+    shapely.GeometryType.MULTILINESTRING,
+)
+_NO_POLYGON = shapely.Polygon()
+_FLAT = 1e-9  # of its length: a ring that is no wider is a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,90 +42,177 @@ class LabelPolygons:
     """Polygons and what they are.
 
     Args:
-        geometries: ``(n,)`` polygons and multipolygons, two-dimensional, none empty.
+        geometries: ``(n,)`` valid polygons and multipolygons, two-dimensional, none empty.
         class_names: one name per geometry; ``None`` when no column was asked for.
+        crs: of the file they come from; ``None`` when it names none.
     """
 
     geometries: Geometries
     class_names: tuple[str, ...] | None = None
+    crs: CRS | None = None
 
     def __len__(self) -> int:
         return len(self.geometries)
 
 
-def read_polygons(path: StrPath, crs: Any, class_column: str | None = None, *, layer: str | None = None) -> LabelPolygons:
-    """Read the polygons of one layer of a file; points and lines are passed over.
+def read_polygons(
+    path: StrPath,
+    crs: Any,
+    class_column: str | None = None,
+    *,
+    layer: str | None = None,
+    around: Bounds | None = None,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> LabelPolygons:
+    """Read the polygons of one layer of a file, whatever kinds of geometries they come in.
 
     Args:
-        path: anything GDAL reads as vector: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, …
+        path: anything GDAL reads as vector (GeoPackage, GeoJSON, FlatGeobuf, Shapefile, …), or GeoParquet.
         crs: CRS to bring them to (rasterio's, pyproj's, ``"EPSG:4326"``); ``None`` takes the coordinates as they are.
         class_column: field that names each polygon's class; ``None`` when they are all of one class.
-        layer: its name; the first spatial one when left out.
+        layer: its name; the first one that may hold polygons when left out.
+        around: (left, bottom, right, top) in ``crs`` of the place they are for. Far outside of it a CRS knows no coordinates:
+            larger polygons are clipped generously around it first, so that none may be left.
+        progress: told which layer is read, what was repaired, and what was passed over.
 
     Raises:
-        DatasetError: no such file, layer or column, not a vector file, no polygons, no CRS, or no class in some row.
+        DatasetError: no such file, layer or column, not a vector file, no polygons, no CRS, no class in some row, or
+            coordinates that cannot be used.
     """
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
-        raise DatasetError(f"{path} does not exist; check the path")
+    features = read_features(path, class_column, layer, progress)
+    geometries = _valid_polygons(features, progress)
+    rows = np.flatnonzero(~shapely.is_empty(geometries))
+    if len(rows) == 0:
+        described = f" ({len(geometries)} features without an area)" if len(geometries) else ""
+        raise DatasetError(f"{features.name} holds no polygons{described}; give a layer with at least one")
+    if passed_over := len(geometries) - len(rows):
+        progress.log(
+            f"{features.name}: {passed_over} of {len(geometries)} features have no area (points, lines, empty ones) "
+            "and are passed over"
+        )
+    names = None if features.column is None else _class_names(features.column[rows], class_column, path)
+    geometries = geometries[rows]
+    if crs is not None:
+        geometries = _in_crs(geometries, features.numbers[rows], features, crs, around, path)
+        kept = ~shapely.is_empty(geometries)
+        geometries = geometries[kept]
+        names = None if names is None else tuple(np.array(names, object)[kept])
+    return LabelPolygons(geometries, names, features.crs)
+
+
+def _valid_polygons(features: Features, progress: Progress) -> Geometries:
+    """``(n,)`` valid polygons or multipolygons, empty where a row has no area."""
+    with np.errstate(invalid="ignore"):  # numbers that are none are looked for below
+        geometries: Geometries = shapely.from_wkb(features.wkb, on_invalid="ignore")
+    kinds = shapely.get_type_id(geometries)
+    is_missing = np.array([wkb is None for wkb in features.wkb], bool)
+    is_other = ~is_missing & ~np.isin(kinds, (*_POLYGON_TYPES, *_FLAT_TYPES))
+    geometries[~np.isin(kinds, _POLYGON_TYPES)] = _NO_POLYGON
+    geometries = shapely.force_2d(geometries)
+    repaired = np.zeros(len(geometries), bool)
+    for row in np.flatnonzero(is_other):
+        geometries[row], repaired[row] = _assembled(features, int(row))
+    _check_finite(geometries, features)
+    invalid = ~shapely.is_valid(geometries)
+    geometries[invalid] = _mended(geometries[invalid])
+    if count := int((invalid | repaired).sum()):
+        progress.log(
+            f"{features.name}: {count} of {len(geometries)} features had invalid polygons "
+            "(rings that cross, touch or stay open) and were repaired"
+        )
+    return geometries
+
+
+def _mended(geometries: Geometries) -> Geometries:
+    """Valid polygons that cover what is filled when each polygon is drawn; empty where that is no area."""
+    mended = np.empty(len(geometries), object)
+    for row, geometry in enumerate(geometries):
+        parts = shapely.get_parts(shapely.make_valid(shapely.get_parts(geometry)))
+        parts = shapely.get_parts(parts)  # a polygon's remedy may be a collection with multipolygons in it
+        mended[row] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+    mended[~np.isin(shapely.get_type_id(mended), _POLYGON_TYPES)] = _NO_POLYGON
+    return mended
+
+
+def _assembled(features: Features, row: int) -> tuple[shapely.Geometry, bool]:
+    """The polygons inside a geometry of another kind as one, and whether one of them had to be repaired."""
     try:
-        frame = _read_frame(path, class_column, layer)
-    except (DataSourceError, DataLayerError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DatasetError(
-            f"{path} is not a vector file that GDAL can read ({reason}); give a GeoPackage or GeoJSON"
-        ) from error
-    frame = frame[_is_polygon(frame.geometry.values)]
-    if len(frame) == 0:
-        raise DatasetError(f"{path} holds no polygons; give a layer with at least one")
-    names = None if class_column is None else _class_names(frame[class_column], path)
-    return LabelPolygons(shapely.force_2d(np.asarray(_in_crs(frame, crs, path).geometry.values)), names)
+        several = rings_of(features.wkb[row])
+    except ValueError as error:
+        raise DatasetError(f"{_named(features, row)} cannot be read ({error}); remove or correct it") from error
+    if not all(np.isfinite(ring).all() for rings in several for ring in rings):
+        raise _not_finite(features, row)
+    is_open = any(len(ring) and (ring[0] != ring[-1]).any() for rings in several for ring in rings)
+    parts = np.array([_polygon(rings) for rings in several if rings and _encloses(rings[0])], object)
+    invalid = ~shapely.is_valid(parts)
+    parts[invalid] = _mended(parts[invalid])
+    return shapely.union_all(parts) if len(parts) > 1 else next(iter(parts), _NO_POLYGON), bool(is_open or invalid.any())
 
 
-def spatial_layers(path: StrPath) -> tuple[str, ...]:
-    """Names of the layers that have geometries; a GeoPackage's table of styles has none."""
-    return tuple(name for name, kind in pyogrio.list_layers(path) if kind is not None)
+def _polygon(rings: Rings) -> shapely.Polygon:
+    return shapely.Polygon(rings[0], [ring for ring in rings[1:] if _encloses(ring)])
 
 
-def first_layer(path: StrPath) -> str | None:
-    """The layer that is read where none is named."""
-    return next(iter(spatial_layers(path)), None)
+def _encloses(ring: npt.NDArray[np.float64]) -> bool:
+    """Whether a ring has an area; a wall of a building does not, seen from above."""
+    steps = ring - ring[:1]
+    size = np.hypot(*steps.T)
+    if len(ring) < 3 or size.max() == 0:
+        return False
+    x, y = steps[np.argmax(size)]
+    return bool((np.abs(steps[:, 0] * y - steps[:, 1] * x) > _FLAT * size.max() ** 2).any())
 
 
-def _read_frame(path: StrPath, class_column: str | None, wanted: str | None) -> geopandas.GeoDataFrame:
-    layers = spatial_layers(path)
-    if not layers:
-        raise DatasetError(f"{path} has no spatial layer; give a file with polygons")
-    if wanted is not None and wanted not in layers:
-        raise DatasetError(f"{path} has no spatial layer {wanted!r}{suggestion(wanted, layers)}")
-    layer = wanted or layers[0]
-    columns = tuple(pyogrio.read_info(path, layer=layer)["fields"])
-    if class_column is not None and class_column not in columns:
-        known = suggestion(class_column, columns) if columns else "; the layer has no columns"
-        raise DatasetError(f"{path} has no column {class_column!r}{known}")
-    return pyogrio.read_dataframe(path, layer=layer, columns=[] if class_column is None else [class_column])
+def _check_finite(geometries: Geometries, features: Features) -> None:
+    points, index = shapely.get_coordinates(geometries, return_index=True)
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise _not_finite(features, int(index[np.argmax(bad)]))
 
 
-def _is_polygon(geometries: Any) -> Any:
-    kinds = shapely.get_type_id(np.asarray(geometries))
-    return np.isin(kinds, _POLYGON_TYPES) & ~shapely.is_empty(np.asarray(geometries))
+def _not_finite(features: Features, row: int) -> DatasetError:
+    return DatasetError(f"{_named(features, row)} has coordinates that are not numbers; correct or remove it")
 
 
-def _class_names(column: Any, path: StrPath) -> tuple[str, ...]:
-    missing = int(column.isna().sum())
+def _named(features: Features, row: int) -> str:
+    return f"{features.name}: feature {features.numbers[row]}"
+
+
+def _class_names(column: npt.NDArray[Any], name: str | None, path: StrPath) -> tuple[str, ...]:
+    values = column.tolist()
+    missing = sum(value is None or value != value for value in values)
     if missing:
-        raise DatasetError(f"{path}: {missing} of {len(column)} polygons have no {column.name!r}; fill it in or remove them")
+        raise DatasetError(f"{path}: {missing} of {len(values)} polygons have no {name!r}; fill it in or remove them")
     # A column of integers with gaps elsewhere arrives as floats: class 3.0 is class 3.
-    return tuple(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist())
+    return tuple(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values)
 
 
-def _in_crs(frame: geopandas.GeoDataFrame, crs: Any, path: StrPath) -> geopandas.GeoDataFrame:
-    if crs is None:
-        return frame
-    if frame.crs is None:
+def _in_crs(
+    geometries: Geometries, numbers: npt.NDArray[np.int64], features: Features, crs: Any, around: Bounds | None, path: StrPath
+) -> Geometries:
+    if features.crs is None:
         raise DatasetError(
             f"{path} has no CRS; write one into it (ogr2ogr -a_srs EPSG:… on a copy), or use a scene without CRS"
         )
+    if (place := beyond_degrees(geometries, features.crs)) is not None:
+        row, (x, y) = place
+        raise DatasetError(
+            f"{features.name}: feature {numbers[row]} has the coordinates {x:g} {y:g}, which are no longitude and latitude, "
+            f"but its CRS is {crs_label(features.crs)}; write the right one into a copy (ogr2ogr -a_srs EPSG:…)"
+        )
     try:
-        return frame.to_crs(CRS.from_user_input(crs))
+        target = CRS.from_user_input(crs)
+        moved = reproject(geometries, features.crs, target, around, is_same=are_one_place(features.crs, target))
     except (CRSError, ProjError) as error:
-        raise DatasetError(f"{path} cannot be brought from {frame.crs.name} to {crs} ({error})") from error
+        raise DatasetError(
+            f"{path} cannot be brought from {features.crs.name} to {crs} ({one_line(error)}); bring a copy to the scene's CRS"
+        ) from error
+    lost = np.flatnonzero(~np.isfinite(shapely.bounds(moved)).all(axis=1) & ~shapely.is_empty(moved))
+    if len(lost):
+        raise DatasetError(
+            f"{features.name}: feature {numbers[lost[0]]} reaches to where {crs_label(target)} has no coordinates; "
+            "clip it to the surroundings of the scene"
+        )
+    invalid = ~shapely.is_valid(moved)
+    moved[invalid] = _mended(moved[invalid])
+    return moved

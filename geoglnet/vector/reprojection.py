@@ -1,0 +1,196 @@
+"""Polygons in the CRS of a scene, though they may cover a continent.
+
+Far from the place that a projection is made for it gives infinite coordinates, or finite ones that are wrong. So polygons that
+reach far beyond the scene are clipped to its surroundings while they are in their own CRS, and their long edges, which are
+straight there, get points between their ends. Others are moved point by point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from pyproj import CRS, Transformer
+
+from geoglnet.vector.rings import Geometries
+
+Bounds: TypeAlias = tuple[float, float, float, float]
+
+_EARTH_M = 6_378_137.0
+_MARGINS_M = (50_000.0, 1_000.0)  # around the scene; the smaller where the projection ends before the larger
+_LONG_EDGE_M = 500.0  # a straight edge this long bends by millimetres in another projection
+_STEPS = 21  # along each side of the scene that its place in another CRS is found with
+_NOWHERE = shapely.Polygon()
+
+
+def reproject(geometries: Geometries, source: CRS, target: CRS, around: Bounds | None, *, is_same: bool = False) -> Geometries:
+    """Bring valid polygons from one CRS to another.
+
+    Args:
+        geometries: ``(n,)`` polygons or multipolygons.
+        source: their CRS.
+        target: CRS to bring them to.
+        around: bounds in ``target`` of what they are for; ``None`` moves all of them whole.
+        is_same: whether coordinates in both mean the same.
+
+    Returns:
+        ``(n,)`` polygons or multipolygons; those that were clipped reach beyond ``around`` on all sides where they did before,
+        and those that lie where ``target`` has no coordinates are empty.
+
+    Raises:
+        ProjError: there is no way from one to the other.
+    """
+    if is_same:
+        return geometries.copy() if around is None else _wrapped(geometries, source, around)
+    to_target = Transformer.from_crs(source, target, always_xy=True)
+    moved = _moved(geometries, to_target)
+    place = None if around is None else _place(around, source, target)
+    if place is None or around is None:
+        return moved
+    bounds = shapely.bounds(geometries)
+    touches = np.logical_or.reduce([_overlap(bounds, turned) for turned, _ in place.turns()])
+    is_lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
+    # What does not reach the place may still seem to, where a projection folds.
+    moved[~touches & (is_lost | _overlap(shapely.bounds(moved), around))] = _NOWHERE
+    is_wide = touches & (is_lost | ~_inside(bounds, place.bounds) | (_longest_edges(geometries) > place.long_edge))
+    for row in np.flatnonzero(is_wide):
+        clipped = shapely.segmentize(place.clip(geometries[row]), place.long_edge)
+        moved[row] = _moved(np.array([clipped], object), to_target)[0]
+    return moved
+
+
+def beyond_degrees(geometries: Geometries, crs: CRS) -> tuple[int, tuple[float, float]] | None:
+    """The first polygon of a geographic CRS with coordinates that are no longitude and latitude, and such coordinates."""
+    if not crs.is_geographic:
+        return None
+    points, index = shapely.get_coordinates(geometries, return_index=True)
+    turn = _full_turn(crs)
+    # Some count longitudes from 0 to 360, or go on beyond 180 in polygons that cross that meridian.
+    bad = (np.abs(points) > np.array([1.0, 0.25]) * turn * (1 + 1e-6)).any(axis=1)
+    if not bad.any():
+        return None
+    first = int(np.argmax(bad))
+    return int(index[first]), (float(points[first, 0]), float(points[first, 1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A scene's surroundings in the CRS of polygons.
+
+    Args:
+        bounds: of them.
+        long_edge: length from which edges get points between their ends.
+        turn: of longitudes, after which they mean the same again; 0 in a plane.
+    """
+
+    bounds: Bounds
+    long_edge: float
+    turn: float
+
+    def turns(self) -> Iterator[tuple[Bounds, float]]:
+        """The place itself, and a turn further to the west and to the east, with how far polygons there are off."""
+        left, bottom, right, top = self.bounds
+        for off in (-self.turn, 0.0, self.turn) if self.turn else (0.0,):
+            yield (left + off, bottom, right + off, top), off
+
+    def clip(self, geometry: shapely.Geometry) -> shapely.Geometry:
+        """What of a polygon lies in the place, turned there."""
+        parts = [
+            shapely.transform(shapely.intersection(geometry, shapely.box(*bounds)), lambda points, off=off: points - (off, 0))
+            for bounds, off in self.turns()
+        ]
+        polygons = shapely.get_parts(parts)
+        return shapely.union_all(polygons[shapely.get_dimensions(polygons) == 2])
+
+
+def _place(around: Bounds, source: CRS, target: CRS) -> _Place | None:
+    """The surroundings of a scene in the CRS of polygons; ``None`` where these have no coordinates for them."""
+    to_source = Transformer.from_crs(target, source, always_xy=True)
+    for margin_m in _MARGINS_M:
+        margin = _length(margin_m, target)
+        left, bottom, right, top = np.add(around, (-margin, -margin, margin, margin))
+        if target.is_geographic:
+            quarter = _full_turn(target) / 4
+            bottom, top = max(bottom, -quarter), min(top, quarter)
+        grid = np.meshgrid(np.linspace(left, right, _STEPS), np.linspace(bottom, top, _STEPS))
+        x, y = to_source.transform(grid[0].ravel(), grid[1].ravel())
+        if not np.isfinite([x, y]).all():
+            continue
+        turn = _full_turn(source) if source.is_geographic else 0.0
+        if turn:
+            x, y = _around_middle(x, y, (left, bottom, right, top), source, target)
+        return _Place((x.min(), y.min(), x.max(), y.max()), _length(_LONG_EDGE_M, source), turn)
+    return None
+
+
+def _around_middle(x: Any, y: Any, area: Bounds, source: CRS, target: CRS) -> tuple[Any, Any]:
+    """Longitudes counted from that of the middle, so that they do not jump; all of them where the area holds a pole."""
+    turn = _full_turn(source)
+    x = (x - x[len(x) // 2] + turn / 2) % turn - turn / 2 + x[len(x) // 2]
+    left, bottom, right, top = area
+    to_target = Transformer.from_crs(source, target, always_xy=True)
+    for pole in (-turn / 4, turn / 4):
+        px, py = to_target.transform(0.0, pole)
+        if left <= px <= right and bottom <= py <= top and not target.is_geographic:
+            x, y = np.append(x, (-turn / 2, turn / 2)), np.append(y, (pole, pole))
+    return x, y
+
+
+def _wrapped(geometries: Geometries, crs: CRS, around: Bounds) -> Geometries:
+    """The same polygons, and what of them lies in the place when longitudes are counted a turn further."""
+    wrapped = geometries.copy()
+    if not crs.is_geographic:
+        return wrapped
+    place = _Place(around, 0.0, _full_turn(crs))
+    bounds = shapely.bounds(geometries)
+    for turned, off in place.turns():
+        if off:
+            for row in np.flatnonzero(_overlap(bounds, turned)):
+                wrapped[row] = shapely.union_all([wrapped[row], place.clip(geometries[row])])
+    return wrapped
+
+
+def _moved(geometries: Geometries, transformer: Transformer) -> Geometries:
+    moved: Geometries = shapely.transform(
+        geometries, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+    )
+    return moved
+
+
+def _longest_edges(geometries: Geometries) -> npt.NDArray[np.float64]:
+    """Length of the longest edge of each polygon."""
+    rings, index = shapely.get_rings(geometries, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    steps = np.hypot(*np.diff(points, axis=0).T)
+    steps[np.diff(ring) > 0] = 0.0
+    longest = np.zeros(len(geometries))
+    np.maximum.at(longest, index[ring[1:]], steps)
+    return longest
+
+
+def _overlap(bounds: npt.NDArray[np.float64], other: Bounds) -> npt.NDArray[np.bool_]:
+    left, bottom, right, top = bounds.T
+    overlap: npt.NDArray[np.bool_] = (left < other[2]) & (right > other[0]) & (bottom < other[3]) & (top > other[1])
+    return overlap
+
+
+def _inside(bounds: npt.NDArray[np.float64], other: Bounds) -> npt.NDArray[np.bool_]:
+    left, bottom, right, top = bounds.T
+    inside: npt.NDArray[np.bool_] = (left >= other[0]) & (right <= other[2]) & (bottom >= other[1]) & (top <= other[3])
+    return inside
+
+
+def _full_turn(crs: CRS) -> float:
+    """A whole turn in the units of a geographic CRS."""
+    return 2 * math.pi / float(crs.axis_info[0].unit_conversion_factor)
+
+
+def _length(metres: float, crs: CRS) -> float:
+    """A length in the units of a CRS's axes, of longitudes at the equator."""
+    factor = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
+    return metres / (factor * (_EARTH_M if crs.is_geographic else 1.0))
