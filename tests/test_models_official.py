@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,77 @@ def test_shallow_sharing_is_not_the_authors() -> None:
 def test_an_imported_models_region_is_the_authors_image(image_size: int) -> None:
     region = region_of(image_size, 508)
     assert (region.region_size, region.overview_size, region.patch_size) == (image_size, 508, 508)
+
+
+def lying(size: int) -> bytes:
+    """A file whose pickle says that a tensor has more values than are stored."""
+    whole = io.BytesIO()
+    torch.save({"a": torch.zeros(50)}, whole)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("data.pkl"):
+                content = content.replace(b"K\x32", b"J" + size.to_bytes(4, "little"))
+            new.writestr(name, content)
+    return changed.getvalue()
+
+
+def in_old_tar() -> bytes:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w:") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return whole.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a whole"),
+        (b"\x80\x02", "not a whole"),
+        (b"\x80\x02(", "not a whole"),
+        (b"\x80\x02.", "not a whole"),
+        (b"PK\x03\x04", "not a whole"),
+        (lying(1_000_000_000), "not a whole|more than it holds"),
+        (in_old_tar(), "not safe to read"),
+    ],
+    ids=["empty", "begun", "marked", "ended", "zip", "lying", "tar"],
+)
+def test_damaged_and_hostile_pickles_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "theirs.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_state(path)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(tmp_path: Path, is_new: bool) -> None:
+    path, whole = tmp_path / "theirs.pth", io.BytesIO()
+    torch.save({"module.a": torch.randn(4, 4), "module.b": torch.arange(3)}, whole, _use_new_zipfile_serialization=is_new)
+    for size in range(0, len(whole.getvalue()) - 1, 13):
+        path.write_bytes(whole.getvalue()[:size])
+        with pytest.raises(CheckpointError) as raised:
+            read_state(path)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_number_repeated_a_billion_times_takes_no_memory(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(1_000_000_000)}, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError, match="more than it holds"):
+        read_state(tmp_path / "theirs.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("fpn_global.classify.weight", torch.tensor(1.0)),
+        ("fpn_global.smooth4_2.weight", torch.zeros(3)),
+        ("fpn_global.classify.weight", torch.zeros(2, 1, 3, 3)),
+        ("ensemble_conv.weight", torch.tensor(1.0)),
+        ("fpn_local.smooth.weight", torch.zeros(32, 2, 3, 3)),
+    ],
+)
+def test_tensors_of_other_sizes_are_not_the_authors(name: str, tensor: Tensor) -> None:
+    with pytest.raises(CheckpointError, match=r"not the authors' network|not a checkpoint of the authors"):
+        official_network(random_state(2) | {name: tensor}, Sharing.GLOBAL_TO_LOCAL)

@@ -148,7 +148,7 @@ def test_missing_training_data_are_named(config: TrainConfig, tmp_path: Path) ->
     [
         ("optim.gama", 2, "did you mean 'gamma'"),
         ("optim.batch_size", 0, "must be at least 1"),
-        ("optim.batch_size", "six", "must be int"),
+        ("optim.batch_size", "six", "must be a whole number"),
         ("optim.precision", "8-bit", "bf16-mixed"),
         ("optim.fmreg", "cubic", "euclidean"),
         ("model.backbone", "resnet19", "did you mean 'resnet"),

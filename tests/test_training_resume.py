@@ -6,17 +6,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from networks import small
 from safetensors.torch import load_file
 
 from geoglnet.config import Stage
 from geoglnet.errors import CheckpointError
-from geoglnet.training.config import TrainConfig, read_config
+from geoglnet.training.config import OptimConfig, TrainConfig, read_config
 from geoglnet.training.savepoint import Savepoint, read_savepoint, savepoint_path, write_savepoint
+from geoglnet.training.task import StageTask
 
 CONFIG = """
 name = "toy"
@@ -115,3 +119,36 @@ def test_what_is_no_savepoint_is_refused(tmp_path: Path, config: TrainConfig) ->
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="not a whole savepoint"):
         read_savepoint(path, config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "none"}, {"stage": []}, {"state": 5}, {"config": "["}, {"config": 5}, {"config": "[" * 900 + "]" * 900},
+        {"config": "5"},
+    ],
+)  # fmt: skip
+def test_a_savepoint_with_something_else_in_it_is_refused(tmp_path: Path, config: TrainConfig, change: dict[str, Any]) -> None:
+    path = tmp_path / "m.resume.pt"
+    write_savepoint(path, config, Savepoint(Stage.LOCAL, {"done": 3}))
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(CheckpointError, match=r"not a whole savepoint|belongs to another configuration"):
+        read_savepoint(path, config)
+
+
+@pytest.mark.parametrize(
+    "change", [{"done": -1}, {"done": "x"}, {"done": 10**9}, {"network": {}}, {"network": 5}, {"random": 1}, {"optimizer": {}}]
+)
+def test_a_state_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
+    network = small()
+    task = StageTask(network, Stage.GLOBAL, OptimConfig(), 10)
+    task.optimizers = lambda: Mock(optimizer=torch.optim.Adam(network.parameters()))  # type: ignore[method-assign]
+    task.lr_schedulers = lambda: None  # type: ignore[method-assign]
+    state = task.state() | change
+
+    def go_on() -> None:
+        task.restore(state)
+        task.on_train_start()
+
+    with pytest.raises(CheckpointError, match=r"savepoint.*start the training anew"):
+        go_on()

@@ -62,7 +62,7 @@ def _dataset(legend_path: Path | None, resolution: float | None, region: int | N
     if legend_path is not None:
         try:
             legend = Legend.from_dict(tomllib.loads(legend_path.read_text(encoding="utf-8-sig"))["legend"])
-        except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{legend_path} has no [legend] to read ({error})") from error
     like = known.get(legend.num_classes, DEEPGLOBE)
     return Dataset(legend, resolution or like.resolution_m, region or like.image_size)

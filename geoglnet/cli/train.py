@@ -23,7 +23,7 @@ def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str
             raise click.BadParameter(f"{text!r} is not KEY=VALUE, as in optim.batch_size=4", ctx, param)
         try:
             overrides[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             overrides[key.strip()] = value.strip()  # a bare word is a string
     return overrides
 

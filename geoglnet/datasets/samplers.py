@@ -56,7 +56,9 @@ class SampleConfig:
     def __post_init__(self) -> None:
         if not 32 <= self.patch_size <= self.region_size:
             raise ConfigError(f"sample.patch_size {self.patch_size} must be from 32 to sample.region_size {self.region_size}")
-        if self.patches_per_region < 0:
+        if self.region_size > RegionConfig.LARGEST:
+            raise ConfigError(f"sample.region_size {self.region_size} must be at most {RegionConfig.LARGEST}")
+        if not 0 <= self.patches_per_region <= 1_000_000:
             raise ConfigError(f"sample.patches_per_region {self.patches_per_region} must be at least 1, or 0 for all")
         if not 0 <= self.balanced_fraction <= 1:
             raise ConfigError(f"sample.balanced_fraction {self.balanced_fraction} must be from 0 to 1")

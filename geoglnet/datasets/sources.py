@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from geoglnet.config import from_plain, suggestion
 from geoglnet.errors import ConfigError
+from geoglnet.plain import checked, shortened
 
 Unlabelled: TypeAlias = Literal["ignore", "background"]
 SPLITS = ("train", "validation", "test", "all")
@@ -96,8 +97,10 @@ class IsicSource:
 
     def __post_init__(self) -> None:
         _check_choice(self.kind, "split", self.split, SPLITS)
-        if self.longest_side < 0:
+        if not 0 <= self.longest_side <= 100_000:
             raise ConfigError(f"isic: longest_side = {self.longest_side} must be a number of pixels, or 0")
+        if self.seed < 0:
+            raise ConfigError(f"isic: seed = {self.seed} must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +197,8 @@ class GeneratedSource:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.generated < 1:
-            raise ConfigError(f"generated = {self.generated} scenes; name at least 1")
+        if not 1 <= self.generated <= 100_000:
+            raise ConfigError(f"generated = {self.generated} scenes; name 1 to 100000")
 
 
 SourceConfig: TypeAlias = DeepGlobeSource | InriaSource | IsicSource | ImagesSource | RastersSource | GeneratedSource
@@ -216,12 +219,14 @@ def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
     Raises:
         ConfigError: an unknown kind or key (the nearest known one is suggested), or settings that contradict each other.
     """
-    kind = plain.get("kind", "generated" if "generated" in plain else "images")
+    kind = checked("kind", plain.get("kind", "generated" if "generated" in plain else "images"), str)
     if kind not in SOURCE_KINDS:
-        raise ConfigError(f"unknown kind = {kind!r} of a source{suggestion(str(kind), tuple(SOURCE_KINDS))}")
+        raise ConfigError(f"unknown kind = {shortened(kind)} of a source{suggestion(kind, tuple(SOURCE_KINDS))}")
     source: SourceConfig = from_plain(SOURCE_KINDS[kind], plain)
-    if source.weight <= 0:
-        raise ConfigError(f"{kind}: weight = {source.weight} must be above 0; remove the source to leave it out")
+    if not 0 < source.weight <= 1e9:
+        raise ConfigError(
+            f"{kind}: weight = {source.weight} must be above 0 and at most 1e9; remove the source to leave it out"
+        )
     return source
 
 

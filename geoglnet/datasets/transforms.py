@@ -35,6 +35,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not 0 < self.scale_min <= self.scale_max:
             raise ConfigError(f"scale_min {self.scale_min} and scale_max {self.scale_max} must be positive and in order")
+        if self.scale_min < 1 / 64 or self.scale_max > 64:
+            raise ConfigError(f"scale_min {self.scale_min} and scale_max {self.scale_max} must be from 1/64 to 64")
         if not 0 <= self.colour <= 1:
             raise ConfigError(f"colour {self.colour} must be from 0 to 1")
 

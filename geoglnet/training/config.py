@@ -15,6 +15,7 @@ from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.plain import checked, shortened
 
 
 class Regularisation(Enum):
@@ -98,12 +99,23 @@ class OptimConfig:
         if self.recipe not in RECIPES:
             raise ConfigError(f"unknown recipe {self.recipe!r}{suggestion(self.recipe, tuple(RECIPES))}")
         for name in ("global_steps", "local_steps", "bidirectional_steps", "batch_size", "devices", "patches_at_once"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+            _check_range(self, name, 1, 10**9)
+        for name in ("global_learning_rate", "local_learning_rate", "backbone_rate_factor", "weight_decay", "lambda_fmreg"):
+            _check_range(self, name, 0, 1e6)
+        _check_range(self, "gamma", 0, 100)
+        _check_range(self, "save_every_s", 0, 1e9)
+        _check_range(self, "seed", 0, 2**32 - 1)
+        _check_range(self, "workers", 0, 1024)
         if self.batch_size % self.devices:
             raise ConfigError(f"batch_size = {self.batch_size} must be a multiple of devices = {self.devices}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} must be from 0 to below 1")
+
+
+def _check_range(config: Any, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    if not low <= value <= high:
+        raise ConfigError(f"{name} = {shortened(value)} must be at least {low} and at most {high}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +158,14 @@ class TrainConfig:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.resolution_m <= 0:
-            raise ConfigError(f"resolution_m = {self.resolution_m} must be positive")
+        if not 1e-6 <= self.resolution_m <= 1e9:
+            raise ConfigError(f"resolution_m = {self.resolution_m} must be positive, in metres")
+        low, high = self.resolution_range_m
+        if not 0 <= low <= high <= 1e12:
+            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in metres, in order")
+        for name in ("segment_resolution_m", "assumed_pixel_size_m"):
+            if getattr(self, name):
+                _check_range(self, name, 1e-6, 1e9)
         low, high = self.augment.scale_min * self.resolution_m, self.augment.scale_max * self.resolution_m
         if self.segment_resolution_m and not low <= self.segment_resolution_m <= high:
             raise ConfigError(
@@ -176,10 +194,10 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
         plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}; examples/configs has some to start from") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a nesting or a number that Python's parser gives up on
         raise ConfigError(f"{path} is not TOML: {error}") from error
     if "model.architecture" in (overrides or {}):
-        plain["model"] = plain.get("model", {}) | alone((overrides or {})["model.architecture"])
+        plain["model"] = _table(plain, "model") | alone((overrides or {})["model.architecture"])
     for key, value in (overrides or {}).items():
         _set(plain, key, value)
     return _build(plain)
@@ -187,7 +205,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
 
 def alone(architecture: str) -> dict[str, Any]:
     """What an architecture that stands in one branch's place implies for the other settings of a model; nothing for GLNet's."""
-    own = ARCHITECTURES.get(architecture)
+    own = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
     if own is None or architecture == ModelConfig(1).architecture:
         return {}
     rest: dict[str, Any] = {"branches": "local", "sharing": "none", "shared_levels": list(LEVELS), "aggregate": False}
@@ -199,17 +217,34 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
         raise ConfigError("the configuration has no [legend]; give classes = [{name, colour}, …]")
     legend = Legend.from_dict(plain["legend"])
     if "optim" in plain:
-        plain["optim"] = RECIPES.get(plain["optim"].get("recipe"), {}) | plain["optim"]
-    parts: dict[str, Any] = {name: from_plain(kind, plain[name]) for name, kind in _PARTS.items() if name in plain}
-    chosen = plain.get("model", {})
+        chosen = _table(plain, "optim")
+        recipe = checked("optim.recipe", chosen.get("recipe", "paper"), str)
+        plain["optim"] = RECIPES.get(recipe, {}) | chosen
+    parts: dict[str, Any] = {name: from_plain(kind, _table(plain, name)) for name, kind in _PARTS.items() if name in plain}
+    chosen = _table(plain, "model")
     implied = {"num_classes": legend.num_classes} | alone(chosen.get("architecture", ""))
     model = from_plain(ModelConfig, implied | chosen)
-    sources = {key: tuple(source_from_plain(s) for s in plain.get(key, ())) for key in ("train", "validation")}
+    sources = {key: _sources(key, plain[key]) for key in ("train", "validation") if key in plain}
     return from_plain(TrainConfig, plain | parts | sources | {"legend": legend, "model": model})
+
+
+def _sources(key: str, tables: Any) -> tuple[SourceConfig, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{key} = {shortened(tables)} must be a list of tables: write [[{key}]] above each source")
+    return tuple(map(source_from_plain, tables))
+
+
+def _table(plain: Mapping[str, Any], key: str) -> dict[str, Any]:
+    table = plain.get(key, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{key} = {shortened(table)} must be a table: write [{key}] above its settings")
+    return table
 
 
 def _set(plain: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
+    if len(path) > 2:
+        raise ConfigError(f"unknown key {shortened(key)}; settings are named as in optim.batch_size")
     for name in path:
         plain = plain.setdefault(name, {})
         if not isinstance(plain, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from lightning.pytorch.callbacks import Callback
 
 from geoglnet.config import Stage, to_plain
 from geoglnet.errors import CheckpointError
+from geoglnet.models.pickles import read_pickle
+from geoglnet.plain import shortened
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.task import StageTask
 from geoglnet.types import OutputFile
@@ -62,12 +63,14 @@ def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
     """
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: no {path}; start the training without --resume")
+    plain = read_pickle(path, "a whole savepoint")
     try:
-        plain = torch.load(path, map_location="cpu", weights_only=True)
-        stage, text, state = Stage(plain["stage"]), plain["config"], plain["state"]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        stage, state = Stage(plain["stage"]), plain["state"]
+        difference = _difference(json.loads(plain["config"]), json.loads(_text(config)))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a whole savepoint; delete it and start the training anew") from error
-    difference = _difference(json.loads(text), json.loads(_text(config)))
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is not a whole savepoint; delete it and start the training anew")
     if difference:
         raise CheckpointError(f"{path} belongs to another configuration: {difference}; resume with the same, or --overwrite")
     return Savepoint(stage, state)
@@ -111,7 +114,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     ours, theirs = dict(_leaves(now)), dict(_leaves(before))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
-            return f"{key} was {theirs.get(key, 'not there')!r} and is {ours.get(key, 'not there')!r}"
+            return f"{key} was {shortened(theirs.get(key, 'not there'))} and is {shortened(ours.get(key, 'not there'))}"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -15,12 +16,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
-from geoglnet.errors import ConfigError
+from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.branch import Branch
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.models.pyramid import FeatureMaps
+from geoglnet.plain import shortened
 from geoglnet.training.config import OptimConfig, Regularisation
 from geoglnet.training.devices import average_gradients
 
@@ -33,6 +35,20 @@ TRAINED_PARTS = {
 }
 _GLOBAL_RATE = (Stage.GLOBAL, Stage.BIDIRECTIONAL, Stage.JOINT)
 _WARM_UP = 0.05  # share of the steps before the cosine begins to fall
+
+
+_ANEW = "delete it and start the training anew"
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Say that a savepoint does not fit, whatever torch says when it is given one that was damaged or changed."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the savepoint does not fit the training ({' '.join(str(error).split())[:120]}); {_ANEW}"
+        ) from error
 
 
 class PatchLosses(NamedTuple):
@@ -112,9 +128,17 @@ class StageTask(LightningModule):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state` once the trainer has made the optimiser."""
-        self.done, self._restored = state["done"], state
-        self.network.load_state_dict(state["network"])
+        """Go on from a :meth:`state` once the trainer has made the optimiser.
+
+        Raises:
+            CheckpointError: it is not the state of such a stage.
+        """
+        done = state.get("done")
+        if type(done) is not int or not 0 <= done <= self.steps:
+            raise CheckpointError(f"the savepoint counts {shortened(done)} of {self.steps} steps; {_ANEW}")
+        self.done, self._restored = done, state
+        with _fitting():
+            self.network.load_state_dict(state["network"])
 
     def on_train_start(self) -> None:
         """Take over what the trainer has just made anew."""
@@ -123,12 +147,18 @@ class StageTask(LightningModule):
         state, self._restored = self._restored, None
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        optimizer.optimizer.load_state_dict(state["optimizer"])
-        if schedule is not None:
-            schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        torch.set_rng_state(state["random"])
+        with _fitting():
+            optimizer.optimizer.load_state_dict(state["optimizer"])
+            for parameter, moments in optimizer.optimizer.state.items():
+                if any(
+                    value.ndim and value.shape != parameter.shape for value in moments.values() if isinstance(value, Tensor)
+                ):
+                    raise ValueError("moments of other weights")
+            if schedule is not None:
+                schedule.load_state_dict(state["schedule"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            torch.set_rng_state(state["random"])
 
     def finish(self) -> None:
         """Leave the moving average in the network, where one was kept."""

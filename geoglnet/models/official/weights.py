@@ -11,7 +11,6 @@ first. So the input channels of the layers after a concatenation are put in our 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from torch import Tensor
 
 from geoglnet.config import Branches, Compat, ModelConfig, Sharing
 from geoglnet.errors import CheckpointError
+from geoglnet.models.checkpoint import Blank
 from geoglnet.models.glnet import GLNet
+from geoglnet.models.pickles import read_pickle
 from geoglnet.types import StrPath
 
 State = Mapping[str, Tensor]
@@ -40,12 +41,8 @@ def read_state(path: StrPath) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise CheckpointError(f"no checkpoint at {path}; give a file that the authors' code wrote")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path} is not a whole PyTorch checkpoint of tensors ({reason}); get the file again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = read_pickle(path, "a whole PyTorch checkpoint of tensors")
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(value, Tensor) for n, value in state.items()):
         raise CheckpointError(f"{path} holds no state_dict; the authors' code saves model.state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
@@ -63,22 +60,27 @@ def official_network(state: State, sharing: Sharing | None, fixed: State | None 
     """
     if sharing is Sharing.BIDIRECTIONAL and fixed is None:
         raise CheckpointError("the bidirectional stage needs the global stage's checkpoint too: give --global-checkpoint")
-    ours: dict[str, Tensor] = dict(_branch(fixed or state, "global", "global_branch"))
-    if sharing is not None:
-        ours |= _branch(state, "local", "local_branch")
-        ours |= _aggregation(state, from_refined=sharing is Sharing.BIDIRECTIONAL)
-    if sharing is Sharing.BIDIRECTIONAL:
-        ours |= _branch(state, "global", "refined_branch", suffix="_ext")
-    network = GLNet(_config(state, sharing))
+    config = _config(state, sharing)
     try:
+        ours: dict[str, Tensor] = dict(_branch(fixed or state, "global", "global_branch"))
+        if sharing is not None:
+            ours |= _branch(state, "local", "local_branch")
+            ours |= _aggregation(state, from_refined=sharing is Sharing.BIDIRECTIONAL)
+        if sharing is Sharing.BIDIRECTIONAL:
+            ours |= _branch(state, "global", "refined_branch", suffix="_ext")
+        with Blank():
+            GLNet(config).load_state_dict(ours, assign=True)  # sizes are compared before memory is taken for them
+        network = GLNet(config)
         network.load_state_dict(ours)
-    except RuntimeError as error:
+    except (IndexError, RuntimeError) as error:
         raise CheckpointError(f"not the authors' network: {' '.join(str(error).split())[:200]}") from error
     return network.eval()
 
 
 def _config(state: State, sharing: Sharing | None) -> ModelConfig:
     classify, smooth = _get(state, "fpn_global.classify.weight"), _get(state, "fpn_global.smooth4_2.weight")
+    if classify.ndim != 4 or smooth.ndim != 4 or _get(state, "fpn_global.toplayer.weight").ndim != 4:
+        raise CheckpointError("not a checkpoint of the authors' network: the weights of its convolutions have not four sides")
     alone = sharing is None
     return ModelConfig(
         num_classes=classify.shape[0],
