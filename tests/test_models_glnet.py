@@ -154,7 +154,7 @@ def test_any_network_of_torchvision_or_timm_can_be_a_backbone(backbone: str) -> 
         ("torchvision/resnet_none", "no network 'resnet_none'"),
         ("torchvision/vit_b_16", "takes no image of 128 px"),
         ("keras/resnet18", "unknown backbone"),
-        ("timm/", "unknown backbone"),
+        ("timm/", "is not the plain name of a network"),
     ],
 )
 def test_networks_that_cannot_be_backbones_are_refused(backbone: str, message: str) -> None:

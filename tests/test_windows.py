@@ -20,7 +20,7 @@ def region_configs(draw: st.DrawFn) -> RegionConfig:
     margin = draw(st.integers(0, core))
     size = core + 2 * margin
     patch = draw(st.integers(32, size))
-    overlap = draw(st.integers(0, patch - 1))
+    overlap = draw(st.integers(0, patch - -(-patch // 32)))  # finer steps are refused
     overview = draw(st.integers(32, size))
     return RegionConfig(region_size=size, overview_size=overview, patch_size=patch, patch_overlap=overlap, margin=margin)
 

@@ -338,8 +338,8 @@ def open_scene(
     >>> from rasterio.windows import Window
     >>> with open_scene("scene.tif", resolution_m=0.5) as scene:
     ...     pixels = scene.read_window(Window(col_off=10, row_off=20, width=100, height=50))
-    >>> pixels.image.shape, pixels.image.dtype, pixels.valid.all()
-    ((3, 50, 100), dtype('uint8'), np.True_)
+    >>> pixels.image.shape, pixels.image.dtype, bool(pixels.valid.all())
+    ((3, 50, 100), dtype('uint8'), True)
 
     Nothing is read but the header (of rasters other than uint8, also a decimated picture); a window costs its own pixels.
 
