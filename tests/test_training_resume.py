@@ -17,7 +17,7 @@ from networks import small
 from safetensors.torch import load_file
 
 from geoglnet.config import Stage
-from geoglnet.errors import CheckpointError
+from geoglnet.errors import CheckpointError, OutputError
 from geoglnet.training.config import OptimConfig, TrainConfig, read_config
 from geoglnet.training.savepoint import Savepoint, read_savepoint, savepoint_path, write_savepoint
 from geoglnet.training.task import StageTask
@@ -109,6 +109,19 @@ def test_another_configuration_is_refused_with_the_difference_named(tmp_path: Pa
     other = replace(config, optim=replace(config.optim, gamma=1.0))
     with pytest.raises(CheckpointError, match=r"optim.gamma was 6.0 and is 1.0"):
         read_savepoint(path, other)
+
+
+def test_a_savepoint_that_cannot_be_written_is_named(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 472\nframe #0")
+
+    path = savepoint_path(tmp_path / "m.safetensors")
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OutputError, match=r"m.resume.pt cannot be written \(\[enforce fail .* 472\); is the disk full"):
+        write_savepoint(path, config, Savepoint(Stage.LOCAL, {"done": 3}))
+    assert list(tmp_path.glob("m.*")) == []
 
 
 def test_what_is_no_savepoint_is_refused(tmp_path: Path, config: TrainConfig) -> None:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geoglnet.config import Stage, to_plain
-from geoglnet.errors import CheckpointError
+from geoglnet.errors import CheckpointError, OutputError
 from geoglnet.models.pickles import read_pickle
 from geoglnet.plain import shortened
 from geoglnet.training.config import TrainConfig
@@ -50,7 +50,10 @@ def write_savepoint(path: Path, config: TrainConfig, savepoint: Savepoint) -> No
     """
     plain = {"format": FORMAT, "config": _text(config), "stage": savepoint.stage.value, "state": savepoint.state}
     with OutputFile(path, overwrite=True) as part_path, part_path.open("wb") as file:
-        torch.save(plain, file)
+        try:
+            torch.save(plain, file)
+        except RuntimeError as error:  # torch's own word for a write that came to nothing
+            raise OutputError(f"{path} cannot be written ({_first_line(error)}); is the disk full? --resume goes on") from error
         file.flush()
         os.fsync(file.fileno())
 
@@ -98,6 +101,10 @@ class Saving(Callback):
         if isinstance(pl_module, StageTask) and pl_module.done < pl_module.steps:
             write_savepoint(self.path, self.config, Savepoint(self.stage, pl_module.state()))
         self._last = time.monotonic()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
 
 
 def _text(config: TrainConfig) -> str:
