@@ -21,6 +21,7 @@ from rasters import noise, write_raster
 from shapely import GeometryCollection, Point, Polygon, box
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 
+from geoglnet.config import RegionConfig
 from geoglnet.datasets.geodatasets import (
     ImageRasters,
     LabelRasters,
@@ -33,9 +34,11 @@ from geoglnet.datasets.geodatasets import (
     query,
 )
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.reader import PairReader
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.regions import LabelledRegion, cut
-from geoglnet.datasets.sources import RastersSource
+from geoglnet.datasets.samplers import SampleConfig
+from geoglnet.datasets.sources import ImagesSource, RastersSource
+from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.datasets.truth import LabelPolygons
 from geoglnet.errors import DatasetError, LegendError, SceneError
 from geoglnet.legend import Legend
@@ -316,6 +319,30 @@ def test_a_rotation_that_is_a_rounding_error_is_none(folder: Path) -> None:
     turned = [read_all(pair).labels for pair in reader(folder).iter_pairs(rasters())]
     assert len(turned) == 3
     np.testing.assert_array_equal(turned, straight)
+
+
+MASKS = {"0": "background", "255": "building"}
+
+
+@pytest.mark.parametrize("nodata", [None, 0, 255])
+def test_values_that_are_mapped_win_over_what_they_mean_elsewhere(folder: Path, nodata: int | None) -> None:
+    for number in range(3):
+        with rasterio.open(folder / f"truth_{number}.tif") as src:
+            transform = src.transform
+        write_raster(folder / f"truth_{number}.tif", blocks(2, number)[None] * 255, transform=transform, nodata=nodata)
+    for source in (rasters(values=MASKS), ImagesSource(images="scene_*.tif", labels="truth_*.tif", values=MASKS)):
+        for pair in reader(folder).iter_pairs(source):
+            np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
+    (ignoring, *_) = reader(folder).iter_pairs(rasters(values=MASKS, ignore=(255,)))
+    assert set(np.unique(read_all(ignoring).labels)) == {0, 255}
+
+
+def test_where_a_class_is_missing_the_meaning_of_255_and_the_way_to_map_it_are_said(folder: Path) -> None:
+    write_raster(folder / "truth_0.tif", blocks(2, seed=0)[None] * 255, transform=OWN_TRANSFORM)
+    source = rasters(images="scene_0.tif", labels="truth_0.tif")
+    said = r'255 means no class; where it is one, map it: values = { 0 = "background", 255 = "building" }'
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        open_dataset([source], reader(folder), RegionConfig(64, 32, 32, 8, 16), SampleConfig(64, 32, 1), AugmentConfig())
 
 
 def test_a_label_that_no_class_has_is_named_with_its_place(folder: Path) -> None:

@@ -188,10 +188,10 @@ def test_values_that_the_legend_lacks_are_told(tmp_path: Path) -> None:
     assert "holds the value 9" in progress.messages("warning")[0]
 
 
-def test_a_mask_of_0_and_255_is_told_that_255_is_no_class(tmp_path: Path) -> None:
-    labels = write_labels(tmp_path / "labels.tif", np.array([[0, 255]], dtype=np.uint8))
+def test_beside_other_classes_255_is_none_and_that_is_told(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "labels.tif", np.array([[0, 1, 255]], dtype=np.uint8))
     progress = RecordedProgress()
-    assert vectorize(labels, tmp_path / "out.gpkg", progress=progress) == 0
+    assert vectorize(labels, tmp_path / "out.gpkg", progress=progress) == 1
     assert "255 is read as no class" in progress.messages("warning")[0]
 
 

@@ -28,7 +28,7 @@ class Coding:
         by_colour: label by colour in a file of three bands.
         by_name: label by text in a column of a vector layer.
         tolerance: how far a channel may be from 0 or 255 and still count as that (0: colours must match exactly).
-        nodata_label: what the file's nodata value is, unless it is among ``mapped``.
+        nodata_label: what the file's nodata value is, unless it is among ``mapped``; and NaN.
         mapped: numbers that the user gave a class.
         hint: the way out when one band of numbers cannot be decoded.
     """
@@ -60,9 +60,10 @@ class Coding:
         for value, label in self.by_value.items():
             here = values == value
             labels[here], known = label, known | here
+        empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
         if nodata is not None and nodata not in self.mapped:
-            empty = np.isnan(values) if np.isnan(nodata) else values == nodata
-            labels[empty], known = self.nodata_label, known | empty
+            empty |= values == nodata
+        labels[empty], known = self.nodata_label, known | empty
         return labels, ~known
 
     def _from_colours(self, colours: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.bool_]]:
@@ -95,7 +96,7 @@ def legend_coding(
     labels = {name: value for value, name in enumerate(legend.names)}
     by_name = labels | {text: labels[name] for text, name in values.items()} | {str(text): NO_CLASS for text in ignore}
     numbered = {int(text): labels[name] for text, name in values.items() if _is_number(text)}
-    by_value = (numbered or {value: value for value in labels.values()}) | {legend.ignore_value: NO_CLASS}
+    by_value = {legend.ignore_value: NO_CLASS} | (numbered or {value: value for value in labels.values()})
     by_value |= {int(value): NO_CLASS for value in ignore if _is_number(value)}
     by_colour = {BLACK: NO_CLASS} | dict(zip(legend.colours, labels.values(), strict=True))
     filled = fill_label(legend, unlabelled)

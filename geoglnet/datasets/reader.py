@@ -18,7 +18,7 @@ from geoglnet.datasets.sources import GeneratedSource, SourceConfig
 from geoglnet.datasets.survey import Survey, survey
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import DatasetError, SceneError
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
 
 BYTES_PER_PIXEL = 4  # three bands and labels
@@ -124,7 +124,7 @@ def open_dataset(
     labelled = surveyed.labelled_scenes()
     weights = [weight * _pixels(scene) ** 0.5 * (i in labelled) for i, (scene, weight) in enumerate(opened)]
     dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
-    _log(dataset, surveyed, reader)
+    _log(dataset, surveyed, reader, _hint(sources, reader.legend))
     return dataset
 
 
@@ -158,17 +158,25 @@ def _decoded(scenes: Sequence[LabelledScene], reader: PairReader, cache_mb: int)
     return kept
 
 
-def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader) -> None:
+def _hint(sources: Sequence[SourceConfig], legend: Legend) -> str:
+    """What to do where a class is missing because label rasters call it 255."""
+    if not any(getattr(source, "labels", "") and not getattr(source, "values", {}) for source in sources):
+        return ""
+    mapped = f'0 = "{legend.names[legend.background or 0]}", {NO_CLASS} = "{legend.names[-1]}"'
+    return f". In label rasters {NO_CLASS} means no class; where it is one, map it: values = {{ {mapped} }}"
+
+
+def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader, hint: str) -> None:
     """What will be drawn from and what not; an error where there is nothing to tell apart."""
     log, scenes, size = reader.progress.log, dataset.scenes, dataset.sample.region_size
     absent = surveyed.absent(reader.legend)
     if len(absent) == reader.legend.num_classes - 1 > 0:
         raise DatasetError(
             f"no training pixel of {', '.join(absent)}: nothing to tell apart. Set unlabelled = 'background' if what lies "
-            "outside polygons (or is nodata in label rasters) is the background, or label more classes"
+            f"outside polygons (or is nodata in label rasters) is the background, or label more classes{hint}"
         )
     if absent:
-        reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn what it never sees")
+        reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn what it never sees{hint}")
     unlabelled = [scene.name for i, scene in enumerate(scenes) if i not in surveyed.labelled_scenes()]
     if unlabelled:
         log(f"{len(unlabelled)} of {len(scenes)} scenes have no label and are left out: {', '.join(unlabelled[:5])}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from geoglnet.errors import OutputError
 from geoglnet.escaping import storable
-from geoglnet.legend import Legend
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.types import StrPath
 
 # GDAL's codes of column types (integer, text) and usages (value, name, red, green, blue)
@@ -53,6 +55,22 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
         if names:
             return names
     return ()
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Name every value of a category table by itself: tables of land cover leave names empty, or use one for many values.
+
+    A value without a name is called after its number, names that several values share get the number behind them, and the
+    entry of :data:`~geoglnet.legend.NO_CLASS`, with which a table has 256, is no class.
+
+    >>> distinct_names(["Unclassified", "", "Forest", "Forest"])
+    ('Unclassified', 'class 1', 'Forest (2)', 'Forest (3)')
+    """
+    distinct = [" ".join(name.split()) or f"class {value}" for value, name in enumerate(names[:NO_CLASS])]
+    while len(set(distinct)) < len(distinct):
+        count = Counter(distinct)
+        distinct = [f"{name} ({value})" if count[name] > 1 else name for value, name in enumerate(distinct)]
+    return tuple(distinct)
 
 
 def _attribute_table(legend: Legend) -> ElementTree.Element:

@@ -14,7 +14,7 @@ from geoglnet.errors import LegendError, OutputError, SceneError
 from geoglnet.escaping import xml
 from geoglnet.legend import Legend
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.classnames import read_class_names, sidecar_path, write_class_names
+from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
 from geoglnet.raster.environment import environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
@@ -86,6 +86,8 @@ def write_cog(
 def read_legend(path: StrPath) -> Legend | None:
     """Legend of a label raster: our own tag, else the class names that GDAL knows with the colour table.
 
+    Names that are empty or repeat are made distinct by their values (:func:`~geoglnet.raster.classnames.distinct_names`).
+
     Returns:
         ``None`` when the raster does not name its classes.
 
@@ -99,7 +101,7 @@ def read_legend(path: StrPath) -> Legend | None:
         colours = _colours(src)
     if tag is not None:
         return _parsed(tag, path)
-    names = read_class_names(path)
+    names = distinct_names(read_class_names(path))
     if not names:
         return None
     greys = [round(255 * value / len(names)) for value in range(len(names))]

@@ -121,16 +121,18 @@ class CleaningJob:
     Args:
         labels_path: label raster.
         rules: what is done.
+        is_mask: whether 255 is class 1 in the labels.
     """
 
     labels_path: str
     rules: CleaningRules
+    is_mask: bool = False
 
     def start(self) -> Callable[[Window], CleanTile]:
         """Open the raster, for as long as the process lives."""
         stack = ExitStack()
         stack.enter_context(environment(self.labels_path))
-        return self.on(DatasetTiles(stack.enter_context(open_raster(self.labels_path))))
+        return self.on(DatasetTiles(stack.enter_context(open_raster(self.labels_path)), is_mask=self.is_mask))
 
     def on(self, tiles: DatasetTiles) -> Callable[[Window], CleanTile]:
         """The work on one window of a raster that is open."""
@@ -160,7 +162,7 @@ def write_clean_labels(
     Raises:
         OutputError: the disk is full.
     """
-    src, job = tiles.labels, CleaningJob(tiles.labels.name, rules)
+    src, job = tiles.labels, CleaningJob(tiles.labels.name, rules, tiles.is_mask)
     place = placement(src)
     seen, is_exact = np.zeros(256, dtype=bool), True
     edges = [core_edges(length, CLEANING_TILE_SIZE, 0) for length in tiles.shape]
@@ -168,7 +170,7 @@ def write_clean_labels(
     windows = iter_cores(tiles.shape, CLEANING_TILE_SIZE, margin=0)
     with (
         LabelWriter(path, tiles.shape, transform=place.transform, crs=place.crs, core_size=CLEANING_TILE_SIZE) as writer,
-        Ordered(job, job.on(DatasetTiles(src)), windows, workers) as clean_tiles,
+        Ordered(job, job.on(DatasetTiles(src, is_mask=tiles.is_mask)), windows, workers) as clean_tiles,
     ):
         for tile in clean_tiles:
             writer.write_block(tile.window, tile.labels)

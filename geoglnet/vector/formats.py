@@ -20,6 +20,7 @@ from geoglnet.vector.geoparquet import write_geoparquet
 from geoglnet.vector.writer import Layer, errors_named
 
 _BATCH_SIZE = 20_000
+_NO_FEATURES = '{"type": "FeatureCollection", "features": []}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
             crs=crs,
             layer_options=options,
         )
+    if target.driver == "GeoJSONSeq" and part_path.stat().st_size == 0:
+        # A sequence of no features is a file of no bytes, which nothing recognizes; a collection of none is one line, too.
+        part_path.write_text(_NO_FEATURES, encoding="utf-8")
 
 
 def _opened(source_path: Path, layer: Layer) -> Any:

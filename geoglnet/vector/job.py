@@ -42,6 +42,7 @@ class TileJob:
     Args:
         labels_path: label raster.
         confidence_path: confidence raster, if there is one.
+        is_mask: whether 255 is class 1 in the labels.
         tracing: rules for the labels.
         finishing: rules for the polygons.
         statistics: of another raster, if they were asked for.
@@ -49,6 +50,7 @@ class TileJob:
 
     labels_path: str
     confidence_path: str | None
+    is_mask: bool
     tracing: TracingRules
     finishing: FinishingRules
     statistics: Any = None
@@ -59,7 +61,7 @@ class TileJob:
         stack.enter_context(environment(self.labels_path))
         labels = stack.enter_context(open_raster(self.labels_path))
         confidence = None if self.confidence_path is None else stack.enter_context(open_raster(self.confidence_path))
-        return self.on(DatasetTiles(labels, confidence))
+        return self.on(DatasetTiles(labels, confidence, self.is_mask))
 
     def on(self, tiles: DatasetTiles) -> Callable[[Window], TracedTile]:
         """The work on one window of rasters that are open."""

@@ -65,9 +65,15 @@ class ArrayTiles:
 
 @dataclass(frozen=True, slots=True)
 class DatasetTiles:
-    """Tiles of an open label raster; ``seen`` collects which labels (0–254) it holds.
+    """Tiles of an open label raster.
 
     Pixels without a value (nodata, dataset mask) and the value 255 have no class.
+
+    Args:
+        labels: one band of integers.
+        confidence: raster of the same shape.
+        is_mask: 255 is read as class 1, as in masks of 0 and 255.
+        seen: which labels have been met.
 
     Raises:
         BandsError: the label raster has more than one band.
@@ -76,6 +82,7 @@ class DatasetTiles:
 
     labels: DatasetReader
     confidence: DatasetReader | None = None
+    is_mask: bool = False
     seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(256, dtype=bool))
 
     def __post_init__(self) -> None:
@@ -107,6 +114,12 @@ class DatasetTiles:
         self._look_at(labels)
         return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
 
+    def has_unsaid_255(self, window: Window) -> bool:
+        """Whether pixels of a window that has been read hold 255 although the raster does not say that they have no value."""
+        if not self.seen[NO_LABEL] or self.labels.nodata == NO_LABEL:
+            return False
+        return bool(((_read(self.labels, window) == NO_LABEL) & _read_valid(self.labels, window)).any())
+
     def _look_at(self, labels: npt.NDArray[np.uint8]) -> None:
         known = np.flatnonzero(self.seen).astype(np.uint8).tobytes()
         unknown = labels.tobytes().translate(None, known)  # a third of the time that counting them takes
@@ -114,8 +127,12 @@ class DatasetTiles:
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
         values = _read(self.labels, window)
+        if self.is_mask:
+            values = np.where(values == NO_LABEL, np.uint8(1), values)
         if not self._is_plain():
-            values = np.where(_read_valid(self.labels, window), values, NO_LABEL)
+            # A signed byte has no room for 255.
+            wide = values if values.dtype.itemsize > 1 or values.dtype == np.uint8 else values.astype(np.int16)
+            values = np.where(_read_valid(self.labels, window), wide, NO_LABEL)
         if values.dtype != np.uint8:
             low, high = values.min(), values.max()
             if low < 0 or high > NO_LABEL:

@@ -88,7 +88,10 @@ def vectorize(
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
         tiles, place = DatasetTiles(src, confidence), placement(src)
         place.tell(src.name, progress)
-        legend = legend or read_legend(labels_path) or _found_legend(src, config.tile_size, progress)
+        legend = legend or read_legend(labels_path)
+        if legend is None:
+            legend, is_mask = _found_legend(src, config.tile_size, progress)
+            tiles = replace(tiles, is_mask=is_mask)
         if place.crs is None:
             _tell_no_crs(src, config, progress)
         part_path, seen = stack.enter_context(vector_file), tiles.seen
@@ -101,7 +104,7 @@ def vectorize(
             seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
             stack.callback(clean_path.unlink, missing_ok=True)  # before it is opened: it must be closed to be removed
             tiles = DatasetTiles(stack.enter_context(open_raster(clean_path)), confidence)
-            job = replace(job, labels_path=str(clean_path))
+            job = replace(job, labels_path=str(clean_path), is_mask=False)
         run = _Run(tiles, job, layer, config, progress, seen)
         count = run.write(part_path)
         if style_file is not None:
@@ -195,6 +198,7 @@ def _job(tiles: DatasetTiles, place: Placement, legend: Legend, config: VectorCo
     return TileJob(
         src.name,
         None if confidence is None else confidence.name,
+        tiles.is_mask,
         TracingRules(legend.polygon_values, config.connectivity, tolerance, config.smooth),
         FinishingRules(
             place.transform,
@@ -240,21 +244,28 @@ def _num_tiles(shape: Shape, tile_size: int) -> int:
     return (len(core_edges(shape.height, tile_size, 0)) - 1) * (len(core_edges(shape.width, tile_size, 0)) - 1)
 
 
-def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> Legend:
-    """A legend for a raster that brings none: classes are numbers, 0 is the background."""
-    tiles = DatasetTiles(src)
+def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tuple[Legend, bool]:
+    """A legend for a raster that brings none: classes are numbers, 0 is the background; and whether 255 is class 1.
+
+    Masks of one thing mostly hold 0 and 255, where 255 is no class elsewhere.
+    """
+    tiles, has_255 = DatasetTiles(src), False
     progress.plan("classes", _num_tiles(tiles.shape, tile_size), "tiles")
     for window in iter_cores(tiles.shape, tile_size, margin=0):
         tiles.read_tile(window)
+        has_255 = has_255 or tiles.has_unsaid_255(window)
         progress.advance()
     found = [value for value in np.flatnonzero(tiles.seen[:NO_LABEL]).tolist() if value > 0]
     values = ", ".join(str(value) for value in found[:8]) + (", …" if len(found) > 8 else "")
-    if tiles.seen[NO_LABEL] and src.nodata != NO_LABEL:
+    if has_255 and not found and (tiles.seen[0] or src.nodata == 0):
+        progress.log(f"{src.name} has no legend and holds 0 and {NO_LABEL} only: a mask, in which {NO_LABEL} becomes class 1")
+        return Legend(("background", "class 1"), _colours(src, 2), background=0), True
+    if has_255:
         progress.warn(f"{src.name}: the value {NO_LABEL} is read as no class; give classes numbers from 1 to 254")
     progress.log(f"{src.name} has no legend: values {values or '(none)'} become classes, 0 is background")
     count = max(found, default=1) + 1
     names = ("background", *(f"class {value}" for value in range(1, count)))
-    return Legend(names, _colours(src, count), background=0)
+    return Legend(names, _colours(src, count), background=0), False
 
 
 def _colours(src: DatasetReader, count: int) -> tuple[Colour, ...]:
