@@ -321,6 +321,64 @@ def test_a_rotation_that_is_a_rounding_error_is_none(folder: Path) -> None:
     np.testing.assert_array_equal(turned, straight)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_what_a_rotated_label_raster_does_not_cover_is_unlabelled(folder: Path, nodata: int | None, dtype: str) -> None:
+    turned = OWN_TRANSFORM @ Affine.translation(20, 5) @ Affine.rotation(20)
+    labels = np.ones((1, 60, 60), dtype)
+    labels[0, :30] = 0
+    write_raster(folder / "turned.tif", labels, transform=turned, nodata=nodata)
+    (pair,) = reader(folder).iter_pairs(rasters(images="scene_0.tif", labels="turned.tif", unlabelled="background"))
+    rows, cols = np.mgrid[:SIZE, :SIZE] + 0.5
+    x, y = ~(Affine.translation(20, 5) @ Affine.rotation(20)) * (cols, rows)
+    expected = np.where((x >= 0) & (x < 60) & (y >= 0) & (y < 60), (y >= 30).astype(int), 255)
+    found = read_all(pair).labels
+    assert (found != expected).mean() < 0.002  # pixels whose centers lie on an edge
+    assert (found == 255).mean() == pytest.approx((expected == 255).mean(), abs=0.002)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_reprojected_tiles_without_nodata_meet_and_end_where_they_end(folder: Path, size: int) -> None:
+    """Two tiles of another zone side by side; in each, TorchGeo would give 0 to what only the other covers."""
+    extent = geopandas.GeoSeries([box(*rasterio.open(folder / "scene_0.tif").bounds)], crs="EPSG:32736").to_crs("EPSG:32737")
+    left, bottom, right, top = extent.buffer(-12).total_bounds
+    middle = (left + right) / 2
+    for number, start in enumerate((left, middle)):
+        width, height = round((middle - left) / size), round((top - bottom) / size)
+        transform = Affine(size, 0, start, 0, -size, top)
+        write_raster(
+            folder / f"tile_{number}.tif", np.ones((1, height, width), np.uint8), crs="EPSG:32737", transform=transform
+        )
+    (pair,) = reader(folder).iter_pairs(rasters(images="scene_0.tif", labels="tile_*.tif"))
+    labels = read_all(pair).labels
+    assert set(np.unique(labels)) == {1, 255}
+    assert (labels == 1).mean() == pytest.approx((right - left) * (top - bottom) / SIZE**2, rel=0.06)
+
+
+def test_label_rasters_that_stand_on_their_head_are_read_where_they_lie(folder: Path) -> None:
+    (folder / "truth_0.tif").unlink()
+    upside_down = OWN_TRANSFORM @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
+    write_raster(folder / "truth_0.tif", blocks(2, seed=0)[None, ::-1], transform=upside_down)
+    (pair,) = reader(folder).iter_pairs(rasters(images="scene_0.tif"))
+    np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=0))
+
+
+@pytest.mark.parametrize("kind", [RastersSource, ImagesSource])
+@pytest.mark.parametrize("fill", [np.nan, -1])
+def test_labels_may_be_floats_with_nan_or_signed_bytes(folder: Path, kind: Any, fill: float) -> None:
+    for number in range(3):
+        with rasterio.open(folder / f"truth_{number}.tif") as src:
+            transform = src.transform
+        labels = blocks(2, number)[None].astype("float32" if np.isnan(fill) else "int8")
+        labels[0, :10] = fill
+        nodata = None if np.isnan(fill) and number == 1 else fill
+        write_raster(folder / f"truth_{number}.tif", labels, transform=transform, nodata=nodata)
+    for pair in reader(folder).iter_pairs(kind(images="scene_*.tif", labels="truth_*.tif")):
+        expected = blocks(2, seed=number_of(pair))
+        expected[:10] = 255
+        np.testing.assert_array_equal(read_all(pair).labels, expected)
+
+
 MASKS = {"0": "background", "255": "building"}
 
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import shapely
 from affine import Affine
 from pyproj import CRS
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import geometry_mask
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
@@ -58,16 +60,35 @@ class GeoLabels:
         coding: meaning of its values; ``None`` when they are labels already.
         nodata: value of pixels without a label.
         is_bounded: whether nothing is known outside the dataset's index.
+        is_warped: whether its rasters lie aslant to the grid, or hold numbers that TorchGeo cannot keep.
     """
 
     dataset: GeoDataset
     coding: Coding | None = None
     nodata: float | None = None
     is_bounded: bool = True
+    is_warped: bool = False
 
     @property
     def described(self) -> str:
         return ", ".join(path.name for path in paths_of(self.dataset)[:3])
+
+    def read(self, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | bool]:
+        """Values on a grid, ``(h, w)`` or ``(bands, h, w)``, and where there are any; the first of several rasters counts.
+
+        TorchGeo gives a warped raster the value 0 where it does not reach, which is no label.
+        """
+        if not self.is_warped:
+            return labels_of(self.dataset, query(transform, shape)), True
+        near = shapely.intersects(footprints(self.dataset), window_box(transform, shape))
+        values, covered, labelled = np.zeros((1, *shape)), np.zeros(shape, bool), np.zeros(shape, bool)
+        for path in (path for path, is_near in zip(paths_of(self.dataset), near, strict=True) if is_near):
+            bands, inside = _read_warped(path, self.dataset.crs, transform, shape)
+            is_empty = np.isnan(bands[0]) if bands.dtype.kind == "f" else bands[0] == self.nodata
+            chosen = inside & ~labelled & ~(is_empty & covered)
+            values = np.where(chosen, bands, values)
+            covered, labelled = covered | inside, labelled | (inside & ~is_empty)
+        return values, covered
 
 
 LabelsFor: TypeAlias = Callable[[ImageRasters], GeoLabels]
@@ -99,9 +120,10 @@ class GeoTruth:
         if not known.any():
             return np.full(shape, NO_CLASS, np.uint8)
         try:
-            mask = labels_of(self.labels.dataset, query(placed, shape))
+            mask, covered = self.labels.read(placed, shape)
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.labels.described} cannot be read ({one_line(error)}); a file is damaged") from error
+        known &= covered
         labels = mask if self.labels.coding is None else self._decoded(mask, known, placed, self.labels.coding)
         return np.where(known, labels, NO_CLASS).astype(np.uint8)
 
@@ -202,7 +224,7 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
     """
-    nodata = set()
+    nodata, is_warped = set(), False
     for path in paths:
         with open_raster(path) as src:
             check_real(src, src.indexes)
@@ -211,13 +233,28 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
             if src.crs is None:
                 raise DatasetError(f"{path} has no CRS; write one into it (gdal_edit.py -a_srs), or use kind = 'images'")
             check_palette(path, palette_of(src), coding, reader.legend)
-            nodata.add(src.nodata)
+            has_number = src.nodata is not None and not np.isnan(src.nodata)
+            nodata.add(src.nodata if has_number else None)  # NaN is no label anyway
+            is_upright = not is_rotated(src.transform, Shape(*src.shape)) and src.transform.e < 0
+            is_warped |= not is_upright or any(dtype.startswith("float") for dtype in src.dtypes)
             if CRS.from_user_input(src.crs) != images.crs:
+                is_warped = True
                 reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
     if len(nodata) > 1:
         raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
     dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
-    return GeoLabels(dataset, coding, nodata.pop())
+    return GeoLabels(dataset, coding, nodata.pop(), is_warped=is_warped)
+
+
+def _read_warped(path: Path, crs: CRS, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """``(bands, h, w)`` values of a raster on a grid in any CRS, nodata among them, and ``(h, w)`` where it reaches."""
+    height, width = shape
+    with open_raster(path) as src:
+        options = {} if ColorInterp.alpha in src.colorinterp else {"add_alpha": True, "src_nodata": None}
+        grid = {"crs": crs.to_wkt(), "transform": transform, "width": width, "height": height}
+        with WarpedVRT(src, resampling=Resampling.nearest, **grid, **options) as warped:
+            bands: npt.NDArray[Any] = warped.read()
+    return bands[:-1], bands[-1] > 0
 
 
 @dataclass(frozen=True, slots=True)
