@@ -32,10 +32,11 @@ _WEIGHTS = {"savepoint": 0.3, "faults": 1.5, "scene": 1.5}  # share of the time;
 
 def targets() -> dict[str, Any]:
     """Functions by kind of case."""
-    from campaign import luck
+    from campaign import luck, vectors
     from campaign import targets as hostile
 
-    named = {kind: getattr(hostile, kind) for kind in FUZZ if kind != "faults"} | {"faults": luck.faults}
+    named = {kind: getattr(hostile, kind) for kind in FUZZ if hasattr(hostile, kind)}
+    named |= {"vector": vectors.vector, "faults": luck.faults}
     return named | {kind: luck.kills(kind.removeprefix("kill_")) for kind in KILLS}
 
 

@@ -13,10 +13,8 @@ from typing import Any
 
 import click
 import numpy as np
-import pyogrio
 import rasterio
 import rasterio.shutil
-import shapely
 from rasterio import Affine
 from rasterio.errors import RasterioError
 from rasters import write_raster
@@ -30,7 +28,7 @@ TRAIN_S = 6.0  # a training that a mutation made longer is asked to stop then
 STOP_S = 20.0
 
 
-def _patience(is_good: bool, seconds: float) -> float | None:
+def patience(is_good: bool, seconds: float) -> float | None:
     """When to stop a run that may rightly go on for days; the good input comes to its end, however slow the machine is."""
     return None if is_good else seconds
 
@@ -46,7 +44,7 @@ def model(rng: Rng, bench: Bench, is_good: bool) -> None:
         bench.run(["info", path.name, *pick(rng, ([], ["--json"]))])
     words = ["predict", "scene.tif", "-o", "labels.tif", "--vector", "vector.gpkg", "--model", path.name, "--device", "cpu"]
     precision = pick(rng, ([], [], ["--precision", "float16"], ["--precision", "bfloat16"])) if not is_good else []
-    ended = bench.run([*words, *precision], outputs, stop_after_s=_patience(is_good, STOP_S))
+    ended = bench.run([*words, *precision], outputs, stop_after_s=patience(is_good, STOP_S))
     if ended.code == 0 and not (bench.folder / "labels.tif").exists():
         bench.problem("done without labels")
 
@@ -95,7 +93,7 @@ def scene(rng: Rng, bench: Bench, is_good: bool) -> None:
             bench.run(["info", name, *pick(rng, ([], ["--json"]))])
     words = [name if word == "scene.tif" else word for word in PREDICT]
     more = [] if is_good else pick(rng, _SCENE_OPTIONS)
-    bench.run([*words, *more], ALL_OUTPUTS, stop_after_s=_patience(is_good, STOP_S))
+    bench.run([*words, *more], ALL_OUTPUTS, stop_after_s=patience(is_good, STOP_S))
 
 
 _SCENE_OPTIONS: tuple[list[str], ...] = (
@@ -104,7 +102,7 @@ _SCENE_OPTIONS: tuple[list[str], ...] = (
     ["--bounds", "500000", "4999960", "500030", "5000000"], ["--effort", "0.3"], ["--tta"], ["--coarse-to-fine"],
     ["--min-area", "8"], ["--simplify", "2px"], ["--regularize"], ["--mask", "scene.tif"], ["--progress", "json"],
 )  # fmt: skip
-_CRSS: tuple[Any, ...] = (
+CRSS: tuple[Any, ...] = (
     CRS, CRS, "EPSG:4326", "EPSG:3857", "EPSG:32736", "EPSG:2056", "EPSG:3413", "EPSG:2193", "EPSG:4979", "EPSG:5703",
     "EPSG:4978",
     "EPSG:2263", "EPSG:6344+5703", None, 'LOCAL_CS["site",UNIT["metre",1]]', 'LOCAL_CS["plant",UNIT["unknown",1]]',
@@ -167,7 +165,7 @@ def _odd_raster(rng: Rng, path: Path, count: int) -> Path:
         options |= pick(
             rng, ({"photometric": "palette"}, {"interleave": "pixel"}, {"nbits": 4}, {"compress": "LZW"}, {"tiled": False})
         )
-    crs = pick(rng, _CRSS)
+    crs = pick(rng, CRSS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -260,7 +258,7 @@ def labels(rng: Rng, bench: Bench, is_good: bool) -> None:
     bench.run(
         ["vectorize", path.name, out, *([] if is_good else polygon_options(rng))],
         [out],
-        stop_after_s=_patience(is_good, STOP_S),
+        stop_after_s=patience(is_good, STOP_S),
     )
 
 
@@ -288,102 +286,6 @@ def polygon_options(rng: Rng) -> list[str]:
     return words + [flag for flag in flags if chance(rng, 0.2)]
 
 
-_WKTS = (
-    "POINT (500010 4999990)", "MULTIPOINT (500010 4999990, 500020 4999980)", "LINESTRING (500000 5000000, 500080 4999940)",
-    "POLYGON ((500010 4999990, 500060 4999990, 500060 4999950, 500010 4999950, 500010 4999990))",
-    "POLYGON Z ((500010 4999990 1, 500060 4999990 2, 500060 4999950 3, 500010 4999990 1))",
-    "POLYGON M ((500010 4999990 1, 500060 4999990 2, 500060 4999950 3, 500010 4999990 1))",
-    "POLYGON ((500010 4999990, 500060 4999950, 500060 4999990, 500010 4999950, 500010 4999990))",
-    "MULTIPOLYGON (((500000 5000000, 500080 5000000, 500080 4999940, 500000 5000000)), ((500010 4999990, 500060 4999990, "
-    "500010 4999950, 500010 4999990)))",
-    "GEOMETRYCOLLECTION (POINT (0 0), POLYGON ((500010 4999990, 500060 4999990, 500060 4999950, 500010 4999990)))",
-    "CURVEPOLYGON (CIRCULARSTRING (500010 4999990, 500060 4999950, 500010 4999990))",
-    "TIN Z (((500010 4999990 0, 500060 4999990 0, 500060 4999950 0, 500010 4999990 0)))",
-    "POLYHEDRALSURFACE Z (((500010 4999990 0, 500060 4999990 0, 500060 4999950 0, 500010 4999990 0)))",
-    "POLYGON EMPTY", "GEOMETRYCOLLECTION EMPTY", "MULTIPOLYGON EMPTY", "POLYGON ((0 0, 0 0, 0 0, 0 0))",
-    "POLYGON ((-1e9 -1e9, 1e9 -1e9, 1e9 1e9, -1e9 1e9, -1e9 -1e9))", "POLYGON ((nan nan, 1 1, 2 2, nan nan))",
-    "POLYGON ((1e300 0, -1e300 0, 0 1e300, 1e300 0))", "POLYGON ((-180 -90, 180 -90, 180 90, -180 90, -180 -90))",
-)  # fmt: skip
-
-
-def vector(rng: Rng, bench: Bench, is_good: bool) -> None:
-    """Vector files of every geometry type and format, whole and damaged, as a mask and as polygons to train on."""
-    bench.take("scene.tif", "tiny.safetensors")
-    name = "polygons.gpkg"
-    if is_good or chance(rng, 0.25):
-        bench.take(name)
-    else:
-        name = _odd_polygons(rng, bench.folder)
-    path = bench.folder / name
-    if not is_good and chance(rng, 0.4):
-        spoiled = spoil_text(rng, path.read_text("utf-8", "replace")).encode() if path.suffix == ".geojson" else b""
-        path.write_bytes(spoiled or spoil_bytes(rng, path.read_bytes(), head=pick(rng, (100, 5000, 100_000))))
-    if is_good or chance(rng, 0.7):
-        words = ["predict", "scene.tif", "-o", "labels.tif", "--model", "tiny.safetensors", "--device", "cpu", "--mask", name]
-        bench.run(words, ["labels.tif"])
-    if is_good or not bench.runs:
-        sources: list[dict[str, Any]] = [{"images": "scene.tif", "polygons": name, "unlabelled": "background"}]
-        if not is_good and chance(rng, 0.3):
-            sources[0] |= {"class_column": pick(rng, ("kind", "none", "fid", "geom"))}
-        (bench.folder / "train.toml").write_text(to_toml(CONFIG | {"train": sources}))
-        bench.run(["train", "train.toml", "-o", "made.safetensors"], MADE, stop_after_s=_patience(is_good, TRAIN_S + 10))
-
-
-def _odd_polygons(rng: Rng, folder: Path) -> str:
-    texts = [pick(rng, _WKTS) for _ in range(int(rng.choice([1, 1, 2, 5])))]
-    kind, crs = pick(rng, ("Unknown", "Unknown", "Polygon", "MultiPolygon", "GeometryCollection")), pick(rng, _CRSS)
-    way = rng.integers(6)
-    if way == 0:
-        (folder / "mask.csv").write_text("WKT,kind\n" + "".join(f'"{text}",roof\n' for text in texts))
-        return "mask.csv"
-    if way == 1:
-        return _geojson(rng, folder)
-    name, driver = pick(
-        rng, (("mask.gpkg", "GPKG"), ("mask.fgb", "FlatGeobuf"), ("mask.shp", "ESRI Shapefile"), ("mask.parquet", ""))
-    )
-    shapes = [_shape(text) for text in texts]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if not driver:
-                import geopandas
-
-                geopandas.GeoDataFrame({"kind": ["roof"] * len(shapes)}, geometry=shapes, crs=crs).to_parquet(folder / name)
-            else:
-                pyogrio.raw.write(
-                    folder / name, shapely.to_wkb(np.array(shapes, object)), [np.array(["roof"] * len(shapes), object)],
-                    ["kind"],
-                    geometry_type=kind, crs=crs, driver=driver,
-                )  # fmt: skip
-        except Exception as error:  # libraries refuse what we want to write in many ways
-            raise Unmade from error
-    return str(name)
-
-
-def _shape(text: str) -> shapely.Geometry | None:
-    try:
-        with np.errstate(invalid="ignore"):
-            return shapely.from_wkt(text, on_invalid="ignore")
-    except NotImplementedError:  # curves, which come as CSV only
-        return None
-
-
-def _geojson(rng: Rng, folder: Path) -> str:
-    ring = [[500010, 4999990], [500060, 4999990], [500060, 4999950], [500010, 4999950], [500010, 4999990]]
-    tree: dict[str, Any] = {
-        "type": "FeatureCollection",
-        "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}},
-        "features": [
-            {"type": "Feature", "properties": {"kind": "roof"}, "geometry": {"type": "Polygon", "coordinates": [ring]}},
-            {"type": "Feature", "properties": {"kind": "roof"}, "geometry": {"type": "MultiPolygon", "coordinates": [[ring]]}},
-        ],
-    }
-    if chance(rng, 0.3):
-        del tree["crs"]
-    (folder / "mask.geojson").write_text(to_json(spoil_tree(rng, tree)))
-    return "mask.geojson"
-
-
 def config(rng: Rng, bench: Bench, is_good: bool) -> None:
     """Training configurations: wrong kinds, nesting, huge numbers, text that is no TOML; and overrides."""
     bench.take("scene.tif", "truth.tif", "train.toml", "tiny.safetensors")
@@ -399,9 +301,9 @@ def config(rng: Rng, bench: Bench, is_good: bool) -> None:
             key += pick(rng, ("", ".batch_size", ".backbone", ".region_size", ".classes", ".x.y", "."))
             words = ["--set", f"{key}={to_json(nasty(rng))[:3000]}"]
     if not is_good and chance(rng, 0.15):
-        bench.run(["evaluate", "tiny.safetensors", path.name, "--device", "cpu"], stop_after_s=_patience(is_good, TRAIN_S))
+        bench.run(["evaluate", "tiny.safetensors", path.name, "--device", "cpu"], stop_after_s=patience(is_good, TRAIN_S))
     else:
-        bench.run(["train", path.name, "-o", "made.safetensors", *words], MADE, stop_after_s=_patience(is_good, TRAIN_S))
+        bench.run(["train", path.name, "-o", "made.safetensors", *words], MADE, stop_after_s=patience(is_good, TRAIN_S))
 
 
 _INPUT_NAMES = ("scene.tif", "truth.tif", "grey.tif", "polygons.gpkg", "tiny.safetensors", "train.toml", "nowhere.tif", ".")
@@ -449,7 +351,7 @@ def options(rng: Rng, bench: Bench, is_good: bool) -> None:
         words += [parameter.opts[-1], *values]
         if parameter.name in ("labels", "vector", "confidence", "entropy", "probabilities", "checkpoint", "output"):
             written += values if (verb, parameter.name) != ("vectorize", "confidence") else []
-    bench.run(words, _names_below(written), stop_after_s=_patience(is_good, STOP_S))
+    bench.run(words, _names_below(written), stop_after_s=patience(is_good, STOP_S))
 
 
 def _option_value(rng: Rng, option: click.Option) -> str:
@@ -494,7 +396,7 @@ def journal(rng: Rng, bench: Bench, is_good: bool) -> None:
         else:
             content = spoil_bytes(rng, content)
         path.write_bytes(content)
-    ended = bench.run([*PREDICT, "--resume"], ALL_OUTPUTS, stop_after_s=_patience(is_good, STOP_S))
+    ended = bench.run([*PREDICT, "--resume"], ALL_OUTPUTS, stop_after_s=patience(is_good, STOP_S))
     if is_good and ended.code:
         bench.problem(f"a good unfinished run is refused: {ended.err.strip()[:200]}")
 
@@ -506,7 +408,7 @@ def savepoint(rng: Rng, bench: Bench, is_good: bool) -> None:
     if not is_good:
         path = bench.folder / "made.resume.pt"
         path.write_bytes(spoil_bytes(rng, path.read_bytes(), head=pick(rng, (100, 4000))))
-    ended = bench.run(["train", "train.toml", "-o", "made.safetensors", "--resume"], MADE, stop_after_s=_patience(is_good, 30))
+    ended = bench.run(["train", "train.toml", "-o", "made.safetensors", "--resume"], MADE, stop_after_s=patience(is_good, 30))
     if is_good and ended.code:
         bench.problem(f"a good savepoint is refused: {ended.err.strip()[:200]}")
 
