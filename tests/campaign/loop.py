@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         (self.folder / "stock").mkdir()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found until then is told
         self.library = build_library(self.folder)
         if self.library is None:
             print("no C compiler: only what Python itself writes can fail or be killed at")
@@ -210,6 +212,8 @@ def fuzz() -> int:
         else:
             print(f"seed {seed}", flush=True)
             _spend(campaign, given.kinds.split(","), given.minutes)
+    except KeyboardInterrupt:
+        print("stopped")
     finally:
         campaign.close()
     if not given.case:
@@ -242,6 +246,8 @@ def kill() -> int:
         while campaign.num_killed < given.count:
             campaign.case(KILLS[number % len(KILLS)], number // len(KILLS))
             number += 1
+    except KeyboardInterrupt:
+        print("stopped")
     finally:
         campaign.close()
     print(campaign.table())
