@@ -43,6 +43,7 @@ from geoglnet.models.branch import Branch
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.glnet import PatchLogits
 from geoglnet.models.manifest import Manifest
+from geoglnet.output import OutputFile
 from geoglnet.progress import SilentProgress
 from geoglnet.training.config import TrainConfig, read_config
 from geoglnet.training.evaluate import score
@@ -50,7 +51,6 @@ from geoglnet.training.fit import Start, fit, local_only, make_manifest
 from geoglnet.training.runlog import RunLog, run_folder
 from geoglnet.training.savepoint import Saving, read_savepoint, savepoint_path
 from geoglnet.training.stages import StageRun, run_stage
-from geoglnet.types import OutputFile
 
 STRIDE = 32  # of an encoder's deepest map: the sides that U-Net takes are multiples of it
 

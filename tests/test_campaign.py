@@ -44,7 +44,8 @@ def crashes() -> None:
 
 
 def leaves_a_file() -> None:
-    Path("labels.part.tif").write_text("half", encoding="utf-8")
+    Path("labels.tif.part").mkdir()
+    Path("labels.tif.part", "part.tif").write_text("half", encoding="utf-8")
     refuses()
 
 
@@ -76,7 +77,7 @@ def leaks() -> None:
         (hangs, "crash: SIGXCPU (more CPU time than its input can need)"),
         (takes_memory, "memory"),
         (crashes, "crash: SIGABRT"),
-        (leaves_a_file, "part left behind after exit code 1: labels.part.tif"),
+        (leaves_a_file, "part left behind after exit code 1: labels.tif.part"),
         (changes_its_input, "input changed: scene.tif"),
         (leaves_an_output_that_is_none, "is not whole"),
         (leaves_a_temporary_file, "left behind in the temporary folder"),

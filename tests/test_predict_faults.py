@@ -20,9 +20,10 @@ import rasterio
 from rasters import noise, write_raster
 
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
+from geoglnet.output import OutputFile
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
-from geoglnet.prediction.journal import differences, read_journal
+from geoglnet.prediction.journal import Journal, differences, read_journal
 from geoglnet.prediction.segment import segment
 from geoglnet.prediction.segmented import Segmented
 from geoglnet.prediction.workspace import open_workspace, workspace_path
@@ -203,6 +204,127 @@ def test_two_runs_on_one_output_are_refused(run: Run, tmp_path: Path) -> None:
         run(cut)
 
 
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_a_run_that_ends_between_a_name_and_the_journals_line_is_resumed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    whole, cut = folders(tmp_path)
+    run(whole)
+    add = Journal.add_output
+
+    def stop(journal: Journal, added: str) -> None:
+        if added == kind:
+            raise Stopped
+        add(journal, added)
+
+    monkeypatch.setattr(Journal, "add_output", stop)
+    with pytest.raises(Stopped):
+        run(cut)
+    assert (cut / f"{kind}.tif").exists()
+    monkeypatch.setattr(Journal, "add_output", add)
+    run(cut, resume=True)
+    assert contents(cut) == contents(whole)
+
+
+def test_a_file_of_somebody_else_is_not_replaced_when_a_run_is_resumed(run: Run, tmp_path: Path) -> None:
+    _, cut = folders(tmp_path)
+    with pytest.raises(Stopped):
+        run(cut, progress=StopAfter(150))
+    (cut / "confidence.tif").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"confidence\.tif exists"):
+        run(cut, resume=True)
+    assert (cut / "confidence.tif").read_text() == "mine"
+
+
+def test_two_runs_that_share_any_output_exclude_each_other(run: Run, scene: Path, tmp_path: Path) -> None:
+    _, cut = folders(tmp_path)
+    for name in ("labels.tif", "confidence.tif", "probabilities.tif"):
+        with (
+            OutputFile(cut / name).claimed(),
+            pytest.raises(OutputError, match=rf"another run is writing {name}; wait for it, or stop it"),
+        ):
+            run(cut)
+        assert [*cut.iterdir()] == []
+
+
+def test_what_was_begun_under_one_name_is_finished_under_another(
+    scene: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*paths: Path | None, **given: object) -> Segmented:
+        return segment(scene, Destinations(*paths), model=str(tiny_model_path), config=CPU, **given)  # type: ignore[arg-type]
+
+    labels, first, second = (tmp_path / name for name in ("labels.tif", "first.gpkg", "second.gpkg"))
+    for outputs, others in (((labels, first), (labels, second)), ((None, first), (labels, first))):
+        with pytest.raises(Stopped):
+            run(*outputs, progress=StopAfter(150))
+        progress = RecordedProgress()
+        done = run(*others, resume=True, progress=progress)
+        assert any("goes on after" in message for message in progress.messages("log"))
+        assert done.paths == {"labels": others[0], "vector": others[1]}
+        assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "labels.tif", "labels.tif.aux.xml", others[1].name}
+        for path in (*tmp_path.glob("labels*"), others[1]):
+            path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file", "journal of another program"])
+def test_a_folder_that_no_run_has_made_is_not_emptied(run: Run, tmp_path: Path, kind: str) -> None:
+    _, cut = folders(tmp_path)
+    place, precious = cut / "labels.tif.unfinished", tmp_path / "precious"
+    target = precious if kind == "link" else place
+    if kind == "file":
+        place.write_text("precious")
+    else:
+        (target / "labels").mkdir(parents=True)
+        (target / "notes.txt").write_text("precious")
+    if kind == "link":
+        place.symlink_to(precious)
+    if kind.startswith("journal"):
+        (target / "journal.jsonl").write_text("Dear diary\n")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputError, match=r"labels\.tif\.unfinished was not made by geoglnet|is damaged"):
+            run(cut, **options)
+    assert [path.name for path in cut.iterdir()] == ["labels.tif.unfinished"]
+    assert (place if kind == "file" else target / "notes.txt").read_text() == "precious"
+
+
+def test_what_somebody_puts_into_a_runs_folder_stays(run: Run, tmp_path: Path) -> None:
+    _, cut = folders(tmp_path)
+    with pytest.raises(Stopped):
+        run(cut, progress=StopAfter(150))
+    left = cut / "labels.tif.unfinished"
+    for name in ("notes.txt", "labels/notes.txt"):
+        (left / name).write_text("precious")
+    run(cut, resume=True)
+    assert sorted(str(path.relative_to(left)) for path in left.rglob("*")) == ["labels", "labels/notes.txt", "notes.txt"]
+
+
+def test_no_output_is_an_input(run: Run, scene: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    _, cut = folders(tmp_path)
+    nested = {name: tmp_path / name for name in ("inner.vrt", "outer.vrt")}
+    for path, source in zip(nested.values(), ("scene.tif", "inner.vrt"), strict=True):
+        bands = "".join(
+            f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{source}'
+            f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+            for band in (1, 2, 3)
+        )
+        path.write_text(f'<VRTDataset rasterXSize="200" rasterYSize="160">{bands}</VRTDataset>')
+    mask = tmp_path / "mask.gpkg"
+    mask.write_text("a mask")
+    cases = (
+        (scene, {"scene": nested["outer.vrt"]}, "a file of the scene"),
+        (nested["inner.vrt"], {"scene": [nested["outer.vrt"], scene]}, "a file of the scene"),
+        (mask, {"config": PredictConfig(device="cpu", mask_path=mask)}, "the mask"),
+        (tiny_model_path, {}, "the model"),
+    )
+    for source, options, what in cases:
+        for make in (os.symlink, os.link):
+            for name in ("labels.tif", "confidence.tif"):
+                make(source, cut / name)
+                with pytest.raises(OutputError, match=rf"{name} is {what}; choose another output"):
+                    run(cut, overwrite=True, **options)
+                (cut / name).unlink()
+
+
 def test_outputs_that_are_there_stay_when_the_rest_is_resumed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +478,8 @@ def test_signals_leave_a_state_that_can_be_resumed(
     assert process.returncode == code, errors.decode()
     if stop is not signal.SIGKILL:
         assert "--resume goes on from there" in errors.decode()
-    assert [path.name for path in cut.iterdir()] == ["labels.tif.unfinished"]
+    left = {"labels.tif.unfinished"} | ({"labels.tif.part", "confidence.tif.part"} if stop is signal.SIGKILL else set())
+    assert {path.name for path in cut.iterdir()} == left
     for folder in (cut, whole):
         files = Destinations(folder / "labels.tif", confidence_path=folder / "confidence.tif")
         segment(long_scene, files, model=str(tiny_model_path), config=CPU, resume=True)

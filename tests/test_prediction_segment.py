@@ -239,7 +239,7 @@ def test_labels_stay_when_tracing_fails(run: Callable[..., Segmented], monkeypat
     def vectorize(*_: object, **__: object) -> int:
         raise OutputError("disk full")
 
-    monkeypatch.setattr("geoglnet.prediction.finishing.vectorize", vectorize)
+    monkeypatch.setattr("geoglnet.prediction.finishing.write_polygons", vectorize)
     with pytest.raises(OutputError, match="disk full"):
         run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"))
     assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml", "labels.tif.unfinished"]

@@ -18,11 +18,12 @@ from rio_cogeo.cogeo import cog_validate
 
 from geoglnet.errors import LegendError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
+from geoglnet.output import OutputFile
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.cog import LEGEND_TAG, read_legend, write_cog
 from geoglnet.raster.environment import open_raster
 from geoglnet.raster.writer import LabelWriter
-from geoglnet.types import OutputFile, Shape
+from geoglnet.types import Shape
 
 LEGEND = Legend(
     ("background", "roof & <shed>", 'the "wood"', "água"), ((0, 0, 0), (230, 75, 50), (0, 160, 0), (0, 0, 255)), background=0

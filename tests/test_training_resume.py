@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,8 +18,11 @@ from networks import small
 from safetensors.torch import load_file
 
 from geoglnet.config import Stage
-from geoglnet.errors import CheckpointError, OutputError
+from geoglnet.datasets.sources import source_files
+from geoglnet.errors import CheckpointError, OutputError, OutputExistsError
+from geoglnet.output import OutputFile
 from geoglnet.training.config import OptimConfig, TrainConfig, read_config
+from geoglnet.training.fit import Start, fit, stage_path
 from geoglnet.training.savepoint import Savepoint, read_savepoint, savepoint_path, write_savepoint
 from geoglnet.training.task import StageTask
 
@@ -165,3 +169,40 @@ def test_a_state_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
 
     with pytest.raises(CheckpointError, match=r"savepoint.*start the training anew"):
         go_on()
+
+
+def test_a_training_replaces_none_of_its_inputs(folder: Path, tmp_path: Path, config: TrainConfig) -> None:
+    image = next(path for source in config.train for path in source_files(source, folder))
+    taken = tmp_path / "taken.safetensors"
+    for name, source, start in (
+        ("linked.safetensors", image, Start()),
+        ("m.global.safetensors", image, Start()),
+        ("m.safetensors", taken, Start(branches_from=taken)),
+    ):
+        taken.write_text("a checkpoint")
+        os.link(source, tmp_path / name) if source != taken else (tmp_path / name).symlink_to(taken)
+        checkpoint = tmp_path / ("linked.safetensors" if name.startswith("linked") else "m.safetensors")
+        with pytest.raises(OutputError, match=rf"{name} is (a training file|the checkpoint to start from); choose another"):
+            fit(config, folder, checkpoint, start=start, overwrite=True)
+        (tmp_path / name).unlink()
+
+
+def test_what_a_training_did_not_make_is_not_thrown_away(folder: Path, tmp_path: Path, config: TrainConfig) -> None:
+    checkpoint = tmp_path / "m.safetensors"
+    savepoint_path(checkpoint).write_text("notes")
+    with pytest.raises(OutputError, match="is not a savepoint of a training"):
+        fit(config, folder, checkpoint, overwrite=True)
+    assert savepoint_path(checkpoint).read_text() == "notes"
+    savepoint_path(checkpoint).unlink()
+    (tmp_path / "m.run").mkdir()
+    (tmp_path / "m.run" / "scores.csv").write_text("of an earlier one")
+    with pytest.raises(OutputExistsError, match=r"scores\.csv exists"):
+        fit(config, folder, checkpoint)
+
+
+def test_two_trainings_of_one_checkpoint_exclude_each_other(folder: Path, tmp_path: Path, config: TrainConfig) -> None:
+    checkpoint = tmp_path / "m.safetensors"
+    for path in (checkpoint, stage_path(checkpoint, Stage.GLOBAL)):
+        with OutputFile(path).claimed(), pytest.raises(OutputError, match=f"another run is writing {path.name}"):
+            fit(config, folder, checkpoint)
+    assert {path.name for path in tmp_path.iterdir()} == {"image.tif", "label.tif", "toy.toml"}

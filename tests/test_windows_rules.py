@@ -18,7 +18,7 @@ from windows_rules import sitecustomize as windows_rules
 
 from geoglnet.cli.main import geoglnet
 from geoglnet.errors import OutputError
-from geoglnet.types import OutputFile, is_held
+from geoglnet.output import OutputFile, is_held
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the rule is simulated through Linux's /proc")
 
@@ -90,7 +90,7 @@ def test_an_output_that_is_shown_elsewhere_is_refused_before_the_work(tmp_path: 
 
 
 def test_an_output_that_cannot_be_replaced_at_the_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.types._WAITS_S", (0.01,))
+    monkeypatch.setattr("geoglnet.output._WAITS_S", (0.01,))
     path, sidecar = tmp_path / "labels.tif", tmp_path / "labels.tif.aux.xml"
     for old in (path, sidecar, tmp_path / "labels (2).tif.aux.xml"):
         old.write_text("old")
@@ -154,14 +154,14 @@ def test_predict_removes_no_file_that_is_open(scene_path: Path, tiny_model_path:
 def test_polygons_that_qgis_shows_meanwhile_are_kept_beside_the_shown_ones(
     scene_path: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoglnet.types._WAITS_S", (0.01,))
+    monkeypatch.setattr("geoglnet.output._WAITS_S", (0.01,))
     path = tmp_path / "polygons.gpkg"
     words = ("predict", scene_path, "--vector", path, "--model", tiny_model_path, "--device", "cpu", "--overwrite")
     path.write_text("old")
     with path.open():
         early = run(*words)
         assert (early.exit_code, names(tmp_path)) == (1, {"polygons.gpkg"})
-        monkeypatch.setattr("geoglnet.types.OutputFile.__post_init__", lambda _: None)
+        monkeypatch.setattr("geoglnet.output.OutputFile._check", lambda _: None)
         late = run(*words)
     assert late.exit_code == 1
     assert f"the new one is kept as {tmp_path / 'polygons (2).gpkg'}" in late.output

@@ -187,11 +187,13 @@ def train(
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
     _check_extra()
+    from geoglnet.output import OutputFile, refuse_inputs
     from geoglnet.training.config import read_config
     from geoglnet.training.fit import Start, fit
     from geoglnet.training.runlog import run_folder
 
     if isinstance(config, (str, os.PathLike)):
+        refuse_inputs([OutputFile(checkpoint_path, overwrite or resume)], [("the configuration", config)])
         config = read_config(Path(config), overrides)
     elif overrides:
         raise ConfigError("overrides are for a configuration file; of an object, use dataclasses.replace")

@@ -20,8 +20,8 @@ from geoglnet.benchmark.systems import System, find_system
 from geoglnet.benchmark.targets import Kind, Target
 from geoglnet.datasets.sources import GeneratedSource
 from geoglnet.errors import CapacityError, ConfigError
+from geoglnet.output import OutputFile
 from geoglnet.prediction.device import resolve_device
-from geoglnet.types import OutputFile
 
 
 @dataclass(frozen=True, slots=True)

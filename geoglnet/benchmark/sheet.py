@@ -12,7 +12,7 @@ from typing import Any
 from geoglnet.benchmark.published import Row
 from geoglnet.benchmark.systems import System
 from geoglnet.escaping import csv_cell
-from geoglnet.types import OutputFile
+from geoglnet.output import OutputFile
 
 NOTHING = "–"
 

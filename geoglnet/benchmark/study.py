@@ -13,13 +13,13 @@ from geoglnet.benchmark.systems import System, find_system
 from geoglnet.config import to_plain
 from geoglnet.errors import ConfigError
 from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.output import OutputFile
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.evaluate import score
 from geoglnet.training.fit import Start, fit
 from geoglnet.training.savepoint import savepoint_path
-from geoglnet.types import OutputFile
 
 Figures = Mapping[str, Any]
 

@@ -12,6 +12,7 @@ from geoglnet.cli.options import data_option, overwrite_option, path_option, pro
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
 from geoglnet.errors import Cancelled
+from geoglnet.output import OutputFile, refuse_inputs
 
 
 def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def train(
     from geoglnet.training.fit import Start, fit
 
     silence_lightning()
+    refuse_inputs([OutputFile(checkpoint, overwrite or resume)], [("the configuration", config)])
     settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}))
     try:
         start = Start(global_branch_from, branches_from, resume)

@@ -17,8 +17,8 @@ from geoglnet.datasets.sources import IsicSource
 from geoglnet.datasets.truth import image_truth
 from geoglnet.errors import DatasetError
 from geoglnet.legend import Legend
+from geoglnet.output import OutputFile
 from geoglnet.raster.environment import open_raster
-from geoglnet.types import OutputFile
 
 ISIC_LEGEND = Legend(("background", "lesion"), ((0, 0, 0), (255, 255, 255)), background=0)
 

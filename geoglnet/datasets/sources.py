@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from geoglnet.config import from_plain, suggestion
@@ -228,6 +230,20 @@ def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
             f"{kind}: weight = {source.weight} must be above 0 and at most 1e9; remove the source to leave it out"
         )
     return source
+
+
+def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
+    """Every file below the data folder that a source may read.
+
+    Args:
+        source: of training or validation.
+        folder: that its patterns start from.
+    """
+    for key in ("images", "labels", "polygons", "area", "split_file"):
+        if pattern := getattr(source, key, ""):
+            yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may be absolute
+    if not isinstance(source, (ImagesSource, RastersSource, GeneratedSource)):
+        yield from (folder / source.root).rglob("*")
 
 
 def _check_truth(kind: str, images: str, labels: str, polygons: str) -> None:

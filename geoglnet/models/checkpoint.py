@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,15 +16,18 @@ from torch.overrides import TorchFunctionMode
 from geoglnet.errors import CheckpointError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
+from geoglnet.output import OutputFile
 from geoglnet.plain import shortened
-from geoglnet.types import OutputFile, StrPath
+from geoglnet.types import StrPath
 
 
-def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: bool = True, overwrite: bool = False) -> None:
+def save_checkpoint(
+    path: StrPath | OutputFile, network: GLNet, manifest: Manifest, *, half: bool = True, overwrite: bool = False
+) -> None:
     """Write a network and its manifest.
 
     Args:
-        path: ``.safetensors`` file.
+        path: ``.safetensors`` file, or one that has been checked, or claimed.
         network: of the architecture that the manifest names.
         manifest: what the file says about itself.
         half: convolutions as float16 (1-D tensors stay float32); halves the file, moves logits by about 1e-3 of their scale.
@@ -39,7 +41,8 @@ def save_checkpoint(path: StrPath, network: GLNet, manifest: Manifest, *, half: 
     tensors = {name: _stored(name, tensor, half) for name, tensor in network.state_dict().items()}
     # One key only: safetensors writes several in random order, and equal models should be equal files.
     header = {MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
-    with OutputFile(Path(path), overwrite) as part_path:
+    file = path if isinstance(path, OutputFile) else OutputFile(path, overwrite)
+    with file as part_path:
         part_path.touch()
         mode = part_path.stat().st_mode
         save_file(tensors, part_path, metadata=header)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoglnet.errors import ConfigError, OutputError
-from geoglnet.prediction.opening import Source
-from geoglnet.types import OutputFile
+from geoglnet.errors import ConfigError
+from geoglnet.output import OutputFile, refuse_sharing
+from geoglnet.prediction.journal import Journal
+from geoglnet.prediction.workspace import workspace_path
+from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.formats import check_suffix
+from geoglnet.vector.vectorize import vector_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +61,27 @@ class Destinations:
         """The file beside which an unfinished run lies."""
         return next(iter(self.paths.values()))
 
-    def claim(self, source: Source, written: Collection[str] = ()) -> dict[str, OutputFile]:
-        """The files by kind, each of which can be written.
+    def workspace(self, *, resume: bool) -> Path:
+        """Where the unfinished run lies: beside the first file, or beside another that it was begun with, to go on there."""
+        folders = [workspace_path(path) for path in self.paths.values()]
+        return next((folder for folder in folders if resume and folder.is_dir()), folders[0])
+
+    def files(self, config: VectorConfig, journal: Journal | None = None) -> dict[str, OutputFile]:
+        """The files by kind, each of which can be written; also ``"style"``, when the polygons get one beside them.
 
         Args:
-            source: what is segmented.
-            written: kinds that an earlier part of the run has written already.
+            config: how polygons are written.
+            journal: of the run that is resumed, which may have written some already.
 
         Raises:
-            ConfigError: the vector file's format is not written.
+            ConfigError: the vector file's format is not written, or two are one file.
             OutputExistsError: a file exists, and was not to be overwritten.
-            OutputError: a folder is missing or not writable, or a file is the scene itself.
+            OutputError: a folder is missing or not writable, or no file can be written under a name.
         """
+        named = {kind for kind, path in self.paths.items() if journal is not None and journal.has_named(kind, path)}
+        files = {kind: OutputFile(path, self.overwrite or kind in named) for kind, path in self.paths.items()}
         if self.vector_path is not None:
             check_suffix(self.vector_path)
-        for path in self.paths.values():
-            if source.holds(path):
-                raise OutputError(f"{path} is the scene itself; choose another output")
-        return {kind: OutputFile(path, self.overwrite or kind in written) for kind, path in self.paths.items()}
+            files |= vector_files(self.vector_path, config, overwrite=files["vector"].overwrite)
+        refuse_sharing([*files.values()])
+        return files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from geoglnet.models.manifest import Manifest
+from geoglnet.output import OutputFile
 from geoglnet.prediction.area import Area
 from geoglnet.prediction.block import Layer
 from geoglnet.prediction.plan import Plan
@@ -23,9 +24,9 @@ from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
 from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.scene import RasterScene
-from geoglnet.types import OutputFile, Shape
+from geoglnet.types import Shape
 from geoglnet.vector.config import VectorConfig
-from geoglnet.vector.vectorize import vectorize
+from geoglnet.vector.vectorize import write_polygons
 
 SEAMS_TAG = "GEOGLNET_SEAMS"
 
@@ -78,25 +79,25 @@ class Finishing:
 
             return seam_report(self.workspace.journal.blocks.values(), read, self.shape, (rows, cols))
 
-    def write(self, claimed: Mapping[str, OutputFile], vector_config: VectorConfig) -> int | None:
+    def write(self, files: Mapping[str, OutputFile], vector_config: VectorConfig) -> int | None:
         """Write everything that was asked for and is not there yet; the number of polygons, if there are some.
 
         Raises:
             OutputError: the disk is full, or a folder is not writable.
         """
-        num_polygons = None
-        for kind, destination in claimed.items():
-            if kind in self.workspace.journal.written and destination.path.exists() and kind != "vector":
+        num_polygons, journal = None, self.workspace.journal
+        for kind, file in files.items():
+            if kind == "style" or (kind in journal.written and file.path.exists() and kind != "vector"):
                 continue
             if kind == "vector":
-                num_polygons = self._vectorize(destination, vector_config)
+                num_polygons = self._vectorize(files, vector_config)
             else:
-                self._write_raster(Layer(kind), destination)
-            self.workspace.journal.add_output(kind)
+                self._write_raster(Layer(kind), file)
+            journal.add_output(kind)
         return num_polygons
 
-    def _write_raster(self, layer: Layer, destination: OutputFile) -> None:
-        with destination as part_path:
+    def _write_raster(self, layer: Layer, file: OutputFile) -> None:
+        with file as part_path:
             write_cog(
                 self.mosaic(layer),
                 part_path,
@@ -106,14 +107,15 @@ class Finishing:
                 num_valid=self.workspace.num_valid,
                 progress=self.progress,
             )
+            self.workspace.journal.add_ready(layer.value, part_path)
 
-    def _vectorize(self, destination: OutputFile, config: VectorConfig) -> int:
-        return vectorize(
+    def _vectorize(self, files: Mapping[str, OutputFile], config: VectorConfig) -> int:
+        return write_polygons(
             self.mosaic(Layer.LABELS),
-            destination.path,
+            files,
             legend=self.manifest.legend,
             confidence_path=self.mosaic(Layer.CONFIDENCE),
             config=replace(config, scene=self.tags["GEOGLNET_SCENE"], model=self.tags["GEOGLNET_MODEL"]),
-            overwrite=destination.overwrite,
+            on_ready=partial(self.workspace.journal.add_ready, "vector"),
             progress=self.progress,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geoglnet.errors import OutputError
+from geoglnet.output import sync_folder
 
 FORMAT = 1
 _MOST_DIFFERENCES = 4  # that one line names
@@ -56,12 +57,14 @@ class Journal:
         facts: what the result depends on, as text by name.
         blocks: finished ones by (row, column); some 500 bytes each.
         written: outputs that stand under their final names.
+        ready: identities of parts that were whole and about to get their names, by output.
     """
 
     path: Path
     facts: Mapping[str, str]
     blocks: dict[tuple[int, int], FinishedBlock] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
+    ready: dict[str, list[int]] = field(default_factory=dict)
 
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place in self.blocks
@@ -74,6 +77,15 @@ class Journal:
         """
         self._append({"block": asdict(block)})
         self.blocks[block.row, block.col] = block
+
+    def add_ready(self, kind: str, part_path: Path) -> None:
+        """Tell of an output's part that is whole, before it gets its name: a run that is killed in between knows it again."""
+        self.ready[kind] = identity(part_path)
+        self._append({"ready": {kind: self.ready[kind]}})
+
+    def has_named(self, kind: str, path: Path) -> bool:
+        """Whether the file under an output's name is the one that the run has written."""
+        return kind in self.written or (path.is_file() and self.ready.get(kind) == identity(path))
 
     def add_output(self, kind: str) -> None:
         """Tell of an output that stands under its final name."""
@@ -92,6 +104,12 @@ class Journal:
                 raise
 
 
+def identity(path: Path) -> list[int]:
+    """What a file keeps when it is renamed: its number, size and time."""
+    state = path.stat()
+    return [state.st_ino, state.st_size, state.st_mtime_ns]
+
+
 def begin_journal(path: Path, facts: Mapping[str, str]) -> Journal:
     """A new journal, on the disk."""
     with path.open("wb") as file:
@@ -102,8 +120,12 @@ def begin_journal(path: Path, facts: Mapping[str, str]) -> Journal:
     return Journal(path, facts)
 
 
-def read_journal(path: Path) -> Journal | None:
+def read_journal(path: Path, *, mend: bool = False) -> Journal | None:
     """The journal of an unfinished run; ``None`` when there is none, or it did not get as far as its first line.
+
+    Args:
+        path: of the file.
+        mend: cut off a torn last line, to go on behind it; for the run that holds the lock.
 
     Raises:
         OutputError: it is not a journal, or one of another geoglnet.
@@ -113,7 +135,7 @@ def read_journal(path: Path) -> Journal | None:
     *lines, torn = path.read_bytes().split(b"\n")
     if not lines:
         return None
-    if torn:
+    if torn and mend:
         os.truncate(path, path.stat().st_size - len(torn))
     try:
         head, *entries = map(json.loads, lines)
@@ -121,6 +143,7 @@ def read_journal(path: Path) -> Journal | None:
             raise OutputError(f"{path.parent} is an unfinished run of another geoglnet; finish it there, or begin again")
         journal = Journal(path, dict(head["facts"]), written={entry["written"] for entry in entries if "written" in entry})
         for entry in entries:
+            journal.ready.update(entry.get("ready", {}))
             if "block" in entry:
                 block = FinishedBlock(**entry["block"] | {"window": tuple(entry["block"]["window"])})
                 journal.blocks[block.row, block.col] = block
@@ -135,14 +158,3 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]
     changed = [name for name in names if ours.get(name) != theirs.get(name)]
     told = [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed[:_MOST_DIFFERENCES]]
     return [*told, f"{len(changed) - len(told)} more"] if len(changed) > len(told) else told
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can be asked for it."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

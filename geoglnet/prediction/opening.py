@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from geoglnet.errors import ConfigError
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress
-from geoglnet.raster.files import is_remote, short_name
+from geoglnet.raster.environment import local_files
+from geoglnet.raster.files import short_name
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath
@@ -46,10 +47,10 @@ class Source:
         first = short_name(given) if given.lstrip().startswith("<") else Path(given).name
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
-    def holds(self, path: Path) -> bool:
-        """Whether a file is one of the rasters."""
-        local = [Path(p) for p in self.paths if not is_remote(p) and not os.fspath(p).startswith("<")]
-        return any(path.samefile(p) for p in local if p.exists() and path.exists())
+    def iter_files(self) -> Iterator[Path]:
+        """Every local file that is read."""
+        for path in self.paths:
+            yield from local_files(path)
 
     def open_for(self, manifest: Manifest, config: PredictConfig, progress: Progress) -> RasterScene:
         """Open it as a model wants it; every rule applied goes to ``progress``.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geoglnet import __version__
-from geoglnet.errors import OutputError
+from geoglnet.errors import GeoglnetError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.registry import DEFAULT_MODEL, model_path
+from geoglnet.output import refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
@@ -27,9 +28,10 @@ from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.segmented import Segmented
 from geoglnet.prediction.unchanged import SceneFiles
 from geoglnet.prediction.work import BlockSet
-from geoglnet.prediction.workspace import Workspace, open_workspace, workspace_path, written_outputs
+from geoglnet.prediction.workspace import Workspace, open_workspace, unfinished_journal
 from geoglnet.prediction.writing import write_behind
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.environment import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
 from geoglnet.vector.config import VectorConfig
@@ -72,16 +74,21 @@ def segment(
     """
     started = time.monotonic()
     config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)
-    folder = workspace_path(destinations.first)
-    claimed = destinations.claim(source, written_outputs(folder) if resume else ())
+    vector_config = vector_config or VectorConfig()
+    folder = destinations.workspace(resume=resume)
+    outputs = destinations.files(vector_config, unfinished_journal(folder) if resume else None)
     checkpoint_path = model_path(model)
-    network, manifest = load_checkpoint(checkpoint_path)
-    with source.open_for(manifest, config, progress) as scene:
+    refuse_inputs(outputs.values(), _inputs(source, checkpoint_path, config, vector_config))
+    with ExitStack() as stack:
+        for file in outputs.values():
+            stack.enter_context(file.claimed())
+        network, manifest = load_checkpoint(checkpoint_path)
+        scene = stack.enter_context(source.open_for(manifest, config, progress))
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more
-        layers = _layers(claimed)
+        layers = _layers(outputs)
         files = SceneFiles.of(scene)
         facts = run_facts(scene, files, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
         with (
@@ -93,7 +100,7 @@ def segment(
             tags = _tags(manifest, checkpoint_path, source)
             finishing = Finishing(workspace, scene, area, manifest, tags, progress)
             progress.log(str(finishing.seams))
-            num_polygons = finishing.write(claimed, vector_config or VectorConfig())
+            num_polygons = finishing.write(outputs, vector_config)
         return Segmented(
             paths=destinations.paths,
             num_polygons=num_polygons,
@@ -105,9 +112,21 @@ def segment(
         )
 
 
-def _layers(claimed: Collection[str]) -> tuple[Layer, ...]:
+def _inputs(
+    source: Source, checkpoint_path: Path, config: PredictConfig, vector_config: VectorConfig
+) -> Iterator[tuple[str, StrPath]]:
+    """What the run reads, so that no output replaces it."""
+    yield "the model", checkpoint_path
+    yield from (("the mask", path) for path in (config.mask_path,) if path is not None)
+    if vector_config.statistics_path is not None:
+        yield from (("the raster of the statistics", path) for path in local_files(vector_config.statistics_path))
+    named = {Path(os.fspath(path)) for path in source.paths}
+    yield from (("the scene itself" if path in named else "a file of the scene", path) for path in source.iter_files())
+
+
+def _layers(kinds: Collection[str]) -> tuple[Layer, ...]:
     """Labels always; confidence also for polygons."""
-    kinds = {"labels", *claimed, *(("confidence",) if "vector" in claimed else ())}
+    kinds = {"labels", *kinds, *(("confidence",) if "vector" in kinds else ())}
     return tuple(layer for layer in Layer if layer.value in kinds)
 
 
@@ -147,9 +166,9 @@ def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
         yield
         is_finished = True
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(f"disk full while writing in {workspace.folder}; free some space and --resume") from error
-        raise
+        if isinstance(error, GeoglnetError):
+            raise
+        raise unwritable(workspace.folder, error) from error
     finally:
         count = len(workspace.journal.blocks)
         if count and not is_finished:

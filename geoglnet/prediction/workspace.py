@@ -7,7 +7,7 @@ its power, has lost at most the blocks under way.
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from filelock import BaseFileLock, FileLock, Timeout
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import NO_CLASS
+from geoglnet.output import LockedFolder, sync_folder, unwritable
 from geoglnet.prediction.block import Block, Layer
-from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal, sync_folder
+from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal
 from geoglnet.prediction.plan import shifted
 from geoglnet.prediction.seams import count_inner_borders
 from geoglnet.raster.encoding import encoded
@@ -31,6 +31,8 @@ from geoglnet.types import Shape
 
 SUFFIX = ".unfinished"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
+_OURS = re.compile(rf"{re.escape(_JOURNAL)}|(?:{'|'.join(layer.value for layer in Layer)})(?:\.vrt)?|geoglnet-\w+")
+_BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
 
 
 def workspace_path(output_path: Path) -> Path:
@@ -38,14 +40,13 @@ def workspace_path(output_path: Path) -> Path:
     return output_path.with_name(output_path.name + SUFFIX)
 
 
-def written_outputs(folder: Path) -> set[str]:
-    """Kinds of outputs that the unfinished run in a folder has already written.
+def unfinished_journal(folder: Path) -> Journal | None:
+    """What the unfinished run in a folder has written, if there is one; the run may be going on.
 
     Raises:
         OutputError: the journal there is damaged.
     """
-    journal = read_journal(folder / _JOURNAL)
-    return set() if journal is None else journal.written
+    return read_journal(folder / _JOURNAL) if folder.is_dir() and not folder.is_symlink() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,7 @@ class Workspace:
                 sync_folder(self.folder / layer)
             self.journal.add_block(_finished(block, sizes))
         except OSError as error:
-            raise OutputError(
-                f"{self.folder} cannot be written ({error.strerror or error}); is the disk full? free some space and --resume"
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def mosaic(self, layer: Layer, area: Window, num_classes: int, place: tuple[CRS | None, Affine]) -> Path:
         """A VRT of all blocks of a layer.
@@ -141,7 +140,7 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
         OutputError: another process is at it, the folder cannot be made, or the run that lies there has other facts.
         OutputExistsError: a run lies there, and was neither to be resumed nor to be given up.
     """
-    with _locked(folder) as lock:
+    with LockedFolder(folder, folder.name.removesuffix(SUFFIX), _LOCK, _is_workspace) as locked:
         is_finished = False
         try:
             workspace = Workspace(folder, _journal(folder, facts, resume, overwrite))
@@ -150,11 +149,12 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
             is_finished = True
         finally:
             if is_finished or not _has_blocks(folder):
-                _remove(folder, lock)
+                _clear(folder)
+                locked.remove()
 
 
 def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:
-    found = read_journal(folder / _JOURNAL)
+    found = read_journal(folder / _JOURNAL, mend=True)
     if found is not None and resume:
         _check_facts(found, facts)
         return found
@@ -176,23 +176,16 @@ def _has_blocks(folder: Path) -> bool:
     return journal is not None and bool(journal.blocks)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[BaseFileLock]:
-    try:
-        is_new = not folder.exists()
-        folder.mkdir(exist_ok=True)
-        if is_new:
-            sync_folder(folder.parent)
-        lock = FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(f"another run is writing {folder.name.removesuffix(SUFFIX)}; wait for it, or stop it") from error
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another output") from error
-    try:
-        yield lock
-    finally:
-        lock.release()
+def _is_workspace(folder: Path) -> bool:
+    """Whether a folder was made by a run: it has a journal, or nothing yet but a lock and a journal without its first line."""
+    names = {path.name for path in folder.iterdir()} - {_LOCK}
+    if not names:
+        return True
+    path = folder / _JOURNAL
+    if not path.is_file() or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) in (b"{", b"") if names == {_JOURNAL} else file.read(10) == b'{"format":'
 
 
 def _check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
@@ -205,21 +198,20 @@ def _check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != _LOCK:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _remove(folder: Path, lock: BaseFileLock) -> None:
-    """Remove the folder, with the lock while it is held: a run that took it in between would lose its own."""
-    with suppress(OSError):
-        _clear(folder)
-        try:
-            (folder / _LOCK).unlink(missing_ok=True)
-        except PermissionError:  # Windows removes no open file, so none that another run has taken either
-            lock.release()
-            (folder / _LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+    """Remove what runs make, and nothing that somebody has put there; the journal last, which makes it a run's folder."""
+    with suppress(OSError):  # what cannot be removed is left, and taken over next time
+        for path in folder.iterdir():
+            if path.is_symlink() or not _OURS.fullmatch(path.name) or path.name == _JOURNAL:
+                continue
+            if not path.is_dir():
+                path.unlink()
+                continue
+            for block in path.iterdir():
+                if _BLOCK.fullmatch(block.name):
+                    block.unlink()
+            with suppress(OSError):
+                path.rmdir()
+        (folder / _JOURNAL).unlink(missing_ok=True)
 
 
 def _has_any(block: Block, layer: Layer) -> bool:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from geoglnet.errors import OutputError
 from geoglnet.escaping import storable
 from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.output import unwritable
 from geoglnet.types import StrPath
 
 # GDAL's codes of column types (integer, text) and usages (value, name, red, green, blue)
@@ -39,7 +39,7 @@ def write_class_names(path: Path, legend: Legend) -> None:
     try:
         ElementTree.ElementTree(root).write(path, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); free some space or choose another output") from error
+        raise unwritable(path, error) from error
 
 
 def read_class_names(path: StrPath) -> tuple[str, ...]:

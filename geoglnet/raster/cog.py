@@ -10,12 +10,13 @@ from pathlib import Path
 import rasterio.shutil
 from rasterio.io import DatasetReader
 
-from geoglnet.errors import LegendError, OutputError, SceneError
+from geoglnet.errors import LegendError, SceneError
 from geoglnet.escaping import xml
 from geoglnet.legend import Legend
+from geoglnet.output import unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
-from geoglnet.raster.environment import environment, one_line, open_raster
+from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
@@ -74,9 +75,7 @@ def write_cog(
             with environment():
                 rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
         except GDAL_ERRORS as error:
-            raise OutputError(
-                f"{part_path} cannot be written ({one_line(error)}); is the disk full? free some space or choose another output"
-            ) from error
+            raise unwritable(part_path, error) from error
     verify(part_path, num_valid)
     if legend is not None:
         write_class_names(sidecar_path(part_path), legend)

@@ -8,7 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from geoglnet.raster.files import (
     check_parts,
     gdal_name,
     is_remote,
+    iter_files,
     own_mosaic,
     short_name,
 )
 from geoglnet.types import StrPath
 
+_VIRTUAL = re.compile(r"(?:/vsi[a-z0-9]+/)+\{?")
 _LARGEST_STAC_ITEM = 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
 _FILTERS = threading.RLock()
@@ -193,3 +195,18 @@ def check_real(dataset: DatasetReader, bands: Iterable[int] = (1,)) -> None:
                 f"{name} holds complex values ({dataset.dtypes[band - 1]} in band {band}), which are no image; "
                 f"give its amplitude, DERIVED_SUBDATASET:AMPLITUDE:{name}"
             )
+
+
+def local_files(path: StrPath) -> Iterator[Path]:
+    """Every local file that is read when a raster is, all the way down; of what lies in an archive the archive.
+
+    What cannot be opened is passed over; whoever reads it says so.
+    """
+    names = [os.fspath(path)]
+    with suppress(SceneError), open_raster(path) as src, environment(path):
+        names += iter_files(src)
+    for name in names:
+        virtual = _VIRTUAL.match(name)
+        inside = Path(name[virtual.end() :] if virtual else name)
+        with suppress(OSError, ValueError):
+            yield from [one for one in ((inside, *inside.parents) if virtual else (inside,)) if one.is_file()][:1]

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, SceneError
+from geoglnet.output import unwritable
 from geoglnet.raster.environment import environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.types import Shape, StrPath
@@ -54,7 +55,7 @@ class LabelWriter:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._dataset = rasterio.open(self.path, "w", **profile)
         except GDAL_ERRORS as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +77,7 @@ class LabelWriter:
             with environment():
                 self._dataset.write(block, 1, window=window)
         except GDAL_ERRORS as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         self.num_valid += count_valid(block)
 
     def close(self) -> None:
@@ -89,7 +90,7 @@ class LabelWriter:
             with environment():
                 self._dataset.close()
         except GDAL_ERRORS as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         verify(self.path, self.num_valid)
 
     def abandon(self) -> None:
@@ -138,10 +139,10 @@ def verify(path: Path, num_valid: int) -> None:
             os.fsync(file.fileno())  # network and quota file systems tell of a full disk only now
         found = num_valid_pixels(path)
     except GDAL_ERRORS as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     if found != num_valid:
         lost = f"{num_valid - found} of {num_valid} pixels did not reach the file"
-        raise OutputError(f"{path} is not whole ({lost}); is the disk full? free some space or choose another output")
+        raise unwritable(path, OutputError(lost))
 
 
 def num_valid_pixels(path: StrPath) -> int:
@@ -174,9 +175,3 @@ def _profile(shape: Shape, tile: int) -> dict[str, Any]:
         "bigtiff": "IF_SAFER",
         "sparse_ok": True,
     }
-
-
-def _unwritable(path: Path, error: BaseException) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written ({one_line(error)}); is the disk full? free some space or choose another output"
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +15,25 @@ from geoglnet.config import Branches, Sharing, Stage, to_plain
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
+from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
-from geoglnet.models.manifest import Manifest
+from geoglnet.models.manifest import Manifest, read_manifest
+from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.capacity import check_training_capacity
 from geoglnet.prediction.device import resolve_device
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.environment import local_files
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.evaluate import score
-from geoglnet.training.report import write_report
+from geoglnet.training.report import check_report, write_report
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
-from geoglnet.training.savepoint import Savepoint, Saving, read_savepoint, savepoint_path
+from geoglnet.training.savepoint import Savepoint, Saving, check_savepoint, read_savepoint, savepoint_path
 from geoglnet.training.stages import StageRun, run_stage, stages_of
 from geoglnet.training.task import TRAINED_PARTS
-from geoglnet.types import OutputFile, Shape
+from geoglnet.types import Shape
 
 NUM_SPECIMENS = 2
 
@@ -92,46 +97,82 @@ def fit(
         OutputExistsError: the checkpoint exists, or a savepoint that nobody asked to go on from.
         CapacityError: a baseline whose images the device is too small for; it says which it can take.
     """
-    OutputFile(checkpoint_path, overwrite)
-    saved = _saved(checkpoint_path, config, start, overwrite)
-    torch.manual_seed(config.optim.seed)
-    network = _build_network(config, folder)
-    check_training_capacity(network, *_images_of(config), resolve_device("auto"))
-    manifest = make_manifest(config)
-    dataset = _open_dataset(config, folder, progress)
-    run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
-    if saved is None:
-        forget_losses(run)
-    for stage in stages_of(config):
-        if saved is not None and saved.stage is not stage:
-            continue  # it was over; the savepoint holds the whole network
-        path = start.path_for(stage)
-        if path is not None and saved is None:
-            _take(network, path, TRAINED_PARTS[stage])
-            continue
-        keepers = Saving(savepoint_path(checkpoint_path), config, stage), RunLog(run, stage, specimens)
-        run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
-        _keep_stage(checkpoint_path, network, stage, config)
-        saved = None
-    save_checkpoint(checkpoint_path, network, manifest, overwrite=overwrite)  # first: nothing is lost if scoring fails
-    savepoint_path(checkpoint_path).unlink(missing_ok=True)
-    if config.validation:
-        evaluation = score(network, manifest, config.validation, folder, progress=progress)
-        manifest = replace(manifest, metrics=evaluation.to_dict())
-        save_checkpoint(checkpoint_path, network, manifest, overwrite=True)
-        write_report(run, config.name, evaluation, read_losses(run), overwrite=True)
+    saved_path = savepoint_path(checkpoint_path)
+    file = OutputFile(checkpoint_path, overwrite or (start.resume and _is_finished(checkpoint_path, config)))
+    saved = _saved(saved_path, config, start, overwrite)
+    trained = [stage for stage in stages_of(config)[:-1] if start.path_for(stage) is None]
+    kept = {stage: OutputFile(stage_path(checkpoint_path, stage), overwrite or start.resume) for stage in trained}
+    refuse_inputs([file, *kept.values()], _inputs(config, folder, start))
+    if not (overwrite or start.resume):
+        check_report(run_folder(checkpoint_path))
+    with ExitStack() as stack:
+        for output in (file, *kept.values()):
+            stack.enter_context(output.claimed())
+        if saved is None:
+            saved_path.unlink(missing_ok=True)
+        torch.manual_seed(config.optim.seed)
+        network = _build_network(config, folder)
+        check_training_capacity(network, *_images_of(config), resolve_device("auto"))
+        manifest = make_manifest(config)
+        dataset = _open_dataset(config, folder, progress)
+        run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
+        if saved is None:
+            forget_losses(run)
+        for stage in stages_of(config):
+            if saved is not None and saved.stage is not stage:
+                continue  # it was over; the savepoint holds the whole network
+            path = start.path_for(stage)
+            if path is not None and saved is None:
+                _take(network, path, TRAINED_PARTS[stage])
+                continue
+            keepers = Saving(saved_path, config, stage), RunLog(run, stage, specimens)
+            run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
+            if stage in kept:
+                _keep_stage(kept[stage], network, stage, config)
+            saved = None
+        save_checkpoint(file, network, manifest)  # first: nothing is lost if scoring fails
+        file.overwrite = True
+        if config.validation:
+            evaluation = score(network, manifest, config.validation, folder, progress=progress)
+            manifest = replace(manifest, metrics=evaluation.to_dict())
+            save_checkpoint(file, network, manifest)
+            write_report(run, config.name, evaluation, read_losses(run), overwrite=True)
+        saved_path.unlink(missing_ok=True)  # last: whatever ends the run, it can be resumed
     return manifest
 
 
-def _saved(checkpoint_path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
+def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
     """The savepoint to go on from, if that was asked for; one that nobody asked about is not silently thrown away."""
-    path = savepoint_path(checkpoint_path)
     if start.resume:
         return read_savepoint(path, config)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: a training was cut off here; --resume goes on, --overwrite begins anew")
-    path.unlink(missing_ok=True)
+    if path.exists():
+        check_savepoint(path)
     return None
+
+
+def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
+    """Whether a checkpoint was written by the training that is resumed, which was cut off while it was scored."""
+    if not (savepoint_path(checkpoint_path).is_file() and checkpoint_path.is_file()):
+        return False
+    try:
+        found = replace(read_manifest(checkpoint_path), metrics={})
+    except CheckpointError:
+        return False
+    return json.dumps(found.to_dict(), default=str) == json.dumps(make_manifest(config).to_dict(), default=str)
+
+
+def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[str, Path]]:
+    """What a training reads, so that no output replaces it."""
+    for path in (start.global_branch_from, start.branches_from):
+        if path is not None:
+            yield "the checkpoint to start from", path
+    if config.optim.backbone_weights not in ("", "imagenet"):
+        yield "the file of the backbone's weights", folder / config.optim.backbone_weights
+    for what, sources in (("a training file", config.train), ("a validation file", config.validation)):
+        paths = (path for source in sources for path in source_files(source, folder))
+        yield from ((what, found) for path in paths for found in (local_files(path) if path.suffix == ".vrt" else (path,)))
 
 
 def make_manifest(config: TrainConfig) -> Manifest:
@@ -209,16 +250,18 @@ def _take(network: GLNet, path: Path, parts: Sequence[str]) -> None:
             raise CheckpointError(f"the {name} of {path} has another architecture than the configuration") from error
 
 
-def _keep_stage(checkpoint_path: Path, network: GLNet, stage: Stage, config: TrainConfig) -> None:
-    """What a stage left, when it is not the last one, as a network of its own."""
-    if stage is stages_of(config)[-1]:
-        return
+def stage_path(checkpoint_path: Path, stage: Stage) -> Path:
+    """Where the network is kept that a stage left, when it is not the last one."""
+    return checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
+
+
+def _keep_stage(file: OutputFile, network: GLNet, stage: Stage, config: TrainConfig) -> None:
+    """What a stage left as a network of its own."""
     kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
     part = GLNet(kept.model)
     whole = network.state_dict()
     part.load_state_dict({name: whole[name] for name in part.state_dict()})
-    path = checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
-    save_checkpoint(path, part, make_manifest(kept), half=False, overwrite=True)
+    save_checkpoint(file, part, make_manifest(kept), half=False)
 
 
 def one_way(config: TrainConfig) -> TrainConfig:

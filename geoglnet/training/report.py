@@ -15,10 +15,10 @@ from matplotlib.figure import Figure, SubFigure
 
 from geoglnet.escaping import csv_cell, figure_text
 from geoglnet.legend import Legend
+from geoglnet.output import OutputFile
 from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import coloured, errors
 from geoglnet.training.runlog import LossPoint
-from geoglnet.types import OutputFile
 
 SCORES_JSON, SCORES_CSV, SHEET = "scores.json", "scores.csv", "report.png"
 MOST_REGIONS = 4
@@ -55,6 +55,17 @@ def write_report(
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a name in a script that the font lacks
         draw_sheet(title, evaluation, losses).savefig(part, dpi=100, facecolor="white")
     return tuple(target.path for target in targets)
+
+
+def check_report(folder: Path) -> None:
+    """Refuse to replace a report unasked, before the work that ends with one.
+
+    Raises:
+        OutputExistsError: one of its files exists.
+    """
+    if folder.is_dir():
+        for name in (SCORES_JSON, SCORES_CSV, SHEET):
+            OutputFile(folder / name)
 
 
 def write_table(path: Path, scores: Mapping[str, Any]) -> None:

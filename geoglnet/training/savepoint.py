@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Callback
 from geoglnet.config import Stage, to_plain
 from geoglnet.errors import CheckpointError, OutputError
 from geoglnet.models.pickles import read_pickle
+from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.task import StageTask
-from geoglnet.types import OutputFile
 
 FORMAT = 1
 
@@ -53,9 +53,7 @@ def write_savepoint(path: Path, config: TrainConfig, savepoint: Savepoint) -> No
         try:
             torch.save(plain, file)
         except RuntimeError as error:  # torch's own word for a write that came to nothing
-            raise OutputError(f"{path} cannot be written ({_first_line(error)}); is the disk full? --resume goes on") from error
-        file.flush()
-        os.fsync(file.fileno())
+            raise unwritable(path, error) from error
 
 
 def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
@@ -77,6 +75,16 @@ def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
     if difference:
         raise CheckpointError(f"{path} belongs to another configuration: {difference}; resume with the same, or --overwrite")
     return Savepoint(stage, state)
+
+
+def check_savepoint(path: Path) -> None:
+    """Refuse to throw away a file that is not a savepoint, though it has the name of one.
+
+    Raises:
+        OutputError: it is none.
+    """
+    if not zipfile.is_zipfile(path):
+        raise OutputError(f"{path} is not a savepoint of a training; move it away, or choose another checkpoint")
 
 
 class Saving(Callback):

@@ -27,6 +27,7 @@ from geoglnet.progress import Progress
 from geoglnet.raster.environment import one_line, silenced
 from geoglnet.raster.files import is_remote
 from geoglnet.types import StrPath
+from geoglnet.vector.naming import plain_name
 
 READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GDALCRSError)
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
@@ -80,14 +81,19 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
 
 def spatial_layers(path: StrPath) -> tuple[str, ...]:
     """Names of the layers that have geometries; a GeoPackage's table of styles has none."""
-    return tuple(name for name, kind in pyogrio.list_layers(path) if kind is not None)
+    return tuple(name for name, _ in _spatial_kinds(path))
 
 
 def first_layer(path: StrPath) -> str | None:
     """The layer that is read where none is named: the first one that may hold polygons, else the first with geometries."""
-    kinds = [(name, kind) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    kinds = _spatial_kinds(path)
     solid = [name for name, kind in kinds if not _FLAT_KINDS & {*kind.split()}]
     return next(iter([*solid, *(name for name, _ in kinds)]), None)
+
+
+def _spatial_kinds(path: StrPath) -> list[tuple[str, str]]:
+    with plain_name(path) as plain:
+        return [(name, kind) for name, kind in pyogrio.list_layers(plain) if kind is not None]
 
 
 def is_parquet(path: StrPath) -> bool:
@@ -113,7 +119,8 @@ def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress:
     if wanted is None and len(layers) > 1:
         others = ", ".join(repr(name) for name in layers if name != layer)
         progress.log(f"{path} has {len(layers)} layers with geometries: {layer!r} is read, not {others}")
-    columns = tuple(pyogrio.read_info(path, layer=layer)["fields"])
+    with plain_name(path) as plain:
+        columns = tuple(pyogrio.read_info(plain, layer=layer)["fields"])
     if column is not None:
         _check_column(path, column, columns)
     meta, numbers, wkb, fields = _read_rows(path, layer, [] if column is None else [column])
@@ -127,7 +134,8 @@ def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress:
 
 
 def _read_rows(path: StrPath, layer: str | None, columns: Sequence[str] | None) -> tuple[Any, Any, Any, Any]:
-    meta, numbers, wkb, fields = pyogrio.raw.read(path, layer=layer, columns=columns, return_fids=True)
+    with plain_name(path) as plain:
+        meta, numbers, wkb, fields = pyogrio.raw.read(plain, layer=layer, columns=columns, return_fids=True)
     return meta, numbers, wkb, fields
 
 
@@ -160,7 +168,9 @@ def _read_parquet(path: Path, column: str | None) -> Features:
     if facts.get("encoding", "WKB").upper() == "WKB":
         wkb = np.array(geometries.cast(pyarrow.large_binary()).to_pylist(), object)
     else:  # an encoding of GeoArrow's, which geopandas knows
-        wkb = np.asarray(shapely.to_wkb(geopandas.read_parquet(path, columns=[primary]).geometry.to_numpy()), object)
+        with path.open("rb") as opened:
+            frame = geopandas.read_parquet(opened, columns=[primary])
+        wkb = np.asarray(shapely.to_wkb(frame.geometry.to_numpy()), object)
     values = None if column is None else table.column(column).to_pandas().to_numpy()
     crs = _crs(facts.get("crs", _LON_LAT), path)
     return Features(os.fspath(path), wkb, np.arange(len(wkb)), values, crs)

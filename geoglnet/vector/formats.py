@@ -6,17 +6,21 @@ so that memory does not grow with the number of polygons.
 
 from __future__ import annotations
 
+import mmap
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pyogrio
+from pyogrio.errors import DataSourceError
 
 from geoglnet.errors import ConfigError
 from geoglnet.types import StrPath
 from geoglnet.vector.geoparquet import write_geoparquet
+from geoglnet.vector.naming import plain_name
 from geoglnet.vector.writer import Layer, errors_named
 
 _BATCH_SIZE = 20_000
@@ -67,30 +71,37 @@ def is_geopackage(path: StrPath) -> bool:
     return Path(path).suffix.lower() == ".gpkg"
 
 
-def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
-    """Make a vector file of another format from a finished GeoPackage.
+def convert(source_path: Path, part_path: Path, layer: Layer, num_polygons: int) -> None:
+    """Make a vector file of another format from a finished GeoPackage, and prove that all of it is there.
 
     Args:
         source_path: GeoPackage with the one layer.
         part_path: file to make; its suffix says the format.
         layer: what the polygons have in common.
+        num_polygons: that the GeoPackage holds.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
     """
     target = FORMATS[part_path.suffix.lower()]
     if not target.driver:
-        write_geoparquet(source_path, part_path, layer)
+        write_geoparquet(source_path, part_path, layer, num_polygons)
         return
     options = dict(target.options)
     crs = layer.crs_wkt
     if target.is_lon_lat and crs is None:
         options.pop("RFC7946", None)
-    with errors_named(layer.path), _opened(source_path, layer) as (meta, stream), warnings.catch_warnings():
+    with (
+        errors_named(layer.path),
+        plain_name(source_path) as source_name,
+        plain_name(part_path) as part_name,
+        pyogrio.open_arrow(source_name, layer=layer.name, batch_size=_BATCH_SIZE, use_pyarrow=False) as (meta, stream),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
         pyogrio.write_arrow(
             stream,
-            part_path,
+            part_name,
             layer=layer.name,
             driver=target.driver,
             geometry_name=meta["geometry_name"],
@@ -102,6 +113,38 @@ def convert(source_path: Path, part_path: Path, layer: Layer) -> None:
         # A sequence of no features is a file of no bytes, which nothing recognizes; a collection of none is one line, too.
         part_path.write_text(_NO_FEATURES, encoding="utf-8")
 
+    with errors_named(layer.path), part_path.open("rb") as file:
+        found = _count_flatgeobuf(file, num_polygons) if target.driver == "FlatGeobuf" else _count_lines(file)
+        if found != num_polygons:
+            raise DataSourceError(f"{found} of {num_polygons} polygons reached the file")
 
-def _opened(source_path: Path, layer: Layer) -> Any:
-    return pyogrio.open_arrow(source_path, layer=layer.name, batch_size=_BATCH_SIZE, use_pyarrow=False)
+
+def _count_lines(file: IO[bytes]) -> int:
+    """Features of a GeoJSON file: GDAL writes one per line, and escapes line breaks inside."""
+    count, first, last = 0, b"", b""
+    for line in file:
+        last = line.strip(b"\r\n,\x1e")
+        first = first or last
+        count += last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
+    return count if last == b"}" or first != b"{" else 0  # a collection ends with the brace that it began with
+
+
+def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
+    """Features of a FlatGeobuf, whose sizes lead from the first one to the end of the file.
+
+    Before them lie the magic number, the header behind its size, and the index: a tree of nodes of 40 bytes, 16 of which have
+    one parent (https://flatgeobuf.org).
+    """
+    whole = file.seek(0, os.SEEK_END)
+    num_nodes, level = 0, expected
+    while level:
+        num_nodes += level
+        level = 0 if level == 1 and num_nodes > 1 else -(-level // 16)
+    file.seek(8)
+    position = 12 + int.from_bytes(file.read(4), "little") + 40 * num_nodes
+    count = 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        while position + 4 <= whole:
+            position += 4 + int.from_bytes(content[position : position + 4], "little")
+            count += 1
+    return count if position == whole else count - 1

@@ -11,6 +11,7 @@ import pyogrio
 from geoglnet.errors import MemoryLimitError, SceneNotFoundError
 from geoglnet.types import StrPath
 from geoglnet.vector.features import first_layer
+from geoglnet.vector.naming import plain_name
 
 _PARQUET = ".parquet"
 _GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there
@@ -41,8 +42,10 @@ def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) 
             "give bounds = (left, bottom, right, top), or a higher limit_mb"
         )
     if path.suffix == _PARQUET:
-        return geopandas.read_parquet(path, bbox=bounds) if bounds else geopandas.read_parquet(path)
-    return geopandas.read_file(path, layer=first_layer(path), bbox=bounds)
+        with path.open("rb") as file:  # a name would be read as a URL
+            return geopandas.read_parquet(file, bbox=bounds) if bounds else geopandas.read_parquet(file)
+    with plain_name(path) as name:
+        return geopandas.read_file(name, layer=first_layer(path), bbox=bounds, engine="pyogrio")
 
 
 def count_polygons(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> int:
@@ -65,6 +68,8 @@ def _share(path: Path, bounds: Bounds | None) -> float:
 
 def _count(path: Path, bounds: Bounds | None) -> int:
     if bounds is None:
-        facts: dict[str, Any] = pyogrio.read_info(path, layer=first_layer(path), force_feature_count=True)
+        with plain_name(path) as name:
+            facts: dict[str, Any] = pyogrio.read_info(name, layer=first_layer(path), force_feature_count=True)
         return int(facts["features"])
-    return len(pyogrio.read_bounds(path, layer=first_layer(path), bbox=bounds)[0])
+    with plain_name(path) as name:
+        return len(pyogrio.read_bounds(name, layer=first_layer(path), bbox=bounds)[0])

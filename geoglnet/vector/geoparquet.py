@@ -15,7 +15,8 @@ import shapely
 from pyarrow import parquet
 from pyproj import CRS
 
-from geoglnet.errors import OutputError
+from geoglnet.output import unwritable
+from geoglnet.vector.naming import plain_name
 from geoglnet.vector.writer import Layer, errors_named
 
 _GEOMETRY, _BOUNDS = "geometry", "bbox"
@@ -23,21 +24,26 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ROWS_PER_GROUP = 50_000
 
 
-def write_geoparquet(source_path: Path, part_path: Path, layer: Layer) -> None:
-    """Make a GeoParquet file from a finished GeoPackage; holds one row group.
+def write_geoparquet(source_path: Path, part_path: Path, layer: Layer, num_polygons: int) -> None:
+    """Make a GeoParquet file from a finished GeoPackage, and read its footer back; holds one row group.
 
     Args:
         source_path: GeoPackage with the one layer.
         part_path: file to make.
         layer: what the polygons have in common.
+        num_polygons: that the GeoPackage holds.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    opened = pyogrio.open_arrow(source_path, layer=layer.name, batch_size=_ROWS_PER_GROUP, use_pyarrow=True)
-    with _errors_named(layer.path), opened as (meta, reader):
+    with (
+        _errors_named(layer.path),
+        plain_name(source_path) as name,
+        pyogrio.open_arrow(name, layer=layer.name, batch_size=_ROWS_PER_GROUP, use_pyarrow=True) as (meta, reader),
+        part_path.open("wb") as file,  # a name would be read as a URL
+    ):
         total = np.array([np.inf, np.inf, -np.inf, -np.inf])
-        with parquet.ParquetWriter(part_path, _schema(reader.schema, meta["geometry_name"]), compression="zstd") as writer:
+        with parquet.ParquetWriter(file, _schema(reader.schema, meta["geometry_name"]), compression="zstd") as writer:
             for batch in reader:
                 if batch.num_rows == 0:
                     continue
@@ -45,6 +51,10 @@ def write_geoparquet(source_path: Path, part_path: Path, layer: Layer) -> None:
                 writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
                 total[:2], total[2:] = np.minimum(total[:2], bounds[:2]), np.maximum(total[2:], bounds[2:])
             writer.add_key_value_metadata({"geo": json.dumps(_metadata(layer, total))})
+    with _errors_named(layer.path), part_path.open("rb") as file:
+        found = parquet.read_metadata(file).num_rows
+        if found != num_polygons:
+            raise pyarrow.ArrowInvalid(f"{found} of {num_polygons} polygons reached the file")
 
 
 def _schema(source: Any, geometry_name: str) -> Any:
@@ -82,4 +92,4 @@ def _errors_named(path: Path) -> Iterator[None]:
         try:
             yield
         except (OSError, pyarrow.ArrowException) as error:
-            raise OutputError(f"{path} cannot be written ({error}); free some space, or choose another output") from error
+            raise unwritable(path, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -16,12 +16,13 @@ from rasterio.io import DatasetReader
 
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Colour, Legend
+from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
-from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.environment import environment, local_files, open_raster
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.raster.placement import Placement, placement
-from geoglnet.types import OutputFile, Shape, StrPath
+from geoglnet.types import Shape, StrPath
 from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
 from geoglnet.vector.components import NO_LABEL
 from geoglnet.vector.config import VectorConfig
@@ -78,11 +79,47 @@ def vectorize(
         SceneError: a raster is missing, damaged, or does not hold labels.
         OutputError: the file exists, or cannot be written.
     """
-    config, progress = config or VectorConfig(), progress or SilentProgress()
+    config = config or VectorConfig()
     check_suffix(vector_path)
-    vector_file = OutputFile(Path(vector_path), overwrite)
-    style_file = None if config.style is None else OutputFile(vector_file.path.with_suffix(f".{config.style}"), overwrite)
+    files = vector_files(vector_path, config, overwrite=overwrite)
+    refuse_sharing([*files.values()])
+    refuse_inputs(files.values(), _inputs(labels_path, confidence_path, config))
+    return write_polygons(labels_path, files, legend=legend, confidence_path=confidence_path, config=config, progress=progress)
+
+
+def vector_files(path: StrPath, config: VectorConfig, *, overwrite: bool) -> dict[str, OutputFile]:
+    """The files that polygons are written to: ``"vector"``, and ``"style"`` when they get one beside them."""
+    if config.style is None:
+        return {"vector": OutputFile(path, overwrite)}
+    style = OutputFile(Path(path).with_suffix(f".{config.style}"), overwrite)
+    return {"vector": OutputFile(path, overwrite, companions=[style.target]), "style": style}
+
+
+def write_polygons(
+    labels_path: StrPath,
+    files: Mapping[str, OutputFile],
+    *,
+    legend: Legend | None = None,
+    confidence_path: StrPath | None = None,
+    config: VectorConfig,
+    on_ready: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Do what :func:`vectorize` does, into files that have been checked.
+
+    Args:
+        labels_path: see there.
+        files: of :func:`vector_files`.
+        legend: see there.
+        confidence_path: see there.
+        config: see there.
+        on_ready: told of the part when it is whole, before it gets its name.
+        progress: see there.
+    """
+    progress = progress or SilentProgress()
     with ExitStack() as stack:
+        for file in files.values():
+            stack.enter_context(file.claimed())
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
@@ -94,23 +131,32 @@ def vectorize(
             tiles = replace(tiles, is_mask=is_mask)
         if place.crs is None:
             _tell_no_crs(src, config, progress)
-        part_path, seen = stack.enter_context(vector_file), tiles.seen
-        job = _job(tiles, place, legend, config)
-        layer = _layer(vector_file.path, src, legend, config, job)
-        if config.cleans:
-            # Named after the part file, so that it is removed with it when something goes wrong.
-            clean_path = part_path.with_name(f"{part_path.name}.clean.tif")
-            rules = _cleaning_rules(src, place, legend, config, progress)
-            seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
-            stack.callback(clean_path.unlink, missing_ok=True)  # before it is opened: it must be closed to be removed
-            tiles = DatasetTiles(stack.enter_context(open_raster(clean_path)), confidence)
-            job = replace(job, labels_path=str(clean_path), is_mask=False)
-        run = _Run(tiles, job, layer, config, progress, seen)
-        count = run.write(part_path)
-        if style_file is not None:
-            _write_style(stack.enter_context(style_file), layer)
+        job, seen = _job(tiles, place, legend, config), tiles.seen
+        layer = _layer(files["vector"].path, src, legend, config, job)
+        with files["vector"] as part_path, ExitStack() as cleaned:
+            if config.cleans:
+                clean_path = part_path.with_name("part.clean.tif")
+                rules = _cleaning_rules(src, place, legend, config, progress)
+                seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
+                tiles = DatasetTiles(cleaned.enter_context(open_raster(clean_path)), confidence)
+                job = replace(job, labels_path=str(clean_path), is_mask=False)
+            run = _Run(tiles, job, layer, config, progress, seen)
+            count = run.write(part_path)
+            if on_ready is not None:
+                on_ready(part_path)
+        if "style" in files:
+            with files["style"] as part_path:
+                _write_style(part_path, layer)
     _tell_unknown_labels(src.name, run.seen, legend, progress)
     return count
+
+
+def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: VectorConfig) -> Iterator[tuple[str, StrPath]]:
+    """What is read, so that no output replaces it."""
+    rasters = {"the label raster": labels_path, "the confidence raster": confidence_path}
+    rasters["the raster of the statistics"] = config.statistics_path
+    for what, name in rasters.items():
+        yield from ((what, path) for path in (() if name is None else local_files(name)))
 
 
 def _cleaning_rules(
@@ -144,11 +190,10 @@ class _Run:
         """Trace into ``part_path``; how many polygons."""
         if is_geopackage(part_path):
             return self._trace_into(part_path, is_final=True)
-        # Named after the part file, so that it is removed with it when something goes wrong.
-        between_path = part_path.with_name(f"{part_path.name}.gpkg")
+        between_path = part_path.with_name("part.between.gpkg")
         count = self._trace_into(between_path, is_final=False)
         self.progress.plan("writing", 1, "files")
-        convert(between_path, part_path, self.layer)
+        convert(between_path, part_path, self.layer, count)
         between_path.unlink()
         self.progress.advance()
         return count

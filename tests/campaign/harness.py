@@ -283,7 +283,7 @@ def _traceback(text: str) -> str:
 
 def _is_state(name: str) -> bool:
     """Whether a file is what a run that did not end keeps to go on from."""
-    return ".unfinished/" in name or ".part." in name or name.endswith(".resume.pt") or ".run/" in name
+    return ".unfinished/" in name or ".part/" in name or name.endswith(".resume.pt") or ".run/" in name
 
 
 def _digests(folder: Path) -> dict[str, str]:

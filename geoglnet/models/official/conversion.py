@@ -13,7 +13,8 @@ from geoglnet.legend import Legend
 from geoglnet.models.checkpoint import save_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.official.weights import official_network, read_state
-from geoglnet.types import OutputFile, StrPath
+from geoglnet.output import OutputFile, refuse_inputs
+from geoglnet.types import StrPath
 
 
 class OfficialStage(Enum):
@@ -95,7 +96,9 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
         ConfigError: the number of classes says nothing about the data, and no data set is given.
         OutputExistsError: the destination exists.
     """
-    OutputFile(Path(destination), overwrite)
+    file = OutputFile(destination, overwrite)
+    read = {"the checkpoint": path, "the global checkpoint": config.global_path, "the checkpoint of stage 2": config.g2l_path}
+    refuse_inputs([file], ((what, source) for what, source in read.items() if source is not None))
     stage = config.stage or (OfficialStage.G2L if config.global_path is None else OfficialStage.BIDIRECTIONAL)
     state = (read_state(config.g2l_path) if config.g2l_path is not None else {}) | read_state(path)
     fixed = None if config.global_path is None else read_state(config.global_path)
@@ -118,7 +121,7 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
         training={"imported_from": f"{Path(path).name} sha256:{model_digest(path)}", "stage": stage.value},
         version=version("geoglnet"),
     )
-    save_checkpoint(destination, network, manifest, half=False, overwrite=overwrite)
+    save_checkpoint(file, network, manifest, half=False)
     return manifest
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import rasterio
 
 from geoglnet.errors import OutputError
+from geoglnet.output import OutputFile, unwritable
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import environment, one_line
+from geoglnet.raster.environment import environment
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.generated.scene import (
     DEFAULT_PIXEL_SIZE_M,
@@ -18,7 +19,7 @@ from geoglnet.raster.generated.scene import (
     GeneratedScene,
     generate_scene,
 )
-from geoglnet.types import OutputFile, Shape, StrPath
+from geoglnet.types import Shape, StrPath
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.writer import Layer, write_geopackage
 
@@ -70,9 +71,9 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
         with environment(), rasterio.open(path) as src:
             is_whole = np.array_equal(src.read(), scene.image)
     except GDAL_ERRORS as error:
-        raise OutputError(f"{path} cannot be written ({one_line(error)}); is the disk full? choose another folder") from error
+        raise unwritable(path, error) from error
     if not is_whole:
-        raise OutputError(f"{path} is not whole; is the disk full? free some space or choose another folder")
+        raise unwritable(path, OutputError("its pixels did not reach the file"))
 
 
 def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
