@@ -157,13 +157,24 @@ def test_formats_without_a_place_for_a_style_get_a_file_beside_them() -> None:
     assert "--style" not in vectorize_words("/l.tif", "/p.gpkg", Shaping())
 
 
-def test_what_a_stopped_run_keeps_is_removed_by_its_outputs(tmp_path: Path) -> None:
-    kept, other = tmp_path / "l.tif.unfinished", tmp_path / "other.tif.unfinished"
-    for folder in (kept, other):
+def test_what_a_stopped_run_keeps_is_removed_by_its_outputs_and_nothing_else(tmp_path: Path) -> None:
+    folders = {name: tmp_path / f"{name}.tif.unfinished" for name in ("kept", "other", "noted", "foreign", "behind")}
+    for name, folder in folders.items():
         (folder / "labels").mkdir(parents=True)
-    remove_unfinished(str(tmp_path / "l.tif"), "", str(tmp_path / "p.gpkg"))
-    assert not kept.exists()
-    assert other.exists()
+        if name != "foreign":
+            (folder / "labels" / "000000_000001.tif").write_bytes(b"")
+            (folder / "journal.jsonl").write_text('{"format": 1, "facts": {}}\n', encoding="utf-8")
+    for name in ("noted", "foreign"):
+        (folders[name] / "labels" / "notes.txt").write_text("precious", encoding="utf-8")
+    (tmp_path / "link.tif.unfinished").symlink_to(folders["behind"])
+    remove_unfinished(
+        *(str(tmp_path / f"{name}.tif") for name in ("kept", "noted", "foreign", "link")), "", str(tmp_path / "p")
+    )
+    assert not folders["kept"].exists()
+    assert (folders["other"] / "labels" / "000000_000001.tif").exists()
+    assert (folders["behind"] / "labels" / "000000_000001.tif").exists()
+    for name in ("noted", "foreign"):
+        assert [path.name for path in folders[name].rglob("*")] == ["labels", "notes.txt"]
     assert UNFINISHED == SUFFIX
 
 

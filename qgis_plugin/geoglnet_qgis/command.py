@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 SAVEPOINT = ".resume.pt"  # the program's name for what a training that was cut off keeps
+JOURNAL = "journal.jsonl"  # in such a folder
+_BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
 UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
 EVENTS = ("--progress", "json", "--stop-on-stdin-eof", "--overwrite")  # Processing has asked whether to replace a file
 
@@ -106,10 +109,34 @@ def style_words(polygons: str) -> list[str]:
 
 
 def remove_unfinished(*outputs: str) -> None:
-    """Remove what a stopped segmentation keeps to go on from, beside its first output."""
+    """Remove what a stopped segmentation keeps to go on from, beside its first output; nothing that it did not make."""
     for path in outputs:
-        if path:
-            shutil.rmtree(path + UNFINISHED, ignore_errors=True)
+        folder = path + UNFINISHED
+        if path and not os.path.islink(folder) and _is_run(os.path.join(folder, JOURNAL)):
+            with suppress(OSError):
+                _remove_run(folder)
+
+
+def _is_run(journal: str) -> bool:
+    try:
+        with open(journal, "rb") as file:
+            return file.read(10) == b'{"format":'
+    except OSError:
+        return False
+
+
+def _remove_run(folder: str) -> None:
+    for name in sorted(os.listdir(folder), key=lambda name: name == JOURNAL):  # the journal last, which makes it a run's
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            for block in os.listdir(path):
+                if _BLOCK.fullmatch(block):
+                    os.remove(os.path.join(path, block))
+            if not os.listdir(path):
+                os.rmdir(path)
+        elif name in (JOURNAL, "lock") or name.endswith(".vrt"):
+            os.remove(path)
+    os.rmdir(folder)
 
 
 def train_words(
