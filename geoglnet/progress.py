@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
+class Rule(str):
+    """A message for :meth:`Progress.log` about what decides the result as a whole: kept where others are not, in a pipe say."""
+
+    __slots__ = ()
+
+
 class Progress(Protocol):
     """Receiver of events. Every method may raise :class:`geoglnet.errors.Cancelled` to stop the tool."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from rasters import write_raster
 
 from geoglnet.cli.main import geoglnet
 from geoglnet.cli.terminal import count_of
@@ -29,6 +31,20 @@ def outputs(scene_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.Te
     assert ran.exit_code == 0, ran.output
     (folder / "events.jsonl").write_text(ran.stdout)
     return folder
+
+
+def test_how_values_are_read_is_said_in_a_pipe_too(tiny_model_path: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((3, 40, 40), np.float32)
+    image[:, :20] = 7
+    scene = write_raster(tmp_path / "scene.tif", image, pixel_size=1.0)
+    words = ("predict", scene, "-o", tmp_path / "labels.tif", "--model", tiny_model_path, "--device", "cpu", "--nodata", "7")
+    ran = run(*words)
+    note = "values 0 to 1 read as 0 to 255 (fractions); 7 is no value"
+    assert ran.stderr.splitlines()[0] == f"Note: {note}"
+    assert "Note" not in run(*words, "--overwrite", "--progress", "none").stderr
+    with rasterio.open(tmp_path / "labels.tif") as src:
+        assert ((src.read(1) == 255) == (np.arange(40) < 20)[:, None]).all()
+    assert json.loads(run("info", scene, "--nodata", "7", "--json").stdout)["values"] == note
 
 
 def test_all_outputs_that_were_asked_for_appear_and_nothing_else(outputs: Path) -> None:

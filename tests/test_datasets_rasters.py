@@ -40,7 +40,7 @@ from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import ImagesSource, RastersSource
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.datasets.truth import LabelPolygons
-from geoglnet.errors import DatasetError, LegendError, SceneError
+from geoglnet.errors import ConfigError, DatasetError, LegendError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
@@ -401,6 +401,19 @@ def test_where_a_class_is_missing_the_meaning_of_255_and_the_way_to_map_it_are_s
     said = r'255 means no class; where it is one, map it: values = { 0 = "background", 255 = "building" }'
     with pytest.raises(DatasetError, match=re.escape(said)):
         open_dataset([source], reader(folder), RegionConfig(64, 32, 32, 8, 16), SampleConfig(64, 32, 1), AugmentConfig())
+
+
+def test_a_value_of_the_images_can_be_named_that_is_none(folder: Path) -> None:
+    with rasterio.open(folder / "scene_0.tif", "r+") as dst:
+        dst.write(np.full((3, 20, 30), 7, np.uint8), window=Window(col_off=5, row_off=8, width=30, height=20))
+    (plain, *_) = reader(folder).iter_pairs(rasters())
+    (named, *_) = reader(folder).iter_pairs(rasters(nodata=7))
+    labels, expected = read_all(named).labels, read_all(plain).labels
+    expected[8:28, 5:35] = 255
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(named.read_labels(slice(0, SIZE), slice(0, SIZE)), expected)
+    with pytest.raises(ConfigError, match="nodata = 'white' must be a number"):
+        rasters(nodata="white")
 
 
 def test_a_label_that_no_class_has_is_named_with_its_place(folder: Path) -> None:

@@ -150,6 +150,25 @@ def test_the_rules_applied_are_logged(run: Callable[..., Segmented], tmp_path: P
     assert stages[0] == "segment"
 
 
+def test_how_values_were_read_is_kept_in_the_tags(run: Callable[..., Segmented], tmp_path: Path, scene_path: Path) -> None:
+    with rasterio.open(scene_path) as src:
+        image = src.read().astype(np.float32) / 255
+    image[:, :, :6] = -9999
+    scene = write_raster(tmp_path / "scene.tif", image, pixel_size=1.0)
+    run(Destinations(tmp_path / "found.tif"), scene=scene)
+    run(Destinations(tmp_path / "named.tif"), scene=scene, config=PredictConfig(device="cpu", nodata=-9999))
+    run(Destinations(tmp_path / "plain.tif"))
+    tags, labels = {}, {}
+    for name in ("found", "named", "plain"):
+        with rasterio.open(tmp_path / f"{name}.tif") as src:
+            tags[name], labels[name] = src.tags().get("GEOGLNET_VALUES"), src.read(1)
+    assert tags["found"] == tags["named"] == "values 0 to 1 read as 0 to 255 (fractions); -9999 is no value"
+    assert tags["plain"] is None, "8-bit values are read as they are"
+    assert (labels["found"] == labels["named"]).all()
+    assert (labels["found"][:, :6] == 255).all()
+    assert (labels["found"][:, 6:] != 255).all()
+
+
 def test_a_scene_coarser_than_the_model_is_warned_about(
     run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoglnet.errors import ConfigError
-from geoglnet.raster.scaling import Scaling, choose_scaling
+from geoglnet.raster.scaling import Scaling, choose_scaling, find_collar, find_sentinel
 
 
 def test_8_bit_values_are_taken_as_they_are_without_a_copy() -> None:
@@ -27,6 +27,88 @@ def test_values_within_0_to_255_are_taken_as_they_are(dtype: str) -> None:
 def test_floats_from_0_to_1_are_multiplied_by_255() -> None:
     values = np.array([0, 0.2, 1], dtype=np.float32)
     assert choose_scaling(values, "float32").apply(values).tolist() == [0, 51, 255]
+
+
+def fractions(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).beta(2, 5, 20_000).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.009])
+@pytest.mark.parametrize("glint", [1.02, 1.9])
+def test_a_glint_above_1_leaves_fractions_fractions(share: float, glint: float) -> None:
+    values = fractions()
+    values[: max(1, int(share * values.size))] = glint
+    scaling = choose_scaling(values, "float32")
+    assert (scaling.low, scaling.high, scaling.doubt) == (0, 1, "")
+    assert scaling.apply(np.array([0.2, glint], np.float32)).tolist() == [51, 255]
+    values[1000:5000] = -0.02  # too much was taken away for the haze
+    assert choose_scaling(values, "float32").high == 1
+
+
+def test_fractions_and_many_values_above_1_are_stretched() -> None:
+    values = fractions()
+    values[:600] = np.linspace(1, 1.8, 600)
+    assert "percentile" in choose_scaling(values, "float32").description
+
+
+def test_values_far_above_1_are_clipped_with_a_warning() -> None:
+    values = fractions()
+    values[:5] = 65535
+    scaling = choose_scaling(values, "float32")
+    assert (scaling.low, scaling.high) == (0, 1)
+    assert "--scale" in scaling.doubt
+    assert "65535" in scaling.doubt
+
+
+def test_a_collar_of_zeros_makes_no_fractions_of_8_bit_values() -> None:
+    values = np.concatenate([np.zeros(99_000), np.random.default_rng(0).integers(1, 256, 1000)]).astype(np.float32)
+    assert choose_scaling(values, "float32").is_identity
+
+
+def test_percent_is_read_as_percent_with_a_warning_and_whole_numbers_are_not() -> None:
+    values = fractions() * 100
+    scaling = choose_scaling(values, "float32")
+    assert (scaling.low, scaling.high) == (0, 100)
+    assert "percent" in scaling.doubt
+    values[:20] = 103.5
+    assert choose_scaling(values, "float32").high == 100
+    whole = choose_scaling(np.rint(values), "float32")
+    assert (whole.is_identity, whole.doubt) == (True, "")
+
+
+def test_dark_integers_are_doubted() -> None:
+    scaling = choose_scaling(np.array([3, 180], np.uint16), "uint16")
+    assert scaling.is_identity
+    assert "uint16 values of 3 to 180 are taken as 8-bit ones" in scaling.doubt
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+def test_a_value_that_stands_for_none_is_found(dtype: str) -> None:
+    values = np.arange(2, 255, dtype=dtype).repeat(40)
+    assert find_sentinel(values) is None
+    for sentinel in (-9999, -32768):
+        assert find_sentinel(np.append(values, np.full(300, sentinel, dtype))) == sentinel
+        assert find_sentinel(np.append(values, np.array([sentinel], dtype))) is None, "once is an accident"
+    deep = np.linspace(-9999, 0, 5000).astype(dtype)
+    assert find_sentinel(np.append(deep, np.full(300, -9999, dtype))) is None, "a sea is as deep as it is"
+
+
+def test_the_largest_negative_float_stands_for_none() -> None:
+    values = np.append(fractions(), np.full(300, np.finfo(np.float32).min, np.float32))
+    assert find_sentinel(values) == np.finfo(np.float32).min
+    assert find_sentinel(np.empty(0)) is None
+
+
+def test_a_side_of_one_value_in_all_bands_is_a_collar() -> None:
+    values = np.random.default_rng(0).random((3, 60, 80))
+    valid = np.ones((60, 80), bool)
+    assert find_collar(values, valid) is None
+    values[:, :, -5:] = 0.25
+    assert find_collar(values, valid) == 0.25
+    values[1, :, -5:] = 0.5
+    assert find_collar(values, valid) is None, "a color"
+    values[1, :, -5:], valid[:, -5:] = 0.25, False
+    assert find_collar(values, valid) is None, "known already"
 
 
 def test_integers_0_and_1_are_not_fractions() -> None:

@@ -492,6 +492,53 @@ def test_16_bit_scenes_are_stretched_by_one_rule_for_all_windows(scene_factory: 
     assert "2nd to 98th percentile" in progress.messages("log")[0]
 
 
+@pytest.mark.parametrize("resolution", [0.5, 2.0, 0.34])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("int16", -9999), ("float32", -9999.5), ("uint16", 65535)])
+def test_a_value_can_be_named_that_is_none(tmp_path: Path, dtype: str, nodata: float, resolution: float) -> None:
+    valid = disc()
+    image = np.where(valid, np.full((3, *valid.shape), 200), nodata).astype(dtype)
+    plain = write_raster(tmp_path / "plain.tif", image)
+    declared = write_raster(tmp_path / "declared.tif", image, nodata=nodata)
+    with open_scene(declared, resolution_m=resolution, scaling=Scaling()) as scene:
+        expected = whole(scene)
+    with open_scene(plain, resolution_m=resolution, scaling=Scaling(), nodata=nodata) as scene, scene.reopened() as again:
+        for pixels in (whole(scene), whole(again)):
+            assert (pixels.valid == expected.valid).all()
+            assert (pixels.image[:, pixels.valid] == 200).all(), "nothing leaks"
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_a_collar_that_nobody_declared_is_found_and_said(tmp_path: Path, dtype: str) -> None:
+    valid, progress = disc(), RecordedProgress()
+    image = np.where(valid, noise(3, *valid.shape).astype(dtype), -9999)
+    with open_scene(write_raster(tmp_path / "a.tif", image), progress=progress) as scene:
+        pixels = whole(scene)
+        assert (pixels.valid == valid).all()
+        assert (pixels.image[:, valid] == image[:, valid].astype(int)).all()
+        assert scene.values_rule.endswith("; -9999 is no value")
+    assert "-9999 lies far from all other values" in progress.messages("warning")[0]
+    assert "name another with --nodata" in progress.messages("warning")[0]
+
+
+def test_a_side_of_one_color_is_doubted_but_kept(tmp_path: Path) -> None:
+    image, progress = noise(3, 64, 64).astype(np.float32), RecordedProgress()
+    image[:, :, :9] = 241
+    with open_scene(write_raster(tmp_path / "a.tif", image), progress=progress) as scene:
+        assert whole(scene).valid.all()
+    assert "all bands are 241 along one of its sides; if that is no value, say --nodata 241" in progress.messages("warning")[0]
+
+
+def test_one_glint_does_not_turn_a_scene_black(scene_factory: Factory) -> None:
+    image, progress = noise(3, 64, 64), RecordedProgress()
+    bright = (image / 255).astype(np.float32)
+    bright[:, 10:12, 10:12] = 1.02
+    with open_scene(scene_factory(bright), progress=progress) as scene:
+        found = whole(scene).image
+    image[:, 10:12, 10:12] = 255
+    assert (found == image).all()
+    assert progress.messages("warning") == []
+
+
 def test_the_callers_scaling_is_used(scene_factory: Factory) -> None:
     image = np.full((3, 64, 64), 100, np.uint8)
     with open_scene(scene_factory(image), scaling=Scaling(50, 150)) as scene:

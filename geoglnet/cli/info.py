@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import json_option
+from geoglnet.cli.options import json_option, nodata_option
 from geoglnet.cli.verb import Verb
 from geoglnet.escaping import visible
 from geoglnet.progress import RecordedProgress
@@ -16,8 +16,9 @@ from geoglnet.progress import RecordedProgress
 
 @click.command(cls=Verb)
 @click.argument("path", metavar="SCENE|MODEL")
+@nodata_option
 @json_option
-def info(path: str, as_json: bool) -> None:
+def info(path: str, nodata: float | None, as_json: bool) -> None:
     """Describe a scene, a label raster or a model.
 
     A scene is any raster that GDAL opens; a model is a .safetensors file or the name of a shipped one.
@@ -25,7 +26,7 @@ def info(path: str, as_json: bool) -> None:
     from geoglnet.models.registry import shipped_models
 
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
-    facts = _model(path) if is_model else _scene(path)
+    facts = _model(path) if is_model else _scene(path, nodata)
     click.echo(json.dumps(facts, indent=2, default=str) if as_json else _sheet(facts))
 
 
@@ -36,12 +37,12 @@ def _model(path: str) -> dict[str, Any]:
     return {"kind": "model", **read_manifest(model_path(path)).to_dict()}
 
 
-def _scene(path: str) -> dict[str, Any]:
+def _scene(path: str, nodata: float | None) -> dict[str, Any]:
     from geoglnet.raster.cog import read_legend
     from geoglnet.raster.scene import open_scene
 
     remarks = RecordedProgress()
-    with open_scene(path, progress=remarks) as scene:
+    with open_scene(path, nodata=nodata, progress=remarks) as scene:
         facts: dict[str, Any] = {
             "kind": "scene",
             "path": scene.name,
@@ -50,6 +51,7 @@ def _scene(path: str) -> dict[str, Any]:
             "crs": scene.crs.to_string() if scene.crs else None,
             "pixel_size_m": scene.pixel_size_m,
             "num_bands": scene.num_bands,
+            "values": scene.values_rule or "8-bit, as they are",
             "transform": list(scene.transform)[:6],
         }
     facts |= {"remarks": warned} if (warned := remarks.messages("warning")) else {}

@@ -62,7 +62,7 @@ def progress_options(function: FunctionT) -> FunctionT:
         show_default=True,
         callback=lambda _ctx, _param, mode: reporter_for(mode),
         is_eager=True,
-        help="auto: a line on a terminal, nothing in a pipe. json: events on stdout, one per line.",
+        help="auto: a line on a terminal, warnings in a pipe. json: events on stdout, one per line.",
     )(function)
 
 
@@ -75,6 +75,9 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outpu
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 bands_option = click.option(
     "--bands", callback=_bands, metavar="1,2,3", help="Bands that are red, green, blue.  [default: by colour]"
+)
+nodata_option = click.option(
+    "--nodata", type=float, metavar="VALUE", help="Value that is none, where the scene does not say so itself."
 )
 device_option = click.option(
     "--device", callback=_device, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."

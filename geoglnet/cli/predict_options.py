@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.options import bands_option, batch_option, device_option, path_option
+from geoglnet.cli.options import bands_option, batch_option, device_option, nodata_option, path_option
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -61,6 +61,7 @@ _OPTIONS = (
     click.option("--bounds", nargs=4, type=float, metavar="LEFT BOTTOM RIGHT TOP", help="Only this part, in the scene's CRS."),
     path_option("--mask", "mask_path", help="Polygons outside of which there is no class."),
     click.option("--scale", nargs=2, type=float, callback=_scale, metavar="MIN MAX", help="Values that become 0 and 255."),
+    nodata_option,
     bands_option,
     click.option(
         "--readers",
@@ -83,6 +84,7 @@ _NAMES = (
     "bounds",
     "mask_path",
     "scale",
+    "nodata",
     "bands",
     "num_readers",
 )

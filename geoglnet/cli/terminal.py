@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 from geoglnet.escaping import encodable, visible
-from geoglnet.progress import Progress
+from geoglnet.progress import Progress, Rule
 
 PROTOCOL_VERSION = 1
 INTERVAL_S = 0.1  # a terminal, or the program that reads events, gains nothing from more
@@ -86,15 +86,18 @@ def count_of(number: int, noun: str) -> str:
 
 @dataclass(slots=True)
 class QuietReporter:
-    """Warnings and the closing line, on stderr; for pipes, logs and ``--progress none``."""
+    """Warnings and the closing line, on stderr, for ``--progress none``; in pipes and logs also rules that decide results."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
+    tells_rules: bool = False
 
     def plan(self, stage: str, total: int, unit: str) -> None: ...
 
     def advance(self, amount: int = 1, **figures: float) -> None: ...
 
-    def log(self, message: str) -> None: ...
+    def log(self, message: str) -> None:
+        if self.tells_rules and isinstance(message, Rule):
+            print(f"Note: {visible(message)}", file=self.stream, flush=True)
 
     def warn(self, message: str) -> None:
         print(f"Warning: {visible(message)}", file=self.stream, flush=True)
@@ -195,9 +198,9 @@ def _encodable(value: Any) -> Any:
 
 
 def reporter_for(mode: str) -> Reporter:
-    """Adapter for ``--progress``: ``auto`` draws on a terminal and is quiet in a pipe."""
+    """Adapter for ``--progress``: ``auto`` draws on a terminal, and is nearly quiet in a pipe."""
     if mode == "json":
         return JsonReporter()
     if mode == "auto" and sys.stderr.isatty():
         return TerminalReporter()
-    return QuietReporter()
+    return QuietReporter(tells_rules=mode == "auto")

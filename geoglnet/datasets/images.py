@@ -22,7 +22,7 @@ def iter_pairs(source: ImagesSource, reader: PairReader) -> Iterator[Pair]:
     """
     coding = legend_coding(reader.legend, source.values, source.ignore, unlabelled=source.unlabelled)
     for image_path, truth_path in iter_files(source, reader):
-        file = reader.look_at(image_path, source.pixel_size_m or None)
+        file = reader.look_at(image_path, source.pixel_size_m or None, source.nodata)
         if file is not None:
             yield Pair(file, _truth(source, file, truth_path, coding, reader))
 

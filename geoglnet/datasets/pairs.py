@@ -37,6 +37,7 @@ class SceneFile:
         resolution_m: ground pixel size of the grid.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: how values become 0–255.
+        nodata: a value that is none, beside what the raster declares.
         shape: of the grid.
         transform: of the grid.
         crs: of the grid; ``None`` in a pixel frame.
@@ -47,6 +48,7 @@ class SceneFile:
     resolution_m: float
     assumed_pixel_size_m: float | None
     scaling: Scaling
+    nodata: float | None
     shape: Shape
     transform: Affine
     crs: CRS | None
@@ -65,6 +67,7 @@ class SceneFile:
                 resolution_m=self.resolution_m,
                 assumed_pixel_size_m=self.assumed_pixel_size_m,
                 scaling=self.scaling,
+                nodata=self.nodata,
                 progress=progress,
             )
             with scene:
@@ -77,6 +80,7 @@ def scene_file(
     assumed_pixel_size_m: float | None,
     progress: Progress,
     scaling: ScalingRule = ScalingRule.BY_TYPE,
+    nodata: float | None = None,
 ) -> SceneFile:
     """Look at a raster once: its grid at a resolution, and how its values become 0–255.
 
@@ -84,7 +88,12 @@ def scene_file(
         SceneError: the file cannot be read.
     """
     scene = open_scene(
-        path, resolution_m=resolution_m, assumed_pixel_size_m=assumed_pixel_size_m, scaling=scaling, progress=progress
+        path,
+        resolution_m=resolution_m,
+        assumed_pixel_size_m=assumed_pixel_size_m,
+        scaling=scaling,
+        nodata=nodata,
+        progress=progress,
     )
     with scene:
         return SceneFile(
@@ -92,10 +101,11 @@ def scene_file(
             resolution_m=resolution_m,
             assumed_pixel_size_m=assumed_pixel_size_m,
             scaling=scene.scaling,
+            nodata=scene.nodata,
             shape=scene.shape,
             transform=scene.transform,
             crs=scene.crs,
-            has_holes=_has_holes(path),
+            has_holes=scene.nodata is not None or _has_holes(path),
         )
 
 

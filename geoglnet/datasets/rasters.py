@@ -157,19 +157,22 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
     images = reader.matching(source.images)
     if source.labels:
         paths = [path for path in reader.matching(source.labels) if path not in images]
-        yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader)
+        yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader, source.nodata)
     else:
         paths = reader.matching(source.polygons)
-        yield from iter_matched(images, lambda images: opened.vector_labels(paths, images), reader)
+        yield from iter_matched(images, lambda images: opened.vector_labels(paths, images), reader, source.nodata)
 
 
-def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader) -> Iterator[Pair]:
+def iter_matched(
+    paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader, nodata: float | None = None
+) -> Iterator[Pair]:
     """Rasters with the labels that they meet, one TorchGeo dataset per CRS; what meets none is counted and logged.
 
     Args:
         paths: the rasters.
         labels_for: gives the labels in the CRS of rasters.
         reader: opens the rasters.
+        nodata: a value of the rasters that is none, beside what they declare.
 
     Raises:
         DatasetError: a raster has no CRS or is rotated, or none meets a label.
@@ -181,7 +184,7 @@ def iter_matched(paths: Sequence[Path], labels_for: LabelsFor, reader: PairReade
         covered = coverages(images, labels.dataset)
         left_out += [path.name for path in group if path not in covered]
         for path, coverage in covered.items():
-            file = reader.look_at(path)
+            file = reader.look_at(path, nodata=nodata)
             if file is not None:
                 yield Pair(file, GeoTruth(labels, file.transform, coverage if labels.is_bounded else None))
     if len(left_out) == len(paths):

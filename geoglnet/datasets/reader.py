@@ -69,14 +69,14 @@ class PairReader:
         opener = cast(_Opener, import_module(f"geoglnet.datasets.{source.kind}"))  # torchgeo loads where it is needed
         yield from opener.iter_pairs(source, self)
 
-    def look_at(self, path: Path, assumed_pixel_size_m: float | None = None) -> SceneFile | None:
+    def look_at(self, path: Path, assumed_pixel_size_m: float | None = None, nodata: float | None = None) -> SceneFile | None:
         """A raster at the model's resolution; ``None`` when it is damaged and such files are to be skipped.
 
         Raises:
             SceneError: the raster cannot be read.
         """
         try:
-            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.scaling)
+            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.scaling, nodata)
         except SceneError as error:
             self.leave_out(error)
             return None

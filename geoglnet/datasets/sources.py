@@ -121,6 +121,7 @@ class ImagesSource:
         ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
         unlabelled: what a pixel outside all polygons, or with the label image's nodata value, is.
         pixel_size_m: ground pixel size of images without a CRS.
+        nodata: a value that all bands of the images have where there is none, beside what the files declare.
         weight: how often these scenes are drawn, relative to their share of the area.
 
     Raises:
@@ -136,10 +137,12 @@ class ImagesSource:
     ignore: tuple[int | str, ...] = ()
     unlabelled: Unlabelled = "ignore"
     pixel_size_m: float = 0.0
+    nodata: float | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_truth(self.kind, self.images, self.labels, self.polygons)
+        _check_nodata(self.kind, self.nodata)
         _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
         if any(pattern.count("*") > 1 for pattern in (self.images, self.polygons, self.labels)):
             raise ConfigError(f"source {self.images!r}: at most one * in a pattern")
@@ -161,6 +164,7 @@ class RastersSource:
         ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
         area: vector file of the area of interest; outside it nothing is known.
         unlabelled: what a pixel outside all polygons, or with the label raster's nodata value, is (inside ``area``).
+        nodata: a value that all bands of the images have where there is none, beside what the files declare.
         weight: how often these scenes are drawn, relative to their share of the area.
 
     Raises:
@@ -177,10 +181,12 @@ class RastersSource:
     ignore: tuple[int | str, ...] = ()
     area: str = ""
     unlabelled: Unlabelled = "ignore"
+    nodata: float | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_truth(self.kind, self.images, self.labels, self.polygons)
+        _check_nodata(self.kind, self.nodata)
         _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
 
 
@@ -251,6 +257,11 @@ def _check_truth(kind: str, images: str, labels: str, polygons: str) -> None:
         raise ConfigError(f"a source of kind = {kind!r} needs images = '…'")
     if bool(labels) == bool(polygons):
         raise ConfigError(f"source {images!r} needs exactly one of labels = '…' and polygons = '…'")
+
+
+def _check_nodata(kind: str, nodata: Any) -> None:
+    if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, (int, float))):
+        raise ConfigError(f"{kind}: nodata = {nodata!r} must be a number, as in nodata = -9999")
 
 
 def _check_choice(kind: str, key: str, value: str, known: tuple[str, ...]) -> None:

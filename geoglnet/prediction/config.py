@@ -34,6 +34,7 @@ class PredictConfig:
         augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.
         bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
         scaling: how values become 0–255; chosen from the values when left out.
+        nodata: a value that all bands have where there is none, beside what the scene itself declares.
         resolution_m: ground size of the pixels to segment at; the model's when left out.
         assumed_pixel_size_m: pixel size of a scene without CRS; the model's own assumption when left out.
         bounds: (left, bottom, right, top) in the scene's CRS of what to segment; all of it when left out. The pixels are
@@ -55,6 +56,7 @@ class PredictConfig:
     augment: bool = False
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None
+    nodata: float | None = None
     resolution_m: float | None = None
     assumed_pixel_size_m: float | None = None
     bounds: tuple[float, float, float, float] | None = None

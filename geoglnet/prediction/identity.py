@@ -57,7 +57,7 @@ def scene_facts(scene: RasterScene) -> dict[str, str]:
     height, width = scene.shape
     return {
         "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
-        "scene values": f"bands {', '.join(map(str, scene.bands))}, {scene.scaling}",
+        "scene values": ", ".join(["bands " + ", ".join(map(str, scene.bands)), scene.values_rule or str(scene.scaling)]),
     }
 
 

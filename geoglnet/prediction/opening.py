@@ -68,6 +68,7 @@ class Source:
             resolution_m=resolution_m,
             assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
             scaling=config.scaling or manifest.scaling,
+            nodata=config.nodata,
             progress=progress,
         )
         if len(self.paths) > 1:

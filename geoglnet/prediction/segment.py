@@ -97,7 +97,7 @@ def segment(
         ):
             _compute(predictor, scene, area, layers, workspace, progress)
             files.check_unchanged(scene.name)
-            tags = _tags(manifest, checkpoint_path, source)
+            tags = _tags(manifest, checkpoint_path, source, scene)
             finishing = Finishing(workspace, scene, area, manifest, tags, progress)
             progress.log(str(finishing.seams))
             num_polygons = finishing.write(outputs, vector_config)
@@ -179,8 +179,9 @@ def _counted(count: int) -> str:
     return "1 finished block is" if count == 1 else f"{count} finished blocks are"
 
 
-def _tags(manifest: Manifest, checkpoint_path: Path, source: Source) -> dict[str, str]:
-    return {
+def _tags(manifest: Manifest, checkpoint_path: Path, source: Source, scene: RasterScene) -> dict[str, str]:
+    values = {"GEOGLNET_VALUES": scene.values_rule} if scene.values_rule else {}
+    return values | {
         "GEOGLNET_MODEL": f"{manifest.name} sha256:{model_digest(checkpoint_path)}",
         "GEOGLNET_SCENE": source.name,
         "GEOGLNET_VERSION": __version__,

@@ -12,6 +12,12 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
 
 PERCENTILES = (2.0, 98.0)
+DIM = 10.0  # 8-bit values and percent are brighter somewhere
+HAZE = 0.1  # of full reflectance: as far below 0 dark pixels lie after a correction of the atmosphere
+GLINT_SHARE = 0.01  # of the values that are not 0: as many may lie past a range that all others keep
+SENTINELS = (-9999, -99999, -999, -32768, -32767, -2147483648, -1e20, 1e20, -3.4028234663852886e38, 3.4028234663852886e38)
+"""Values that people write where there is none."""
+_SENTINEL_SHARE = 0.0005  # of all values; a collar has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Scaling:
         low: value that becomes 0.
         high: value that becomes 255.
         description: why these values, for the log.
+        doubt: what else the values might be, and what to do then; empty where the rule is sure.
 
     Raises:
         ConfigError: ``high`` is not above ``low``, or one of them is not finite.
@@ -30,6 +37,7 @@ class Scaling:
     low: float = 0.0
     high: float = 255.0
     description: str = "given by the caller"
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
@@ -60,9 +68,10 @@ AS_IS = Scaling(description="8-bit values")
 def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: ScalingRule = ScalingRule.BY_TYPE) -> Scaling:
     """The rule for a raster of ``dtype``, from a sample of its valid values.
 
-    8-bit rasters and rasters whose values lie in 0–255 are taken as they are; floats in 0–1 are multiplied by 255; all
-    others are stretched between their 2nd and 98th percentiles, all bands together so that colours keep their balance; so is
-    everything under :attr:`ScalingRule.STRETCH`.
+    8-bit rasters and rasters whose values lie in 0–255 are taken as they are; floats in 0–1 are multiplied by 255, those in
+    0–100 that are no whole numbers are percent; all others are stretched between their 2nd and 98th percentiles, all bands
+    together so that colours keep their balance; so is everything under :attr:`ScalingRule.STRETCH`. What decides is all
+    values but a hundredth: a glint changes nothing.
 
     Args:
         values: valid values of all bands, any shape; may be empty.
@@ -76,12 +85,89 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
         return Scaling(description="no valid value found")
     if rule is ScalingRule.STRETCH:
         return _stretched(finite)
+    if np.issubdtype(dtype, np.floating):
+        return _of_floats(finite, np.dtype(dtype).name)
     least, most = float(finite.min()), float(finite.max())
-    if np.issubdtype(dtype, np.floating) and least >= 0 and most <= 1:
-        return Scaling(0, 1, "fractions")
     if least >= 0 and most <= 255:
-        return Scaling(description=f"{np.dtype(dtype).name} within 0 to 255")
+        return Scaling(
+            description=f"{np.dtype(dtype).name} within 0 to 255",
+            doubt=f"{np.dtype(dtype).name} values of {least:g} to {most:g} are taken as 8-bit ones; "
+            "if the scene is merely dark, say which values are black and white with --scale",
+        )
     return _stretched(finite)
+
+
+def find_sentinel(values: npt.NDArray[Any]) -> float | None:
+    """A value that stands for "no value" though nobody declared it: one of :data:`SENTINELS`, often, far from all others.
+
+    Args:
+        values: a sample of values that are said to be valid, any shape.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return None
+    for end in (finite.min(), finite.max()):
+        if not np.isclose(float(end), SENTINELS, rtol=1e-6, atol=0).any():
+            continue
+        others = finite[finite != end].astype(np.float64)
+        is_often = finite.size - others.size >= max(2, _SENTINEL_SHARE * finite.size)
+        if not (is_often and others.size):
+            continue
+        distance = np.abs(others - float(end)).min()
+        if distance > others.max() - others.min():
+            return float(end)
+    return None
+
+
+def find_collar(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> float | None:
+    """The value that all bands have along half of one side of a scene or more: a collar, perhaps.
+
+    Args:
+        values: ``(C, h, w)`` sample of a whole scene.
+        valid: ``(h, w)`` bool.
+    """
+    even = valid & (values == values[:1]).all(axis=0)
+    for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        along = values[0][side][even[side]]
+        if not along.size:
+            continue
+        found, counts = np.unique(along, return_counts=True)
+        if 2 * counts.max() >= max(16, valid[side].size):
+            return float(found[counts.argmax()])
+    return None
+
+
+def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:
+    least, most = float(finite.min()), float(finite.max())
+    if least >= 0 and most <= 1:
+        return Scaling(0, 1, "fractions")
+    outside = f"{least:g} to {most:g} are clipped; if these are no fractions, say which values are black and white with --scale"
+    if _are_nearly_within(finite, 1):
+        share = float(np.mean((finite < 0) | (finite > 1)))
+        doubt = "" if least >= -1 and most <= 2 else f"{1 - share:.2%} of the values lie within 0 to 1, the others of {outside}"
+        return Scaling(0, 1, f"fractions; {share:.2g} of the values are outside and clipped", doubt)
+    is_whole, bright = bool((finite == np.rint(finite)).all()), float(np.percentile(finite, PERCENTILES[1]))
+    if not is_whole and most <= 200 and bright > DIM and _are_nearly_within(finite, 100):
+        return Scaling(
+            0,
+            100,
+            f"percent, from {least:g} to {most:g}",
+            f"{name} values of {least:g} to {most:g} are taken as percent; if they are not, say which values are black and "
+            "white with --scale (0 255 for 8-bit values)",
+        )
+    if least >= 0 and most <= 255 and (is_whole or bright > DIM):
+        return Scaling(description=f"{name} within 0 to 255")
+    return _stretched(finite)
+
+
+def _are_nearly_within(finite: npt.NDArray[Any], most: float) -> bool:
+    """Whether values but for a glint and some haze taken off too much lie from 0 to ``most``; exact zeros don't count.
+
+    A collar has them.
+    """
+    counted = finite[finite != 0]
+    is_past = (counted < -HAZE * most) | (counted > most)
+    return bool(counted.size and np.mean(is_past) <= GLINT_SHARE and np.median(counted) > 0)
 
 
 def _stretched(finite: npt.NDArray[Any]) -> Scaling:

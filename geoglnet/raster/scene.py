@@ -20,11 +20,11 @@ from rasterio.windows import Window
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
-from geoglnet.progress import Progress, SilentProgress
+from geoglnet.progress import Progress, Rule, SilentProgress
 from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster, silenced, unreadable
 from geoglnet.raster.files import GDAL_ERRORS, Mosaic, iter_files, short_name
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
-from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling
+from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
 from geoglnet.types import Shape, StrPath
 
 SAMPLE_SIZE = 512
@@ -134,9 +134,11 @@ class RasterScene:
         grid: Grid,
         scaling: Scaling = AS_IS,
         open_options: Mapping[str, Any] | None = None,
+        nodata: float | None = None,
     ) -> None:
         self.bands = bands
         self.scaling = scaling
+        self.nodata = nodata
         self.name = short_name(dataset.name)
         self._open_options = dict(open_options or {})
         self._dataset = dataset
@@ -189,7 +191,7 @@ class RasterScene:
             SceneError: the file is gone.
         """
         dataset = open_raster(self._dataset.name, **self._open_options)
-        scene = RasterScene(dataset, self.bands, self._grid, self.scaling, self._open_options)
+        scene = RasterScene(dataset, self.bands, self._grid, self.scaling, self._open_options, self.nodata)
         scene.name = self.name
         return scene
 
@@ -214,8 +216,18 @@ class RasterScene:
         ).toslices()
         return Pixels(self.scaling.apply(values[:, rows, cols]), valid[rows, cols])
 
-    def measure(self, rule: ScalingRule) -> None:
-        """Choose the scaling from a decimated read of the whole raster."""
+    @property
+    def values_rule(self) -> str:
+        """How values are read, in words; empty for 8-bit values as they are."""
+        nodata = "" if self.nodata is None else f"{self.nodata:g} is no value"
+        return "; ".join(part for part in ("" if self.scaling == AS_IS else str(self.scaling), nodata) if part)
+
+    def measure(self, rule: ScalingRule, progress: Progress) -> None:
+        """Choose the scaling from a decimated read of the whole raster, without what stands for "no value" in it.
+
+        Raises:
+            SceneError: the raster cannot be read.
+        """
         factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
         shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
         whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
@@ -224,7 +236,24 @@ class RasterScene:
                 values, valid = self._read(whole, shape, Resampling.nearest)
         except GDAL_ERRORS as error:
             raise unreadable(self._dataset, None, error, self.name) from error
+        sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
+        if sentinel is not None:
+            is_sentinel = (values == sentinel).all(axis=0)
+            if self.nodata is None and (is_sentinel & valid).any():
+                self.nodata = sentinel
+                progress.warn(
+                    f"{self.name}: {sentinel:g} lies far from all other values and is read as no value, in "
+                    f"{np.mean(is_sentinel):.1%} of the pixels; name another with --nodata"
+                )
+            valid &= ~is_sentinel
+        collar = find_collar(values, valid) if values.dtype != np.uint8 else None
+        if collar is not None:
+            progress.warn(
+                f"{self.name}: all bands are {collar:g} along one of its sides; if that is no value, say --nodata {collar:g}"
+            )
         self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
+        if self.scaling.doubt:
+            progress.warn(f"{self.name}: {self.scaling.doubt}")
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         values = self._values(source, shape, resampling)
@@ -233,19 +262,21 @@ class RasterScene:
         points = self._valid_points(source, fine)
         valid = _majority(points, samples)
         is_float = np.issubdtype(values.dtype, np.floating)
+        if is_float and resampling is Resampling.nearest:
+            valid &= np.isfinite(values).all(axis=0)
+        if resampling is Resampling.nearest:
+            return values, valid
         spoilt: npt.NDArray[np.bool_] = np.zeros(shape, bool)
-        if is_float:
-            finite = np.isfinite(values).all(axis=0)
-            if resampling is Resampling.nearest:
-                valid &= finite
-            elif not finite[valid].all():  # one NaN that no nodata value declares spoils all pixels that it is part of
-                nearest = self._values(source, fine, Resampling.nearest)
-                valid = _majority(points & np.isfinite(nearest).all(axis=0), samples)
-                spoilt = valid & ~finite
-        if samples > 1 and self._hides_alpha and not points.all():
+        if is_float and not (finite := np.isfinite(values).all(axis=0))[valid].all():
+            # one NaN that no nodata value declares spoils all pixels that it is part of
+            points &= np.isfinite(self._values(source, fine, Resampling.nearest)).all(axis=0)
+            valid = _majority(points, samples)
+            spoilt = valid & ~finite
+        if (self.nodata is not None or (self._hides_alpha and samples > 1)) and not points.all():
             spoilt = valid
         if spoilt.any():
-            known = nearest if samples == 1 else self._averaged(source, shape, np.asarray(spoilt.any(axis=1)))
+            rows = np.asarray(spoilt.any(axis=1))
+            known = self._values(source, shape, Resampling.nearest) if samples == 1 else self._averaged(source, shape, rows)
             values[:, spoilt] = known[:, spoilt] if is_float else np.rint(known[:, spoilt])
         return values, valid
 
@@ -301,6 +332,10 @@ class RasterScene:
         if self._hides_alpha:
             alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
             valid &= self._dataset.read(alpha, out_shape=shape, **options) > 0
+        if self.nodata is not None:
+            values = self._values(source, shape, Resampling.nearest)
+            with np.errstate(over="ignore"):
+                valid &= ~(values == np.asarray(self.nodata).astype(np.result_type(values.dtype, np.float32))).all(axis=0)
         return valid
 
 
@@ -331,6 +366,7 @@ def open_scene(
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
     scaling: Scaling | ScalingRule = ScalingRule.BY_TYPE,
+    nodata: float | None = None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> RasterScene:
     """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
@@ -350,6 +386,9 @@ def open_scene(
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: how values become 0–255, or the rule to choose it by.
+        nodata: a value that all bands have where there is none, beside what the raster itself declares. Left out, values such
+            as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling`` is
+            given.
         progress: receiver of the rules applied.
 
     Returns:
@@ -371,10 +410,11 @@ def open_scene(
             options["OVERVIEW_LEVEL"] = level
             dataset.close()
             dataset = on_error.enter_context(open_raster(path, **options))
-        scene = RasterScene(dataset, chosen, grid, scaling if isinstance(scaling, Scaling) else AS_IS, options)
+        scene = RasterScene(dataset, chosen, grid, scaling if isinstance(scaling, Scaling) else AS_IS, options, nodata)
         if isinstance(scaling, ScalingRule) and _is_scaled(dataset, chosen, scaling):
-            scene.measure(scaling)
-            progress.log(str(scene.scaling))
+            scene.measure(scaling, progress)
+        if isinstance(scaling, ScalingRule) and scene.values_rule:
+            progress.log(Rule(scene.values_rule))
         on_error.pop_all()
     return scene
 

@@ -257,7 +257,7 @@ def problems_of_ending(ended: Ended, *, stops: bool = False) -> list[str]:
     allowed = {DONE: (), REFUSED: ("Error: ",), USAGE: ("Usage: ", "Try ", "Error: "), CANCELLED: ("Cancelled",)}
     if ended.code not in allowed or (ended.code == CANCELLED and not stops):
         return [f"exit code {ended.code}: {lines[-1][:100] if lines else ''}"]
-    said = [line for line in lines if line and not line.startswith("Warning: ")]
+    said = [line for line in lines if line and not line.startswith(("Warning: ", "Note: "))]
     if ended.code == DONE:
         return [f"leak on stderr: {_anonymous(line)}" for line in said[:-1]]
     strays = [line for line in said if not line.startswith(allowed[ended.code])]
