@@ -94,6 +94,7 @@ def test_a_documented_command_runs(command: str, here: Path) -> None:
     for name in outputs(words):
         (here / name).unlink(missing_ok=True)
         (here / f"{name}.aux.xml").unlink(missing_ok=True)
+        (here / name).with_suffix(".global.safetensors").unlink(missing_ok=True)
     ran = CliRunner().invoke(program, words[1:])
     assert ran.exit_code == 0, ran.output
     for name in outputs(words):

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from geoglnet.errors import DatasetError
+from geoglnet.output import PART_SUFFIX
 from geoglnet.progress import Progress
 
 _MOST_NAMED = 5
@@ -54,7 +55,8 @@ class Layout:
         """
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; {self.name} needs one with {self.expected}")
-        paths = sorted(path for path in root.rglob("*") if path.is_file())
+        # What a run writes meanwhile, this training's own checkpoint too, is no part of the data.
+        paths = sorted(path for path in root.rglob("*") if path.is_file() and path.parent.suffix != PART_SUFFIX)
         labels = self._by_key(root, paths, self.labels)
         taken = set(labels.values())
         images = self._by_key(root, (path for path in paths if path not in taken), self.image)
