@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.plan import Plan, meets, overlap, rectangle
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import silenced
+from geoglnet.raster.files import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Shape
 from geoglnet.vector.reader import LabelPolygons, read_polygons

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +28,13 @@ from geoglnet.raster.files import (
     iter_files,
     own_mosaic,
     short_name,
+    silenced,
 )
 from geoglnet.types import StrPath
 
 _VIRTUAL = re.compile(r"(?:/vsi[a-z0-9]+/)+\{?")
 _LARGEST_STAC_ITEM = 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20  # GDAL's default, 5 % of the machine's memory, would be our largest allocation
-_FILTERS = threading.RLock()
 # A server that stops answering is asked again, then given up: GDAL alone would wait for ever. What the user set wins.
 _PATIENCE = {
     "GDAL_HTTP_CONNECTTIMEOUT": 15,
@@ -69,14 +67,6 @@ def environment(path: StrPath | None = None) -> rasterio.Env:
 
 def _unless_set(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in os.environ}
-
-
-@contextmanager
-def silenced(category: type[Warning]) -> Iterator[None]:
-    """No warnings of a category; by one thread at a time, because Python's filters belong to all of them."""
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", category)
-        yield
 
 
 def open_raster(path: StrPath, **options: Any) -> DatasetReader:

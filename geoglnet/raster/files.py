@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyogrio.raw
 import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import SceneError
@@ -29,6 +32,7 @@ _ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # nothi
 _SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
 # Their headers name, by any path, the file that is read as numbers.
 _RAW_DRIVERS = {"ISIS2", "ISIS3", "PDS", "PDS4", "VICAR", "MRF", "SNODAS", "HFA", "ERS", "PAux", "MAP", "RRASTER", "GXF"}
+_FILTERS = threading.RLock()
 _BLOCK_NAME = re.compile(r"\w+/\d{6}_\d{6}\.tif")  # of a run's own mosaics
 
 
@@ -36,6 +40,14 @@ class Mosaic(str):
     """A VRT that we wrote ourselves, of rasters that were opened as what the user named; not to be trusted less than they."""
 
     __slots__ = ()
+
+
+@contextmanager
+def silenced(category: type[Warning]) -> Iterator[None]:
+    """No warnings of a category; by one thread at a time, because Python's filters belong to all of them."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 def is_remote(path: StrPath) -> bool:
@@ -219,7 +231,8 @@ def _opened(name: str) -> DatasetReader | None:
     """A part, open; ``None`` where it cannot be opened, which whoever reads its pixels will be told."""
     drivers = allowed_drivers()
     try:
-        return rasterio.open(name) if drivers is None else DatasetReader(name, driver=drivers)
+        with silenced(NotGeoreferencedWarning):
+            return rasterio.open(name) if drivers is None else DatasetReader(name, driver=drivers)
     except GDAL_ERRORS as error:
         if drivers is not None and (is_remote(name) or Path(name).exists()):
             raise SceneError(

@@ -21,8 +21,8 @@ from rasterio.windows import Window
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster, silenced, unreadable
-from geoglnet.raster.files import GDAL_ERRORS, Mosaic, iter_files, short_name
+from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster, unreadable
+from geoglnet.raster.files import GDAL_ERRORS, Mosaic, iter_files, short_name, silenced
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
 from geoglnet.types import Shape, StrPath

@@ -24,8 +24,8 @@ from pyproj.exceptions import CRSError
 from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import one_line, silenced
-from geoglnet.raster.files import is_remote
+from geoglnet.raster.environment import one_line
+from geoglnet.raster.files import is_remote, silenced
 from geoglnet.types import StrPath
 from geoglnet.vector.naming import plain_name
 
