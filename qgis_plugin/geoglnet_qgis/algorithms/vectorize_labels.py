@@ -48,7 +48,6 @@ class VectorizeLabels(GeoglnetAlgorithm):
             tr("Raster of the same pixels: the probability of the class, times 254."),
             is_advanced=True,
         )
-        self.add_overwrite()
         self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of polygons")))
 
     def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
@@ -66,8 +65,7 @@ class VectorizeLabels(GeoglnetAlgorithm):
         with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
             confidence = self._confidence.path if self._confidence else ""
             shaping = self.chosen_shaping(parameters, context, self._labels)
-            replaces = self.replaces(parameters, context)
-            words = vectorize_words(self._labels.placed_in(folder), path, shaping, confidence, replaces=replaces)
+            words = vectorize_words(self._labels.placed_in(folder), path, shaping, confidence)
             written = run_verb(words, feedback)
         arrange(context, {path: f"{self._labels.name} – {tr('polygons')}"})
         return {OUTPUT: path, COUNT: written.get("num_polygons")}
