@@ -144,7 +144,7 @@ def test_what_gdal_says_of_a_failed_read_is_kept(tmp_path: Path) -> None:
     ran = run("vectorize", path, tmp_path / "out.gpkg")
     assert ran.exit_code == 1
     (line,) = ran.output.splitlines()
-    assert "bare.tif: No such file or directory" in line
+    assert "bare.tif does not exist; restore it" in line
     assert not any(word in line for word in ("truncated", "damaged", "fetch"))
 
 

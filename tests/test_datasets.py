@@ -268,7 +268,7 @@ def test_a_source_without_exactly_one_truth_is_refused(plain: dict[str, str]) ->
         ({"kind": "inria", "splits": "official", "split": "test"}, "the official test tiles have no labels"),
         ({"kind": "isic", "longest_side": -1}, "longest_side"),
         ({"kind": "rasters", "images": "*.tif"}, "exactly one of labels"),
-        ({"generated": 0}, "name at least 1"),
+        ({"generated": 0}, "name 1 to 100000"),
         ({"images": "*.tif", "labels": "*.png", "weight": 0.0}, "weight = 0.0 must be above 0"),
     ],
 )

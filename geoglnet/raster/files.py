@@ -29,6 +29,7 @@ _NETWORK = re.compile(r"/vsi(?!zip|tar|gzip|mem)\w+|(?<![\w+])(?!(?:file|zip|tar
 _SERVED = re.compile(r"(/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|https?://)")
 _URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
 _ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # nothing but sidecars belongs to them
+_FILES = _ONE_FILE | {".vrt"}  # a name that ends so means a file
 _SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
 # Their headers name, by any path, the file that is read as numbers.
 _RAW_DRIVERS = {"ISIS2", "ISIS3", "PDS", "PDS4", "VICAR", "MRF", "SNODAS", "HFA", "ERS", "PAux", "MAP", "RRASTER", "GXF"}
@@ -101,7 +102,7 @@ def check_parts(dataset: DatasetReader) -> None:
     ``/etc/passwd`` is an image. Where drivers are restricted, every part must be of one of them, too.
 
     Raises:
-        SceneError: it is such a raster, or a part of it is.
+        SceneError: it is such a raster, or a part of it is; or a local part is missing.
     """
     for part in _iter_datasets(dataset):
         if part.driver == "VRT":
@@ -147,6 +148,12 @@ def _iter_datasets(dataset: DatasetReader, depth: int = DEEPEST, seen: set[str] 
             continue
         seen.add(name)
         check_name(name)
+        # Not left to GDAL: once it has read a VRT within a VRT, 3.10 gives zeros for parts that are missing, without an error.
+        if not is_remote(name) and Path(name).suffix.lower() in _FILES and not Path(name).exists():
+            raise SceneError(
+                f"{short_name(dataset.name)} cannot be read, its part {name} does not exist; restore it, or make the mosaic "
+                "anew without it"
+            )
         if allowed_drivers() is None and _is_one_file(name):
             continue
         if not depth:
