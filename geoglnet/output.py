@@ -167,7 +167,7 @@ class LockedFolder:
         except FileExistsError:
             state = self.path.lstat()
             is_folder = stat.S_ISDIR(state.st_mode)
-            is_own = os.name == "nt" or state.st_uid == os.geteuid()
+            is_own = sys.platform == "win32" or state.st_uid == os.geteuid()
             if not is_folder or not is_own or not self._is_ours(self.path):
                 owner = "" if is_own or not is_folder else " by this user"
                 raise OutputError(
