@@ -186,6 +186,15 @@ def test_a_damaged_journal_is_said_to_be_one(tmp_path: Path) -> None:
     path.write_text("nonsense\n")
     with pytest.raises(OutputError, match="is damaged"):
         read_journal(path)
+    block = {"row": 0, "col": 0, "window": [0, 0, 8, 8], "sizes": {"labels": 9}}
+    head = json.dumps({"format": 1, "facts": {}})
+    path.write_text(f"{head}\n{json.dumps({'block': block})}\n", encoding="utf-8")
+    assert read_journal(path).blocks[0, 0].window == (0, 0, 8, 8)
+    wrong = ({"num_valid": "9"}, {"row": True}, {"window": [0, 0, 8]}, {"sizes": {"labels": -1}}, {"sizes": 5}, {"pairs": 1.5})
+    for entry in (*({"block": block | change} for change in wrong), [], 5, {"block": []}, {"ready": 5}, {"written": []}):
+        path.write_text(f"{head}\n{json.dumps(entry)}\n", encoding="utf-8")
+        with pytest.raises(OutputError, match="is damaged"):
+            read_journal(path)
     path.write_text(json.dumps({"format": 99, "facts": {}}) + "\n")
     with pytest.raises(OutputError, match="another geoglnet"):
         read_journal(path)

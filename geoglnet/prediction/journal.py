@@ -47,6 +47,12 @@ class FinishedBlock:
     pairs: int = 0
     borders: int = 0
 
+    def __post_init__(self) -> None:
+        counts = (self.row, self.col, self.num_valid, self.compared, self.differing, self.pairs, self.borders)
+        numbers = (*counts, *self.window, *self.sizes.values())
+        if len(self.window) != 4 or not all(type(number) is int and number >= 0 for number in numbers):
+            raise TypeError("a block with other than whole numbers")
+
 
 @dataclass
 class Journal:
@@ -147,7 +153,7 @@ def read_journal(path: Path, *, mend: bool = False) -> Journal | None:
             if "block" in entry:
                 block = FinishedBlock(**entry["block"] | {"window": tuple(entry["block"]["window"])})
                 journal.blocks[block.row, block.col] = block
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged ({error}); remove {path.parent} to begin again") from error
     return journal
 

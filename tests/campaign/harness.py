@@ -123,7 +123,8 @@ class Bench:
             if self._is_mine(name, outputs) or (_is_state(name) and ended.code != DONE):
                 continue
             self.problem(f"left behind after exit code {ended.code}: {re.sub('[0-9a-f]{6,}', '…', name)}")
-        parts = [path.name for path in self.folder.iterdir() if ".part" in path.name and path.name not in before]
+        kept = {name.partition("/")[0] for name in before}  # of a run that was killed before this one
+        parts = [path.name for path in self.folder.iterdir() if ".part" in path.name and path.name not in kept]
         for name in parts:
             self.problem(f"part left behind after exit code {ended.code}: {name}")
         for name in outputs:
