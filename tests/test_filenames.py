@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from geoglnet.errors import OutputError
+from geoglnet.errors import OutputError, SceneError
 from geoglnet.filenames import LONGEST_BESIDE, check_filename, windows_fault
+from geoglnet.raster.environment import open_raster
 from geoglnet.raster.files import gdal_name, is_remote
 
 DEVICE, LAST, SIGN, LONG = "is a device of Windows", "takes a last dot or space away", "and no name on Windows has", "too long"
@@ -110,3 +112,13 @@ def test_a_drive_is_no_scheme_of_a_url(path: str, is_elsewhere: bool) -> None:
 def test_a_virtual_path_reaches_gdal_with_slashes() -> None:
     assert gdal_name(PureWindowsPath("/vsizip/a.zip/b.tif")) == "/vsizip/a.zip/b.tif"
     assert gdal_name(PureWindowsPath("//server/share/a.tif")) == r"\\server\share\a.tif"
+
+
+def test_a_scene_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"gr\xf6\xdfe.tif")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(SceneError, match="is no name in UTF-8"):
+        open_raster(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,9 @@ import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from geoglnet_qgis import runner
+from geoglnet_qgis.environment import clean_environment
+from geoglnet_qgis.runner import Outcome, run_program
 from rasters import write_raster
 from windows_rules import sitecustomize as windows_rules
 
@@ -167,3 +171,23 @@ def test_polygons_that_qgis_shows_meanwhile_are_kept_beside_the_shown_ones(
     assert f"the new one is kept as {tmp_path / 'polygons (2).gpkg'}" in late.output
     assert path.read_text() == "old"
     assert pyogrio.read_info(tmp_path / "polygons (2).gpkg", layer="polygons")["features"] > 0
+
+
+def plugin_run(words: tuple[str | Path, ...], is_cancelled: Callable[[], bool] = lambda: False) -> Outcome:
+    """The program as the plugin starts it, in a process that obeys the rule."""
+    environment = clean_environment({**os.environ, **windows_rules.environment()}, kept=("PYTHONPATH",))
+    program = [sys.executable, "-m", "geoglnet", *map(str, words), "--progress", "json", "--stop-on-stdin-eof"]
+    return run_program(program, environment, lambda event: None, is_cancelled, hear=lambda line: None, grace_s=60.0)
+
+
+def test_what_the_plugin_starts_leaves_nothing_behind(
+    scene_path: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("predict", scene_path, "--vector", tmp_path / "out.gpkg", "--model", tiny_model_path, "--device", "cpu")
+    monkeypatch.setattr(runner, "IS_WINDOWS", True)  # it stops the program by the end of its input
+    monkeypatch.setattr(runner, "_own_group", lambda: {"start_new_session": True})
+    stopped = plugin_run(words, is_cancelled=lambda: True)
+    assert not stopped.is_success
+    assert names(tmp_path) <= {"out.gpkg.unfinished"}
+    assert plugin_run((*words, "--resume", "--sieve", "4px")).is_success
+    assert names(tmp_path) == {"out.gpkg"}

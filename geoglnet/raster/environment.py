@@ -91,6 +91,8 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
             dataset = _open_narrowly(name, drivers or [], options) if is_narrow else rasterio.open(name, **options)
         except SceneError:
             raise
+        except UnicodeEncodeError as error:
+            raise SceneError(f"{name!a} is no name in UTF-8, as GDAL reads them; rename it, or set a UTF-8 locale") from error
         except GDAL_ERRORS as error:
             raise SceneError(_unopened(name, error)) from error
         with ExitStack() as on_error:
