@@ -198,6 +198,9 @@ class Served(http.server.SimpleHTTPRequestHandler):
         if "Range" in self.headers:
             start, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
             first, last = int(start), min(int(end or last), last)
+        if first > last:
+            self.send_error(416)
+            return
         body = content[: last - first + 1] if self.is_wrong else content[first : last + 1]
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:8]}"')

@@ -64,7 +64,9 @@ def serve(stock: Path) -> None:
     os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "GDAL_HTTP_TIMEOUT": "3", "GDAL_HTTP_MAX_RETRY": "0"}
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    import geoglnet.api.prediction  # noqa: F401 - loaded before a case is timed
     import geoglnet.cli.main
+    import geoglnet.training.fit  # noqa: F401
     from campaign.stock import make_stock
 
     if not (stock / "ready").exists():
