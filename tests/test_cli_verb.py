@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
+import rasterio
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.options import bands_option, device_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Cancelled, SceneError
+from geoglnet.errors import Cancelled, MemoryLimitError, SceneError
 
 
 def run_verb(error: BaseException | None, *arguments: str) -> Result:
@@ -48,6 +50,8 @@ def test_a_cancelled_run_exits_with_130_and_says_so(error: BaseException) -> Non
     ("error", "words"),
     [
         (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't\nallocate memory"), "out of memory"),
+        (MemoryLimitError("too large to be read at once"), "Error: too large to be read"),
         (OSError(errno.ENOSPC, "No space left on device", "out.tif"), "disk full while writing out.tif"),
         (PermissionError(errno.EACCES, "Permission denied", "out.tif"), "Permission denied: 'out.tif'"),
     ],
@@ -218,3 +222,53 @@ def test_foreign_gdal_and_proj_data_are_forgotten() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.stdout == "32633\n"
+
+
+PROGRAM = f'"{sys.executable}" -m geoglnet'
+posix_only = pytest.mark.skipif(sys.platform != "linux", reason="a shell and /dev/full")
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("command", "code", "stdout", "stderr"),
+    [
+        ("models 2>&-", 0, "buildings", ""),
+        ("models >&- 2>&-", 0, "", ""),
+        ("info nowhere.tif <&- >&-", 1, "", "Error: nowhere.tif does not exist"),
+        ("models >/dev/full", 1, "", "Error: what this command prints cannot be written: No space left on device\n"),
+        ("predict --help >/dev/full", 1, "", "Error: what this command prints cannot be written: No space left on device\n"),
+        ("models >/dev/full 2>&1", 1, "", ""),
+        ("models | true", 0, "", ""),
+        ("nope 2>/dev/full", 1, "", ""),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full_end_in_no_traceback(
+    command: str, code: int, stdout: str, stderr: str
+) -> None:
+    ran = subprocess.run(f"{PROGRAM} {command}", shell=True, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert stdout in ran.stdout
+    assert ran.stderr.startswith(stderr)
+    assert len(ran.stderr.splitlines()) == bool(stderr)
+
+
+@posix_only
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "--progress json >/dev/full 2>/dev/full"])
+def test_a_run_whose_progress_cannot_be_printed_finishes_its_outputs(
+    scene_path: Path, tiny_model_path: Path, tmp_path: Path, streams: str
+) -> None:
+    command = f"{PROGRAM} predict {scene_path} -o {tmp_path}/labels.tif --model {tiny_model_path} {streams}"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert ran.returncode == (1 if "full" in streams else 0)
+    assert ran.stderr in ("", f"{tmp_path}/labels.tif")
+    with rasterio.open(tmp_path / "labels.tif") as labels:  # with nothing of what was printed in it
+        assert labels.count == 1
+
+
+@posix_only
+def test_too_little_address_space_is_one_line() -> None:
+    limited = f"ulimit -v 600000; {PROGRAM} predict scene.tif -o labels.tif"
+    ran = subprocess.run(limited, shell=True, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: the address space of this process is limited to 0.6 GB")
+    assert len(ran.stderr.splitlines()) == 1

@@ -12,6 +12,9 @@ import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
+
+from geoglnet.errors import MemoryLimitError
 
 GRACE_S = 10.0  # between asking the main thread to stop and leaving without it
 ORPHANED = 3  # exit code of a process whose parent is gone
@@ -22,7 +25,10 @@ def prepare_environment() -> None:
 
     * OpenMP threads that spin while they wait cost 40 % when cores are shared.
     * QGIS and its launchers export ``PROJ_LIB`` and ``GDAL_DATA`` of *their* versions; a rasterio wheel brings its own.
+    * A standard stream that is closed (``2>&-``) leads nowhere; else the next file opened, an output perhaps, gets its number
+      and what libraries print.
     """
+    _open_closed_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     package = find_spec("rasterio")
@@ -36,6 +42,86 @@ def prepare_environment() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a file name in another encoding must not end a run
+
+
+def _open_closed_streams() -> None:
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - until the end
+
+
+def abandon(stream: TextIO) -> None:
+    """Lead a stream that cannot be written nowhere, so that what it still holds fails no more, at the latest at exit."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # no file, or closed
+
+
+def unprinted(error: OSError) -> str:
+    """Say that a standard stream cannot be written, if that is what an error is: click raised it. Both then lead nowhere."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith("click."):
+        return ""
+    abandon(sys.stdout)
+    return f"what this command prints cannot be written: {error.strerror or error}"
+
+
+def address_space_limit() -> int | None:
+    """Bytes that this process may map (``ulimit -v``); ``None`` where nothing limits it."""
+    limit: int | None = None
+    if sys.platform != "win32":
+        import resource  # Windows has none
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limit = None if limit == resource.RLIM_INFINITY else limit
+    return limit
+
+
+def check_address_space() -> None:
+    """Refuse to load torch into less than its libraries map: they abort, or try for ever.
+
+    Raises:
+        MemoryLimitError: a limit is set, and too low.
+    """
+    limit = address_space_limit()
+    if limit is None:
+        return
+    # As measured with torch 2.14: most of its libraries, of CUDA's some 60 %, and 1.5 GB for everything else.
+    needed = 1.5e9 + _size_of("torch", "lib") + 0.6 * _size_of("nvidia")
+    if limit < needed:
+        raise MemoryLimitError(
+            f"{_limited(limit)}, and loading torch takes some {needed / 1e9:.1f} GB of it; raise the limit (ulimit -v)"
+        )
+
+
+def explain_limit() -> str:
+    """Tail of a message about a failure that a limit may have caused; empty without one."""
+    limit = address_space_limit()
+    return "" if limit is None else f"; {_limited(limit)}, which may be too little"
+
+
+def _limited(limit: int) -> str:
+    return f"the address space of this process is limited to {limit / 1e9:.1f} GB"
+
+
+def _size_of(package: str, folder: str = "") -> int:
+    found = find_spec(package)
+    folders = [Path(place) / folder for place in (found.submodule_search_locations if found else None) or []]
+    return sum(path.stat().st_size for place in folders for path in place.rglob("*.so*"))
 
 
 def stop_on_terminate() -> None:

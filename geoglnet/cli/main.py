@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
-from geoglnet.cli.environment import prepare_environment, stop_on_terminate
+from geoglnet.cli.environment import abandon, prepare_environment, stop_on_terminate, unprinted
 from geoglnet.config import suggestion
 
 VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "benchmark", "import-official", "doctor")
@@ -57,4 +58,14 @@ def main() -> None:
     """Entry point of the ``geoglnet`` program."""
     prepare_environment()
     stop_on_terminate()
-    geoglnet(prog_name="geoglnet")
+    try:
+        geoglnet(prog_name="geoglnet")
+    except OSError as error:  # help, or the line about wrong usage, to a full disk
+        message = unprinted(error)
+        if not message:
+            raise
+        try:
+            click.echo(f"Error: {message}", err=True)
+        except OSError:
+            abandon(sys.stderr)
+        sys.exit(1)

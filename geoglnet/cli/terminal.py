@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
+from geoglnet.cli.environment import abandon
+from geoglnet.errors import OutputError
 from geoglnet.escaping import encodable, visible
 from geoglnet.progress import Progress, Rule
 
@@ -84,6 +87,16 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _print(text: str, stream: TextIO, end: str = "\n") -> OSError | None:
+    """Print what a person or a program watches. A run that nobody can watch any more, on a full disk, say, goes on."""
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except OSError as error:
+        abandon(stream)
+        return error
+    return None
+
+
 @dataclass(slots=True)
 class QuietReporter:
     """Warnings and the closing line, on stderr, for ``--progress none``; in pipes and logs also rules that decide results."""
@@ -97,13 +110,13 @@ class QuietReporter:
 
     def log(self, message: str) -> None:
         if self.tells_rules and isinstance(message, Rule):
-            print(f"Note: {visible(message)}", file=self.stream, flush=True)
+            _print(f"Note: {visible(message)}", self.stream)
 
     def warn(self, message: str) -> None:
-        print(f"Warning: {visible(message)}", file=self.stream, flush=True)
+        _print(f"Warning: {visible(message)}", self.stream)
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
-        print(visible(sentence), file=self.stream, flush=True)
+        _print(visible(sentence), self.stream)
 
     def failed(self, message: str, kind: str) -> None: ...
 
@@ -133,7 +146,7 @@ class TerminalReporter:
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         self._finish_line()
-        print(visible(sentence), file=self.stream, flush=True)
+        _print(visible(sentence), self.stream)
 
     def failed(self, message: str, kind: str) -> None:
         self._finish_line()
@@ -141,16 +154,16 @@ class TerminalReporter:
     def _show(self) -> None:
         if self.stage.total > 0:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[2K{self.stage.describe(width)}", end="", file=self.stream, flush=True)
+            _print(f"\r\x1b[2K{self.stage.describe(width)}", self.stream, end="")
 
     def _print_above(self, line: str) -> None:
-        print(f"\r\x1b[2K{visible(line)}", file=self.stream)
+        _print(f"\r\x1b[2K{visible(line)}", self.stream)
         self._show()
 
     def _finish_line(self) -> None:
         if self.stage.total > 0:
             self._show()
-            print(file=self.stream, flush=True)
+            _print("", self.stream)
         self.stage = Stage()
 
 
@@ -160,6 +173,7 @@ class JsonReporter:
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     stage: Stage = field(default_factory=Stage)
+    lost: OSError | None = None
 
     def plan(self, stage: str, total: int, unit: str) -> None:
         self.stage = Stage(stage, total, unit)
@@ -180,12 +194,14 @@ class JsonReporter:
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         self._emit("done", message=visible(sentence), outputs=_encodable(outputs))
+        if self.lost is not None and self.lost.errno != errno.EPIPE:  # a reader that has left needs no telling
+            raise OutputError(f"the outputs are complete, but standard output cannot be written: {self.lost.strerror}")
 
     def failed(self, message: str, kind: str) -> None:
         self._emit("error", message=visible(message), kind=kind)
 
     def _emit(self, event: str, **facts: Any) -> None:
-        print(json.dumps({"v": PROTOCOL_VERSION, "event": event, **facts}, default=str), file=self.stream, flush=True)
+        self.lost = self.lost or _print(json.dumps({"v": PROTOCOL_VERSION, "event": event, **facts}, default=str), self.stream)
 
 
 def _encodable(value: Any) -> Any:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from typing import Any, NoReturn
 
 import click
 
+from geoglnet.cli.environment import abandon, address_space_limit, check_address_space, explain_limit, unprinted
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.errors import Cancelled, GeoglnetError
 from geoglnet.escaping import visible
 
 FAILED, CANCELLED = 1, 130
-_EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ModuleNotFoundError)
+_EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
+_LOAD_TORCH = ("predict", "train", "evaluate", "benchmark", "import-official")
 _EXTRAS = dict.fromkeys(("lightning", "matplotlib", "tensorboard", "torchgeo"), "train")  # library: the extra that brings it
 
 
@@ -38,7 +39,11 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; what may go wrong outside our power ends in one line."""
         try:
+            if ctx.info_name in _LOAD_TORCH:
+                check_address_space()
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors both
+            raise
         except click.UsageError as error:
             _report(ctx, error.format_message(), "UsageError")
             raise
@@ -54,16 +59,28 @@ def is_broken_pipe(error: BaseException) -> bool:
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether a module is missing that no extra would have brought."""
-    return isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _EXTRAS
+    """Whether it is neither ours nor the machine's: a module that no extra would have brought, a failure of other causes."""
+    if isinstance(error, ModuleNotFoundError):
+        return (error.name or "").split(".")[0] not in _EXTRAS
+    if isinstance(error, (ImportError, RuntimeError)) and not isinstance(error, GeoglnetError):
+        return address_space_limit() is None and not is_out_of_memory(error)
+    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left; torch says so on the CPU with a plain RuntimeError, by its text alone."""
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return "DefaultCPUAllocator" in said or (isinstance(error, MemoryError) and not isinstance(error, GeoglnetError))
 
 
 def sentence_of(error: BaseException) -> str:
     """What a person should read, on one line."""
     if isinstance(error, (KeyboardInterrupt, Cancelled)):
         return "cancelled; no half-written file is left"
-    if isinstance(error, MemoryError):
-        return "out of memory; close other programs, or use a smaller --batch or another --device"
+    if is_out_of_memory(error):
+        return "out of memory; close other programs, or use a smaller --batch or another --device" + explain_limit()
+    if isinstance(error, (ImportError, RuntimeError)) and not isinstance(error, (GeoglnetError, ModuleNotFoundError)):
+        return visible(" ".join(str(error).split())[:200]) + explain_limit()
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"disk full while writing {error.filename or 'an output'}; free some space or choose another folder"
     if isinstance(error, ModuleNotFoundError):
@@ -76,21 +93,20 @@ def _end(ctx: click.Context, error: BaseException) -> NoReturn:
         traceback.print_exception(error)
     cancelled = isinstance(error, (KeyboardInterrupt, Cancelled))
     message = sentence_of(error)
+    if isinstance(error, OSError):
+        message = unprinted(error) or message
     _report(ctx, message, "Cancelled" if cancelled else type(error).__name__)
     try:
         click.echo(message.capitalize() if cancelled else f"Error: {message}", err=True)
-    except BrokenPipeError:
-        os._exit(CANCELLED if cancelled else FAILED)  # nobody is left to tell
+    except OSError:
+        abandon(sys.stderr)  # nobody is left to tell
     ctx.exit(CANCELLED if cancelled else FAILED)
 
 
 def _report(ctx: click.Context, message: str, kind: str) -> None:
     reporter: Reporter | None = ctx.params.get("reporter")
     if reporter is not None:
-        try:
-            reporter.failed(message, kind)
-        except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - the interpreter flushes it at exit
+        reporter.failed(message, kind)
 
 
 def _keep(ctx: click.Context, _: click.Parameter, is_debug: bool) -> None:
