@@ -43,8 +43,8 @@ from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.segment import segment
-from geoglnet.raster.generated import write_generated
 from geoglnet.raster.scene import open_scene
+from geoglnet.synthetic import write_generated
 from geoglnet.types import Shape
 
 COMPRESSIONS = {"jpeg": {"COMPRESS": "JPEG"}, "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES"}}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from geoglnet.datasets.far_and_fine import write_far_and_fine
+from geoglnet.synthetic.far_and_fine import write_far_and_fine
 
 CONFIG = Path(__file__).parent / "configs/far_and_fine.toml"
 

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.main import geoglnet
-from geoglnet.raster.generated import write_generated
+from geoglnet.synthetic import write_generated
 from geoglnet.types import Shape
 
 
 @pytest.fixture(autouse=True)
 def _small_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     small = partial(write_generated, shape=Shape(240, 240))
-    monkeypatch.setattr("geoglnet.raster.generated.write_generated", small)
+    monkeypatch.setattr("geoglnet.synthetic.write_generated", small)
 
 
 def run(*arguments: str | Path) -> Result:

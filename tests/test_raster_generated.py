@@ -14,7 +14,7 @@ from shapely.affinity import affine_transform
 
 from geoglnet.errors import ConfigError, LegendError, OutputError, OutputExistsError
 from geoglnet.legend import Legend
-from geoglnet.raster.generated import (
+from geoglnet.synthetic import (
     GENERATED_LEGEND,
     LANDCOVER_OF,
     GeneratedScene,
@@ -22,7 +22,7 @@ from geoglnet.raster.generated import (
     landcover_labels,
     write_generated,
 )
-from geoglnet.raster.generated.noise import fractal_noise, smooth_noise
+from geoglnet.synthetic.noise import fractal_noise, smooth_noise
 from geoglnet.types import Shape
 
 SMALL = Shape(320, 400)

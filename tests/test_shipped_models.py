@@ -17,8 +17,8 @@ from geoglnet.models.manifest import read_manifest
 from geoglnet.models.registry import card_text, model_path, shipped_models
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.prediction.sink import ArraySink
-from geoglnet.raster.generated import GENERATED_LEGEND, generate_scene, landcover_labels
 from geoglnet.raster.scene import ArrayScene
+from geoglnet.synthetic import GENERATED_LEGEND, generate_scene, landcover_labels
 from geoglnet.training.evaluate import evaluate
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows

@@ -46,8 +46,8 @@ def demo(
         OutputExistsError: a file exists.
         OutputError: the folder cannot be made, or the disk is full.
     """
-    from geoglnet.raster.generated.scene import DEFAULT_SHAPE
-    from geoglnet.raster.generated.writing import write_generated
+    from geoglnet.synthetic.scene import DEFAULT_SHAPE
+    from geoglnet.synthetic.writing import write_generated
     from geoglnet.types import Shape
 
     size = DEFAULT_SHAPE if shape is None else Shape(*shape)

@@ -21,7 +21,7 @@ def demo(folder: Path, overwrite: bool, reporter: Reporter) -> None:
     FOLDER receives a georeferenced scene, drawn by rule, and its true polygons. It needs no data and no network:
     roofs, roads, fields, trees and water with shading and noise.
     """
-    from geoglnet.raster.generated import write_generated
+    from geoglnet.synthetic import write_generated
 
     written = write_generated(folder, overwrite=overwrite, progress=reporter)
     reporter.done(f"{folder}: {', '.join(path.name for path in written)}", {"files": written})

@@ -8,7 +8,7 @@ import torch
 from geoglnet.datasets.regions import LabelledRegion
 from geoglnet.datasets.transforms import resample
 from geoglnet.legend import Legend
-from geoglnet.raster.generated import GENERATED_LEGEND, generate_scene, landcover_labels
+from geoglnet.synthetic import GENERATED_LEGEND, generate_scene, landcover_labels
 from geoglnet.types import Shape
 
 PIXEL_SIZE_M = 0.25  # scenes are painted at this size, or finer where the model is

@@ -12,7 +12,7 @@ from geoglnet.output import OutputFile, unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import environment
 from geoglnet.raster.files import GDAL_ERRORS
-from geoglnet.raster.generated.scene import (
+from geoglnet.synthetic.scene import (
     DEFAULT_PIXEL_SIZE_M,
     DEFAULT_SHAPE,
     GENERATED_LEGEND,

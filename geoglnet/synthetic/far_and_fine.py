@@ -18,7 +18,6 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 
-from geoglnet.datasets.regions import LabelledRegion
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
 
@@ -68,12 +67,15 @@ class Valley:
         return self.landmark_size + self.distance
 
 
-def far_and_fine_region(seed: int, valley: Valley = Valley()) -> LabelledRegion:
-    """A scene and its labels by :data:`FAR_AND_FINE_LEGEND`; the same for the same seed.
+def far_and_fine_region(seed: int, valley: Valley = Valley()) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Draw a scene and its labels by :data:`FAR_AND_FINE_LEGEND`; the same for the same seed.
 
     Args:
         seed: of everything drawn.
         valley: sizes.
+
+    Returns:
+        ``(3, size, size)`` uint8 image, and ``(size, size)`` uint8 labels.
     """
     rng = np.random.default_rng(seed)
     side = valley.size
@@ -89,7 +91,7 @@ def far_and_fine_region(seed: int, valley: Valley = Valley()) -> LabelledRegion:
     image += rng.normal(0, _NOISE, image.shape).astype(np.float32) + np.float32(rng.uniform(-15, 15))
     turns = int(rng.integers(4))
     image, labels = np.rot90(image, turns, (1, 2)), np.rot90(labels, turns)
-    return LabelledRegion(np.ascontiguousarray(image.round().clip(0, 255), np.uint8), np.ascontiguousarray(labels))
+    return np.ascontiguousarray(image.round().clip(0, 255), np.uint8), np.ascontiguousarray(labels)
 
 
 def _draw_landmark(image: Image, labels: npt.NDArray[np.uint8], name: str, valley: Valley, rng: np.random.Generator) -> None:
@@ -138,9 +140,9 @@ def write_far_and_fine(folder: Path, seeds: Iterable[int], valley: Valley = Vall
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for seed in seeds:
-        region = far_and_fine_region(seed, valley)
-        _write(folder / f"labels_{seed}.tif", region.labels[None])
-        paths.append(_write(folder / f"scene_{seed}.tif", region.image))
+        image, labels = far_and_fine_region(seed, valley)
+        _write(folder / f"labels_{seed}.tif", labels[None])
+        paths.append(_write(folder / f"scene_{seed}.tif", image))
     return paths
 
 

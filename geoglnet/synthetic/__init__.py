@@ -1,6 +1,6 @@
 """Scenes drawn by rule, with their true polygons: for ``geoglnet demo``, for tests, and to mix into training."""
 
-from geoglnet.raster.generated.scene import (
+from geoglnet.synthetic.scene import (
     GENERATED_LEGEND,
     LANDCOVER_OF,
     GeneratedScene,
@@ -8,7 +8,7 @@ from geoglnet.raster.generated.scene import (
     generate_scene,
     landcover_labels,
 )
-from geoglnet.raster.generated.writing import write_generated
+from geoglnet.synthetic.writing import write_generated
 
 __all__ = [
     "GENERATED_LEGEND",

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
-from geoglnet.raster.generated.appearance import draw_appearance
-from geoglnet.raster.generated.canvas import Canvas, cast_shadows, photograph
-from geoglnet.raster.generated.land import Cover, Land, plan_land
-from geoglnet.raster.generated.painting import burn, paint_buildings, paint_clutter, paint_land, paint_trees
-from geoglnet.raster.generated.standing import Building, Tree, plan_buildings, plan_trees
+from geoglnet.synthetic.appearance import draw_appearance
+from geoglnet.synthetic.canvas import Canvas, cast_shadows, photograph
+from geoglnet.synthetic.land import Cover, Land, plan_land
+from geoglnet.synthetic.painting import burn, paint_buildings, paint_clutter, paint_land, paint_trees
+from geoglnet.synthetic.standing import Building, Tree, plan_buildings, plan_trees
 from geoglnet.types import Shape
 
 DEFAULT_SHAPE = Shape(2560, 3072)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from geoglnet.raster.generated.appearance import Appearance
-from geoglnet.raster.generated.noise import Field, fractal_noise, smooth_noise
+from geoglnet.synthetic.appearance import Appearance
+from geoglnet.synthetic.noise import Field, fractal_noise, smooth_noise
 from geoglnet.types import Shape
 
 SKY_LIGHT = 0.42  # of the light on level ground comes from the whole sky; a shadow keeps most of that

@@ -10,8 +10,8 @@ from enum import Enum
 import numpy as np
 import shapely
 
-from geoglnet.raster.generated.appearance import Appearance, Covering, RoofStyle
-from geoglnet.raster.generated.land import Land, Parcel
+from geoglnet.synthetic.appearance import Appearance, Covering, RoofStyle
+from geoglnet.synthetic.land import Land, Parcel
 
 
 class Form(Enum):

@@ -12,11 +12,11 @@ import shapely
 from affine import Affine
 from rasterio.features import rasterize
 
-from geoglnet.raster.generated.appearance import Appearance, Covering, Rgb, jittered
-from geoglnet.raster.generated.canvas import Canvas, Slices, lit
-from geoglnet.raster.generated.land import Land, Parcel
-from geoglnet.raster.generated.noise import Field
-from geoglnet.raster.generated.standing import Building, Form, Roof, Tree
+from geoglnet.synthetic.appearance import Appearance, Covering, Rgb, jittered
+from geoglnet.synthetic.canvas import Canvas, Slices, lit
+from geoglnet.synthetic.land import Land, Parcel
+from geoglnet.synthetic.noise import Field
+from geoglnet.synthetic.standing import Building, Form, Roof, Tree
 from geoglnet.types import Shape
 
 Colours: TypeAlias = npt.NDArray[np.floating[Any]]
