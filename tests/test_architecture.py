@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
-
-import pytest
 
 import geoglnet
 
@@ -17,9 +15,10 @@ PACKAGE = Path(geoglnet.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain", "escaping"), 0),
+    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain", "escaping", "optional"), 0),
     **dict.fromkeys(("windows", "blending", "legend", "config", "existing", "output"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
+    "synthetic": 2.5,
     "datasets": 3,
     **dict.fromkeys(("training", "prediction", "benchmark", "export"), 4),
     **dict.fromkeys(("api", "cli", "__main__", "__init__"), 5),
@@ -35,7 +34,8 @@ NO_TORCH = GEO_SIDE | {
     "output",
     "windows",
     "blending",
-    "foreground",
+    "optional",
+    "synthetic",
     "legend",
     "config",
     "cli",
@@ -82,39 +82,114 @@ def libraries(path: Path, *, top_only: bool = False) -> set[str]:
     return {name.split(".")[0] for name, at_top in iter_imports(path) if at_top or not top_only}
 
 
-every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def module_name(path: Path) -> str:
+    return ".".join(("geoglnet", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-@every_module
-def test_imports_point_down_only(path: Path) -> None:
-    room = room_of(path)
-    assert room in FLOORS, f"{room} stands on no floor"
-    above = {other for other in own_rooms(path) if FLOORS[other] > FLOORS[room]}
-    assert not above or room == "__init__"
+NAMES = {module_name(path) for path in MODULES}
 
 
-@every_module
-def test_the_halves_of_floor_2_do_not_meet(path: Path) -> None:
-    room = room_of(path)
-    if room in TORCH_SIDE:
-        assert not own_rooms(path) & GEO_SIDE
-        assert not libraries(path) & GEO_LIBRARIES
-        assert own_rooms(path) <= TORCH_SIDE | {"config", "legend", "errors", "types", "progress", "plain", "output"}
-    if room in GEO_SIDE:
-        assert not own_rooms(path) & TORCH_SIDE
+def modules_imported(path: Path) -> set[str]:
+    """Files of ours that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & NAMES
+            found |= inside or {node.module} if node.module != "geoglnet" else inside
+    return found & NAMES
 
 
-@every_module
-def test_no_torch_at_the_top_of_doors_words_and_the_geo_side(path: Path) -> None:
-    if room_of(path) in NO_TORCH:
-        assert not libraries(path, top_only=True) & {"torch", "torchvision", "lightning", "torchgeo"}
+def circles(needed: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups that cannot be put into an order in which each comes after what it needs."""
+    reached: dict[str, set[str]] = {}
+    for start in needed:
+        seen, todo = set[str](), list(needed[start])
+        while todo:
+            if (name := todo.pop()) not in seen:
+                seen.add(name)
+                todo += needed.get(name, ())
+        reached[start] = seen
+    groups = {tuple(sorted(b for b in reached[a] if a in reached.get(b, ()))) for a in needed if a in reached[a]}
+    return [list(group) for group in sorted(groups)]
 
 
-@every_module
-def test_each_library_stays_in_its_rooms(path: Path) -> None:
-    found = libraries(path)
-    strays = {library for library, rooms in ROOMS.items() if library in found and room_of(path) not in rooms}
-    assert not strays
+def remarks(rule: Callable[[Path], Iterator[str]]) -> list[str]:
+    """What breaks a rule, by file: a rule is one test, and says all at once."""
+    return [f"{path.relative_to(PACKAGE)}: {remark}" for path in MODULES for remark in rule(path)]
+
+
+def test_imports_point_down_only() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        room = room_of(path)
+        if room not in FLOORS:
+            yield "stands on no floor"
+        elif room != "__init__":
+            yield from (f"imports {other}, which is above" for other in own_rooms(path) if FLOORS[other] > FLOORS[room])
+
+    assert not remarks(rule)
+
+
+def test_the_halves_of_floor_2_do_not_meet() -> None:
+    below = {"config", "legend", "errors", "types", "progress", "plain", "output"}
+
+    def rule(path: Path) -> Iterator[str]:
+        room, rooms = room_of(path), own_rooms(path)
+        if room in TORCH_SIDE:
+            yield from (f"imports {name}" for name in libraries(path) & GEO_LIBRARIES | rooms - TORCH_SIDE - below)
+        if room in GEO_SIDE:
+            yield from (f"imports {name}" for name in rooms & TORCH_SIDE)
+
+    assert not remarks(rule)
+
+
+def test_no_file_needs_itself_through_others() -> None:
+    needed = {module_name(path): {name for name in modules_imported(path) if name != module_name(path)} for path in MODULES}
+    assert not circles(needed)
+
+
+def test_no_room_needs_another_of_its_floor_that_needs_it() -> None:
+    needed: dict[str, set[str]] = {room: set() for room in FLOORS}
+    for path in MODULES:
+        needed[room_of(path)] |= own_rooms(path) - {room_of(path), "__init__"}
+    assert not circles({room: {other for other in found if FLOORS[other] == FLOORS[room]} for room, found in needed.items()})
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_nothing_inside_imports_the_package_itself() -> None:
+    """``from geoglnet import predict`` would load a door, and need what needs it; ``__version__`` is no door's."""
+
+    def rule(path: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "geoglnet":
+                names = {alias.name for alias in node.names} - FLOORS.keys() - {"__version__"}
+                yield from (f"{node.lineno}: from geoglnet import {name}" for name in names)
+            if isinstance(node, ast.Import) and any(alias.name == "geoglnet" for alias in node.names):
+                yield f"{node.lineno}: import geoglnet"
+
+    assert not remarks(rule)
+
+
+def test_no_torch_at_the_top_of_doors_words_and_the_geo_side() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        if room_of(path) in NO_TORCH:
+            found = libraries(path, top_only=True) & {"torch", "torchvision", "lightning", "torchgeo"}
+            yield from (f"imports {name}" for name in found)
+
+    assert not remarks(rule)
+
+
+def test_each_library_stays_in_its_rooms() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        found = libraries(path)
+        yield from (f"imports {library}" for library, rooms in ROOMS.items() if library in found and room_of(path) not in rooms)
+
+    assert not remarks(rule)
 
 
 def test_torchgeo_is_read_in_one_file() -> None:
@@ -122,38 +197,48 @@ def test_torchgeo_is_read_in_one_file() -> None:
     assert [path.name for path in MODULES if "torchgeo" in libraries(path)] == ["geodatasets.py"]
 
 
-@every_module
-def test_imports_stand_at_the_top_except_in_doors(path: Path) -> None:
-    if room_of(path) in {"cli", "api", "__init__"}:
-        return
-    late = {name for name, at_top in iter_imports(path) if not at_top}
-    assert not late
+def test_imports_stand_at_the_top_except_in_doors() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        if room_of(path) not in {"cli", "api", "__init__"}:
+            yield from (f"imports {name} in a function" for name, at_top in iter_imports(path) if not at_top)
+
+    assert not remarks(rule)
 
 
-@every_module
-def test_only_doors_print_and_nobody_catches_everything_or_asserts(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}: assert in library code"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            assert room_of(path) == "cli", f"{path}:{node.lineno}: print outside cli"
-        if isinstance(node, ast.ExceptHandler):
-            caught = ast.unparse(node.type) if node.type else ""
-            raises_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
-            assert raises_again or caught not in {"", "Exception", "BaseException"}, f"{path}:{node.lineno}: catches everything"
+def test_only_doors_print_and_nobody_catches_everything_or_asserts() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assert):
+                yield f"{node.lineno}: assert in library code"
+            is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            if is_print and room_of(path) != "cli":
+                yield f"{node.lineno}: print outside cli"
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else ""
+                raises_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+                if not raises_again and caught in {"", "Exception", "BaseException"}:
+                    yield f"{node.lineno}: catches everything"
+
+    assert not remarks(rule)
 
 
-@every_module
-def test_modules_and_functions_keep_to_their_sizes(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= (110 if room_of(path) == "cli" and "@click.command" in text else 500)
-    assert not BANNED_NAMES & {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts}
-    for function in iter_functions(text):
-        assert length_of(function) <= 80, function.name
-        arguments = function.args
-        names = [
-            a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if a.arg not in ("self", "cls")
-        ]
-        assert len(names) <= 10 or room_of(path) in {"cli", "api"}, function.name
+def test_modules_and_functions_keep_to_their_sizes() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        text = path.read_text(encoding="utf-8")
+        lines, most = len(text.splitlines()), 110 if room_of(path) == "cli" and "@click.command" in text else 500
+        if lines > most:
+            yield f"{lines} lines of {most}"
+        yield from BANNED_NAMES & {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts}
+        for function in iter_functions(text):
+            if length_of(function) > 80:
+                yield f"{function.name} has {length_of(function)} lines of 80"
+            arguments = function.args
+            given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+            names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
+            if len(names) > 10 and room_of(path) not in {"cli", "api"}:
+                yield f"{function.name} takes {len(names)} arguments of 10"
+
+    assert not remarks(rule)
 
 
 def iter_functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

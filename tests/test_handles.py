@@ -17,6 +17,7 @@ from rasterio.warp import transform_bounds
 from rasters import write_raster
 
 import geoglnet
+from geoglnet import optional
 from geoglnet.api.bars import Bars, watched
 from geoglnet.api.options import Options
 from geoglnet.api.polygons import PolygonLayer
@@ -268,12 +269,10 @@ def test_a_demo_scene_is_not_overwritten_unasked(tmp_path: Path) -> None:
 
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, done: Prediction) -> None:
-    from geoglnet.api import views
-
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr(views, "import_module", missing)
+    monkeypatch.setattr(optional, "import_module", missing)
     with pytest.raises(ModuleNotFoundError, match=r"folium is not installed; pip install 'geoglnet\[notebook\]'"):
         done.explore()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'geoglnet\[train\]'"):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from geoglnet.api.views import PALETTE, needed
 from geoglnet.escaping import figure_text
+from geoglnet.optional import needed
 
 if TYPE_CHECKING:
     import pandas
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from geoglnet.raster.picture import Picture
+
+PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, told apart by most eyes
 
 
 def new_axes(width: float = 9.0, height: float = 6.5) -> Axes:

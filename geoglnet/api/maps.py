@@ -9,7 +9,7 @@ import folium
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from geoglnet.api.views import PALETTE
+from geoglnet.api.figures import PALETTE
 from geoglnet.escaping import html
 
 if TYPE_CHECKING:

@@ -249,7 +249,7 @@ def evaluate(
 
 
 def _check_extra() -> None:
-    from geoglnet.api.views import needed
+    from geoglnet.optional import needed
 
     for library in ("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"):
         needed(library, "train")

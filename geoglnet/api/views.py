@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geoglnet.api.options import options
 from geoglnet.errors import ConfigError, MemoryLimitError
+from geoglnet.optional import needed
 
 if TYPE_CHECKING:
     from folium import Map
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from geoglnet.legend import Legend
     from geoglnet.raster.picture import Bounds, Picture
     from geoglnet.types import StrPath
-
-PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, told apart by most eyes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +108,3 @@ class Views:
                 f"{self.vector_path}: {count:,} polygons are more than one map takes ({limit:,}); give bounds = (left, bottom, "
                 "right, top), raise geoglnet.options.limit_polygons, or open the file in QGIS"
             )
-
-
-def needed(library: str, extra: str = "notebook") -> Any:
-    """An optional library.
-
-    Raises:
-        ModuleNotFoundError: it is missing; says how to get it.
-    """
-    try:
-        return import_module(library)
-    except ModuleNotFoundError as error:
-        message = f"{library} is not installed; pip install 'geoglnet[{extra}]'"
-        raise ModuleNotFoundError(message, name=error.name) from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geoglnet.errors import MemoryLimitError
+from geoglnet.optional import needed
 from geoglnet.types import StrPath
 
 
@@ -22,12 +23,7 @@ def open_lazily(path: StrPath, limit_mb: float | None = None) -> Any:
     Raises:
         ModuleNotFoundError: rioxarray is not installed; says how to get it.
     """
-    try:
-        rioxarray = import_module("rioxarray")
-    except ModuleNotFoundError as error:
-        message = "rioxarray is not installed; pip install 'geoglnet[xarray]'"
-        raise ModuleNotFoundError(message, name=error.name) from error
-    opened = rioxarray.open_rasterio(path, masked=False, cache=False)
+    opened = needed("rioxarray", "xarray").open_rasterio(path, masked=False, cache=False)
     return opened if limit_mb is None else _guarded(opened, str(path), limit_mb)
 
 
