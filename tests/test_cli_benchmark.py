@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from test_cli_train_sets import CASES, write_config
 
-from geoglnet.benchmark.systems import SYSTEMS, find_system
-from geoglnet.benchmark.targets import TARGETS
 from geoglnet.cli.main import geoglnet
 from geoglnet.models.manifest import read_manifest
+from geoglnet.paper.systems import SYSTEMS, find_system
+from geoglnet.paper.targets import TARGETS
 from geoglnet.training.config import read_config
 
 

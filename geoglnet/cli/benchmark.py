@@ -73,9 +73,9 @@ def benchmark(
     paper's columns beside ours, is printed and kept as Markdown, CSV, PNG and SVG. Needs the extras:
     pip install 'geoglnet[train,baselines]'.
     """
-    from geoglnet.benchmark.report import Wishes, report
-    from geoglnet.benchmark.study import Study
-    from geoglnet.benchmark.targets import find_target
+    from geoglnet.paper.report import Wishes, report
+    from geoglnet.paper.study import Study
+    from geoglnet.paper.targets import find_target
     from geoglnet.training.config import read_config
     from geoglnet.training.devices import silence_lightning
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from geoglnet.benchmark import published
-from geoglnet.benchmark.published import Row
-from geoglnet.benchmark.systems import System, find_system
 from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.paper import published
+from geoglnet.paper.published import Row
+from geoglnet.paper.systems import System, find_system
 
 
 class Data(Enum):

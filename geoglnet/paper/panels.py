@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.benchmark.drawing import Panel
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.paper.drawing import Panel
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from geoglnet.benchmark.sheet import Line
+from geoglnet.paper.sheet import Line
 
 Image = npt.NDArray[np.uint8]
 _RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#7f8c8d"

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from geoglnet.benchmark.balance import balance
-from geoglnet.benchmark.drawing import draw_balance, draw_panels, draw_scatter
-from geoglnet.benchmark.measuring import MeasuringError, measured
-from geoglnet.benchmark.panels import sheet
-from geoglnet.benchmark.published import Row, best_published, family
-from geoglnet.benchmark.sheet import Line, iter_markdown, write_csv
-from geoglnet.benchmark.study import Study
-from geoglnet.benchmark.systems import System, find_system
-from geoglnet.benchmark.targets import Kind, Target
 from geoglnet.datasets.sources import GeneratedSource
 from geoglnet.errors import CapacityError, ConfigError
 from geoglnet.output import OutputFile
+from geoglnet.paper.balance import balance
+from geoglnet.paper.drawing import draw_balance, draw_panels, draw_scatter
+from geoglnet.paper.measuring import MeasuringError, measured
+from geoglnet.paper.panels import sheet
+from geoglnet.paper.published import Row, best_published, family
+from geoglnet.paper.sheet import Line, iter_markdown, write_csv
+from geoglnet.paper.study import Study
+from geoglnet.paper.systems import System, find_system
+from geoglnet.paper.targets import Kind, Target
 from geoglnet.prediction.device import resolve_device
 
 

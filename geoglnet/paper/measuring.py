@@ -1,6 +1,6 @@
 """What one region costs: memory as the paper measures it, time and arithmetic; in a process of its own.
 
-    python -m geoglnet.benchmark.measuring CHECKPOINT DEVICE FIGURES.json
+    python -m geoglnet.paper.measuring CHECKPOINT DEVICE FIGURES.json
 
 Batch 1, no gradients, float32. On CUDA the process's memory is asked of the driver (NVML where ``pynvml`` is installed, else
 what the device has less of), and the bare context is subtracted and stated; beside it stands what PyTorch's allocator gave out
@@ -26,10 +26,10 @@ import numpy.typing as npt
 import rasterio
 import torch
 
-from geoglnet.benchmark.study import read_json, write_json
 from geoglnet.errors import GeoglnetError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
+from geoglnet.paper.study import read_json, write_json
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.device import resolve_device
@@ -59,7 +59,7 @@ def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = F
     """
     if not path.exists():
         kind = ["coarse-to-fine"] if coarse_to_fine else []
-        command = [sys.executable, "-m", "geoglnet.benchmark.measuring", str(checkpoint), device, str(path), *kind]
+        command = [sys.executable, "-m", "geoglnet.paper.measuring", str(checkpoint), device, str(path), *kind]
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if ran.returncode:
             last = (ran.stderr.strip().splitlines() or [f"ended by signal {-ran.returncode}: out of memory?"])[-1]

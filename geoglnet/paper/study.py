@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from geoglnet.benchmark.systems import System, find_system
 from geoglnet.config import to_plain
 from geoglnet.errors import ConfigError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.output import OutputFile
+from geoglnet.paper.systems import System, find_system
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.config import TrainConfig

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from geoglnet.benchmark.drawing import Panel, draw_balance, draw_panels, draw_scatter
-from geoglnet.benchmark.panels import zooms
-from geoglnet.benchmark.published import FIGURE1A, TABLE3, Row, best_published
-from geoglnet.benchmark.report import best_lines
-from geoglnet.benchmark.sheet import Line, columns, iter_markdown, spread, write_csv
-from geoglnet.benchmark.systems import find_system, weights_for
-from geoglnet.benchmark.targets import find_target
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.paper.drawing import Panel, draw_balance, draw_panels, draw_scatter
+from geoglnet.paper.panels import zooms
+from geoglnet.paper.published import FIGURE1A, TABLE3, Row, best_published
+from geoglnet.paper.report import best_lines
+from geoglnet.paper.sheet import Line, columns, iter_markdown, spread, write_csv
+from geoglnet.paper.systems import find_system, weights_for
+from geoglnet.paper.targets import find_target
 
 MEMORY = {"device": "cpu", "region_size": 2448, "idle_mb": 900.0, "memory_mb": 400.0, "mpx_per_s": 0.5,
           "cpu_s_per_mpx": 2.0, "mpx_per_s_with_files": 0.4}  # fmt: skip

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoglnet.benchmark.published import Row
-from geoglnet.benchmark.systems import System
 from geoglnet.escaping import csv_cell
 from geoglnet.output import OutputFile
+from geoglnet.paper.published import Row
+from geoglnet.paper.systems import System
 
 NOTHING = "–"
 
