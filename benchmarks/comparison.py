@@ -212,7 +212,7 @@ class Steps(SilentProgress):
     def __init__(self) -> None:
         self.stage, self.done, self.total = "", 0, 0
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self.stage, self.done, self.total = stage, 0, total
 
     def advance(self, amount: int = 1, **figures: float) -> None:

@@ -6,6 +6,7 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
     GeoglnetError
     ├── ConfigError (ValueError)          a setting or argument that cannot be used
     │   ├── LegendError                   class names, colours or values that do not fit
+    │   ├── ResolutionError               a scene whose pixels are too large for the model
     │   └── CapacityError                 a size that the device's memory is too small for
     ├── SceneError (OSError)              a raster that cannot be read
     │   ├── SceneNotFoundError (FileNotFoundError)
@@ -38,6 +39,22 @@ class ConfigError(GeoglnetError, ValueError):
 
 class LegendError(ConfigError):
     """Class names, colours or values that do not fit together."""
+
+
+class ResolutionError(ConfigError):
+    """A raster whose pixels are too large for the resolution that it is to be read at.
+
+    Args:
+        message: what is wrong.
+        pixel_size_m: of the raster.
+    """
+
+    def __init__(self, message: str, pixel_size_m: float = 0.0) -> None:
+        super().__init__(message, pixel_size_m)
+        self.pixel_size_m = pixel_size_m
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CapacityError(ConfigError):

@@ -18,8 +18,11 @@ class Rule(str):
 class Progress(Protocol):
     """Receiver of events. Every method may raise :class:`geoglnet.errors.Cancelled` to stop the tool."""
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins that will take ``total`` steps, each one ``unit`` (``"regions"``, ``"steps"``)."""
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        """A stage begins that will take ``total`` steps, each one ``unit`` (``"regions"``, ``"steps"``).
+
+        ``figures`` say what the work amounts to where that is known: ``patches``, ``minutes``, ``output_bytes``.
+        """
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         """``amount`` steps of the current stage are done; ``figures`` are worth showing beside it (a loss, say)."""
@@ -34,7 +37,7 @@ class Progress(Protocol):
 class SilentProgress:
     """Progress that nobody watches."""
 
-    def plan(self, stage: str, total: int, unit: str) -> None: ...
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None: ...
 
     def advance(self, amount: int = 1, **figures: float) -> None: ...
 
@@ -49,8 +52,8 @@ class RecordedProgress:
 
     events: list[dict[str, Any]] = field(default_factory=list)
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
-        self.events.append({"event": "plan", "stage": stage, "total": total, "unit": unit})
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        self.events.append({"event": "plan", "stage": stage, "total": total, "unit": unit, **figures})
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         self.events.append({"event": "progress", "amount": amount, **figures})

@@ -19,6 +19,7 @@ from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import BandsError, Cancelled, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.area import Area
 from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
@@ -253,3 +254,27 @@ def test_pixels_are_read_once_per_region() -> None:
     counted.reopened = lambda: nullcontext(counted)
     predicted(cast(ArrayScene, counted), StubNetwork(manifest.model), manifest)
     assert len(windows) == len(Plan(scene.shape, SMALL)) == 20
+
+
+@pytest.mark.parametrize("branches", [Branches.BOTH, Branches.GLOBAL])
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, branches: Branches, is_measured: bool
+) -> None:
+    monkeypatch.setattr("geoglnet.prediction.estimate._MEASURED_FROM", 1 if is_measured else 10_000)
+    scene, manifest, progress = random_scene(150, 117), manifest_of(SMALL, branches), RecordedProgress()
+    predictor = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    first, *rest = (pending.resolve() for pending in predictor.iter_blocks(scene, [*Layer], progress=progress))
+    plan, *advances = progress.events
+    steps = sum(event["amount"] for event in advances)
+    assert plan["patches"] == plan["total"] == steps
+    assert steps == len(rest) + 1 if branches is Branches.GLOBAL else steps > len(rest)
+    assert plan["output_bytes"] == 150 * 117 * (3 + CLASSES)
+    assert 0 < plan["minutes"] < 60
+    whole = Area(scene.shape, Window(col_off=0, row_off=0, width=117, height=150))
+    rule = predictor.estimate(whole, [Layer.LABELS]).rule
+    assert rule.startswith(f"{steps} {plan['unit']} to segment: about a minute on cpu (")
+    assert ("measured" in rule) == is_measured
+    if branches is Branches.BOTH:
+        expected, _ = untiled(scene, manifest)
+        np.testing.assert_array_equal(first.labels, expected[first.window.toslices()])

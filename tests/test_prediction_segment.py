@@ -172,12 +172,12 @@ def test_how_values_were_read_is_kept_in_the_tags(run: Callable[..., Segmented],
 def test_a_scene_coarser_than_the_model_is_warned_about(
     run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
 ) -> None:
-    coarse = make_scene("coarse.tif", height=9, width=9, transform=Affine(10, 0, 500000, 0, -10, 5000000))
+    coarse = make_scene("coarse.tif", height=9, width=9, transform=Affine(4, 0, 500000, 0, -4, 5000000))
     progress = RecordedProgress()
     segmented = run(Destinations(tmp_path / "labels.tif"), scene=coarse, progress=progress)
     (warning,) = progress.messages("warning")
-    assert "the scene has 10 m pixels, model tiny was trained on 0.5 to 2 m" in warning
-    assert segmented.shape == Shape(90, 90)
+    assert "the scene has 4 m pixels, model tiny was trained on 0.5 to 2 m" in warning
+    assert segmented.shape == Shape(36, 36)
 
 
 def test_a_finer_scene_is_averaged_down_and_logged(

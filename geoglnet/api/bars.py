@@ -21,7 +21,7 @@ class Bars:
 
     bar: Any = None
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self.close()
         if options.draws_bars:
             self.bar = _tqdm()(total=total, desc=stage, unit=f" {unit}", disable=False)
@@ -52,8 +52,8 @@ class Recorder:
     rules: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
-        self.receiver.plan(stage, total, unit)
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        self.receiver.plan(stage, total, unit, **figures)
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         self.receiver.advance(amount, **figures)

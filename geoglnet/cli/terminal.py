@@ -104,7 +104,7 @@ class QuietReporter:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     tells_rules: bool = False
 
-    def plan(self, stage: str, total: int, unit: str) -> None: ...
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None: ...
 
     def advance(self, amount: int = 1, **figures: float) -> None: ...
 
@@ -128,7 +128,7 @@ class TerminalReporter:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     stage: Stage = field(default_factory=Stage)
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self._finish_line()
         self.stage = Stage(stage, total, unit)
         self._show()
@@ -175,9 +175,9 @@ class JsonReporter:
     stage: Stage = field(default_factory=Stage)
     lost: OSError | None = None
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self.stage = Stage(stage, total, unit)
-        self._emit("plan", stage=stage, total=total, unit=unit)
+        self._emit("plan", stage=stage, total=total, unit=unit, **figures)
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         stage = self.stage

@@ -23,6 +23,7 @@ from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import open_raster
+from geoglnet.raster.grid import check_interpolated
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import Shape
@@ -86,6 +87,7 @@ def scene_file(
 
     Raises:
         SceneError: the file cannot be read.
+        ResolutionError: its pixels are much too large for the resolution.
     """
     scene = open_scene(
         path,
@@ -96,6 +98,7 @@ def scene_file(
         progress=progress,
     )
     with scene:
+        check_interpolated(str(path), scene.native_pixel_size_m, resolution_m, "train at a coarser resolution_m")
         return SceneFile(
             path=path,
             resolution_m=resolution_m,

@@ -29,12 +29,17 @@ def run_facts(
     return {
         "geoglnet": __version__,
         "torch": torch.__version__,
-        "model": f"{manifest.name} {model_digest(path)[:16]}",
+        "model": model_fact(manifest, path),
         "layers": ", ".join(layer.value for layer in layers),
         **_option_facts(config, device),
         **scene_facts(scene),
         **files.facts,
     }
+
+
+def model_fact(manifest: Manifest, path: Path) -> str:
+    """A model's name and the beginning of its hash."""
+    return f"{manifest.name} {model_digest(path)[:16]}"
 
 
 def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]:

@@ -22,13 +22,14 @@ from geoglnet.prediction.block import Layer, PendingBlock
 from geoglnet.prediction.capacity import check_capacity
 from geoglnet.prediction.carry import Carry
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.estimate import Estimate
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.probabilities import RegionSegmenter
 from geoglnet.prediction.reading import iter_read
 from geoglnet.prediction.refinement import CoarseToFineSegmenter
 from geoglnet.prediction.sink import Sink
 from geoglnet.prediction.sweep import Sweep
-from geoglnet.prediction.work import BlockSet, BlockWork, iter_work
+from geoglnet.prediction.work import BlockSet, iter_work
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Scene
 
@@ -89,6 +90,19 @@ class Predictor:
         if isinstance(network, GLNet):
             check_capacity(network, manifest, self.segmenter.device)
 
+    def estimate(self, area: Area, layers: Collection[Layer], blocks: BlockSet | None = None) -> Estimate:
+        """What computing blocks of an area amounts to; where they are many, a patch is tried for its time.
+
+        Args:
+            area: what of a scene is wanted.
+            layers: what to know of every pixel.
+            blocks: which blocks; all that the area meets when left out.
+        """
+        plan = Plan(area.shape, self.manifest.region)
+        work = iter_work(plan, area.blocks(plan) if blocks is None else blocks)
+        steps = sum(self.segmenter.num_steps(block.planned) for block in work)
+        return Estimate.of(steps, self.segmenter, self.config, area, layers)
+
     def iter_blocks(
         self,
         scene: Scene,
@@ -96,6 +110,7 @@ class Predictor:
         *,
         area: Area | None = None,
         blocks: BlockSet | None = None,
+        expected: Estimate | None = None,
         progress: Progress | None = None,
     ) -> Iterator[PendingBlock]:
         """Blocks of a scene in the plan's order; regions without a wanted, valid pixel never reach the network.
@@ -105,6 +120,7 @@ class Predictor:
             layers: what to know of every pixel.
             area: what of the scene is wanted; by the configuration's bounds and mask when left out.
             blocks: which blocks, as (row, column) of the plan's cores; all that the area meets when left out.
+            expected: of :meth:`estimate`, where that was asked for before.
             progress: told of every patch (of every region, when the network has only a global branch).
 
         Raises:
@@ -118,7 +134,8 @@ class Predictor:
         progress = progress or SilentProgress()
         area = area or choose_area(scene, self.config.bounds, self.config.mask_path, progress)
         chosen = area.blocks(plan) if blocks is None else blocks
-        self._announce(iter_work(plan, chosen), progress)
+        expected = expected or self.estimate(area, layers, chosen)
+        progress.plan("segment", expected.steps, expected.unit, **expected.figures)
         reads = ([planned.window for planned in work.reads] for work in iter_work(plan, chosen))
         with (
             Carry(plan, self.manifest.model.num_classes, self.config.spool_folder) as carry,
@@ -127,10 +144,6 @@ class Predictor:
             sweep = Sweep(plan, area, self.segmenter, carry, tuple(layers), progress)
             for work, pixels in zip(iter_work(plan, chosen), regions, strict=True):
                 yield sweep.finished(work, pixels)
-
-    def _announce(self, work: Iterator[BlockWork], progress: Progress) -> None:
-        steps = sum(self.segmenter.num_steps(block.planned) for block in work)
-        progress.plan("segment", steps, "regions" if self.segmenter.sees_only else "patches")
 
 
 def _ready(network: GLNet) -> GLNet | FoldedGLNet:

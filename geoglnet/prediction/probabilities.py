@@ -65,12 +65,12 @@ class RegionSegmenter:
         self._is_official = self.network.config.compat is Compat.OFFICIAL
         ring = network.ring_size if isinstance(network, FoldedGLNet) else 0
         self._ring = None if self._is_official else ring
-        self._manifest = manifest
+        self.manifest = manifest
         self._precision = config.precision
 
     @property
     def num_classes(self) -> int:
-        return self._manifest.model.num_classes
+        return self.manifest.model.num_classes
 
     @property
     def sees_only(self) -> bool:
@@ -130,7 +130,7 @@ class RegionSegmenter:
                 torch.cuda.empty_cache()
 
     def _blended(self, wanted: Wanted, steps: Steps) -> Tensor:
-        uploaded = upload(wanted.pixels, self._manifest, self.device)
+        uploaded = upload(wanted.pixels, self.manifest, self.device)
         total = torch.zeros((self.num_classes, *wanted.shape), device=self.device)
         overview = None if self.network.config.branches is Branches.LOCAL else self._overview(uploaded, wanted.planned)
         chosen: Sequence[PlannedPatch] | None = None
@@ -145,7 +145,7 @@ class RegionSegmenter:
         return total if len(self._turns) == 1 else total.div_(len(self._turns))
 
     def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
-        return uploaded.overview(self._manifest.region.overview_shape(planned.shape))
+        return uploaded.overview(self.manifest.region.overview_shape(planned.shape))
 
     def _see(self, overview: Tensor | None) -> Any:
         if overview is None:

@@ -49,8 +49,8 @@ class CoarseToFineSegmenter(RegionSegmenter):
     @torch.inference_mode()
     def foreground(self, wanted: Wanted) -> Place | None:
         """Rows and columns of a region that are refined; they depend on the region alone."""
-        region = self._manifest.region
-        overview = upload(wanted.pixels, self._manifest, self.device).overview(region.overview_shape(wanted.planned.shape))
+        region = self.manifest.region
+        overview = upload(wanted.pixels, self.manifest, self.device).overview(region.overview_shape(wanted.planned.shape))
         likely = 1 - self._see(overview).logits[0].float().softmax(dim=0)[self._background]
         coarse: np.ndarray[tuple[int, int], np.dtype[np.float32]] = likely.cpu().numpy()
         return foreground_place(coarse, wanted.planned.shape, region.patch_size, self._coarse)
@@ -67,5 +67,5 @@ class CoarseToFineSegmenter(RegionSegmenter):
 
     def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
         """The part at the size of a whole region's overview, but never enlarged."""
-        size = self._manifest.region.overview_size
+        size = self.manifest.region.overview_size
         return uploaded.overview(Shape(*(min(size, side) for side in planned.shape)))

@@ -20,7 +20,7 @@ from geoglnet.prediction.block import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.finishing import Finishing
-from geoglnet.prediction.identity import run_facts
+from geoglnet.prediction.identity import model_fact, run_facts
 from geoglnet.prediction.journal import Journal
 from geoglnet.prediction.opening import Source
 from geoglnet.prediction.plan import Plan
@@ -28,7 +28,7 @@ from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.segmented import Segmented
 from geoglnet.prediction.unchanged import SceneFiles
 from geoglnet.prediction.work import BlockSet
-from geoglnet.prediction.workspace import Workspace, open_workspace, unfinished_journal
+from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal
 from geoglnet.prediction.writing import write_behind
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import local_files
@@ -76,13 +76,16 @@ def segment(
     config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)
     vector_config = vector_config or VectorConfig()
     folder = destinations.workspace(resume=resume)
-    outputs = destinations.files(vector_config, unfinished_journal(folder) if resume else None)
+    earlier = unfinished_journal(folder) if resume else None
+    outputs = destinations.files(vector_config, earlier)
     checkpoint_path = model_path(model)
     refuse_inputs(outputs.values(), _inputs(source, checkpoint_path, config, vector_config))
     with ExitStack() as stack:
         for file in outputs.values():
             stack.enter_context(file.claimed())
         network, manifest = load_checkpoint(checkpoint_path)
+        if earlier is not None:  # said before anything about how the scene suits another model
+            check_facts(earlier, earlier.facts | {"model": model_fact(manifest, checkpoint_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
@@ -143,7 +146,9 @@ def _compute(
     if workspace.journal.blocks:
         progress.log(f"goes on after {len(workspace.journal.blocks)} finished blocks")
     missing = _Missing(area.blocks(plan), workspace.journal)
-    pending = predictor.iter_blocks(scene, layers, area=area, blocks=missing, progress=progress)
+    expected = predictor.estimate(area, layers, missing)
+    progress.log(expected.rule)
+    pending = predictor.iter_blocks(scene, layers, area=area, blocks=missing, expected=expected, progress=progress)
     write_behind(pending, workspace.store)
 
 

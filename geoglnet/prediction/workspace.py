@@ -156,7 +156,7 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
 def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:
     found = read_journal(folder / _JOURNAL, mend=True)
     if found is not None and resume:
-        _check_facts(found, facts)
+        check_facts(found, facts)
         return found
     if found is not None and found.blocks and not overwrite:
         raise OutputExistsError(
@@ -188,7 +188,12 @@ def _is_workspace(folder: Path) -> bool:
         return file.read(1) in (b"{", b"") if names == {_JOURNAL} else file.read(10) == b'{"format":'
 
 
-def _check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
+def check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
+    """Refuse to go on with the run of a journal when facts differ.
+
+    Raises:
+        OutputError: some do; the message names them.
+    """
     changed = differences(journal.facts, facts)
     if changed:
         raise OutputError(

@@ -15,14 +15,16 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-from geoglnet.errors import ConfigError
+from geoglnet.errors import ConfigError, ResolutionError
 from geoglnet.progress import Progress
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.files import GDAL_ERRORS, short_name
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
 
 NATIVE_TOLERANCE = 0.05
 LEAST_READ_SIZE = 64
+MOST_INTERPOLATED = 4.0  # in pixels larger than this many of a model's there is nothing left of what it looks for
+_SCALE_TOLERANCE = 0.01  # of a size: what a projection's scale makes of it is no reason to refuse
 TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
 _WGS84 = Geod(ellps="WGS84")
 
@@ -129,13 +131,45 @@ def pixel_size_m(size: tuple[float, float] | None) -> float | None:
     return None if size is None else math.sqrt(size[0] * size[1])
 
 
+def check_interpolated(name: str, native_m: float | None, resolution_m: float | None, way_out: str = "") -> None:
+    """Refuse to read a raster at a resolution that its pixels are much too large for.
+
+    Args:
+        name: of the raster.
+        native_m: size of its pixels; ``None`` where that is unknown.
+        resolution_m: size to read it at; ``None`` for its own.
+        way_out: what to do about it.
+
+    Raises:
+        ResolutionError: they are more than :data:`MOST_INTERPOLATED` times as large; it holds their size.
+    """
+    if native_m is None or resolution_m is None or native_m <= MOST_INTERPOLATED * (1 + _SCALE_TOLERANCE) * resolution_m:
+        return
+    message = (
+        f"{name} has {described_m(native_m)} pixels, {native_m / resolution_m:,.3g} times the {resolution_m:g} m that it is to "
+        f"be read at (at most {MOST_INTERPOLATED:g} times are interpolated)"
+    )
+    raise ResolutionError(f"{message}; {way_out}" if way_out else message, native_m)
+
+
+def described_m(metres: float) -> str:
+    """A size of pixels as people write it."""
+    return f"{metres / 1000:,.3g} km" if metres >= 1000 else f"{metres:.3g} m"
+
+
 def choose_grid(
-    dataset: DatasetReader, resolution_m: float | None, assumed_pixel_size_m: float | None, progress: Progress
+    dataset: DatasetReader,
+    resolution_m: float | None,
+    assumed_pixel_size_m: float | None,
+    progress: Progress,
+    *,
+    is_strict: bool = False,
 ) -> Grid:
     """The grid of ``resolution_m`` over a raster; the raster's own where that is within 5 %.
 
     Raises:
         ConfigError: the resolution is not positive.
+        ResolutionError: ``is_strict``, and the raster is much too coarse for it.
     """
     for name, metres in (("resolution_m", resolution_m), ("assumed_pixel_size_m", assumed_pixel_size_m)):
         if metres is not None and not (math.isfinite(metres) and metres > 0):
@@ -146,6 +180,8 @@ def choose_grid(
     crs = place.crs
     ground = ground_pixel_size(crs, place.transform, native_shape)
     size = ground or (None if assumed_pixel_size_m is None else (assumed_pixel_size_m, assumed_pixel_size_m))
+    if is_strict:
+        check_interpolated(short_name(dataset.name), pixel_size_m(size), resolution_m)
     shape = native_shape if size is None or resolution_m is None else _shape_at(native_shape, size, resolution_m)
     for line in _rules(dataset, crs, ground, assumed_pixel_size_m, None if shape == native_shape else resolution_m):
         progress.log(line)

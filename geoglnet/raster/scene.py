@@ -367,6 +367,7 @@ def open_scene(
     assumed_pixel_size_m: float | None = None,
     scaling: Scaling | ScalingRule = ScalingRule.BY_TYPE,
     nodata: float | None = None,
+    is_strict: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> RasterScene:
     """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
@@ -389,6 +390,7 @@ def open_scene(
         nodata: a value that all bands have where there is none, beside what the raster itself declares. Left out, values such
             as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling`` is
             given.
+        is_strict: refuse a raster that is much too coarse for ``resolution_m``, instead of interpolating it.
         progress: receiver of the rules applied.
 
     Returns:
@@ -398,13 +400,14 @@ def open_scene(
         SceneNotFoundError: there is no such file.
         SceneError: the file is not a raster, it is damaged, or its values are complex.
         BandsError: the raster lacks the bands.
+        ResolutionError: ``is_strict``, and the raster's pixels are more than four times as large.
     """
     with ExitStack() as on_error:
         options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
         dataset = on_error.enter_context(open_raster(path, **options))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
         check_real(dataset, chosen)
-        grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress)
+        grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
         level = grid.pyramid_level(dataset.overviews(chosen[0]))
         if level is not None:
             options["OVERVIEW_LEVEL"] = level

@@ -87,8 +87,8 @@ class Relay:
     calls: Any
     stopped: Any
 
-    def plan(self, stage: str, total: int, unit: str) -> None:
-        self._send("plan", stage, total, unit)
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        self._send("plan", stage, total, unit, **figures)
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         self._send("advance", amount, **figures)
