@@ -152,6 +152,12 @@ class LockedFolder:
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OutputError):
                 raise
+            with suppress(OSError):  # made, but not kept: a folder with another run's lock in it is not empty
+                self.path.rmdir()
+            if _is_full(error, self.path):
+                raise OutputError(
+                    f"disk full while writing {self._subject}; free some space or choose another output"
+                ) from error
             raise OutputError(f"{self.path} cannot be made ({_reason(error)}); choose another output") from error
         return self
 

@@ -379,3 +379,20 @@ def test_a_failing_sync_or_rename_is_named_and_leaves_the_old_file(
     assert ("free some space" in str(caught.value)) == (number == errno.ENOSPC)
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["a.tif"]
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.EIO, r"a\.tif\.part cannot be made"), (errno.EDQUOT, "disk full while")])
+@pytest.mark.parametrize("failing", ["fsync", "open"])
+def test_a_folder_for_the_part_that_cannot_be_kept_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, number: int, words: str
+) -> None:
+    file = OutputFile(tmp_path / "a.tif")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, fail)
+        with pytest.raises(OutputError, match=words), file.claimed():
+            pass
+    assert names_in(tmp_path) == []
