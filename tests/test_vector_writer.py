@@ -24,6 +24,7 @@ from rasterio.transform import Affine
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
+from geoglnet.vector import writer
 from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.style import outline_colour, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
@@ -132,6 +133,29 @@ def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: 
     assert rows(path, "SELECT part_of FROM out ORDER BY fid") == [(None,), (1,), (2,), (1,), (1,), (5,), (6,)]
     assert rows(path, "SELECT area_m2 FROM out ORDER BY fid") == [(float(i),) for i in range(7)]
     assert rows(path, "SELECT count(*) FROM rtree_out_geom") == [(7,)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("DELETE FROM gpkg_spatial_ref_sys WHERE srs_id = 32645", "names a row of gpkg_spatial_ref_sys that is missing"),
+        ("DELETE FROM gpkg_ogr_contents", "holds 3 of 3 polygons, and counts none"),
+        ("DELETE FROM rtree_out_geom_rowid WHERE rowid = 2", "holds 2 of 3 polygons"),
+        ("PRAGMA application_id = 0", "no GeoPackage"),
+    ],
+)
+def test_a_geopackage_that_lost_a_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, words: str
+) -> None:
+    def lose(*arguments: Any) -> None:
+        write(*arguments)
+        with closing(sqlite3.connect(tmp_path / "out.gpkg")) as database, database:
+            database.execute(damage)
+
+    write = writer._write_stream
+    monkeypatch.setattr(writer, "_write_stream", lose)
+    with pytest.raises(OutputError, match=words):
+        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, "EPSG:32645"), map(square, range(3)), {})
 
 
 def test_an_error_among_the_rows_is_that_error(tmp_path: Path) -> None:

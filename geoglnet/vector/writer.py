@@ -227,9 +227,13 @@ def _check(part_path: Path, layer: Layer, num_written: int, is_final: bool) -> N
         database.execute(f"PRAGMA mmap_size = {part_path.stat().st_size}")  # half the time
         found = min(database.execute(f"SELECT count(*) FROM {sql_name(table)}").fetchone()[0] for table in tables)
         damage = database.execute("PRAGMA integrity_check(1)").fetchone()[0] if is_final else "ok"
+        said = database.execute("SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", [layer.name]).fetchone()
+        lacks = database.execute("PRAGMA foreign_key_check").fetchone()  # a CRS, whose row GDAL inserts and does not look after
         (kind,) = database.execute("PRAGMA application_id").fetchone()
-    if found != num_written:
-        raise sqlite3.DatabaseError(f"it holds {found} of {num_written} polygons")
+    if found != num_written or said != (num_written,):
+        raise sqlite3.DatabaseError(f"it holds {found} of {num_written} polygons, and counts {said[0] if said else 'none'}")
+    if lacks is not None:
+        raise sqlite3.DatabaseError(f"{lacks[0]} names a row of {lacks[2]} that is missing")
     if damage != "ok" or kind != _APPLICATION_ID:
         raise sqlite3.DatabaseError(damage if damage != "ok" else "it is no GeoPackage")
 
