@@ -243,12 +243,14 @@ def test_one_branch_alone_is_pure_too(branches: Branches) -> None:
 
 
 def test_a_mask_of_the_whole_world_is_everything_and_one_far_away_is_refused(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "scene.tif", noise(3, 100, 100), pixel_size=0.5)
-    for name, place in (("world", shapely.box(-180, -90, 180, 90)), ("far", shapely.box(-120, -30, -100, 50))):
+    path = write_raster(tmp_path / "scene.tif", noise(3, 100, 100), pixel_size=0.5, crs="EPSG:32645")
+    places = {"world": (-180, -90, 180, 90), "far": (-120, -30, -100, 50), "a quarter turn away": (-3.1, -1, -2.9, 1)}
+    for name, place in ((name, shapely.box(*bounds)) for name, bounds in places.items()):
         geopandas.GeoDataFrame(geometry=[place], crs=4326).to_file(tmp_path / f"{name}.gpkg")
     with open_scene(path) as scene:
         everything = choose_area(scene, None, tmp_path / "world.gpkg").wanted(rectangle(0, 100, 0, 100))
         assert everything is not None
         assert everything.all()
-        with pytest.raises(ConfigError, match=r"polygons of .*far\.gpkg lie outside of"):
-            choose_area(scene, None, tmp_path / "far.gpkg")
+        for name in ("far", "a quarter turn away"):  # where UTM has no coordinates
+            with pytest.raises(ConfigError, match=rf"polygons of .*{name}\.gpkg lie outside of"):
+                choose_area(scene, None, tmp_path / f"{name}.gpkg")

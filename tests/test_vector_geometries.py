@@ -188,6 +188,12 @@ def test_metres_that_are_called_degrees_are_refused_in_one_line(tmp_path: Path) 
     assert shapely.equals(read(path, crs=None)[0].geometries[0], SQUARE)
 
 
+def test_a_crs_of_heights_alone_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "heights.gpkg", [SQUARE], crs="EPSG:5703")
+    with pytest.raises(DatasetError, match=r"heights\.gpkg has the CRS EPSG:5703, which tells heights and no places"):
+        read(path)
+
+
 def overture(path: Path, crs: Any) -> Path:
     """A GeoParquet file as Overture writes it: other name of the geometry, boxes, a second geometry, structs."""
     rows = {"id": ["a", "b"], "class": ["house", "shed"]}

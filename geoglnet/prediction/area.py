@@ -130,8 +130,9 @@ def choose_area(
         return Area(scene.shape, window, scene.transform)
     around = _bounds_of(window, scene.transform)
     polygons = read_polygons(mask_path, scene.crs, around=around, progress=progress)
-    # Where none is near enough to be brought to the scene's CRS, the bounds are no numbers, which meet nothing.
-    window = _cut(window, tuple(shapely.total_bounds(polygons.geometries)), scene, f"polygons of {mask_path}")
+    # Those too far away to be brought to the scene's CRS are left out; bounds that are no numbers meet nothing.
+    bounds = tuple(shapely.total_bounds(polygons.geometries)) if len(polygons) else (math.nan,) * 4
+    window = _cut(window, bounds, scene, f"polygons of {mask_path}")
     return Area(scene.shape, window, scene.transform, polygons)
 
 

@@ -194,6 +194,11 @@ def _in_crs(
         raise DatasetError(
             f"{path} has no CRS; write one into it (ogr2ogr -a_srs EPSG:… on a copy), or use a scene without CRS"
         )
+    if len(features.crs.axis_info) == 1:
+        raise DatasetError(
+            f"{features.name} has the CRS {crs_label(features.crs)}, which tells heights and no places; "
+            "write the right one into a copy (ogr2ogr -a_srs EPSG:…)"
+        )
     if (place := beyond_degrees(geometries, features.crs)) is not None:
         row, (x, y) = place
         raise DatasetError(
