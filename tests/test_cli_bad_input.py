@@ -74,6 +74,13 @@ def test_a_container_without_bands_of_its_own_is_refused(predict: Predict, tmp_p
     assert_one_line(predict(scene=container), "two.gpkg has no bands", "name one of its parts")
 
 
+@pytest.mark.parametrize(("kind", "name"), [("labels", "out.gpkg"), ("confidence", "sure.GeoJSON")])
+def test_a_raster_gets_no_name_of_a_vector_file(predict: Predict, tmp_path: Path, kind: str, name: str) -> None:
+    ran = predict(o=name) if kind == "labels" else predict("--confidence", str(tmp_path / name))
+    assert_one_line(ran, f"{name} is a name for polygons, and {kind} is a GeoTIFF; let it end in .tif")
+    assert names_in(tmp_path) == []
+
+
 def test_too_few_bands_are_counted(predict: Predict, make_scene: Callable[..., Path]) -> None:
     ran = predict(scene=make_scene("two.tif", count=2))
     assert_one_line(ran, "two.tif has 2 image bands, 3 are needed")
@@ -235,7 +242,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a file of it may be open a moment longer
 
 
 def fill(disk: Path, free: int) -> Path:
