@@ -37,7 +37,8 @@ def parsed(words: list[str]) -> dict[str, object]:
     verb, *arguments = words
     command = geoglnet.get_command(click.Context(geoglnet), verb)
     assert command is not None
-    return command.make_context(verb, [word for word in arguments if word != "--stop-on-stdin-eof"]).params
+    group = click.Context(geoglnet, **geoglnet.context_settings)  # click keeps the first help option that a command makes
+    return command.make_context(verb, [word for word in arguments if word != "--stop-on-stdin-eof"], parent=group).params
 
 
 def known_options(verb: str) -> set[str]:
