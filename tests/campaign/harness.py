@@ -90,6 +90,7 @@ class Bench:
         *,
         fault: Fault | None = None,
         kill_after_s: float | None = None,
+        kill_when: Callable[[Path], bool] | None = None,
         stop_after_s: float | None = None,
     ) -> Ended:
         """Run the program once, and judge how it ended.
@@ -99,14 +100,16 @@ class Bench:
             outputs: names that it may write, below the folder.
             fault: bad luck that it has.
             kill_after_s: kill it then.
+            kill_when: kill it as soon as this is so of the folder, however slow the machine is.
             stop_after_s: ask it to stop then, because it may rightly go on for days.
         """
         before = _digests(self.folder)
-        ended = self._fork(words, fault, kill_after_s, stop_after_s)
+        ended = self._fork(words, fault, kill_after_s, kill_when, stop_after_s)
         self.last = ended
         told = {"fault": vars(fault)} if fault else {}
         self.runs.append({"argv": list(words), "code": ended.code, "stderr": ended.err[-4000:]} | told)
-        if ended.code != -signal.SIGKILL or not (kill_after_s is not None or (fault and not fault.error)):
+        is_meant = kill_after_s is not None or kill_when is not None or (fault is not None and not fault.error)
+        if ended.code != -signal.SIGKILL or not is_meant:
             self.judge(ended, before, outputs, stops=ended.was_stopped or "--stop-on-stdin-eof" in words)
         return ended
 
@@ -140,12 +143,20 @@ class Bench:
         place = Path(name)
         return any(
             name in (output, *(output + suffix for suffix in (".aux.xml", ".ovr", ".msk")))
-            or place in (Path(output).with_suffix(suffix) for suffix in (".qml", ".sld") if Path(output).name)
+            or place in (Path(output).with_suffix(suffix) for suffix in (".qml", ".sld"))
             or name.startswith(str(Path(output).with_suffix(".run")) + "/")
             for output in outputs
+            if Path(output).name
         )
 
-    def _fork(self, words: Sequence[str], fault: Fault | None, kill_after_s: float | None, stop_after_s: float | None) -> Ended:
+    def _fork(
+        self,
+        words: Sequence[str],
+        fault: Fault | None,
+        kill_after_s: float | None,
+        kill_when: Callable[[Path], bool] | None,
+        stop_after_s: float | None,
+    ) -> Ended:
         logs = Path(tempfile.mkdtemp(dir=self.folder.parent))
         (logs / "tmp").mkdir()
         for name in ("out", "err", "resident"):
@@ -167,9 +178,9 @@ class Bench:
             now = time.monotonic()
             if now > limit:
                 self.problem(f"hang: not over after {'being asked to stop' if was_stopped else f'{WALL_S} s'}")
-            if now > limit or (kill and now > kill):
+            if now > limit or (kill and now > kill) or (kill_when and kill_when(self.folder)):
                 os.kill(pid, signal.SIGKILL)
-                limit, kill = now + 60, None
+                limit, kill, kill_when = now + 60, None, None
             if stop and now > stop:
                 os.kill(pid, signal.SIGTERM)
                 stop, was_stopped, limit = None, True, now + GRACE_S
@@ -253,6 +264,8 @@ def problems_of_ending(ended: Ended, *, stops: bool = False) -> list[str]:
         name = signal.Signals(-ended.code).name
         last = re.sub(r"0x[0-9a-f]+|\d+", "…", lines[-1])[:100] if lines else ""
         return [f"crash: {name}{' (more CPU time than its input can need)' if name == 'SIGXCPU' else ''} {last}".rstrip()]
+    if "which may be too little" in ended.err:  # the program takes its failure for one of the limit that we set
+        return [f"failed for want of addresses, it says: {_anonymous(lines[-1])}"]
     if "out of memory" in ended.err:
         return ["memory: said to be out of it"]
     allowed = {DONE: (), REFUSED: ("Error: ",), USAGE: ("Usage: ", "Try ", "Error: "), CANCELLED: ("Cancelled",)}

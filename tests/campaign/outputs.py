@@ -70,7 +70,7 @@ def _fault_of_polygons(path: Path) -> str:
         return "invalid polygons"
     if shapely.is_empty(shapes).any() or not set(shapely.get_type_id(shapes)) <= {3, 6}:
         return "a row that is no polygon"
-    areas = columns.get("area_m2", np.ones(1))
+    areas = columns.get("area_m2", np.ones(1)).astype(float)  # objects, where all of them are null
     return "" if (areas[~np.isnan(areas)] >= 0).all() else "a negative area"
 
 

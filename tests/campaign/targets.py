@@ -375,7 +375,7 @@ def _option_value(rng: Rng, option: click.Option) -> str:
 
 def _names_below(names: list[str]) -> list[str]:
     """Names as the folder's listing gives them."""
-    return [str(Path(name)) for name in names if name and ".." not in name and not name.startswith("/")]
+    return [str(Path(name)) for name in names if name and ".." not in Path(name).parts and not name.startswith("/")]
 
 
 def journal(rng: Rng, bench: Bench, is_good: bool) -> None:
