@@ -43,7 +43,7 @@ from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import check_real, one_line, open_raster
+from geoglnet.raster.environment import check_real, environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
@@ -120,7 +120,8 @@ class GeoTruth:
         if not known.any():
             return np.full(shape, NO_CLASS, np.uint8)
         try:
-            mask, covered = self.labels.read(placed, shape)
+            with environment():
+                mask, covered = self.labels.read(placed, shape)
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.labels.described} cannot be read ({one_line(error)}); a file is damaged") from error
         known &= covered

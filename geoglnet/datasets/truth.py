@@ -24,8 +24,8 @@ from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import check_real, open_raster, unreadable
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.environment import check_real, open_raster
+from geoglnet.raster.failures import check_filled, reading
 from geoglnet.types import Shape
 from geoglnet.vector.reader import read_polygons
 from geoglnet.vector.reprojection import Bounds
@@ -124,10 +124,9 @@ class ImageTruth:
                 height=window.height * down,
             )
             size = (src.count, int(window.height), int(window.width))
-            try:
+            with reading(src, source):
                 bands = src.read(window=source, out_shape=size, resampling=Resampling.nearest)
-            except GDAL_ERRORS as error:
-                raise unreadable(src, source, error) from error
+                check_filled(src, src.indexes, source, bands)
             nodata = src.nodata
         labels, wrong = self.coding.decode(bands, nodata)
         if wrong.any():

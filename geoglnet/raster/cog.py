@@ -17,7 +17,7 @@ from geoglnet.output import unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
 from geoglnet.raster.environment import environment, open_raster
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.files import GDAL_ERRORS, block_sources
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
 
@@ -124,7 +124,11 @@ def _colours(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
 
 
 def _described(source: DatasetReader, legend: Legend | None, band_names: Sequence[str], tags: Mapping[str, str]) -> str:
-    """A VRT of ``source`` with colours, names and tags, so that the source itself need not be touched."""
+    """A VRT of ``source`` with colours, names and tags, so that the source itself need not be touched.
+
+    Of a mosaic's blocks it is another mosaic: once GDAL 3.10 has read a VRT within a VRT, it gives zeros for parts of later
+    ones that it cannot open (:mod:`geoglnet.raster.failures`).
+    """
     items = "".join(f'<MDI key="{xml(key)}">{xml(value)}</MDI>' for key, value in sorted(tags.items()))
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
     placed = "" if source.transform.is_identity else f"<GeoTransform>{numbers}</GeoTransform>"
@@ -132,11 +136,14 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
         placed = f"<SRS>{xml(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
     height, width = source.block_shapes[0]
     name = xml(str(Path(source.name).absolute()))
+    sources = block_sources(source) or [
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource>'
+        for band in source.indexes
+    ]
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{width}" blockYSize="{height}">'
         f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
-        f'<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
-        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        f"{sources[band - 1]}</VRTRasterBand>"
         for band in source.indexes
     )
     return (

@@ -29,6 +29,17 @@ _NETWORK = re.compile(r"/vsi(?!zip|tar|gzip|mem)\w+|(?<![\w+])(?!(?:file|zip|tar
 _SERVED = re.compile(r"(/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|https?://)")
 _URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
 _ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # nothing but sidecars belongs to them
+_HEADS = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"\0\0\0\x0cjP",
+    b"\xff\x4f\xff\x51",
+    b"RIFF",
+)  # of those
 _FILES = _ONE_FILE | {".vrt"}  # a name that ends so means a file
 _SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
 # Their headers name, by any path, the file that is read as numbers.
@@ -102,11 +113,11 @@ def check_parts(dataset: DatasetReader) -> None:
     ``/etc/passwd`` is an image. Where drivers are restricted, every part must be of one of them, too.
 
     Raises:
-        SceneError: it is such a raster, or a part of it is; or a local part is missing.
+        SceneError: it is such a raster, or a part of it is; or a local part is missing, or no raster.
     """
-    for part in _iter_datasets(dataset):
-        if part.driver == "VRT":
-            _check_vrt(part)
+    for part, tree in _iter_datasets(dataset, DEEPEST, set()):
+        if tree is not None:
+            _check_vrt(part, tree)
         elif part.driver in _RAW_DRIVERS:
             _check_beside(part, part.files)
 
@@ -117,15 +128,26 @@ def iter_files(dataset: DatasetReader) -> Iterator[str]:
 
 
 def own_mosaic(dataset: DatasetReader) -> bool:
-    """Whether a VRT is a mosaic of blocks such as an unfinished run makes: of nothing but label files below its folder."""
-    names = [node.text or "" for node in _tree(dataset).iter("SourceFilename")]
-    is_plain = all(node.get("subClass") is None for node in _tree(dataset).iter("VRTRasterBand"))
-    return is_plain and all(_BLOCK_NAME.fullmatch(name) for name in names)
+    """Whether a raster is a mosaic of blocks such as an unfinished run makes: of nothing but label files below its folder."""
+    tree = _tree(dataset)
+    return tree is not None and _is_own_mosaic(tree)
+
+
+def block_sources(dataset: DatasetReader) -> list[str] | None:
+    """XML of the sources of every band of a mosaic of blocks, for another VRT anywhere; ``None`` of any other raster."""
+    tree = _tree(dataset)
+    if tree is None or not _is_own_mosaic(tree):
+        return None
+    for name in tree.iter("SourceFilename"):
+        name.set("relativeToVRT", "0")
+        name.text = str(Path(dataset.name).absolute().parent / (name.text or ""))
+    bands = tree.findall("VRTRasterBand")
+    return ["".join(ElementTree.tostring(node, encoding="unicode") for node in band.iter("SimpleSource")) for band in bands]
 
 
 def _iter_names(dataset: DatasetReader, depth: int, seen: set[str]) -> Iterator[str]:
     yield from dataset.files or _named(dataset)
-    for name in _parts(dataset):
+    for name in _parts(dataset, _tree(dataset)):
         if name in seen:
             continue
         seen.add(name)
@@ -134,22 +156,26 @@ def _iter_names(dataset: DatasetReader, depth: int, seen: set[str]) -> Iterator[
             yield from (f"{name}{suffix}" for suffix in _SIDECARS if Path(f"{name}{suffix}").exists())
             continue
         yield name
-        if depth and (part := _opened(name)) is not None:
+        if depth and (part := _opened(name, dataset.name)) is not None:
             with part:
                 yield from _iter_names(part, depth - 1, seen)
 
 
-def _iter_datasets(dataset: DatasetReader, depth: int = DEEPEST, seen: set[str] | None = None) -> Iterator[DatasetReader]:
-    """A raster, and all parts of it that may have parts or read raw numbers, each open until the next one is asked for."""
-    yield dataset
-    seen = set() if seen is None else seen
-    for name in _parts(dataset):
+def _iter_datasets(
+    dataset: DatasetReader, depth: int, seen: set[str]
+) -> Iterator[tuple[DatasetReader, ElementTree.Element | None]]:
+    """A raster, and all parts of it that may have parts or read raw numbers, each open until the next one is asked for.
+
+    With every VRT comes its tree.
+    """
+    tree = _tree(dataset)
+    yield dataset, tree
+    for name in _parts(dataset, tree):
         if name in seen:
             continue
         seen.add(name)
         check_name(name)
-        # Not left to GDAL: once it has read a VRT within a VRT, 3.10 gives zeros for parts that are missing, without an error.
-        if not is_remote(name) and Path(name).suffix.lower() in _FILES and not Path(name).exists():
+        if _is_file_name(name) and not Path(name).exists():  # a run of hours would end there
             raise SceneError(
                 f"{short_name(dataset.name)} cannot be read, its part {name} does not exist; restore it, or make the mosaic "
                 "anew without it"
@@ -158,7 +184,7 @@ def _iter_datasets(dataset: DatasetReader, depth: int = DEEPEST, seen: set[str] 
             continue
         if not depth:
             raise SceneError(f"{short_name(dataset.name)} is made of rasters within rasters, {DEEPEST} deep; flatten it")
-        if (part := _opened(name)) is not None:
+        if (part := _opened(name, dataset.name)) is not None:
             with part:
                 yield from _iter_datasets(part, depth - 1, seen)
 
@@ -169,32 +195,31 @@ def _named(dataset: DatasetReader) -> list[str]:
     return [name] if is_remote(name) or Path(name).is_file() else []
 
 
-def _parts(dataset: DatasetReader) -> list[str]:
-    """Names of the rasters that a VRT or a tile index is made of."""
-    if dataset.driver == "VRT":
-        return _sources(dataset)
+def _parts(dataset: DatasetReader, tree: ElementTree.Element | None) -> list[str]:
+    """Names of the rasters that a VRT, whose tree it is, or a tile index is made of."""
+    if tree is not None:
+        return _sources(tree, _folder(dataset))
     return _tiles(dataset) if dataset.driver == "GTI" else []
 
 
-def _sources(dataset: DatasetReader) -> list[str]:
-    folder = _folder(dataset)
+def _sources(tree: ElementTree.Element, folder: str | None) -> list[str]:
     found: dict[str, None] = {}
     for tag in ("SourceFilename", "SourceDataset"):
-        for node in _tree(dataset).iter(tag):
+        for node in tree.iter(tag):
             text = (node.text or "").strip()
             is_relative = node.get("relativeToVRT") == "1" and folder is not None
             found[os.path.join(folder, text) if is_relative and folder is not None else text] = None  # noqa: PTH118 - /vsi
-    raw = {(node.findtext("SourceFilename") or "").strip() for node in _raw_bands(dataset)}
+    raw = {(node.findtext("SourceFilename") or "").strip() for node in _raw_bands(tree)}
     return [name for name in found if name and name not in raw]
 
 
-def _tree(dataset: DatasetReader) -> ElementTree.Element:
-    """A VRT as GDAL has understood it, wherever it was read from."""
-    return ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"])
+def _tree(dataset: DatasetReader) -> ElementTree.Element | None:
+    """A VRT as GDAL has understood it, wherever it was read from; ``None`` of any other raster."""
+    return ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"]) if dataset.driver == "VRT" else None
 
 
-def _raw_bands(dataset: DatasetReader) -> list[ElementTree.Element]:
-    return [node for node in _tree(dataset).iter("VRTRasterBand") if node.get("subClass") == "VRTRawRasterBand"]
+def _raw_bands(tree: ElementTree.Element) -> list[ElementTree.Element]:
+    return [node for node in tree.iter("VRTRasterBand") if node.get("subClass") == "VRTRawRasterBand"]
 
 
 def _folder(dataset: DatasetReader) -> str | None:
@@ -222,20 +247,33 @@ def _tiles(dataset: DatasetReader) -> list[str]:
     return [str(beside / location) if (beside / location).exists() else location for location in locations]
 
 
+def _is_file_name(name: str) -> bool:
+    return not is_remote(name) and Path(name).suffix.lower() in _FILES
+
+
+def _is_own_mosaic(tree: ElementTree.Element) -> bool:
+    is_plain = all(node.get("subClass") is None for node in tree.iter("VRTRasterBand"))
+    return is_plain and all(_BLOCK_NAME.fullmatch(node.text or "") for node in tree.iter("SourceFilename"))
+
+
 def _is_one_file(name: str) -> bool:
-    """Whether a name is a local file that has no parts, by its suffix and its first bytes; or one that is not there."""
+    """Whether a name is a local file that has no parts, by its suffix and its first bytes; or one that is not there.
+
+    Thousands of them are looked at like this in the time that opening a hundred takes.
+    """
     if is_remote(name):
         return _SERVED.match(name) is not None and Path(name.partition("?")[0]).suffix.lower() in _ONE_FILE
+    if Path(name).suffix.lower() not in _ONE_FILE:
+        return False
     try:
         with Path(name).open("rb") as file:
-            head = file.read(2048)
-    except OSError:  # missing, or no file but a description of one
-        return Path(name).suffix.lower() in _ONE_FILE
-    return Path(name).suffix.lower() in _ONE_FILE and b"<VRTDataset" not in head
+            return file.read(12).startswith(_HEADS)
+    except OSError:  # no file but a description of one, or one that must not be read
+        return not Path(name).exists()
 
 
-def _opened(name: str) -> DatasetReader | None:
-    """A part, open; ``None`` where it cannot be opened, which whoever reads its pixels will be told."""
+def _opened(name: str, whole: str) -> DatasetReader | None:
+    """A part of a raster, open; ``None`` where it cannot be opened and is no local file: whoever reads its pixels is told."""
     drivers = allowed_drivers()
     try:
         with silenced(NotGeoreferencedWarning):
@@ -245,18 +283,23 @@ def _opened(name: str) -> DatasetReader | None:
             raise SceneError(
                 f"{short_name(name)} is not of the drivers that {DRIVERS_VARIABLE} allows ({', '.join(drivers)})"
             ) from error
+        if _is_file_name(name):
+            reason = " ".join(str(error).split())
+            raise SceneError(
+                f"{short_name(whole)} cannot be read, its part {name} is no raster that GDAL opens ({reason}); restore it, or "
+                "make the mosaic anew without it"
+            ) from error
         return None
 
 
-def _check_vrt(dataset: DatasetReader) -> None:
-    tree = _tree(dataset)
+def _check_vrt(dataset: DatasetReader, tree: ElementTree.Element) -> None:
     language = (node.text or "" for node in tree.iter("PixelFunctionLanguage"))
     if any(text.strip().lower() == "python" for text in language) and not _is_python_allowed():
         raise SceneError(
             f"{short_name(dataset.name)} holds Python code, and code inside a VRT is not run; "
             "write its result into a file with gdal_translate where you trust it"
         )
-    _check_beside(dataset, [name for band in _raw_bands(dataset) for name in _raw_names(band, dataset)])
+    _check_beside(dataset, [name for band in _raw_bands(tree) for name in _raw_names(band, dataset)])
 
 
 def _is_python_allowed() -> bool:

@@ -19,6 +19,7 @@ from rasterio.windows import transform as window_transform
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.failures import reading
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.placement import placement
 from geoglnet.raster.scene import open_scene
@@ -108,7 +109,7 @@ def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds |
         SceneError: it cannot be read.
         ConfigError: the bounds lie outside.
     """
-    with environment(path), open_raster(path) as src:
+    with open_raster(path) as src, reading(src):
         place = placement(src)
         transform = place.transform
         window = _window(transform, Shape(src.height, src.width), bounds, str(path))

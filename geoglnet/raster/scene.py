@@ -21,8 +21,9 @@ from rasterio.windows import Window
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster, unreadable
-from geoglnet.raster.files import GDAL_ERRORS, Mosaic, iter_files, short_name, silenced
+from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster
+from geoglnet.raster.failures import check_filled, reading
+from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
 from geoglnet.types import Shape, StrPath
@@ -206,11 +207,9 @@ class RasterScene:
         """
         large = self._grid.readable(_inside(window, self.shape))
         source = self._grid.source_window(large, _shape(self._dataset))
-        try:
-            with environment(self._dataset.name):
-                values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
-        except GDAL_ERRORS as error:
-            raise unreadable(self._dataset, source, error, self.name) from error
+        with reading(self._dataset, source, self.name):
+            values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
+            check_filled(self._dataset, self.bands, source, values)
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
@@ -231,11 +230,8 @@ class RasterScene:
         factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
         shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
         whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
-        try:
-            with environment(self._dataset.name):
-                values, valid = self._read(whole, shape, Resampling.nearest)
-        except GDAL_ERRORS as error:
-            raise unreadable(self._dataset, None, error, self.name) from error
+        with reading(self._dataset, name=self.name):
+            values, valid = self._read(whole, shape, Resampling.nearest)
         sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
         if sentinel is not None:
             is_sentinel = (values == sentinel).all(axis=0)

@@ -24,8 +24,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import check_real, environment, open_raster, unreadable
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.environment import check_real, open_raster
+from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
@@ -85,11 +85,8 @@ class Statistics:
         if len(records) == 0:
             return replace(records, statistics=PolygonRecords.empty(self.names).statistics)
         geometries = shapely.from_wkb(records.wkb.to_numpy(zero_copy_only=False))
-        with environment(self.path), open_raster(self.path) as src:
-            try:
-                columns = _columns(geometries, src)
-            except GDAL_ERRORS as error:
-                raise unreadable(src, None, error) from error
+        with open_raster(self.path) as src, reading(src):
+            columns = _columns(geometries, src)
         return replace(records, statistics=dict(zip(self.names, columns.T, strict=True)))
 
 
@@ -123,7 +120,9 @@ class _Band(RasterSource):  # type: ignore[misc]
         a, e = self._src.transform.a, placement(self._src).transform.e
         first_col = x0 if a > 0 else self._src.width - x0 - nx
         first_row = y0 if e < 0 else self._src.height - y0 - ny
-        values = self._src.read(self._band, window=Window(first_col, first_row, nx, ny), masked=True)
+        window = Window(first_col, first_row, nx, ny)
+        values = self._src.read(self._band, window=window, masked=True)
+        check_filled(self._src, [self._band], window, np.ma.getdata(values)[None])
         values = values[:: 1 if e < 0 else -1, :: 1 if a > 0 else -1]
         if self._is_scaled:
             values = values.astype(np.float64) if np.issubdtype(values.dtype, np.integer) else values

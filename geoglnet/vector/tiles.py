@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, SceneError
-from geoglnet.raster.environment import check_real, unreadable
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.environment import check_real
+from geoglnet.raster.failures import check_filled, reading
 from geoglnet.types import Shape
 from geoglnet.vector.components import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
@@ -118,7 +119,7 @@ class DatasetTiles:
         """Whether pixels of a window that has been read hold 255 although the raster does not say that they have no value."""
         if not self.seen[NO_LABEL] or self.labels.nodata == NO_LABEL:
             return False
-        return bool(((_read(self.labels, window) == NO_LABEL) & _read_valid(self.labels, window)).any())
+        return bool(((_read(self.labels, window)[0] == NO_LABEL) & _read_valid(self.labels, window)).any())
 
     def _look_at(self, labels: npt.NDArray[np.uint8]) -> None:
         known = np.flatnonzero(self.seen).astype(np.uint8).tobytes()
@@ -126,7 +127,7 @@ class DatasetTiles:
         self.seen[np.frombuffer(unknown, dtype=np.uint8)] = True
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
-        values = _read(self.labels, window)
+        values: npt.NDArray[Any] = _read(self.labels, window)[0]
         if self.is_mask:
             values = np.where(values == NO_LABEL, np.uint8(1), values)
         if not self._is_plain():
@@ -162,9 +163,9 @@ def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
 def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Probability × 254 of the label at every pixel, 255 where unknown; of several bands, the label's own."""
     if src.count == 1:
-        values = _read(src, window)
+        values = _read(src, window)[0]
     else:
-        bands = _read(src, window, [*src.indexes])
+        bands = _read(src, window, src.indexes)
         values = np.take_along_axis(bands, np.minimum(labels, src.count - 1)[None].astype(np.intp), axis=0)[0]
     is_known = labels < src.count if src.count > 1 else np.ones(labels.shape, dtype=bool)
     if values.dtype != np.uint8:
@@ -174,17 +175,14 @@ def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.
     return confidence
 
 
-def _read(src: DatasetReader, window: Window, bands: int | list[int] = 1) -> npt.NDArray[Any]:
-    try:
-        values: npt.NDArray[Any] = src.read(bands, window=window)
-    except GDAL_ERRORS as error:
-        raise unreadable(src, window, error) from error
+def _read(src: DatasetReader, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:
+    with reading(src, window):
+        values: npt.NDArray[Any] = src.read(list(bands), window=window)
+        check_filled(src, bands, window, values)
     return values
 
 
 def _read_valid(src: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
-    try:
+    with reading(src, window):
         values = src.read_masks(1, window=window)
-    except GDAL_ERRORS as error:
-        raise unreadable(src, window, error) from error
     return np.asarray(values > 0)
