@@ -11,6 +11,7 @@ from rasterio.warp import transform_bounds
 
 from geoglnet.api.figures import PALETTE
 from geoglnet.escaping import html
+from geoglnet.raster.crs import ground_of
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -30,13 +31,13 @@ _ROW = '<div><span style="display: inline-block; width: 12px; height: 12px; back
 
 
 class WebMap:
-    """A folium map in the making; in pixel coordinates where what is added has no CRS."""
+    """A folium map in the making; in a plane of its own where what is added has no place on the Earth."""
 
     def __init__(self) -> None:
         self.layers: list[folium.Element] = []
         self.boxes: list[tuple[float, float, float, float]] = []
         self.colours: dict[str, str] = {}
-        self.has_crs = True
+        self.is_earth = True
 
     def add_picture(self, name: str, picture: Picture, *, opacity: float = 1.0, shown: bool = True) -> None:
         """A layer with a picture; it becomes part of the page."""
@@ -52,9 +53,11 @@ class WebMap:
         self._box(tuple(polygons.total_bounds), polygons.crs)
         columns = [name for name in ATTRIBUTES if name in polygons.columns]
         frame = polygons[[*columns, polygons.geometry.name]]
-        if polygons.crs is not None:
+        if self.is_earth:
             frame = frame.to_crs(4326)
             frame = frame.set_geometry(frame.geometry.set_precision(_DECIMALS, mode="pointwise"))
+        else:
+            frame = frame.set_crs(None, allow_override=True)  # folium would bring it to the Earth
         for number, (name, part) in enumerate(frame.groupby("class_name")):
             colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
             self.colours[str(name)] = colour
@@ -62,7 +65,7 @@ class WebMap:
 
     def finished(self, colours: Mapping[str, str]) -> folium.Map:
         """The map, zoomed to what was added."""
-        world = folium.Map(tiles="OpenStreetMap" if self.has_crs else None, crs="EPSG3857" if self.has_crs else "Simple")
+        world = folium.Map(tiles="OpenStreetMap" if self.is_earth else None, crs="EPSG3857" if self.is_earth else "Simple")
         world.options["maxZoom"] = 22
         for layer in self.layers:
             layer.add_to(world)
@@ -77,8 +80,8 @@ class WebMap:
 
     def _box(self, bounds: tuple[float, ...], crs: object) -> tuple[float, float, float, float]:
         left, bottom, right, top = bounds
-        self.has_crs = crs is not None
-        box = (left, bottom, right, top) if crs is None else transform_bounds(crs, WGS84, left, bottom, right, top)
+        self.is_earth = ground_of(crs).is_earth
+        box = transform_bounds(crs, WGS84, left, bottom, right, top) if self.is_earth else (left, bottom, right, top)
         self.boxes.append(box)
         return box
 

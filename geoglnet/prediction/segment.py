@@ -35,6 +35,7 @@ from geoglnet.raster.environment import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
 from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.vectorize import check_ground
 
 
 def segment(
@@ -85,8 +86,10 @@ def segment(
             stack.enter_context(file.claimed())
         network, manifest = load_checkpoint(checkpoint_path)
         if earlier is not None:  # said before anything about how the scene suits another model
-            check_facts(earlier, earlier.facts | {"model": model_fact(manifest, checkpoint_path)})
+            check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, checkpoint_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
+        if "vector" in outputs:
+            check_ground(outputs["vector"].path, scene.name, scene.crs, vector_config, SilentProgress())
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)

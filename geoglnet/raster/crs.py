@@ -11,9 +11,10 @@ from pyproj.exceptions import CRSError, ProjError
 
 WGS84 = Geod(ellps="WGS84")
 _NO_UNIT = ("", "unknown", "unnamed")
+_UNKNOWN_UNIT = "unknown unit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # an ellipsoid has no hash
 class Ground:
     """How the coordinates of a CRS become metres.
 
@@ -24,6 +25,7 @@ class Ground:
             the unit is unknown.
         rule: how things are measured, in words, where that is not as usual; else empty.
         reason: why nothing can be measured in metres, in words; empty where it can.
+        is_placeless: whether the coordinates lie on no body at all.
     """
 
     degrees: CRS | None = None
@@ -31,6 +33,7 @@ class Ground:
     unit_m: float | None = None
     rule: str = ""
     reason: str = ""
+    is_placeless: bool = False
 
     @property
     def is_measured(self) -> bool:
@@ -50,20 +53,20 @@ def ground_of(crs: Any) -> Ground:
         crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
     """
     if crs is None:
-        return Ground(reason="no CRS")
+        return Ground(reason="no CRS", is_placeless=True)
     try:
-        return _ground(parsed(crs))
+        return _ground(crs if isinstance(crs, str) else crs.to_wkt())
     except CRSError:
         return Ground(reason="a CRS that PROJ does not know")
 
 
 def parsed(crs: Any) -> CRS:
-    """A CRS as pyproj's.
+    """A CRS as pyproj's, for coordinates in the order that files have: east or longitude first.
 
     Raises:
         CRSError: PROJ does not know it.
     """
-    return crs if isinstance(crs, CRS) else _parsed(crs if isinstance(crs, str) else crs.to_wkt())
+    return _parsed(crs if isinstance(crs, str) else crs.to_wkt())
 
 
 def horizontal(crs: Any) -> CRS:
@@ -91,7 +94,7 @@ def are_one_place(first: Any, second: Any) -> bool:
     """
     ours, theirs = horizontal(first), horizontal(second)
     if ours.is_engineering and theirs.is_engineering:
-        return _name(ours) == _name(theirs) and _ground(ours).unit_m == _ground(theirs).unit_m
+        return _name(ours) == _name(theirs) and _unit_m(ours) == _unit_m(theirs)
     return bool(ours == theirs or ours.equals(theirs, ignore_axis_order=True))
 
 
@@ -113,26 +116,32 @@ def _name(crs: CRS) -> str:
 
 @lru_cache(maxsize=32)
 def _parsed(definition: str) -> CRS:
-    return CRS.from_user_input(definition)
+    found = CRS.from_user_input(definition)
+    if found.type_name == "Geodetic CRS" and len(found.axis_info) == 2:
+        # Planetocentric latitudes: PROJ leaves them in front of longitudes; GDAL takes them for geodetic ones, and so do we.
+        return CRS.from_wkt(found.to_wkt("WKT1_GDAL"))
+    return found
 
 
 @lru_cache(maxsize=32)
-def _ground(crs: CRS) -> Ground:
+def _ground(definition: str) -> Ground:
+    crs = _parsed(definition)
     if crs.is_geocentric:
         return Ground(reason=f"a CRS ({crs.name}) whose axes are no plane")
     earth = CRS.from_epsg(4326)
     if _has_way(crs, earth):
         return Ground(earth, WGS84)
-    body, flat = crs.geodetic_crs, horizontal(crs)
+    body = crs.geodetic_crs
     if body is not None and body.ellipsoid is not None and _has_way(crs, body):
         shape = body.ellipsoid
         ellipsoid = Geod(a=shape.semi_major_metre, b=shape.semi_minor_metre)
-        return Ground(body, ellipsoid, rule=f"metres are those of the ellipsoid of {crs.name}")
-    unit_m = _unit_m(flat)
+        return Ground(body, ellipsoid, rule=f"metres are those of the ellipsoid of {shape.name} ({crs.name})")
+    unit_m = _unit_m(horizontal(crs))
     if unit_m is None:
-        return Ground(reason=f"a CRS ({crs.name}) without a place on the Earth and without a known unit of length")
-    rule = f"{crs.name} has no place on the Earth: metres are measured in its plane"
-    return Ground(unit_m=unit_m, rule=rule)
+        reason = f"a CRS ({crs.name}) without a place on the Earth and without a known unit of length"
+        return Ground(reason=reason, is_placeless=True)
+    rule = f"its CRS ({crs.name}) has no place on the Earth: metres are measured in its plane"
+    return Ground(unit_m=unit_m, rule=rule, is_placeless=True)
 
 
 def _has_way(crs: CRS, degrees: CRS) -> bool:
@@ -145,6 +154,8 @@ def _has_way(crs: CRS, degrees: CRS) -> bool:
 
 def _unit_m(crs: CRS) -> float | None:
     """Metres of a unit along the axes; ``None`` where it is unknown or no length. Only PROJ's JSON tells kinds of units."""
+    if _UNKNOWN_UNIT in crs.name.casefold():  # GDAL's word for layers of no CRS; files such as GeoTIFF make it metres
+        return None
     axes = crs.to_json_dict().get("coordinate_system", {}).get("axis", [])
     units = [axis.get("unit", "") for axis in axes[:2]]
     if len(units) < 2 or units[0] != units[1]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from affine import Affine
-from pyproj import Geod
+from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError, ResolutionError
 from geoglnet.progress import Progress
+from geoglnet.raster.crs import WGS84, ground_of, parsed
 from geoglnet.raster.files import GDAL_ERRORS, short_name
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
@@ -26,7 +27,6 @@ LEAST_READ_SIZE = 64
 MOST_INTERPOLATED = 4.0  # in pixels larger than this many of a model's there is nothing left of what it looks for
 _SCALE_TOLERANCE = 0.01  # of a size: what a projection's scale makes of it is no reason to refuse
 TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
-_WGS84 = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,10 @@ def is_rotated(transform: Affine, shape: Shape) -> bool:
 def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple[float, float] | None:
     """Geodesic width and height in metres of the pixel at a raster's centre.
 
+    On another body they are geodesic on its ellipsoid; in a plane that lies nowhere they are the plane's.
+
     Returns:
-        ``None`` without a CRS, and for a CRS that has no place on the Earth.
+        ``None`` where metres are unknown, see :func:`~geoglnet.raster.crs.ground_of`.
     """
     if crs is None:
         return None
@@ -120,10 +122,24 @@ def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple
     try:
         lons, lats = transform_points(crs, CRS.from_epsg(4326), *zip(*points, strict=True))
     except (CRSError, *GDAL_ERRORS):
-        return None
-    _, _, sizes = _WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
+        sizes = _sizes_elsewhere(crs, points)
+    else:
+        _, _, sizes = WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
     width, height = (float(size) for size in sizes)
     return (width, height) if all(math.isfinite(s) and s > 0 for s in (width, height)) else None
+
+
+def _sizes_elsewhere(crs: CRS, points: Sequence[tuple[float, float]]) -> Sequence[float]:
+    """Lengths of two steps, from the first of three points to the others, where there is no way to the Earth."""
+    ground = ground_of(crs)
+    x, y = zip(*points, strict=True)
+    if ground.unit_m is not None:
+        return [math.hypot(x[i] - x[0], y[i] - y[0]) * ground.unit_m for i in (1, 2)]
+    if ground.degrees is None or ground.ellipsoid is None:
+        return math.nan, math.nan
+    lons, lats = Transformer.from_crs(parsed(crs), ground.degrees, always_xy=True).transform(x, y)
+    sizes: Sequence[float] = ground.ellipsoid.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])[2]
+    return sizes
 
 
 def pixel_size_m(size: tuple[float, float] | None) -> float | None:
@@ -207,7 +223,10 @@ def _rules(
     lines = []
     if ground is None:
         size = "" if assumed_m is None else f"; pixels taken as {assumed_m:g} m"
-        lines.append(f"no {'CRS' if crs is None else 'ground size from the CRS'}: works in pixels{size}")
+        reason = "" if crs is None else f" ({ground_of(crs).reason or 'it lies outside of its domain'})"
+        lines.append(f"no {'CRS' if crs is None else 'ground size from the CRS'}{reason}: works in pixels{size}")
+    elif crs is not None and not (crs.is_geographic or crs.is_projected) and (rule := ground_of(crs).rule):
+        lines.append(rule)
     if resampled_to_m is not None:
         native_m = pixel_size_m(ground) or assumed_m
         lines.append(f"{_described(dataset, crs, native_m)} read at {resampled_to_m:g} m")

@@ -18,6 +18,7 @@ from rasterio.windows import transform as window_transform
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.raster.crs import ground_of
 from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.failures import reading
 from geoglnet.raster.mosaic import mosaic_of
@@ -52,8 +53,8 @@ class Picture:
         return left, bottom, right, top
 
     def in_web_mercator(self) -> Picture:
-        """The same picture on the grid of web maps; as it is where there is no CRS."""
-        if self.crs is None:
+        """The same picture on the grid of web maps; as it is where it has no place on the Earth."""
+        if not ground_of(self.crs).is_earth:
             return self
         height, width = self.image.shape[:2]
         transform, new_width, new_height = calculate_default_transform(self.crs, WEB_MERCATOR, width, height, *self.bounds)

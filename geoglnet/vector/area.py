@@ -1,4 +1,4 @@
-"""Areas and lengths on the ground in metres, whatever the CRS.
+"""Areas and lengths on the ground in metres, whatever the CRS, on the Earth or another body.
 
 A square in degrees is not an area and a square metre of web-mercator is 0.55 m² at 42° N. Near each other (one tile of a
 scene) polygons are measured in the plane and corrected by the CRS's scale at their middle: the ellipsoid's metric, sampled
@@ -22,12 +22,11 @@ import shapely
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from geoglnet.raster.crs import WGS84, Ground, ground_of, parsed
 from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries
 
 _LONG_EDGE_M = 25_000.0  # a straight edge this long bends by 0.04 % of its square's area in another projection
 
-
-_WGS84 = Geod(ellps="WGS84")
 _LARGEST_M = 1e8  # what is wider is nowhere on Earth; its points would only fill the memory
 _NEAR_M = 100_000.0  # across which the quadric is exact enough
 _GRID = np.linspace(-1.0, 1.0, 4)
@@ -45,22 +44,26 @@ def ground_measures(geometries: Outlines, crs: Any) -> tuple[Metres, Metres]:
         crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
 
     Returns:
-        ``(n,)`` float64 square metres and ``(n,)`` float64 metres (holes' borders count); NaN without a CRS, and for
-        geometries outside the CRS's domain.
+        ``(n,)`` float64 square metres and ``(n,)`` float64 metres (holes' borders count); NaN where metres are unknown, see
+        :func:`~geoglnet.raster.crs.ground_of`, and for geometries outside the CRS's domain.
     """
     unknown = np.full(len(geometries), np.nan)
-    if crs is None or len(geometries) == 0:
+    ground = ground_of(crs)
+    if not ground.is_measured or len(geometries) == 0:
         return unknown, unknown.copy()
+    if ground.unit_m is not None:
+        _, areas, lengths = _in_plane(geometries)
+        return areas * ground.unit_m**2, lengths * ground.unit_m
     try:
-        source = _parsed(crs if isinstance(crs, str) else crs.to_wkt())
-        metric = _local_metric(_total_bounds(geometries), source)
+        source = parsed(crs)
+        metric = _local_metric(_total_bounds(geometries), source, ground)
         if metric is not None:
             return _measured_near(geometries, metric)
         geometries = as_geometries(geometries)
-        projected = _equal_area(geometries, source)
+        projected = _equal_area(geometries, source, ground)
     except (CRSError, ProjError):
         return unknown, unknown.copy()
-    lengths = _length_of_degrees(geometries, source) if source.is_geographic else shapely.length(projected)
+    lengths = _length_of_degrees(geometries, source, ground) if source.is_geographic else shapely.length(projected)
     areas = shapely.area(projected)
     is_unknown = ~(np.isfinite(areas) & np.isfinite(lengths))
     areas[is_unknown] = lengths[is_unknown] = np.nan
@@ -96,7 +99,7 @@ def _quadric(points: Metres) -> Metres:
     return np.column_stack([np.ones_like(u), u, v, u * u, u * v, v * v])
 
 
-def _local_metric(bounds: Metres, source: CRS) -> _Metric | None:
+def _local_metric(bounds: Metres, source: CRS, ground: Ground) -> _Metric | None:
     """The metric around some polygons; ``None`` where they reach too far, or too near a pole."""
     low, high = bounds[:2], bounds[2:]
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9 * np.abs(high).max() + 1e-12)
@@ -105,10 +108,11 @@ def _local_metric(bounds: Metres, source: CRS) -> _Metric | None:
     points = middle + places * half
     along_x, along_y = np.diag(step)
     sampled = np.concatenate([points - along_x, points + along_x, points - along_y, points + along_y])
-    lon, lat = (np.asarray(side).reshape(4, -1) for side in _to_degrees(source).transform(*sampled.T))
+    lon, lat = (np.asarray(side).reshape(4, -1) for side in _to_degrees(source, ground.degrees).transform(*sampled.T))
     if not np.isfinite(lon + lat).all() or np.abs(lat).max() > _LARGEST_LATITUDE:
         return None
-    east_x, north_x, east_y, north_y = (*_on_ground(lon[:2], lat[:2]), *_on_ground(lon[2:], lat[2:]))
+    east_x, north_x = _on_ground(lon[:2], lat[:2], ground.ellipsoid or WGS84)
+    east_y, north_y = _on_ground(lon[2:], lat[2:], ground.ellipsoid or WGS84)
     steps_x, steps_y = 2 * step
     metric = np.column_stack(
         [
@@ -122,13 +126,13 @@ def _local_metric(bounds: Metres, source: CRS) -> _Metric | None:
     return _Metric(middle, half, np.linalg.lstsq(_quadric(places), metric, rcond=None)[0])
 
 
-def _on_ground(lon: Metres, lat: Metres) -> tuple[Metres, Metres]:
+def _on_ground(lon: Metres, lat: Metres, ellipsoid: Geod) -> tuple[Metres, Metres]:
     """Metres to the east and to the north between two rows of places, a short way apart."""
     middle = np.radians(lat.mean(axis=0))
-    flattened = 1 - _WGS84.es * np.sin(middle) ** 2
+    flattened = 1 - ellipsoid.es * np.sin(middle) ** 2
     difference = (lon[1] - lon[0] + 180) % 360 - 180
-    east = _WGS84.a / np.sqrt(flattened) * np.cos(middle) * np.radians(difference)
-    return east, _WGS84.a * (1 - _WGS84.es) / flattened**1.5 * np.radians(lat[1] - lat[0])
+    east = ellipsoid.a / np.sqrt(flattened) * np.cos(middle) * np.radians(difference)
+    return east, ellipsoid.a * (1 - ellipsoid.es) / flattened**1.5 * np.radians(lat[1] - lat[0])
 
 
 def _total_bounds(geometries: Outlines) -> Metres:
@@ -168,9 +172,9 @@ def _steps(geometries: Geometries) -> tuple[Metres, npt.NDArray[np.intp]]:
     return steps, index
 
 
-def _equal_area(geometries: Geometries, source: CRS) -> Geometries:
-    lon, lat = _centre(geometries, source)
-    transformer = _equal_area_transformer(source, lon, 0.0 if source.is_geographic else lat)
+def _equal_area(geometries: Geometries, source: CRS, ground: Ground) -> Geometries:
+    lon, lat = _centre(geometries, source, ground)
+    transformer = _equal_area_transformer(source, ground, lon, 0.0 if source.is_geographic else lat)
 
     def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
@@ -179,38 +183,35 @@ def _equal_area(geometries: Geometries, source: CRS) -> Geometries:
     return projected
 
 
-def _length_of_degrees(geometries: Geometries, source: CRS) -> Metres:
+def _length_of_degrees(geometries: Geometries, source: CRS, ground: Ground) -> Metres:
     """Lengths of borders in longitude and latitude: steps along meridian and parallel at the middle of every edge."""
-    unit = float(source.axis_info[0].unit_conversion_factor)  # radians
+    ellipsoid, unit = ground.ellipsoid or WGS84, float(source.axis_info[0].unit_conversion_factor)  # radians
     steps, index = _steps(geometries)
     along_lon, along_lat = (steps * unit).T
     middle = shapely.get_coordinates(geometries)[:, 1] * unit + along_lat / 2
-    flattened = 1 - _WGS84.es * np.sin(middle) ** 2
-    north = _WGS84.a * (1 - _WGS84.es) / flattened**1.5 * along_lat
-    east = _WGS84.a / np.sqrt(flattened) * np.cos(middle) * along_lon
+    flattened = 1 - ellipsoid.es * np.sin(middle) ** 2
+    north = ellipsoid.a * (1 - ellipsoid.es) / flattened**1.5 * along_lat
+    east = ellipsoid.a / np.sqrt(flattened) * np.cos(middle) * along_lon
     return np.bincount(index, weights=np.hypot(north, east), minlength=len(geometries)).astype(np.float64)
 
 
 @lru_cache(maxsize=16)
-def _parsed(definition: str) -> CRS:
-    return CRS.from_user_input(definition)
-
-
-@lru_cache(maxsize=16)
-def _to_degrees(source: CRS) -> Transformer:
-    return Transformer.from_crs(source, "EPSG:4326", always_xy=True)
+def _to_degrees(source: CRS, degrees: CRS | None) -> Transformer:
+    return Transformer.from_crs(source, degrees, always_xy=True)
 
 
 @lru_cache(maxsize=64)
-def _equal_area_transformer(source: CRS, lon: float, lat: float) -> Transformer:
+def _equal_area_transformer(source: CRS, ground: Ground, lon: float, lat: float) -> Transformer:
     kind = "+proj=cea" if source.is_geographic else f"+proj=laea +lat_0={lat}"
-    return Transformer.from_crs(source, f"{kind} +lon_0={lon} +datum=WGS84 +units=m +type=crs", always_xy=True)
+    ellipsoid = ground.ellipsoid or WGS84
+    datum = "+datum=WGS84" if ground.is_earth else f"+a={ellipsoid.a!r} +b={ellipsoid.b!r}"
+    return Transformer.from_crs(source, f"{kind} +lon_0={lon} {datum} +units=m +type=crs", always_xy=True)
 
 
-def _centre(geometries: Geometries, source: CRS) -> tuple[float, float]:
+def _centre(geometries: Geometries, source: CRS, ground: Ground) -> tuple[float, float]:
     """Longitude and latitude of the middle, in whole degrees so that few projections are ever built."""
     west, south, east, north = shapely.total_bounds(geometries)
-    lon, lat = _to_degrees(source).transform((west + east) / 2, (south + north) / 2, errcheck=True)
+    lon, lat = _to_degrees(source, ground.degrees).transform((west + east) / 2, (south + north) / 2, errcheck=True)
     return float(round(lon)), float(round(lat))
 
 

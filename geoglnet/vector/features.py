@@ -24,6 +24,7 @@ from pyproj.exceptions import CRSError
 from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress
+from geoglnet.raster.crs import parsed
 from geoglnet.raster.environment import one_line
 from geoglnet.raster.files import is_remote, silenced
 from geoglnet.types import StrPath
@@ -180,6 +181,6 @@ def _crs(definition: Any, path: StrPath) -> CRS | None:
     if definition is None:
         return None
     try:
-        return CRS.from_user_input(definition)
+        return parsed(CRS.from_user_input(definition))
     except CRSError as error:
         raise DatasetError(f"{path} has a CRS that PROJ does not know ({one_line(error)}); write one into a copy") from error

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyogrio
 from pyogrio.errors import DataSourceError
 
 from geoglnet.errors import ConfigError
+from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.types import StrPath
 from geoglnet.vector.geoparquet import write_geoparquet
 from geoglnet.vector.naming import plain_name
@@ -66,6 +67,26 @@ def check_suffix(path: StrPath) -> None:
         )
 
 
+def check_place(path: StrPath, crs: Any) -> None:
+    """Refuse a format of longitudes and latitudes for polygons of another body.
+
+    Polygons that lie nowhere keep their coordinates, as those without CRS do.
+
+    Args:
+        path: file to write, in a format that is written.
+        crs: of the polygons; ``None`` without one.
+
+    Raises:
+        ConfigError: the coordinates cannot be brought to longitude and latitude of the Earth.
+    """
+    ground = ground_of(crs)
+    if FORMATS[Path(path).suffix.lower()].is_lon_lat and not ground.is_earth and not ground.is_placeless:
+        raise ConfigError(
+            f"{Path(path).name}: {crs_label(crs)} cannot be brought to longitude and latitude on the Earth, "
+            "which is what GeoJSON holds; write .gpkg, .fgb or .parquet"
+        )
+
+
 def is_geopackage(path: StrPath) -> bool:
     """Whether a file is written as it is, instead of being converted."""
     return Path(path).suffix.lower() == ".gpkg"
@@ -88,7 +109,7 @@ def convert(source_path: Path, part_path: Path, layer: Layer, num_polygons: int)
         write_geoparquet(source_path, part_path, layer, num_polygons)
         return
     options = dict(target.options)
-    crs = layer.crs_wkt
+    crs = None if target.is_lon_lat and ground_of(layer.crs_wkt).is_placeless else layer.crs_wkt
     if target.is_lon_lat and crs is None:
         options.pop("RFC7946", None)
     with (

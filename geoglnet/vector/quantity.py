@@ -52,11 +52,12 @@ class Quantity:
             raise ConfigError(f"{str(written)!r} must be a number with a unit: write {examples}")
         return cls(float(found[1]), unit)
 
-    def in_pixels(self, pixel_size_m: float | None) -> float:
+    def in_pixels(self, pixel_size_m: float | None, reason: str = "no CRS") -> float:
         """The same quantity in pixels (of area, if it is one).
 
         Args:
             pixel_size_m: side of a pixel on the ground; ``None`` where it is unknown.
+            reason: why it is unknown: what the raster has.
 
         Raises:
             ConfigError: it is in metres, and the pixel size is unknown.
@@ -64,5 +65,5 @@ class Quantity:
         if self.unit == "px":
             return self.value
         if pixel_size_m is None:
-            raise ConfigError(f"{self} cannot be brought to pixels: the raster has no CRS; give it in pixels (px)")
+            raise ConfigError(f"{self} cannot be brought to pixels: the raster has {reason}; give it in pixels (px)")
         return self.value / (pixel_size_m if self.unit == "m" else pixel_size_m**2)

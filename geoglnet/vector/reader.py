@@ -18,7 +18,6 @@ from pyproj.exceptions import CRSError, ProjError
 from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import one_line
 from geoglnet.types import StrPath
 from geoglnet.vector.features import Features, read_features
 from geoglnet.vector.reprojection import Bounds, beyond_degrees, reproject
@@ -210,7 +209,8 @@ def _in_crs(
         moved = reproject(geometries, features.crs, target, around, is_same=are_one_place(features.crs, target))
     except (CRSError, ProjError) as error:
         raise DatasetError(
-            f"{path} cannot be brought from {features.crs.name} to {crs} ({one_line(error)}); bring a copy to the scene's CRS"
+            f"{path} cannot be brought from {crs_label(features.crs)} to {crs_label(crs)}, which are not of one body or plane; "
+            "give polygons in the scene's CRS"
         ) from error
     lost = np.flatnonzero(~np.isfinite(shapely.bounds(moved)).all(axis=1) & ~shapely.is_empty(moved))
     if len(lost):

@@ -19,6 +19,7 @@ from geoglnet.legend import Colour, Legend
 from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
+from geoglnet.raster.crs import ground_of
 from geoglnet.raster.environment import environment, local_files, open_raster
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.raster.placement import Placement, placement
@@ -27,7 +28,7 @@ from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
 from geoglnet.vector.components import NO_LABEL
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.finishing import FinishingRules
-from geoglnet.vector.formats import check_suffix, convert, is_geopackage
+from geoglnet.vector.formats import check_place, check_suffix, convert, is_geopackage
 from geoglnet.vector.job import TileJob, TracedTile
 from geoglnet.vector.pieces import TracingRules
 from geoglnet.vector.processes import Ordered
@@ -125,12 +126,11 @@ def write_polygons(
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
         tiles, place = DatasetTiles(src, confidence), placement(src)
         place.tell(src.name, progress)
+        check_ground(files["vector"].path, src.name, place.crs, config, progress)
         legend = legend or read_legend(labels_path)
         if legend is None:
             legend, is_mask = _found_legend(src, config.tile_size, progress)
             tiles = replace(tiles, is_mask=is_mask)
-        if place.crs is None:
-            _tell_no_crs(src, config, progress)
         job, seen = _job(tiles, place, legend, config), tiles.seen
         layer = _layer(files["vector"].path, src, legend, config, job)
         with files["vector"] as part_path, ExitStack() as cleaned:
@@ -149,6 +149,35 @@ def write_polygons(
                 _write_style(part_path, layer)
     _tell_unknown_labels(src.name, run.seen, legend, progress)
     return count
+
+
+def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig, progress: Progress) -> None:
+    """Refuse what cannot be done where the labels lie, and say how polygons are measured there where that is not as usual.
+
+    Args:
+        vector_path: file to write.
+        name: of the labels or of the scene.
+        crs: of them.
+        config: how polygons are made.
+        progress: receiver of the rule.
+
+    Raises:
+        SceneError: areas in m² are asked for, and metres are unknown there.
+        ConfigError: another quantity in metres is, or the format cannot hold the coordinates.
+    """
+    check_place(vector_path, crs)
+    ground = ground_of(crs)
+    if ground.is_measured:
+        if ground.rule:
+            progress.log(ground.rule)
+        return
+    for key in ("min_area_m2", "min_hole_m2"):
+        if getattr(config, key) > 0:
+            raise SceneError(f"{name} has {ground.reason}, so areas in m² are unknown; leave {key} at 0")
+    for quantity in (config.sieve, config.simplify):
+        if isinstance(quantity, Quantity):
+            quantity.in_pixels(None, ground.reason)
+    progress.log(f"{ground.reason}: polygons are in pixels or the raster's own units, area_m2 stays empty")
 
 
 def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: VectorConfig) -> Iterator[tuple[str, StrPath]]:
@@ -325,13 +354,6 @@ def _generated_colour(value: int) -> Colour:
     # Steps of the golden angle keep neighbouring numbers far apart in hue.
     red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.65, 0.85))
     return red, green, blue
-
-
-def _tell_no_crs(src: DatasetReader, config: VectorConfig, progress: Progress) -> None:
-    for name in ("min_area_m2", "min_hole_m2"):
-        if getattr(config, name) > 0:
-            raise SceneError(f"{src.name} has no CRS, so areas in m² are unknown; leave {name} at 0")
-    progress.log("no CRS: polygons are in pixels or the raster's own units, area_m2 stays empty")
 
 
 def _tell_unknown_labels(name: str, seen: npt.NDArray[np.bool_], legend: Legend, progress: Progress) -> None:
