@@ -77,7 +77,7 @@ def test_a_container_without_bands_of_its_own_is_refused(predict: Predict, tmp_p
 @pytest.mark.parametrize(("kind", "name"), [("labels", "out.gpkg"), ("confidence", "sure.GeoJSON")])
 def test_a_raster_gets_no_name_of_a_vector_file(predict: Predict, tmp_path: Path, kind: str, name: str) -> None:
     ran = predict(o=name) if kind == "labels" else predict("--confidence", str(tmp_path / name))
-    assert_one_line(ran, f"{name} is a name for polygons, and {kind} is a GeoTIFF; let it end in .tif")
+    assert_one_line(ran, f"{name}: {kind} is written as a GeoTIFF; let its name end in .tif")
     assert names_in(tmp_path) == []
 
 

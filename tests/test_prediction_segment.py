@@ -210,6 +210,14 @@ def test_destinations_must_be_files_of_their_own(tmp_path: Path) -> None:
         Destinations(tmp_path / "a.tif", confidence_path=tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("name", ["scene.tif.msk", "scene.tif.ovr", "scene.tif.aux.xml", "labels.png", "labels.gpkg", "labels"])
+def test_rasters_take_no_name_of_another_format(run: Callable[..., Segmented], tmp_path: Path, name: str) -> None:
+    """GDAL would take the first three for parts of scene.tif."""
+    with pytest.raises(ConfigError, match=rf"^{name}: confidence is written as a GeoTIFF; let its name end in \.tif$"):
+        run(Destinations(tmp_path / "labels.tif", confidence_path=tmp_path / name))
+    assert not names_in(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["labels.tif", "polygons.gpkg", "confidence.tif"])
 def test_an_existing_file_is_refused_before_computing(run: Callable[..., Segmented], tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")

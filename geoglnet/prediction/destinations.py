@@ -10,8 +10,10 @@ from geoglnet.output import OutputFile, refuse_sharing
 from geoglnet.prediction.journal import Journal
 from geoglnet.prediction.workspace import workspace_path
 from geoglnet.vector.config import VectorConfig
-from geoglnet.vector.formats import SUFFIXES, check_suffix
+from geoglnet.vector.formats import check_suffix
 from geoglnet.vector.vectorize import vector_files
+
+RASTER_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,13 @@ class Destinations:
             journal: of the run that is resumed, which may have written some already.
 
         Raises:
-            ConfigError: the vector file's format is not written, a raster has a vector file's name, or two are one file.
+            ConfigError: a file's suffix names a format that is not written, or two are one file.
             OutputExistsError: a file exists, and was not to be overwritten.
             OutputError: a folder is missing or not writable, or no file can be written under a name.
         """
         for kind, path in self.paths.items():
-            if kind != "vector" and path.suffix.lower() in SUFFIXES:
-                raise ConfigError(f"{path.name} is a name for polygons, and {kind} is a GeoTIFF; let it end in .tif")
+            if kind != "vector" and path.suffix.lower() not in RASTER_SUFFIXES:  # s.tif.msk would be a mask to GDAL
+                raise ConfigError(f"{path.name}: {kind} is written as a GeoTIFF; let its name end in .tif")
         named = {kind for kind, path in self.paths.items() if journal is not None and journal.has_named(kind, path)}
         files = {kind: OutputFile(path, self.overwrite or kind in named) for kind, path in self.paths.items()}
         if self.vector_path is not None:
