@@ -79,27 +79,28 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def unwritable(path: StrPath, error: BaseException) -> OutputError:
+def unwritable(path: StrPath, error: BaseException, size: int = 0) -> OutputError:
     """An error of a writer as ours: of a full disk it says so, of every other failure what it is.
 
     Args:
         path: what was being written, or its part.
         error: what was raised.
+        size: bytes that the file would have taken; newer GDALs remove what they have written when they give up.
     """
     shown = final_path(Path(path))
-    if _is_full(error, Path(path)):
+    if _is_full(error, Path(path), max(size, _FULL_BYTES)):
         return OutputError(f"disk full while writing {shown}; free some space or choose another output")
     return OutputError(f"{shown} cannot be written ({_reason(error)}); choose another output")
 
 
-def _is_full(error: BaseException, path: Path) -> bool:
+def _is_full(error: BaseException, path: Path, size: int = _FULL_BYTES) -> bool:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno:
             return cause.errno in _FULL
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return True
     with suppress(OSError):  # GDAL's errors have no number, and often say no more than that a write failed
-        return shutil.disk_usage(path.parent).free < _FULL_BYTES
+        return shutil.disk_usage(path.parent).free < size
     return False
 
 

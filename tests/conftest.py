@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on several threads tiny tensors mostly wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,6 +20,9 @@ from affine import Affine
 from hypothesis import settings
 from rasters import noise, write_raster
 from windows_rules import sitecustomize as windows_rules
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("geoglnet", deadline=None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.errors import RasterioIOError
 from rasters import noise, write_raster
 
 from geoglnet.errors import SceneError
@@ -15,6 +17,7 @@ from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import open_scene
 
 SECRET = b"root:x:0:0:root:/root:/bin/bash\n" * 20
+OF_GDAL = "RAWRASTERBAND_ALLOWED_SOURCE|Path traversal|Read failed"  # 3.12 has learned to refuse them itself
 SIZE = 'rasterXSize="20" rasterYSize="20"'
 
 
@@ -80,9 +83,9 @@ def scenes_of(secret: Path) -> dict[str, str]:
 
 def test_no_raster_makes_an_image_of_a_file_that_lies_elsewhere(secret: Path) -> None:
     for kind, name in scenes_of(secret).items():
-        with pytest.raises(SceneError) as caught:
-            open_raster(name).close()
-        assert "as raw pixels" in str(caught.value), kind
+        with pytest.raises((SceneError, RasterioIOError)) as caught, open_raster(name) as src:
+            src.read()
+        assert re.search(f"as raw pixels|{OF_GDAL}", str(caught.value)), kind
         assert "\n" not in str(caught.value), kind
 
 

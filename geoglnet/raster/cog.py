@@ -75,7 +75,8 @@ def write_cog(
             with environment():
                 rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
         except GDAL_ERRORS as error:
-            raise unwritable(part_path, error) from error
+            size = Path(source_path).stat().st_size
+            raise unwritable(part_path, error, size + size // 2) from error  # pyramids take a third
     verify(part_path, num_valid)
     if legend is not None:
         write_class_names(sidecar_path(part_path), legend)
