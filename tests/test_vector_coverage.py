@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.features import rasterize, shapes
 from scipy.ndimage import gaussian_filter
+from tracing import geometries_of, iter_rows
 
 from geoglnet.types import Shape
 from geoglnet.vector.pieces import Polygons, TracingRules, trace_tile
-from geoglnet.vector.polygonize import trace_tiles
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import ArrayTiles
 from geoglnet.windows import iter_cores
@@ -198,6 +198,6 @@ def test_a_tile_without_any_of_the_classes_gives_nothing() -> None:
 def test_polygons_keep_their_bits_whatever_the_transform() -> None:
     labels = smooth_labels(64)
     moved = Affine(0.5, 0, 300000, 0, -0.5, 4600000)
-    for batch in trace_tiles(ArrayTiles(labels), moved, TracingRules(CLASSES, tolerance=1.5), tile_size=20):
-        points = shapely.get_coordinates(batch.geometries)
+    for rows in iter_rows(ArrayTiles(labels), TracingRules(CLASSES, tolerance=1.5), moved, 20):
+        points = shapely.get_coordinates(geometries_of(rows))
         assert (points * 2 == np.round(points * 2)).all()

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine
+from tracing import geometries_of, rows_of
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.types import Shape
 from geoglnet.vector.components import label_components
 from geoglnet.vector.pieces import TracingRules, trace_tile
-from geoglnet.vector.polygonize import PolygonBatch, iter_polygons, trace_tiles
+from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.rings import Rings
 from geoglnet.vector.seams import Seams
-from geoglnet.vector.tiles import ArrayTiles
+from geoglnet.vector.tiles import ArrayTiles, DatasetTiles
 from geoglnet.vector.tracing import trace_components
 from geoglnet.windows import iter_cores
 
@@ -34,65 +35,56 @@ small_labels = arrays(np.uint8, st.tuples(sides, sides), elements=st.sampled_fro
 blocky_labels = small_labels.map(lambda labels: labels.repeat(2, axis=0).repeat(3, axis=1))
 
 
-def canonical(geometries: Any, class_ids: Any) -> list[tuple[bytes, int]]:
+def canonical(rows: PolygonRecords) -> list[tuple[bytes, int]]:
     """Polygons in an order and with ring starts that do not depend on how they were traced."""
+    return in_order(geometries_of(rows), rows.class_id)
+
+
+def in_order(geometries: Any, class_ids: Any) -> list[tuple[bytes, int]]:
     return sorted((shapely.normalize(g).wkb, int(c)) for g, c in zip(geometries, class_ids, strict=True))
 
 
 def whole_raster(labels: np.ndarray, values: tuple[int, ...], transform: Affine) -> list[tuple[bytes, int]]:
     traced = shapes(labels, mask=np.isin(labels, values), connectivity=4, transform=transform)
     geometries, class_ids = zip(*((shapely.geometry.shape(g), v) for g, v in traced), strict=True) if values else ((), ())
-    return canonical(geometries, class_ids)
-
-
-def joined(batches: Any) -> PolygonBatch:
-    batches = list(batches)
-    confidence = None if batches[0].confidence is None else np.concatenate([b.confidence for b in batches])
-    return PolygonBatch(
-        np.concatenate([b.geometries for b in batches]),
-        np.concatenate([b.class_id for b in batches]),
-        np.concatenate([b.pixel_count for b in batches]),
-        confidence,
-    )
+    return in_order(geometries, class_ids)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(small_labels, blocky_labels), st.integers(3, 17), st.sampled_from([Affine.identity(), UTM, SKEWED]))
 def test_tiled_tracing_equals_tracing_the_whole_raster(labels: np.ndarray, tile_size: int, transform: Affine) -> None:
-    found = joined(trace_tiles(ArrayTiles(labels), transform, TracingRules((0, 2)), tile_size=tile_size))
+    found = rows_of(ArrayTiles(labels), TracingRules((0, 2)), transform, tile_size)
     wanted = whole_raster(labels, (0, 2), transform) if np.isin(labels, (0, 2)).any() else []
-    assert canonical(found.geometries, found.class_id) == wanted
+    assert canonical(found) == wanted
 
 
 def test_a_corner_at_which_two_pieces_of_a_tile_touch_is_linked_anew_when_they_are_one_component() -> None:
     labels = np.zeros((6, 6), dtype=np.uint8)
     labels[[0, 1, 2, 3, 3, 3, 2, 1, 0], [2, 1, 1, 1, 2, 3, 3, 3, 3]] = 1
     assert len(trace_components(label_components(labels[:3, :3]).ids)) == 4  # the touching pieces are two of them
-    found = joined(trace_tiles(ArrayTiles(labels), Affine.identity(), TracingRules((1,)), tile_size=3))
-    (polygon,) = found.geometries
+    found = rows_of(ArrayTiles(labels), TracingRules((1,)), Affine.identity(), 3)
+    (polygon,) = geometries_of(found)
     assert len(polygon.interiors) == 1
-    assert canonical(found.geometries, found.class_id) == whole_raster(labels, (1,), Affine.identity())
+    assert canonical(found) == whole_raster(labels, (1,), Affine.identity())
 
 
 @settings(max_examples=30, deadline=None)
 @given(small_labels, st.integers(2, 9))
 def test_polygons_are_valid_and_rasterise_back_to_the_labels(labels: np.ndarray, tile_size: int) -> None:
-    found = joined(trace_tiles(ArrayTiles(labels), Affine.identity(), TracingRules((0, 1, 2)), tile_size=tile_size))
-    assert shapely.is_valid(found.geometries).all()
+    found = rows_of(ArrayTiles(labels), TracingRules((0, 1, 2)), Affine.identity(), tile_size)
+    assert shapely.is_valid(geometries_of(found)).all()
     burnt = np.full(labels.shape, 255, dtype=np.uint8)
     if len(found):
-        rasterize(zip(found.geometries, found.class_id, strict=True), out=burnt)
+        rasterize(zip(geometries_of(found), found.class_id, strict=True), out=burnt)
     np.testing.assert_array_equal(burnt, labels)
 
 
 @settings(max_examples=30, deadline=None)
 @given(small_labels, st.integers(2, 9), st.integers(0, 2**32 - 1))
-def test_pixel_count_and_confidence_are_those_of_the_pixels_inside(labels: np.ndarray, tile_size: int, seed: int) -> None:
+def test_confidence_is_that_of_the_pixels_inside(labels: np.ndarray, tile_size: int, seed: int) -> None:
     confidence = np.random.default_rng(seed).choice(np.array([0, 7, 254, 255], dtype=np.uint8), labels.shape)
-    found = joined(trace_tiles(ArrayTiles(labels, confidence), Affine.identity(), TracingRules((0, 1)), tile_size=tile_size))
-    assert found.confidence is not None
-    np.testing.assert_array_equal(found.pixel_count, shapely.area(found.geometries))
-    for geometry, mean in zip(found.geometries, found.confidence, strict=True):
+    found = rows_of(ArrayTiles(labels, confidence), TracingRules((0, 1)), Affine.identity(), tile_size)
+    for geometry, mean in zip(geometries_of(found), found.confidence, strict=True):
         inside = confidence[rasterize([geometry], out_shape=labels.shape) == 1].astype(float)
         known = inside[inside != 255]
         np.testing.assert_allclose(mean, known.mean() / 254 if len(known) else np.nan)
@@ -101,9 +93,9 @@ def test_pixel_count_and_confidence_are_those_of_the_pixels_inside(labels: np.nd
 @settings(max_examples=30, deadline=None)
 @given(small_labels)
 def test_tiles_of_one_pixel_give_the_same_polygons_as_one_tile(labels: np.ndarray) -> None:
-    one = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((0, 1, 2)), tile_size=1))
-    whole = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((0, 1, 2)), tile_size=1000))
-    assert canonical(one.geometries, one.class_id) == canonical(whole.geometries, whole.class_id)
+    one = rows_of(ArrayTiles(labels), TracingRules((0, 1, 2)), UTM, 1)
+    whole = rows_of(ArrayTiles(labels), TracingRules((0, 1, 2)), UTM, 1000)
+    assert canonical(one) == canonical(whole)
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,7 +116,7 @@ def test_a_hole_that_touches_the_shell_at_a_corner_is_a_hole() -> None:
 
 
 def test_pixels_that_touch_at_a_corner_are_two_polygons() -> None:
-    found = joined(trace_tiles(ArrayTiles(np.eye(2, dtype=np.uint8)), UTM, TracingRules((1,)), tile_size=1))
+    found = rows_of(ArrayTiles(np.eye(2, dtype=np.uint8)), TracingRules((1,)), UTM, 1)
     assert len(found) == 2
 
 
@@ -138,9 +130,9 @@ def test_a_spiral_across_many_tiles_is_one_polygon() -> None:
             labels[row, col] = 1
         step = (step[1], -step[0])
         length -= 2 * (turn % 2 and turn > 0)
-    found = joined(trace_tiles(ArrayTiles(labels), UTM, TracingRules((1,)), tile_size=4))
+    found = rows_of(ArrayTiles(labels), TracingRules((1,)), UTM, 4)
     assert len(found) == 1
-    assert canonical(found.geometries, found.class_id) == whole_raster(labels, (1,), UTM)
+    assert canonical(found) == whole_raster(labels, (1,), UTM)
 
 
 def test_no_piece_is_held_when_all_tiles_are_done() -> None:
@@ -182,15 +174,15 @@ def write_raster(path: Path, values: np.ndarray, **profile: Any) -> Path:
 def test_an_open_raster_is_traced_in_its_crs(tmp_path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 3, (30, 41), dtype=np.uint8)
     with rasterio.open(write_raster(tmp_path / "labels.tif", labels)) as src:
-        found = joined(iter_polygons(src, values=(1, 2), tile_size=16))
-    assert canonical(found.geometries, found.class_id) == whole_raster(labels, (1, 2), UTM)
-    assert found.confidence is None
+        found = rows_of(DatasetTiles(src), TracingRules((1, 2)), UTM, 16)
+    assert canonical(found) == whole_raster(labels, (1, 2), UTM)
+    assert np.isnan(found.confidence).all()
 
 
 def test_nodata_of_any_value_and_type_makes_no_polygons(tmp_path: Path) -> None:
     labels = np.array([[1, -9999], [-9999, 2]], dtype=np.int16)
     with rasterio.open(write_raster(tmp_path / "labels.tif", labels, nodata=-9999)) as src:
-        found = joined(iter_polygons(src, values=range(255)))
+        found = rows_of(DatasetTiles(src), TracingRules(range(255)))
     assert sorted(found.class_id) == [1, 2]
 
 
@@ -207,7 +199,7 @@ def test_rasters_that_are_not_labels_are_refused_in_one_line(
     tmp_path: Path, values: np.ndarray, error: type[Exception], words: str
 ) -> None:
     with rasterio.open(write_raster(tmp_path / "labels.tif", values)) as src, pytest.raises(error, match=words) as caught:
-        joined(iter_polygons(src, values=(1,)))
+        rows_of(DatasetTiles(src), TracingRules((1,)))
     assert "\n" not in str(caught.value)
 
 
@@ -216,9 +208,9 @@ def test_a_confidence_raster_of_another_size_or_type_is_refused(tmp_path: Path) 
     small = write_raster(tmp_path / "small.tif", np.zeros((3, 4), np.uint8))
     numbers = write_raster(tmp_path / "numbers.tif", np.zeros((4, 4), np.int16))
     with rasterio.open(labels) as src, rasterio.open(small) as other, pytest.raises(SceneError, match="4 × 3 px"):
-        iter_polygons(src, values=(0,), confidence=other)
+        DatasetTiles(src, other)
     with rasterio.open(labels) as src, rasterio.open(numbers) as other, pytest.raises(SceneError, match="bands of int16"):
-        iter_polygons(src, values=(0,), confidence=other)
+        DatasetTiles(src, other)
 
 
 def test_a_truncated_raster_says_where(tmp_path: Path) -> None:
@@ -226,11 +218,9 @@ def test_a_truncated_raster_says_where(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "labels.tif", noise, tiled=True, blockxsize=256, blockysize=256)
     path.write_bytes(path.read_bytes()[:-150_000])
     with rasterio.open(path) as src, pytest.raises(SceneError, match="256 × 88 px at column 0, row 512"):
-        joined(iter_polygons(src, values=(0, 1, 2), tile_size=256))
+        rows_of(DatasetTiles(src), TracingRules((0, 1, 2)), UTM, 256)
 
 
 def test_nodata_cannot_be_asked_for_as_a_class() -> None:
     with pytest.raises(ConfigError, match="label 255"):
         TracingRules((255,))
-    with pytest.raises(ConfigError, match="tile_size = 0"):
-        trace_tiles(ArrayTiles(np.zeros((2, 2), np.uint8)), UTM, TracingRules((0,)), tile_size=0)
