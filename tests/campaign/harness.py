@@ -145,6 +145,7 @@ class Bench:
             name in (output, *(output + suffix for suffix in (".aux.xml", ".ovr", ".msk")))
             or place in (Path(output).with_suffix(suffix) for suffix in (".qml", ".sld"))
             or name.startswith(str(Path(output).with_suffix(".run")) + "/")
+            or place in (Path(output).with_suffix(f".{stage}{Path(output).suffix}") for stage in ("global", "local"))
             for output in outputs
             if Path(output).name
         )

@@ -346,6 +346,8 @@ def options(rng: Rng, bench: Bench, is_good: bool) -> None:
         if not isinstance(parameter, click.Option) or {"--help", "--debug", "--stop-on-stdin-eof"} & {*parameter.opts}:
             continue
         values = [] if parameter.is_flag else [_option_value(rng, parameter) for _ in range(parameter.nargs)]
+        if (verb, parameter.name) == ("train", "checkpoint"):  # outputs are judged by their names' ends
+            values = [f"{value}.safetensors" for value in values]
         if "--model" in parameter.opts and chance(rng, 0.8):
             continue
         words += [parameter.opts[-1], *values]
