@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from rasters import write_raster
 
 from geoglnet.cli.options import bands_option, device_option, progress_options
 from geoglnet.cli.terminal import Reporter
@@ -272,3 +274,28 @@ def test_too_little_address_space_is_one_line() -> None:
     assert ran.returncode == 1
     assert ran.stderr.startswith("Error: the address space of this process is limited to 0.6 GB")
     assert len(ran.stderr.splitlines()) == 1
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("settings", "encoding"),
+    [
+        ({"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "ascii"),  # names arrive as bytes that it lacks
+        ({"LANG": "C", "LC_ALL": "", "PYTHONIOENCODING": "cp1252"}, "cp1252"),
+        ({"PYTHONIOENCODING": "latin-1"}, "latin-1"),
+    ],
+)
+def test_no_encoding_of_a_terminal_stops_a_run_or_loses_a_name(tmp_path: Path, settings: dict[str, str], encoding: str) -> None:
+    labels = np.repeat(np.array([[[0, 1]]], np.uint8), 8, axis=1)
+    write_raster(tmp_path / "Straße.tif", labels)
+    categories = "<Category>Größe</Category><Category>建物 é</Category>"
+    sidecar = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}</CategoryNames></PAMRasterBand></PAMDataset>'
+    (tmp_path / "Straße.tif.aux.xml").write_text(sidecar, encoding="utf-8")
+    words = [sys.executable, "-m", "geoglnet", "vectorize", "Straße.tif", "建 ö.geojson"]
+    ran = subprocess.run(words, cwd=tmp_path, env=os.environ | settings, capture_output=True, check=True)
+    assert ran.stderr == "2 polygons in 建 ö.geojson\n".encode(encoding, "backslashreplace")
+    features = json.loads((tmp_path / "建 ö.geojson").read_text(encoding="utf-8"))["features"]
+    assert {feature["properties"]["class_name"] for feature in features} == {"Größe", "建物 é"}
+    missing = subprocess.run([*words[:3], "info", "Füße.tif"], env=os.environ | settings, capture_output=True, check=False)
+    line = "Error: Füße.tif does not exist; check the path\n"
+    assert missing.stderr in (line.encode(encoding, "backslashreplace"), line.encode())  # click takes ASCII for a mistake

@@ -41,7 +41,7 @@ def prepare_environment() -> None:
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a file name in another encoding must not end a run
+            stream.reconfigure(errors="backslashreplace")  # what an encoding lacks is neither lost nor the end of a run
 
 
 def _open_closed_streams() -> None:
@@ -122,6 +122,13 @@ def _size_of(package: str, folder: str = "") -> int:
     found = find_spec(package)
     folders = [Path(place) / folder for place in (found.submodule_search_locations if found else None) or []]
     return sum(path.stat().st_size for place in folders for path in place.rglob("*.so*"))
+
+
+def speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where a locale's encoding rules: libraries and outputs know names in UTF-8 alone."""
+    if sys.platform != "win32" and sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:
+        os.environ.setdefault("PYTHONIOENCODING", getattr(sys.stderr, "encoding", None) or "utf-8")  # which the terminal shows
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def stop_on_terminate() -> None:
