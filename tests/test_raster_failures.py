@@ -11,7 +11,8 @@ import pytest
 import shapely
 from rasterio.windows import Window
 from rasters import noise, write_raster
-from test_scene_changes import PLACE, Served, nested_vrt, server, tile_index, write_tiles, write_vrt  # noqa: F401
+from served import Server
+from test_scene_changes import PLACE, nested_vrt, server, tile_index, write_tiles, write_vrt  # noqa: F401
 
 from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.truth import ImageTruth
@@ -97,14 +98,14 @@ def test_threads_that_a_user_gives_gdal_lose_no_failure(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("make", [two_parts, tile_index])
 def test_a_server_that_loses_a_part_fails_the_read_each_time(
     tmp_path: Path,
-    server: str,  # noqa: F811
+    server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Path], Path],
 ) -> None:
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     read_nested_vrt(tmp_path / "before")
     write_tiles(tmp_path / "served", compress="NONE")
-    urls = [f"{server}/0.tif", f"{server}/1.tif"]
+    urls = [f"{server.url}/0.tif", f"{server.url}/1.tif"]
     if make is tile_index:
         tile_index(tmp_path / "before")
         boxes = [shapely.box(500_000 + x, 9_000_000 - 64, 500_000 + x + 96, 9_000_000) for x in (0, 96)]
@@ -123,7 +124,7 @@ def test_a_server_that_loses_a_part_fails_the_read_each_time(
         fails_each_time(scene)
     with open_scene(path) as scene:  # the state that GDAL is in is not the scene's
         fails_each_time(scene)
-    assert Served.requests
+    assert server.requests
 
 
 @pytest.mark.parametrize("name", ["junk.tif", "junk.vrt", "junk.jpg"])

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasters import noise, write_raster
+from served import Server, serving
 
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.prediction import unchanged
@@ -175,58 +172,16 @@ def test_a_mask_that_comes_beside_a_tile_is_a_change(run: Run, tmp_path: Path) -
         run(scene, resume=True)
 
 
-class Served(http.server.SimpleHTTPRequestHandler):
-    """Serves byte ranges with an ETag of the content."""
-
-    protocol_version = "HTTP/1.1"
-    is_wrong = False
-    requests: list[str] = []  # noqa: RUF012 - a test's own
-
-    def log_message(self, *_: object) -> None: ...
-
-    def do_HEAD(self) -> None:
-        self.do_GET(with_body=False)
-
-    def do_GET(self, with_body: bool = True) -> None:
-        path = Path(self.translate_path(self.path))
-        type(self).requests.append(f"{self.command} {path.name}")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        first, last = 0, len(content) - 1
-        if "Range" in self.headers:
-            start, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
-            first, last = int(start), min(int(end or last), last)
-        if first > last:
-            self.send_error(416)
-            return
-        body = content[: last - first + 1] if self.is_wrong else content[first : last + 1]
-        self.send_response(206 if "Range" in self.headers else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:8]}"')
-        if "Range" in self.headers:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    Served.is_wrong, Served.requests = False, []
-    (tmp_path / "served").mkdir()
-    handler = functools.partial(Served, directory=str(tmp_path / "served"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path / "served") as served:
+        yield served
 
 
 def test_a_served_file_with_another_etag_is_refused_before_resuming_and_before_publishing(
-    run: Run, tmp_path: Path, server: str
+    run: Run, tmp_path: Path, server: Server
 ) -> None:
-    path, url = tmp_path / "served" / "far.tif", f"{server}/far.tif"
+    path, url = tmp_path / "served" / "far.tif", f"{server.url}/far.tif"
     write_raster(path, noise(3, 64, 192), pixel_size=1.0, compress="NONE")
     with pytest.raises(Stopped):
         run(url, progress=After(stop))
@@ -242,9 +197,9 @@ def test_a_served_file_with_another_etag_is_refused_before_resuming_and_before_p
         assert (fresh.read() == local.read()).all()  # nothing of the file before is left in a cache
 
 
-def test_a_server_that_sends_other_ranges_than_asked_for_is_refused(run: Run, tmp_path: Path, server: str) -> None:
+def test_a_server_that_sends_other_ranges_than_asked_for_is_refused(run: Run, tmp_path: Path, server: Server) -> None:
     write_raster(tmp_path / "served" / "far.tif", noise(3, 64, 192), pixel_size=1.0, compress="NONE")
-    Served.is_wrong = True
+    (tmp_path / "wrong").touch()
     with pytest.raises(SceneError):
-        run(f"{server}/far.tif")
+        run(f"{server.url}/far.tif")
     assert not (tmp_path / "labels.tif").exists()

@@ -1,4 +1,4 @@
-"""How GDAL is set up whenever we open a raster: a small block cache, and no listing of remote folders."""
+"""How GDAL is set up whenever we open a raster: a small block cache, and no listing of folders on servers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ _PATIENCE = {
     "GDAL_HTTP_RETRY_DELAY": 1,
 }
 _CARE = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True}  # else all that lies behind a damaged byte of a JPEG is read as garbage
+_ON_SERVER = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|(?!(?:file|zip|tar|gzip)\b)[\w+.-]{2,}://")
 _NOT_A_PATH = re.compile(r"[A-Za-z0-9_]{2,}:|\s*<")  # NETCDF:file.nc:name, or a VRT or web service described in a string
 _MADE_OF_OTHERS = {"VRT", "GTI", "WMS", "WMTS", "WCS", "STACIT", "STACTA", "DERIVED"}  # drivers of what has no pixels itself
 
@@ -59,12 +60,22 @@ def environment(path: StrPath | None = None) -> rasterio.Env:
         **_unless_set(_CARE),
     }
     if path is not None and is_remote(path):
-        # The listing finds sidecars (.aux.xml, .ovr) but costs a request per folder on a web server.
-        options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
-        options |= _unless_set(_PATIENCE)
+        options |= {"VSI_CACHE": True, "VSI_CACHE_SIZE": 16 * 2**20}
+        options |= _unless_set(_PATIENCE | _sidecars(gdal_name(path)))
     if allowed_drivers() is not None:
         options |= {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none"}
     return rasterio.Env(**options)
+
+
+def _sidecars(name: str) -> dict[str, str]:
+    """How sidecars (masks, statistics, world files) of a raster are found: in an archive by its list of files, as on a disk.
+
+    On a server each is asked for by its name, nine or so requests for a file and process, because the list of a folder may be
+    that of a whole bucket. An address with a query has none: they would be asked for with other queries.
+    """
+    if _ON_SERVER.match(name) is None:
+        return {}
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if "?" in name else "TRUE"}
 
 
 def _unless_set(options: Mapping[str, Any]) -> dict[str, Any]:

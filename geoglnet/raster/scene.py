@@ -398,7 +398,7 @@ def open_scene(
         BandsError: the raster lacks the bands.
         ResolutionError: ``is_strict``, and the raster's pixels are more than four times as large.
     """
-    with ExitStack() as on_error:
+    with environment(path), ExitStack() as on_error:  # the first look at pyramid levels looks for sidecars
         options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
         dataset = on_error.enter_context(open_raster(path, **options))
         chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
