@@ -22,6 +22,10 @@ from geoglnet.raster.placement import BARE_TRANSFORM, placement
 from geoglnet.types import Shape, StrPath
 
 _ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused
+_LARGEST_EMPTY = 2**31  # pixels of a mosaic, up to which nobody asks what it is filled with
+_LEAST_COVERED = 1e-3  # of a larger one; a valley of a thousand tiles that runs aslant covers as much
+_RGB = ("Red", "Green", "Blue")
+_NAMED = (*_RGB, "Alpha")
 _GDAL_TYPES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
     "float32": "Float32",
     "float64": "Float64",
@@ -59,7 +63,8 @@ def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
 
     Raises:
         SceneNotFoundError: a scene is missing.
-        SceneError: a scene cannot be read, or they are not of one CRS, pixel size, orientation, type and band count.
+        SceneError: a scene cannot be read; they are not of one CRS, pixel size, orientation, type, band count and colors;
+            or they are so far apart that the mosaic is empty.
     """
     parts = [_described(path) for path in paths]
     first = parts[0]
@@ -71,16 +76,18 @@ def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
         int(max(window.row_off + window.height for window in windows)) - top,
         int(max(window.col_off + window.width for window in windows)) - left,
     )
+    _check_filled(parts, shape)
     root = _root(shape, first.crs, first.transform @ Affine.translation(left, top))
     placed = [
         (part, Window(window.col_off - left, window.row_off - top, window.width, window.height))
         for part, window in zip(parts, windows, strict=True)
     ]
-    for number, (kind, colour) in enumerate(zip(first.dtypes, first.colours, strict=True), start=1):
-        band = _band(root, number, kind)
+    orders = [_bands_as(first, part) for part in parts]
+    for number, (kind, colour) in enumerate(zip(first.dtypes, first.colours, strict=True)):
+        band = _band(root, number + 1, kind)
         ElementTree.SubElement(band, "ColorInterp").text = colour
-        for part, window in placed:
-            _masked_source(band, part.name, str(number), part.whole, window)
+        for (part, window), order in zip(placed, orders, strict=True):
+            _masked_source(band, part.name, str(order[number]), part.whole, window)
     mask = _band(ElementTree.SubElement(root, "MaskBand"), None, "Byte")
     for part, window in placed:
         source = _source(mask, "ComplexSource", part.name, "mask,1", part.whole, window)
@@ -134,22 +141,74 @@ def _colours(src: DatasetReader) -> tuple[str, ...]:
 
 
 def _check_alike(first: _Part, other: _Part) -> None:
-    ours, theirs = first.transform, other.transform
-    sizes = [(ours.a, theirs.a), (ours.b, theirs.b), (ours.d, theirs.d), (ours.e, theirs.e)]
-    tolerance = 1e-6 * math.hypot(ours.a, ours.d)
-    for what, found, wanted in (
-        ("CRS", other.crs, first.crs),
-        ("pixel size", sizes[0][1], sizes[0][1] if all(abs(a - b) <= tolerance for a, b in sizes) else sizes[0][0]),
-        ("bands", other.dtypes, first.dtypes),
-    ):
+    for what, found, wanted in (("CRS", other.crs, first.crs), ("bands", other.dtypes, first.dtypes)):
         if found != wanted:
             raise SceneError(
                 f"{other.name} has {what} {_said(found)}, {first.name} {_said(wanted)}; warp them to one grid, or give a VRT"
             )
+    ours, theirs = first.transform, other.transform
+    tolerance = 1e-6 * math.hypot(ours.a, ours.d)
+    if any(abs(getattr(ours, name) - getattr(theirs, name)) > tolerance for name in "abde"):
+        raise SceneError(f"{other.name} has {_steps(theirs)}, {first.name} {_steps(ours)}; gdalwarp makes them of one grid")
 
 
 def _said(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _steps(transform: Affine) -> str:
+    """Size and orientation of the pixels of a transform."""
+    turned = math.degrees(math.atan2(transform.d, transform.a)) % 180
+    return "".join(
+        (
+            f"pixels of {math.hypot(transform.a, transform.d):.6g} × {math.hypot(transform.b, transform.e):.6g}",
+            " in rows that run northwards" if transform.e > 0 else "",
+            " in columns that run westwards" if transform.a < 0 else "",
+            f" turned by {turned:.3g}°" if 1e-6 < turned < 180 - 1e-6 else "",
+        )
+    )
+
+
+def _bands_as(first: _Part, other: _Part) -> list[int]:
+    """The 1-based band of a scene for every band of the first one: by colors where both name red, green and blue.
+
+    Raises:
+        SceneError: their colors contradict each other.
+    """
+    in_order = list(range(1, len(first.colours) + 1))
+    if other.colours == first.colours:
+        return in_order
+    ours, theirs = ({kind: part.colours.index(kind) for kind in _NAMED if kind in part.colours} for part in (first, other))
+    if all(color in ours and color in theirs for color in _RGB) and ours.keys() == theirs.keys():
+        spare = iter(index for index in range(len(in_order)) if index not in theirs.values())
+        return [1 + (theirs[kind] if kind in theirs else next(spare)) for kind in first.colours]
+    is_same = all(ours[kind] == theirs[kind] for kind in ours.keys() & theirs.keys())
+    lone = {kind: index for kind, index in (ours | theirs).items() if kind not in ours or kind not in theirs}
+    if is_same and all(lone.get(color, index) == index for index, color in enumerate(_RGB)):
+        return in_order
+    raise SceneError(
+        f"{other.name} has the colors {_said(other.colours)}, {first.name} {_said(first.colours)}; give both the same, "
+        "in one order, with gdal_edit.py -colorinterp_1 red …, or gdal_translate -b"
+    )
+
+
+def _check_filled(parts: Sequence[_Part], shape: Shape) -> None:
+    """Refuse scenes so far apart that next to nothing of their mosaic is any of them.
+
+    Raises:
+        SceneError: they are.
+    """
+    total, covered = math.prod(shape), sum(math.prod(part.shape) for part in parts)
+    if total <= _LARGEST_EMPTY or covered >= _LEAST_COVERED * total:
+        return
+    first = parts[0]
+    centers = [part.transform @ (part.shape.width / 2, part.shape.height / 2) for part in parts]
+    furthest = max(zip(centers, parts, strict=True), key=lambda one: math.dist(one[0], centers[0]))[1]
+    empty = min(100 * (1 - covered / total), 99.9999)
+    raise SceneError(
+        f"{len(parts)} scenes make a mosaic of {shape.width} × {shape.height} px, of which {empty:.6g} % is no scene "
+        f"({first.name} and {furthest.name} lie furthest apart); predict them separately, each with an output of its own"
+    )
 
 
 def _root(shape: Shape, crs: CRS | None, transform: Affine) -> ElementTree.Element:
