@@ -107,7 +107,8 @@ def _valid_polygons(features: Features, progress: Progress) -> Geometries:
     is_missing = np.array([wkb is None for wkb in features.wkb], bool)
     is_other = ~is_missing & ~np.isin(kinds, (*_POLYGON_TYPES, *_FLAT_TYPES))
     geometries[~np.isin(kinds, _POLYGON_TYPES)] = _NO_POLYGON
-    geometries = shapely.force_2d(geometries)
+    is_deep = shapely.get_coordinate_dimension(geometries) > 2
+    geometries[is_deep] = shapely.force_2d(geometries[is_deep])
     repaired = np.zeros(len(geometries), bool)
     for row in np.flatnonzero(is_other):
         geometries[row], repaired[row] = _assembled(features, int(row))
@@ -218,6 +219,7 @@ def _in_crs(
             f"{features.name}: feature {numbers[lost[0]]} reaches to where {crs_label(target)} has no coordinates; "
             "clip it to the surroundings of the scene"
         )
-    invalid = ~shapely.is_valid(moved)
+    changed = np.flatnonzero([after is not before for after, before in zip(moved, geometries, strict=True)])
+    invalid = changed[~shapely.is_valid(moved[changed])]
     moved[invalid] = _mended(moved[invalid])
     return moved
