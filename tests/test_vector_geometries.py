@@ -230,3 +230,30 @@ def test_parquet_that_is_no_geoparquet_is_refused_in_one_line(tmp_path: Path) ->
     for name, words in (("table", "is Parquet without the metadata of GeoParquet"), ("broken", "is not a Parquet file that")):
         with pytest.raises(DatasetError, match=words):
             read(tmp_path / f"{name}.parquet")
+
+
+WEB = 20_037_508.342789244
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize(
+    ("crs", "bounds", "share"),
+    [
+        ("EPSG:3857", (-WEB, -WEB, WEB, WEB), 1.0),
+        ("EPSG:3857", (-WEB, 0, -WEB + 1e5, 1e5), 1.0),
+        ("EPSG:3857", (WEB - 1e5, 0, WEB, 1e5), 1.0),
+        ("EPSG:3832", (-WEB, -1e7, WEB, 1e7), 1.0),
+        ("EPSG:4269", (-180, -90, 180, 90), 1.0),
+        ("EPSG:32660", (7e5, 1e6, 9.5e5, 1.2e6), 1.0),
+        ("EPSG:3413", (-4e6, -4e6, 4e6, 4e6), 1.0),
+        ("EPSG:3031", (-4e6, -4e6, 4e6, 4e6), 1.0),
+        ("ESRI:54009", (-1.8e7, -9e6, 1.8e7, 9e6), 0.7887),
+    ],
+)
+def test_a_mask_of_the_whole_world_covers_every_scene(
+    tmp_path: Path, crs: str, bounds: tuple[float, float, float, float], share: float, halves: bool
+) -> None:
+    rows = [box(-180, -90, 0, 90), box(0, -90, 180, 90)] if halves else [box(-180, -90, 180, 90)]
+    polygons = read_polygons(write_rows(tmp_path / "world.gpkg", rows, "EPSG:4326"), crs, around=bounds)
+    covered = shapely.intersection(shapely.union_all(polygons.geometries), box(*bounds))
+    assert covered.area / box(*bounds).area == pytest.approx(share, abs=1e-5)

@@ -8,8 +8,9 @@ straight there, get points between their ends. Others are moved point by point.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,8 @@ _EARTH_M = 6_378_137.0
 _MARGINS_M = (50_000.0, 1_000.0)  # around the scene; the smaller where the projection ends before the larger
 _LONG_EDGE_M = 500.0  # a straight edge this long bends by millimetres in another projection
 _STEPS = 21  # along each side of the scene that its place in another CRS is found with
+_MOST = 0.9  # of a turn of longitudes: what spans more is the whole world
+_HAIR = 1e-11  # of a turn: less than a millimetre
 _NOWHERE = shapely.Polygon()
 
 
@@ -57,11 +60,13 @@ def reproject(geometries: Geometries, source: CRS, target: CRS, around: Bounds |
     is_lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
     # What does not reach the place may still seem to, where a projection folds.
     moved[~touches & (is_lost | _overlap(shapely.bounds(moved), around))] = _NOWHERE
-    is_wide = touches & (is_lost | ~_inside(bounds, place.bounds) | (_longest_edges(geometries) > place.long_edge))
+    cuts = _cuts(shapely.total_bounds(geometries), source, target) if place.turn else []
+    is_cut = np.logical_or.reduce([np.zeros(len(bounds), bool), *((bounds[:, 0] < cut) & (bounds[:, 2] > cut) for cut in cuts)])
+    is_wide = touches & (is_lost | is_cut | ~_inside(bounds, place.bounds) | (_longest_edges(geometries) > place.long_edge))
     for row in np.flatnonzero(is_wide):
-        clipped = shapely.segmentize(place.clip(geometries[row]), place.long_edge)
-        moved[row] = _moved(np.array([clipped], object), to_target)[0]
-    return moved
+        parts = _moved(shapely.segmentize(place.parts(geometries[row], cuts), place.long_edge), to_target)
+        moved[row] = parts[0] if len(parts) == 1 else shapely.union_all(shapely.make_valid(parts))
+    return _wrapped(moved, target, around) if target.is_geographic else moved
 
 
 def beyond_degrees(geometries: Geometries, crs: CRS) -> tuple[int, tuple[float, float]] | None:
@@ -98,6 +103,17 @@ class _Place:
         for off in (-self.turn, 0.0, self.turn) if self.turn else (0.0,):
             yield (left + off, bottom, right + off, top), off
 
+    def parts(self, geometry: shapely.Geometry, cuts: Sequence[float]) -> Geometries:
+        """What of a polygon lies in the place, for each turn and each side of a cut, which it keeps a hair away from."""
+        parts, hair = [], _HAIR * self.turn
+        for (left, bottom, right, top), _ in self.turns():
+            for west, east in pairwise([left, *(cut for cut in cuts if left < cut < right), right]):
+                box = shapely.box(west + hair * (west in cuts), bottom, east - hair * (east in cuts), top)
+                polygons = shapely.get_parts(shapely.intersection(geometry, box))
+                parts.append(shapely.union_all(polygons[shapely.get_dimensions(polygons) == 2]))
+        found: Geometries = np.array([part for part in parts if not part.is_empty] or [_NOWHERE], object)
+        return found
+
     def clip(self, geometry: shapely.Geometry) -> shapely.Geometry:
         """What of a polygon lies in the place, turned there."""
         parts = [
@@ -119,9 +135,12 @@ def _place(around: Bounds, source: CRS, target: CRS) -> _Place | None:
             bottom, top = max(bottom, -quarter), min(top, quarter)
         grid = np.meshgrid(np.linspace(left, right, _STEPS), np.linspace(bottom, top, _STEPS))
         x, y = to_source.transform(grid[0].ravel(), grid[1].ravel())
-        if not np.isfinite([x, y]).all():
-            continue
         turn = _full_turn(source) if source.is_geographic else 0.0
+        if not (is_known := np.isfinite([x, y]).all(axis=0)).all():
+            if margin_m != _MARGINS_M[-1] or not turn or not is_known.any() or np.ptp(x[is_known]) < _MOST * turn:
+                continue
+            # A map of the world in a projection that leaves the corners of the sheet empty.
+            return _Place((-turn / 2, -turn / 4, turn / 2, turn / 4), _length(_LONG_EDGE_M, source), turn)
         if turn:
             x, y = _around_middle(x, y, (left, bottom, right, top), source, target)
         return _Place((x.min(), y.min(), x.max(), y.max()), _length(_LONG_EDGE_M, source), turn)
@@ -132,6 +151,9 @@ def _around_middle(x: Any, y: Any, area: Bounds, source: CRS, target: CRS) -> tu
     """Longitudes counted from that of the middle, so that they do not jump; all of them where the area holds a pole."""
     turn = _full_turn(source)
     x = (x - x[len(x) // 2] + turn / 2) % turn - turn / 2 + x[len(x) // 2]
+    if np.ptp(x) > _MOST * turn:  # the whole world, of which a margin would leave a strip between both ends
+        middle = x[len(x) // 2]
+        x, y = np.append(x, (middle - turn / 2, middle + turn / 2)), np.append(y, y[:2])
     left, bottom, right, top = area
     to_target = Transformer.from_crs(source, target, always_xy=True)
     for pole in (-turn / 4, turn / 4):
@@ -139,6 +161,19 @@ def _around_middle(x: Any, y: Any, area: Bounds, source: CRS, target: CRS) -> tu
         if left <= px <= right and bottom <= py <= top and not target.is_geographic:
             x, y = np.append(x, (-turn / 2, turn / 2)), np.append(y, (pole, pole))
     return x, y
+
+
+def _cuts(bounds: npt.NDArray[np.float64], source: CRS, target: CRS) -> list[float]:
+    """Longitudes among those of polygons at which a target's coordinates jump from one end of its world to the other."""
+    operation, turn = target.coordinate_operation, _full_turn(source)
+    middles = [
+        param.value * param.unit_conversion_factor / (2 * math.pi)
+        for param in (() if operation is None else operation.params)
+        if param.name.startswith("Longitude of")
+    ]
+    first = (next(iter(middles), 0.0) + 0.5) * turn
+    numbers = range(math.ceil((bounds[0] - first) / turn), math.floor((bounds[2] - first) / turn) + 1)
+    return [first + number * turn for number in numbers]
 
 
 def _wrapped(geometries: Geometries, crs: CRS, around: Bounds) -> Geometries:
