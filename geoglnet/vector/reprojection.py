@@ -167,7 +167,7 @@ def _cuts(bounds: npt.NDArray[np.float64], source: CRS, target: CRS) -> list[flo
     """Longitudes among those of polygons at which a target's coordinates jump from one end of its world to the other."""
     operation, turn = target.coordinate_operation, _full_turn(source)
     middles = [
-        param.value * param.unit_conversion_factor / (2 * math.pi)
+        float(param.value) * param.unit_conversion_factor / (2 * math.pi)
         for param in (() if operation is None else operation.params)
         if param.name.startswith("Longitude of")
     ]
