@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,30 @@ def test_a_file_without_crs_cannot_be_reprojected(tmp_path: Path) -> None:
         path = write_layer(tmp_path / "truth.gpkg", [SQUARE], crs=None)
     with pytest.raises(DatasetError, match="has no CRS"):
         read_polygons(path, "EPSG:4326")
+
+
+def test_vector_drivers_can_be_narrowed_for_files_of_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a file is, whatever its name says; what names other files or servers is none of them."""
+    own = [write_layer(tmp_path / f"a.{suffix}", [SQUARE]) for suffix in ("gpkg", "fgb", "geojson")]
+    geopandas.GeoDataFrame(geometry=[SQUARE], crs="EPSG:32633").to_parquet(tmp_path / "a.parquet")
+    shape = write_layer(tmp_path / "a.shp", [SQUARE])
+    source = f"<SrcDataSource>{own[0]}</SrcDataSource><SrcLayer>any name</SrcLayer>"
+    vrt = f'<OGRVRTDataSource><OGRVRTLayer name="any name">{source}</OGRVRTLayer></OGRVRTDataSource>'
+    others = {"a.vrt": vrt, "b.geojson": vrt, "c.geojson": f"{{ {vrt} }}", "d.csv": "a,WKT\n1,POINT (0 0)\n"}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(own[0], "a.gpkg")
+    assert len(read_polygons(tmp_path / "a.vrt", None)) == 1
+    monkeypatch.setenv("GEOGLNET_DRIVERS", "GTiff")
+    for path in (*own, tmp_path / "a.parquet"):
+        assert len(read_polygons(path, None)) == 1
+    virtual = (f"/vsizip/{tmp_path}/a.zip/a.gpkg", "/vsicurl/http://127.0.0.1:9/a.gpkg", "https://127.0.0.1:9/a.geojson")
+    for path in (shape, *(tmp_path / name for name in (*others, "a.zip")), *virtual):
+        with pytest.raises(
+            DatasetError, match=r"vector drivers that GEOGLNET_DRIVERS allows \(GPKG, GeoJSON, FlatGeobuf"
+        ) as caught:
+            read_polygons(path, None)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setenv("GEOGLNET_DRIVERS", "GTiff, ESRI Shapefile")
+    assert len(read_polygons(shape, None)) == 1

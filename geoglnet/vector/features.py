@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Sequence
@@ -26,12 +27,14 @@ from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress
 from geoglnet.raster.crs import parsed
 from geoglnet.raster.environment import one_line
-from geoglnet.raster.files import is_remote, silenced
+from geoglnet.raster.files import DRIVERS_VARIABLE, allowed_drivers, is_remote, silenced
 from geoglnet.types import StrPath
 from geoglnet.vector.naming import plain_name
 
 READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GDALCRSError)
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
+_OWN_DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf")
+_HEAD_SIZE = 1024
 _LON_LAT = "OGC:CRS84"  # what GeoParquet means where it names no CRS
 _FLAT_KINDS = {"Point", "MultiPoint", "LineString", "MultiLineString", "CircularString", "CompoundCurve", "MultiCurve"}
 
@@ -65,12 +68,13 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
         progress: told which layer is read when there are several and none was named.
 
     Raises:
-        DatasetError: no such file, layer or column, or not a vector file.
+        DatasetError: no such file, layer or column, or not a vector file; or a kind of file that must not be read.
     """
     if not is_remote(path) and not Path(path).exists():
         raise DatasetError(f"{path} does not exist; check the path")
     if is_parquet(path):
         return _read_parquet(Path(path), column)
+    _check_driver(path)
     try:
         with silenced(Warning):  # GDAL's remarks on single rows
             return _read_layer(path, column, layer, progress)
@@ -78,6 +82,35 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
         raise DatasetError(
             f"{path} is not a vector file that GDAL can read ({one_line(error)}); give a GeoPackage or GeoJSON"
         ) from error
+
+
+def _check_driver(path: StrPath) -> None:
+    """Refuse, where drivers are restricted, a file that is not by its first bytes what one of the allowed ones reads.
+
+    GDAL cannot be told by pyogrio which drivers it may try. GeoPackage, GeoJSON and FlatGeobuf, in which we write, are always
+    among them, as GeoParquet is, which is read without GDAL; none of them names other files.
+    """
+    allowed = allowed_drivers()
+    if allowed is None:
+        return
+    head = b""
+    if not is_remote(path) and Path(path).is_file():
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD_SIZE)
+    kinds = [name for name in (*_OWN_DRIVERS, "ESRI Shapefile") if name in allowed or name in _OWN_DRIVERS]
+    if not any(_is_of_driver(head, name) for name in kinds):
+        raise DatasetError(
+            f"{path} is no local file of the vector drivers that {DRIVERS_VARIABLE} allows ({', '.join(kinds)}, and GeoParquet)"
+        )
+
+
+def _is_of_driver(head: bytes, driver: str) -> bool:
+    if driver == "GPKG":
+        return head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11")
+    if driver == "GeoJSON":
+        # GDAL takes for its VRT what has that word anywhere at its beginning.
+        return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b"<OGR" not in head
+    return head.startswith(b"fgb" if driver == "FlatGeobuf" else b"\0\0\x27\x0a")
 
 
 def spatial_layers(path: StrPath) -> tuple[str, ...]:
