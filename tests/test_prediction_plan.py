@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,22 @@ def test_patches_cover_the_reach_and_all_meet_it(shape: Shape) -> None:
 def test_patches_are_counted_without_listing_them(shape: Shape) -> None:
     plan = Plan(shape, SMALL)
     assert plan.num_patches == sum(len(planned.patches) for planned in plan.iter_regions())
+
+
+@given(st.integers(300, 1500), st.sampled_from([SMALL, RegionConfig(80, 32, 32, 4, 16), RegionConfig(96, 32, 96, 0, 16)]))
+@settings(max_examples=40)
+def test_patches_of_a_long_scene_are_counted_at_its_ends_and_once_between(length: int, config: RegionConfig) -> None:
+    for shape in (Shape(40, length), Shape(length, 40)):
+        plan = Plan(shape, config)
+        assert plan.num_patches == sum(planned.num_patches for planned in plan.iter_regions())
+
+
+def test_a_trillion_patches_are_planned_in_no_time() -> None:
+    """A degree of a world raster read at a fifth of a meter."""
+    plan = Plan(Shape(2 * 10**8, 4 * 10**8), RegionConfig())
+    started = time.process_time()
+    assert plan.num_patches > 4e11
+    assert time.process_time() - started < 2
 
 
 def test_a_scene_is_planned_without_listing_its_regions() -> None:

@@ -18,6 +18,8 @@ from geoglnet.config import RegionConfig
 from geoglnet.types import Shape
 from geoglnet.windows import core_edges, patch_offsets, region_window
 
+_BORDER = 4  # rows and columns of cores at each border of a scene; all between them have as many patches
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedPatch:
@@ -141,10 +143,15 @@ class Plan:
 
     @property
     def num_patches(self) -> int:
-        """How many patches count in all regions together."""
-        rows = sum(len(self.region(row, 0).meeting_starts(0)) for row in range(len(self.row_edges) - 1))
-        cols = sum(len(self.region(0, col).meeting_starts(1)) for col in range(len(self.col_edges) - 1))
-        return rows * cols
+        """How many patches count in all regions together, in no time however many there are."""
+        return self._count(0) * self._count(1)
+
+    def _count(self, axis: int) -> int:
+        """Rows (axis 0) or columns of patches in all rows or columns of cores: but for those at the borders all are alike."""
+        length = len((self.row_edges, self.col_edges)[axis]) - 1
+        indexes = range(length) if length <= 2 * _BORDER else (*range(_BORDER), *range(length - _BORDER, length))
+        counts = [len(self.region(*((i, 0) if axis == 0 else (0, i))).meeting_starts(axis)) for i in indexes]
+        return sum(counts) + (length - len(counts)) * counts[min(_BORDER, length) - 1]
 
     def iter_regions(self) -> Iterator[PlannedRegion]:
         """Regions row by row; nothing is kept, so that the plan of a huge scene takes no memory."""

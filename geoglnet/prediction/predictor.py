@@ -99,8 +99,11 @@ class Predictor:
             blocks: which blocks; all that the area meets when left out.
         """
         plan = Plan(area.shape, self.manifest.region)
-        work = iter_work(plan, area.blocks(plan) if blocks is None else blocks)
-        steps = sum(self.segmenter.num_steps(block.planned) for block in work)
+        if blocks is None and area.is_everything:
+            steps = len(plan) if self.segmenter.sees_only else plan.num_patches
+        else:
+            work = iter_work(plan, area.blocks(plan) if blocks is None else blocks)
+            steps = sum(self.segmenter.num_steps(block.planned) for block in work)
         return Estimate.of(steps, self.segmenter, self.config, area, layers)
 
     def iter_blocks(

@@ -149,7 +149,7 @@ def _compute(
     if workspace.journal.blocks:
         progress.log(f"goes on after {len(workspace.journal.blocks)} finished blocks")
     missing = _Missing(area.blocks(plan), workspace.journal)
-    expected = predictor.estimate(area, layers, missing)
+    expected = predictor.estimate(area, layers, missing if workspace.journal.blocks else None)
     progress.log(expected.rule)
     pending = predictor.iter_blocks(scene, layers, area=area, blocks=missing, expected=expected, progress=progress)
     write_behind(pending, workspace.store)
