@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -278,3 +279,47 @@ def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
     if branches is Branches.BOTH:
         expected, _ = untiled(scene, manifest)
         np.testing.assert_array_equal(first.labels, expected[first.window.toslices()])
+
+
+@pytest.mark.parametrize("branches", [Branches.BOTH, Branches.GLOBAL])
+@pytest.mark.parametrize(("precision", "way_out"), [("bfloat16", "use --precision float32"), ("float32", "take another model")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_overflow_are_refused_with_the_precision_and_the_way_out(
+    branches: Branches, precision: str, way_out: str, value: float
+) -> None:
+    scene, manifest = random_scene(150, 117), manifest_of(SMALL, branches)
+
+    @dataclass
+    class Overflowing(StubNetwork):
+        """Some pixels of one class are beyond any number, or those of all are below."""
+
+        def see(self, overviews: torch.Tensor) -> Any:
+            overviews[:, 0 if value > 0 else slice(None), 4:8, 4:8] = value
+            return super().see(overviews)
+
+        def segment(self, patches: torch.Tensor, footprints: torch.Tensor, maps: Any) -> Any:
+            patches[:, 0 if value > 0 else slice(None), 8:12, 8:12] = value
+            return super().segment(patches, footprints, maps)
+
+    predictor = Predictor(cast(GLNet, Overflowing(manifest.model)), manifest, PredictConfig(device="cpu", precision=precision))
+    with pytest.raises(ConfigError, match=rf"\d+ pixels from column 0, row 0: numbers overflow in {precision}; .*{way_out}"):
+        next(predictor.iter_blocks(scene)).resolve()
+
+
+def test_numbers_that_overflow_where_nobody_looks_do_not_matter() -> None:
+    scene, manifest = random_scene(150, 117), manifest_of(SMALL)
+
+    @dataclass
+    class Overflowing(StubNetwork):
+        def segment(self, patches: torch.Tensor, footprints: torch.Tensor, maps: Any) -> Any:
+            patches[:, :, :4, :4] = np.nan
+            return super().segment(patches, footprints, maps)
+
+    valid = np.ones((150, 117), bool)
+    valid[:8, :8] = False
+    predictor = Predictor(cast(GLNet, Overflowing(manifest.model)), manifest, CPU)
+    plain = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    found, expected = (
+        next(p.iter_blocks(ArrayScene(scene.image[:, :32, :32], valid[:32, :32]))).resolve() for p in (predictor, plain)
+    )
+    np.testing.assert_array_equal(found.labels, expected.labels)

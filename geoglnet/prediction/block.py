@@ -12,6 +12,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
+from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.prediction.download import Download, download
 from geoglnet.prediction.selection import normalised_entropy
@@ -80,19 +81,44 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class PendingBlock:
-    """A block on its way from the device."""
+    """A block on its way from the device.
+
+    Args:
+        row: which row of cores.
+        col: which column.
+        window: where it lies in the scene.
+        layers: see :class:`Block`.
+        counts: both of :class:`Overlap`, and how many pixels have no probabilities because numbers overflowed.
+        precision: of the network, for messages.
+    """
 
     row: int
     col: int
     window: Window
     layers: Mapping[Layer, Download]
-    overlap: Download | None
+    counts: Download | None
+    precision: str = "float32"
 
     def resolve(self) -> Block:
-        """The block, once it is there."""
-        counts = (0, 0) if self.overlap is None else self.overlap.numpy().tolist()
+        """The block, once it is there.
+
+        Raises:
+            ConfigError: the network's numbers overflowed in it.
+        """
+        *overlap, num_spoilt = (0, 0, 0) if self.counts is None else self.counts.numpy().tolist()
+        if num_spoilt:
+            raise overflow(f"{num_spoilt} pixels from column {self.window.col_off}, row {self.window.row_off}", self.precision)
         arrays = {layer: pending.numpy() for layer, pending in self.layers.items()}
-        return Block(self.row, self.col, self.window, arrays, Overlap(*counts))
+        return Block(self.row, self.col, self.window, arrays, Overlap(*overlap))
+
+
+def overflow(where: str, precision: str) -> ConfigError:
+    """The error of a network whose numbers leave the range of a precision: no class would be more likely than another."""
+    if precision == "float32":
+        way_out = "its weights are too large for any scene like this; take another model"
+    else:
+        way_out = "use --precision float32"
+    return ConfigError(f"the model gives no probabilities to {where}: numbers overflow in {precision}; {way_out}")
 
 
 def empty_layers(layers: Collection[Layer], shape: Shape, num_classes: int) -> dict[Layer, Download]:

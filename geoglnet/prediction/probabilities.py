@@ -66,7 +66,7 @@ class RegionSegmenter:
         ring = network.ring_size if isinstance(network, FoldedGLNet) else 0
         self._ring = None if self._is_official else ring
         self.manifest = manifest
-        self._precision = config.precision
+        self.precision = config.precision
 
     @property
     def num_classes(self) -> int:
@@ -224,8 +224,8 @@ class RegionSegmenter:
         return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
 
     def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self._precision == "float16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self._precision != "float32")
+        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32")
 
 
 @dataclass(frozen=True, slots=True)

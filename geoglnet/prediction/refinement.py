@@ -12,6 +12,7 @@ from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, fo
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.block import overflow
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import PlannedRegion
 from geoglnet.prediction.probabilities import RegionSegmenter, Steps
@@ -53,6 +54,9 @@ class CoarseToFineSegmenter(RegionSegmenter):
         overview = upload(wanted.pixels, self.manifest, self.device).overview(region.overview_shape(wanted.planned.shape))
         likely = 1 - self._see(overview).logits[0].float().softmax(dim=0)[self._background]
         coarse: np.ndarray[tuple[int, int], np.dtype[np.float32]] = likely.cpu().numpy()
+        if np.isnan(coarse).any():
+            window = wanted.planned.window
+            raise overflow(f"the region from column {window.col_off}, row {window.row_off}", self.precision)
         return foreground_place(coarse, wanted.planned.shape, region.patch_size, self._coarse)
 
     def _blended(self, wanted: Wanted, steps: Steps) -> Tensor:

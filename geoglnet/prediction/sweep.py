@@ -74,6 +74,7 @@ class Sweep:
                 agreement.compare(given[:, :height, :width], term[:, :height])
                 given[:, : term.shape[1], : term.shape[2]] += term
         self.carry.hand_on(work.planned, _rest(given[:, :, width:]), _rest(given[:, height:, :width]))
+        agreement.look_at(given[:, :height, :width])
         return self._pending(work.planned, given[:, :height, :width], agreement.visible, agreement.counts())
 
     def _region(self, planned: PlannedRegion, pixels: Pixels) -> _Region:
@@ -126,11 +127,11 @@ class Sweep:
         else:
             rows, cols = shifted(window, -int(planned.core.row_off), -int(planned.core.col_off)).toslices()
             layers = quantised_layers(self.layers, core[:, rows, cols], visible[rows, cols])
-        return PendingBlock(planned.row, planned.col, window, layers, counts)
+        return PendingBlock(planned.row, planned.col, window, layers, counts, self.segmenter.precision)
 
 
 class _Agreement:
-    """Counts where two regions would have chosen different classes.
+    """Counts where two regions would have chosen different classes, and where there is nothing to choose from.
 
     Args:
         visible: ``(h, w)`` bool over a core.
@@ -138,14 +139,18 @@ class _Agreement:
 
     def __init__(self, visible: Tensor) -> None:
         self.visible = visible
-        self._counts = torch.zeros(2, dtype=torch.int64, device=visible.device)
+        self._counts = torch.zeros(3, dtype=torch.int64, device=visible.device)
 
     def compare(self, own: Tensor, other: Tensor) -> None:
         """``(K, h, w)`` and a part of it at the upper left, both in proportion to probabilities."""
         rows, cols = other.shape[1:]
         seen = self.visible[:rows, :cols]
         differs = winners(own[:, :rows, :cols]) != winners(other)
-        self._counts += torch.stack([seen.sum(), (seen & differs).sum()])
+        self._counts[:2] += torch.stack([seen.sum(), (seen & differs).sum()])
+
+    def look_at(self, core: Tensor) -> None:
+        """``(K, h, w)`` final probabilities: one logit that overflows makes those of all classes not a number."""
+        self._counts[2] = (core[0].isnan() & self.visible).sum()
 
     def counts(self) -> Download:
         return download(self._counts)
