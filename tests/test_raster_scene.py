@@ -279,8 +279,8 @@ def test_transforms_of_real_rasters_are_kept(transform: Affine) -> None:
     assert is_usable(transform, Shape(40_000, 40_000))
 
 
-def test_a_crs_without_a_place_on_earth_has_no_ground_size(scene_factory: Factory) -> None:
-    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+def test_a_crs_without_a_place_on_earth_and_without_a_unit_has_no_ground_size(scene_factory: Factory) -> None:
+    local = 'LOCAL_CS["Undefined Cartesian SRS with unknown unit",UNIT["unknown",1]]'
     with open_scene(scene_factory((3, 64, 64), crs=local), resolution_m=1, assumed_pixel_size_m=0.5) as scene:
         assert scene.pixel_size_m is None
         assert scene.shape == (32, 32)
