@@ -8,22 +8,25 @@ from pathlib import Path
 import click
 import pytest
 from geoglnet_qgis.command import (
+    JOURNAL,
     UNFINISHED,
     Segmentation,
     Shaping,
     remove_unfinished,
     savepoint_of,
     train_words,
+    unfinished,
     vectorize_words,
 )
-from geoglnet_qgis.configuration import SIZES, Pair, Training, colours_for
+from geoglnet_qgis.configuration import CONFIGURATION, SIZES, Pair, Training, colours_for, is_own_folder
 from geoglnet_qgis.program import missing_options
 from hypothesis import given
 from hypothesis import strategies as st
+from nasty import NASTY
 
 from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.sources import ImagesSource, RastersSource
-from geoglnet.prediction.workspace import SUFFIX
+from geoglnet.prediction.workspace import _JOURNAL, SUFFIX
 from geoglnet.training.config import read_config
 from geoglnet.training.savepoint import savepoint_path
 
@@ -51,7 +54,7 @@ def test_a_plain_segmentation_is_read_by_the_program() -> None:
     found = parsed(Segmentation(ODD, "buildings", labels="/x/l.tif", polygons="/x/p.gpkg").words())
     assert found["scenes"] == (ODD,)
     assert (found["labels"], found["vector"]) == (Path("/x/l.tif"), Path("/x/p.gpkg"))
-    assert found["overwrite"] is True
+    assert found["overwrite"] is False
     assert found["device"] == "auto"
 
 
@@ -67,6 +70,7 @@ def test_what_was_not_asked_for_is_left_to_the_program() -> None:
         "--bands",
         "--pixel-size",
         "--resume",
+        "--overwrite",
     } & set(words)
 
 
@@ -86,6 +90,7 @@ def test_everything_can_be_asked_for() -> None:
         pixel_size_m=0.1,
         bands=(4, 3, 2),
         is_resumed=True,
+        replaces=True,
     ).words()
     assert not missing_options(words, known_options("predict"))
     found = parsed(words)
@@ -108,6 +113,8 @@ def test_vectorize_is_read_by_the_program() -> None:
     found = parsed(vectorize_words("/l.tif", "/p.gpkg", Shaping(min_area_m2=12.5), "/c.tif"))
     assert (found["labels"], found["vector"], found["min_area_m2"]) == ("/l.tif", Path("/p.gpkg"), 12.5)
     assert found["confidence"] == Path("/c.tif")
+    assert not found["overwrite"]
+    assert parsed(vectorize_words("/l.tif", "/p.gpkg", Shaping(), replaces=True))["overwrite"]
 
 
 def test_train_is_read_by_the_program() -> None:
@@ -115,7 +122,9 @@ def test_train_is_read_by_the_program() -> None:
     assert found["overrides"] == {"optim.batch_size": 2, "name": "x"}
     assert found["data"] == Path("/folder")
     assert not found["resume"]
+    assert not found["overwrite"]
     assert parsed(train_words("/t.toml", "/folder", "/m.safetensors", is_resumed=True))["resume"]
+    assert parsed(train_words("/t.toml", "/folder", "/m.safetensors", replaces=True))["overwrite"]
 
 
 def test_a_savepoint_is_found_where_the_program_keeps_it() -> None:
@@ -179,10 +188,41 @@ def test_what_a_stopped_run_keeps_is_removed_by_its_outputs_and_nothing_else(tmp
     assert UNFINISHED == SUFFIX
 
 
+def test_what_an_earlier_run_keeps_stays(tmp_path: Path) -> None:
+    of_the_run, of_another, earlier, foreign = (tmp_path / f"{name}.tif.unfinished" for name in "lome")
+    for folder in (of_the_run, of_another, earlier, foreign):
+        (folder / "labels").mkdir(parents=True)
+        (folder / JOURNAL).write_text('{"format": 1}\n', encoding="utf-8")
+    (foreign / JOURNAL).unlink()
+    (tmp_path / "link.tif.unfinished").symlink_to(of_another)
+    outputs = [str(tmp_path / "l.tif"), "", *(str(tmp_path / f"{name}.tif") for name in ("m", "e", "link"))]
+    remove_unfinished(*outputs, kept=unfinished(str(tmp_path / "m.tif")))
+    assert not of_the_run.exists()
+    assert all(folder.exists() for folder in (of_another, earlier, foreign))
+    assert (UNFINISHED, JOURNAL) == (SUFFIX, _JOURNAL)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_class_name_survives_the_configuration(name: str) -> None:
     training = Training("m", 1.0, {name: (1, 2, 3)}, [Pair("a", "b")])
     assert tomllib.loads(training.to_toml())["legend"]["classes"][1] == {"name": name, "colour": [1, 2, 3]}
+
+
+@pytest.mark.parametrize("name", NASTY, ids=lambda name: ascii(name)[:24])
+def test_a_nasty_class_name_stays_one_class_of_a_file_that_can_be_written(name: str, tmp_path: Path) -> None:
+    text = Training(name, 1.0, {name: (1, 2, 3)}, [Pair(name, name)], backbone_weights=name).to_toml()
+    (tmp_path / CONFIGURATION).write_text(text, encoding="utf-8", newline="\n")
+    plain = tomllib.loads((tmp_path / CONFIGURATION).read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in plain["legend"]["classes"]] == ["background", name.replace("\ud800", "?")]
+    assert set(plain) == {"name", "resolution_m", "legend", "model", "region", "sample", "optim", "train"}
+
+
+def test_a_folder_is_the_plugins_own_when_its_configuration_says_so(tmp_path: Path) -> None:
+    assert not is_own_folder(str(tmp_path))
+    (tmp_path / CONFIGURATION).write_bytes(b"\xff")
+    assert not is_own_folder(str(tmp_path))
+    (tmp_path / CONFIGURATION).write_text(Training("m", 1.0, {}, []).to_toml(), encoding="utf-8")
+    assert is_own_folder(str(tmp_path))
 
 
 def test_colours_are_the_layers_own_and_else_differ() -> None:

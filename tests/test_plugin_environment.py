@@ -21,7 +21,15 @@ def windows(**more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(DROPPED))
 def test_a_variable_of_the_other_python_is_dropped(name: str) -> None:
-    assert name not in clean_environment({name: "wrong", "HOME": "/home/me"})
+    assert clean_environment({name: "wrong", "HOME": "/home/me"}) == {"HOME": "/home/me", **SET}
+
+
+@pytest.mark.parametrize(
+    "name", ["PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONPYCACHEPREFIX", "PYTHONWARNINGS", "LD_PRELOAD", "LD_AUDIT"]
+)
+def test_what_would_load_code_before_the_programs_own_is_dropped(name: str) -> None:
+    assert name not in clean_environment({name: "wrong"})
+    assert clean_environment({name: "wrong"}, kept=[name])[name] == "wrong"
 
 
 def test_everything_else_is_kept() -> None:

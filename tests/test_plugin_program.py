@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from geoglnet_qgis import program as program_module
 from geoglnet_qgis.environment import clean_environment
 from geoglnet_qgis.program import Program, ProgramError, ask, ask_verb, find_program
+from geoglnet_qgis.runner import run_program
 
 import geoglnet
 from geoglnet.models.registry import shipped_models
@@ -115,8 +117,47 @@ def test_a_file_that_the_system_cannot_start_is_refused(tmp_path: Path) -> None:
         ask(Program((str(path),)), {})
 
 
-def test_the_program_is_started_away_from_the_plugins_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("starts", ["ask", "run"])
+def test_nothing_is_imported_from_where_the_program_is_started(
+    starts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python as program, with somebody's ``geoglnet`` in the shared temporary folder and in the current one."""
+    marker = tmp_path / "executed"
+    for name in ("geoglnet/__init__.py", "geoglnet/__main__.py", "json.py", "sitecustomize.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"open({str(marker)!r}, 'w').close()", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if starts == "ask":
+        assert ask(REAL, real_environment()).version == geoglnet.__version__
+    else:
+        words = [*REAL.words, "models", "buildings", "--json"]
+        assert run_program(words, real_environment(), lambda event: None).code == 0
+    assert not marker.exists()
+    assert not list(tmp_path.glob("geoglnet-run-*"))
+
+
+def test_the_program_is_started_in_an_empty_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(program_module.__file__).parent)
-    path = make_program(tmp_path / "geoglnet", "import os; raise SystemExit(f'in {os.getcwd()}')")
-    with pytest.raises(ProgramError, match=r"in /tmp|in /var"):
-        ask(Program((str(path),)), {})
+    script = "import os; s = os.stat('.'); raise SystemExit(f'{s.st_mode & 0o777:o} {s.st_uid == os.getuid()} {os.listdir()}')"
+    path = make_program(tmp_path / "geoglnet", script)
+    with pytest.raises(ProgramError, match=r"700 True \[\]"):
+        ask(Program((str(path),)), clean_environment(os.environ))
+
+
+def test_the_path_is_searched_without_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_program(tmp_path / "bin" / "geoglnet.exe")
+    make_program(tmp_path / "geoglnet")
+    make_program(tmp_path / "geoglnet.exe")
+    monkeypatch.chdir(tmp_path)
+    for current in ("", ".", "bin/..", os.curdir):
+        with pytest.raises(ProgramError, match="no geoglnet program on the PATH"):
+            find_program("", {"PATH": current})
+        assert find_program("", {"Path": f"{current};{path.parent}"}, platform="win32").words == (str(path),)
+    with pytest.raises(ProgramError, match="geoglnet is not a whole path"):
+        find_program("geoglnet", {})
+
+
+def test_a_batch_file_is_refused_on_windows(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"is a batch file.* give the \.exe"):
+        find_program(str(make_program(tmp_path / "geoglnet.BAT")), {}, platform="win32")

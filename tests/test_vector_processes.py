@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rasters import write_raster
 
 from geoglnet.errors import GeoglnetError
 from geoglnet.vector.processes import Ordered
@@ -70,3 +72,21 @@ def test_workers_leave_with_a_parent_that_is_killed() -> None:
     while lives(int(ran.stdout)) and time.monotonic() < until:
         time.sleep(0.05)
     assert not lives(int(ran.stdout))
+
+
+def test_workers_import_nothing_from_the_folder_that_the_program_is_started_in(tmp_path: Path) -> None:
+    write_raster(tmp_path / "labels.tif", np.kron(np.eye(4, dtype=np.uint8), np.ones((64, 64), np.uint8))[None])
+    program = tmp_path / "bin" / "geoglnet"
+    program.parent.mkdir()
+    program.write_text(
+        "from geoglnet.cli.main import main\nif __name__ == '__main__':\n    main()\n",
+        encoding="utf-8",
+    )
+    marker = tmp_path / "executed"
+    for name in ("multiprocessing", "tempfile", "geoglnet"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    words = [sys.executable, str(program), "vectorize", "labels.tif", "polygons.gpkg", "--workers", "2"]
+    ran = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert not marker.exists()

@@ -31,6 +31,7 @@ def prepare_environment() -> None:
     _open_closed_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # workers import nothing from the folder that we are started in
     package = find_spec("rasterio")
     folders = (package.submodule_search_locations if package else None) or []
     if any((Path(folder) / "proj_data").is_dir() for folder in folders):

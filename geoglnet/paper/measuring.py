@@ -59,7 +59,7 @@ def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = F
     """
     if not path.exists():
         kind = ["coarse-to-fine"] if coarse_to_fine else []
-        command = [sys.executable, "-m", "geoglnet.paper.measuring", str(checkpoint), device, str(path), *kind]
+        command = [sys.executable, "-P", "-m", "geoglnet.paper.measuring", str(checkpoint), device, str(path), *kind]
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if ran.returncode:
             last = (ran.stderr.strip().splitlines() or [f"ended by signal {-ran.returncode}: out of memory?"])[-1]

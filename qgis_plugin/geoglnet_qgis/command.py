@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,7 +12,8 @@ SAVEPOINT = ".resume.pt"  # the program's name for what a training that was cut 
 JOURNAL = "journal.jsonl"  # in such a folder
 _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
 UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
-EVENTS = ("--progress", "json", "--stop-on-stdin-eof", "--overwrite")  # Processing has asked whether to replace a file
+EVENTS = ("--progress", "json", "--stop-on-stdin-eof")
+OVERWRITE = "--overwrite"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Segmentation:
         pixel_size_m: metres per pixel of a raster without CRS.
         bands: 1-based numbers of red, green, blue.
         is_resumed: whether to go on with a run that was stopped.
+        replaces: whether outputs that exist are replaced.
     """
 
     scene: str
@@ -75,6 +77,7 @@ class Segmentation:
     pixel_size_m: float = 0.0
     bands: Sequence[int] = ()
     is_resumed: bool = False
+    replaces: bool = False
 
     def words(self) -> list[str]:
         named = {
@@ -93,13 +96,15 @@ class Segmentation:
         if self.bounds:
             words += ["--bounds", *map(_number, self.bounds)]
         words += ["--resume"] if self.is_resumed else []
+        words += [OVERWRITE] if self.replaces else []
         shaping = [*self.shaping.words(), *style_words(self.polygons)] if self.polygons else []
         return [*words, *shaping, *EVENTS]
 
 
-def vectorize_words(labels: str, polygons: str, shaping: Shaping, confidence: str = "") -> list[str]:
+def vectorize_words(labels: str, polygons: str, shaping: Shaping, confidence: str = "", *, replaces: bool = False) -> list[str]:
     """``geoglnet vectorize``."""
     given = ["--confidence", confidence] if confidence else []
+    given += [OVERWRITE] if replaces else []
     return ["vectorize", labels, polygons, *given, *shaping.words(), *style_words(polygons), *EVENTS]
 
 
@@ -108,13 +113,17 @@ def style_words(polygons: str) -> list[str]:
     return [] if polygons.lower().endswith(".gpkg") else ["--style", "qml"]
 
 
-def remove_unfinished(*outputs: str) -> None:
-    """Remove what a stopped segmentation keeps to go on from, beside its first output; nothing that it did not make."""
-    for path in outputs:
-        folder = path + UNFINISHED
-        if path and not os.path.islink(folder) and _is_run(os.path.join(folder, JOURNAL)):
-            with suppress(OSError):
-                _remove_run(folder)
+def unfinished(*outputs: str) -> set[str]:
+    """What stopped segmentations keep to go on from, beside their first outputs: folders with the program's journal."""
+    folders = {path + UNFINISHED for path in outputs if path}
+    return {folder for folder in folders if not os.path.islink(folder) and _is_run(os.path.join(folder, JOURNAL))}
+
+
+def remove_unfinished(*outputs: str, kept: Collection[str] = ()) -> None:
+    """Remove what a stopped segmentation keeps, but for the folders that were there before it; nothing that it did not make."""
+    for folder in unfinished(*outputs) - set(kept):
+        with suppress(OSError):
+            _remove_run(folder)
 
 
 def _is_run(journal: str) -> bool:
@@ -140,11 +149,18 @@ def _remove_run(folder: str) -> None:
 
 
 def train_words(
-    configuration: str, folder: str, checkpoint: str, settings: Sequence[str] = (), *, is_resumed: bool = False
+    configuration: str,
+    folder: str,
+    checkpoint: str,
+    settings: Sequence[str] = (),
+    *,
+    is_resumed: bool = False,
+    replaces: bool = False,
 ) -> list[str]:
     """``geoglnet train``; each of ``settings`` is KEY=VALUE."""
     given = [word for setting in settings for word in ("--set", setting)]
     given += ["--resume"] if is_resumed else []
+    given += [OVERWRITE] if replaces else []
     return ["train", configuration, "--data", folder, "--checkpoint", checkpoint, *given, *EVENTS]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+HEADER = "# Written by the geoglnet plugin of QGIS.\n"
+CONFIGURATION = "train.toml"
 CLASS_COLUMN = "class"
 BACKGROUND = "background"
 BACKGROUND_COLOUR = (32, 32, 32)
@@ -79,7 +82,7 @@ class Training:
             **{f"[{table}]": values for table, values in size.items() if table != "optim" and values},
             "[optim]": {**size["optim"], **steps},
         }
-        parts = ["# Written by the geoglnet plugin of QGIS.\n"]
+        parts = [HEADER]
         parts += [_table(heading, values) for heading, values in tables.items()]
         parts += [_table("[[train]]", self._source(pair)) for pair in self.train]
         parts += [_table("[[validation]]", self._source(pair)) for pair in self.validation]
@@ -90,6 +93,15 @@ class Training:
         if self.assumed_pixel_size_m:
             return {"kind": "images", **files, "pixel_size_m": self.assumed_pixel_size_m}
         return {"kind": "rasters", **files, **({"area": pair.area} if pair.area else {})}
+
+
+def is_own_folder(folder: str) -> bool:
+    """Whether the plugin wrote the configuration in a folder, and so may write what belongs to it again."""
+    try:
+        with open(os.path.join(folder, CONFIGURATION), encoding="utf-8") as file:
+            return file.readline() == HEADER
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def colours_for(names: Sequence[str], styled: Mapping[str, Sequence[int]] | None = None) -> dict[str, tuple[int, ...]]:
@@ -107,7 +119,8 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        text = value.encode("utf-8", "replace").decode("utf-8")  # TOML has no halves of surrogate pairs
+        return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, (list, tuple)):

@@ -9,17 +9,23 @@ from __future__ import annotations
 import ntpath
 import os
 import posixpath
+import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
-_PYTHON = ("HOME", "PATH", "EXECUTABLE", "PLATLIBDIR", "STARTUP", "USERBASE")
-_GEO = ("GDAL_DATA", "GDAL_DRIVER_PATH", "GDAL_PAM_PROXY_DIR", "PROJ_LIB", "PROJ_DATA", "GEOTIFF_CSV")
+_GDAL = ("GDAL_DATA", "GDAL_DRIVER_PATH", "GDAL_PYTHON_DRIVER_PATH", "GDAL_PAM_PROXY_DIR")
+_GEO = (*_GDAL, "PROJ_LIB", "PROJ_DATA", "GEOTIFF_CSV")
 _QGIS = ("QGIS_PREFIX_PATH", "QGIS_PLUGINPATH", "QGIS_CUSTOM_CONFIG_PATH", "QT_PLUGIN_PATH", "QT_QPA_PLATFORM_PLUGIN_PATH")
-_LIBRARIES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "DYLD_INSERT_LIBRARIES")
 _VENV = ("VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-DROPPED = frozenset((*(f"PYTHON{name}" for name in _PYTHON), *_GEO, *_QGIS, *_LIBRARIES, *_VENV))
+DROPPED = frozenset((*_GEO, *_QGIS, *_VENV))
+DROPPED_BEGINNINGS = ("PYTHON", "LD_", "DYLD_")  # where Python and the system's loader look for code, and what they run first
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-SET = {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
+SET = {
+    **{"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"},
+    "PYTHONSAFEPATH": "1",  # nothing is imported from the folder that a program, or a child of it, is started in
+}
 
 
 def clean_environment(
@@ -39,7 +45,7 @@ def clean_environment(
     """
     roots = _qgis_folders(inherited)
     wanted = {name.upper() for name in kept}
-    child = {name: value for name, value in inherited.items() if name.upper() in wanted or name.upper() not in DROPPED}
+    child = {name: value for name, value in inherited.items() if name.upper() in wanted or not _is_dropped(name.upper())}
     for name in CERTIFICATES:
         path = child.get(name)
         if path and name not in wanted and (not exists(path) or _is_below(path, roots, platform)):
@@ -47,6 +53,24 @@ def clean_environment(
     if platform == "win32":
         _strip_path(child, roots)
     return {**child, **SET}
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """An empty folder that nobody else can write to, for a program to be started in.
+
+    Python imports from the folder that it is started in (``-m``), and Windows loads libraries from there: in a shared one, such
+    as the temporary folder, anybody could have put a ``geoglnet`` there.
+    """
+    folder = tempfile.mkdtemp(prefix="geoglnet-run-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # Windows keeps it while a child that is being ended stands in it
+
+
+def _is_dropped(name: str) -> bool:
+    return name in DROPPED or name.startswith(DROPPED_BEGINNINGS)
 
 
 def _qgis_folders(inherited: Mapping[str, str]) -> list[str]:

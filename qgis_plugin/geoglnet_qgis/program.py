@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .environment import private_folder
 from .events import ProtocolError, check_protocol
 
 QUICK_TIMEOUT_S = 60.0  # a fifth of a second, once the disk has its files
@@ -83,18 +82,34 @@ def find_program(setting: str, environment: Mapping[str, str], *, platform: str 
     """
     path = os.path.expanduser(setting.strip().strip('"'))
     if not path:
-        found = shutil.which("geoglnet", path=environment.get("PATH", environment.get("Path")))
+        found = _on_path(environment.get("PATH", environment.get("Path", "")), platform)
         if not found:
             raise ProgramError(f"no geoglnet program on the PATH; {INSTALL} ({SETTINGS_PLACE})")
         return Program((found,))
+    if not os.path.isabs(path):
+        raise ProgramError(f"{path} is not a whole path; give one that begins with the drive or root, in {SETTINGS_PLACE}")
     if os.path.isdir(path):
         path = _in_folder(path, platform)
     if not os.path.isfile(path):
         raise ProgramError(f"there is no geoglnet program at {path}; correct the path in {SETTINGS_PLACE}, or {INSTALL}")
     if platform != "win32" and not os.access(path, os.X_OK):
         raise ProgramError(f"{path} is not a program that can be started; correct the path in {SETTINGS_PLACE}")
+    if platform == "win32" and path.lower().endswith((".bat", ".cmd")):
+        raise ProgramError(
+            f"{path} is a batch file, which reads names of layers as commands; give the .exe in {SETTINGS_PLACE}"
+        )
     is_python = os.path.basename(path).lower().startswith("python")
     return Program((path, "-m", "geoglnet") if is_python else (path,))
+
+
+def _on_path(path: str, platform: str) -> str:
+    """The program in the folders of PATH; never in the current one, which ``shutil.which`` prefers on Windows."""
+    separator, name = (";", "geoglnet.exe") if platform == "win32" else (":", "geoglnet")
+    for folder in path.split(separator):
+        candidate = os.path.join(folder, name)
+        if os.path.isabs(folder) and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return ""
 
 
 def _in_folder(folder: str, platform: str) -> str:
@@ -153,16 +168,17 @@ def ask_verb(program: Program, words: Sequence[str], environment: Mapping[str, s
 
 def _said(program: Program, words: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> tuple[str, str, int]:
     try:
-        ran = subprocess.run(
-            list(words),
-            env=dict(environment),
-            cwd=tempfile.gettempdir(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        with private_folder() as folder:
+            ran = subprocess.run(
+                list(words),
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
     except subprocess.TimeoutExpired as error:
         raise ProgramError(f"{program.path} did not answer within {timeout_s:g} s; does it start in a terminal?") from error
     except OSError as error:

@@ -7,15 +7,15 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+from .environment import private_folder
 from .events import Event, parse_event
 
 POLL_S = 0.1
@@ -124,15 +124,18 @@ class _Child:
         self.was_asked_to_stop = False
         self._deadline = float("inf")
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue(maxsize=1000)
-        self._process = subprocess.Popen(
-            list(words),
-            env=dict(environment),
-            cwd=tempfile.gettempdir(),  # a folder with a `geoglnet` in it, such as the plugin's, would be imported instead
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **_own_group(),
-        )
+        with ExitStack() as started:
+            folder = started.enter_context(private_folder())
+            self._process = subprocess.Popen(
+                list(words),
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                **_own_group(),
+            )
+            self._folder = started.pop_all()  # left by close()
         pipes = {"stdout": self._process.stdout, "stderr": self._process.stderr}
         self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes.items()]
         for reader in self._readers:
@@ -177,6 +180,7 @@ class _Child:
             self._discard_line()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             self._close(pipe)
+        self._folder.close()
         return code
 
     def _is_over(self) -> bool:

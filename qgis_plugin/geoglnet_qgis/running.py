@@ -32,6 +32,8 @@ class FeedbackReceiver:
         if event.kind == "plan":
             self._tenth = -1
             self._feedback.setProgressText(self._stage(event))
+            if event.message:
+                self._feedback.pushInfo(event.message)
         elif event.kind == "progress":
             self._tell_figures(event)
         elif event.kind == "warning" and not self._feedback.isCanceled():  # then it is about what the algorithm decides
@@ -80,9 +82,16 @@ def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback) -> Mapping[s
     except (OSError, ProtocolError) as error:
         raise QgsProcessingException(f"{program.path}: {error}") from error
     if not outcome.is_success or outcome.done is None:
-        raise QgsProcessingException(outcome.explanation())
+        raise QgsProcessingException(outcome.explanation() + _way_out(outcome.error))
     outputs = outcome.done.fields.get("outputs")
     return outputs if isinstance(outputs, dict) else {}
+
+
+def _way_out(error: Event | None) -> str:
+    """Options that an error speaks of, by the names that they have here."""
+    if error is None or error.fields.get("kind") != "OutputExistsError":
+        return ""
+    return " " + tr("(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)")
 
 
 def require_program(words: Sequence[str], environment: Mapping[str, str]) -> Program:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from geoglnet_qgis.layers import raster_file
 from machine import crop, processes_with
+from osgeo import gdal
 from qgis.core import (
     QgsApplication,
     QgsCategorizedSymbolRenderer,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
+    QgsExpression,
+    QgsExpressionContext,
     QgsFeature,
     QgsGeometry,
     QgsPalettedRasterRenderer,
@@ -70,6 +73,31 @@ def test_labels_are_vectorized_again_with_progress_that_rises_and_words_on_what_
     assert feedback.progress == sorted(feedback.progress)
     assert feedback.progress[-1] == 100
     assert any("polygons in" in line for line in feedback.said)
+
+
+def test_names_of_classes_stay_text_in_the_legend(tmp_path: Path) -> None:
+    names = ["background", "[% 1 + 1 %]", "<b onclick=x>", "{{ 7*7 }}", "'; DROP TABLE p; --", '"&amp;"', "$x^2$"]
+    labels = gdal.GetDriverByName("GTiff").Create(str(tmp_path / "l.tif"), 8 * len(names), 8, 1, gdal.GDT_Byte)
+    labels.SetGeoTransform((600000, 1, 0, 9300000, 0, -1))
+    labels.SetProjection(QgsCoordinateReferenceSystem(UTM).toWkt())
+    labels.GetRasterBand(1).SetCategoryNames(names)
+    for value in range(1, len(names)):
+        labels.GetRasterBand(1).WriteRaster(8 * value, 0, 6, 8, bytes([value]) * 48)
+    del labels
+    found = run("vectorizelabels", INPUT=str(tmp_path / "l.tif"), OUTPUT=str(tmp_path / "p.gpkg"))
+    layer = QgsVectorLayer(found["OUTPUT"], "p")
+    categories = layer.renderer().categories()
+    assert [category.value() for category in categories] == names
+    assert {feature["class_name"] for feature in layer.getFeatures()} == set(names)
+    labels = [category.label() for category in categories]
+    assert [label.replace("\N{WORD JOINER}", "") for label in labels] == names
+    assert [as_in_a_legend(label) for label in labels] == labels
+    assert as_in_a_legend(names[1]) == "2"
+
+
+def as_in_a_legend(label: str) -> str:
+    """What a layout's legend makes of a label (``QgsSymbolLegendNode::evaluateLabel``)."""
+    return QgsExpression.replaceExpressionText(label, QgsExpressionContext())
 
 
 def test_polygons_are_simplified_squared_and_sorted_out_by_area(segmented: dict[str, Any], tmp_path: Path) -> None:

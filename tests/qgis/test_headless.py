@@ -48,6 +48,19 @@ def test_qgis_process_segments_in_a_dirty_environment(
     assert Path(results["POLYGONS"]).is_file()
 
 
+def test_qgis_process_replaces_no_file_unasked(
+    qgis_process: str, environment: dict[str, str], scene_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.gpkg").write_bytes(b"drawn by hand")
+    ran = subprocess.run(
+        command(qgis_process, scene_path, tmp_path), env=environment, capture_output=True, timeout=PATIENCE_S, check=False
+    )
+    assert ran.returncode != 0
+    assert "Replace existing files" in (ran.stderr + ran.stdout).decode("utf-8", "replace")
+    assert (tmp_path / "p.gpkg").read_bytes() == b"drawn by hand"
+    assert not (tmp_path / "l.tif").exists()
+
+
 def test_a_failure_is_an_exit_code_and_a_sentence(qgis_process: str, environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "scene.tif").write_bytes(b"no raster")
     environment["GEOGLNET_PROGRAM"] = "/nowhere/geoglnet"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from geoglnet_qgis.layers import raster_file
 from osgeo import gdal
-from qgis.core import QgsProcessingException, QgsRasterLayer
-from toolbox import run
+from qgis.core import QgsApplication, QgsProcessingContext, QgsProcessingException, QgsRasterLayer
+from toolbox import Feedback, run
 
 pytestmark = pytest.mark.usefixtures("plugin", "project")
 
@@ -53,6 +53,63 @@ def test_a_layer_whose_file_has_gone_is_refused(tmp_path: Path) -> None:
 def test_a_missing_model_file_is_named(scene_path: Path, tmp_path: Path) -> None:
     with pytest.raises(QgsProcessingException, match=r"nowhere\.safetensors"):
         run("segmentscene", INPUT=str(scene_path), MODEL_FILE="/nowhere.safetensors", LABELS=str(tmp_path / "l.tif"))
+
+
+def test_an_output_that_exists_is_replaced_only_when_asked_for(segmented: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "mine.gpkg"
+    path.write_bytes(b"drawn by hand")
+    algorithm = QgsApplication.processingRegistry().algorithmById("geoglnet:vectorizelabels")
+    chosen = {"INPUT": segmented["LABELS"], "OUTPUT": str(path)}
+    is_fine, reason = algorithm.checkParameterValues(chosen, QgsProcessingContext())
+    assert not is_fine
+    assert "mine.gpkg exists; tick “Replace existing files”" in reason
+    with pytest.raises(QgsProcessingException, match=r"exists; tick “Replace existing files”"):
+        run("vectorizelabels", **chosen)
+    feedback = Feedback()
+    with pytest.raises(QgsProcessingException, match=r"exists; tick “Replace existing files”"):
+        algorithm.create().run(chosen, QgsProcessingContext(), feedback, {}, False)  # as a model does, without a check before
+    assert path.read_bytes() == b"drawn by hand"
+    assert not feedback.command
+    path.unlink()
+    run("vectorizelabels", **chosen)
+    before = path.stat().st_mtime_ns
+    run("vectorizelabels", **chosen, OVERWRITE=True)
+    assert path.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "parameters"),
+    [
+        ("modelinformation", "OUTPUT", {}),
+        ("segmentscene", "LABELS", {"INPUT": "scene"}),
+        ("segmentscene", "POLYGONS", {"INPUT": "scene"}),
+    ],
+)
+def test_every_output_is_protected(
+    name: str, output: str, parameters: dict[str, Any], scene_path: Path, tmp_path: Path
+) -> None:
+    suffix = {"OUTPUT": ".html", "LABELS": ".tif", "POLYGONS": ".gpkg"}[output]
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(b"mine")
+    chosen = {key: str(scene_path) for key in parameters}
+    with pytest.raises(QgsProcessingException, match=r"exists; tick “Replace existing files”"):
+        run(name, **chosen, **{output: str(path)})
+    assert path.read_bytes() == b"mine"
+
+
+def test_the_programs_own_refusal_is_said_in_the_words_of_qgis(
+    segmented: dict[str, Any], make_program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = (
+        "import sys\nif 'doctor' in sys.argv:\n"
+        '    print(\'{"version": "1", "protocol": 1, "options": {"vectorize": ["--progress", "--stop-on-stdin-eof"]}}\')\n'
+        "else:\n"
+        '    print(\'{"v": 1, "event": "error", "kind": "OutputExistsError", "message": "p exists; pass --overwrite"}\')\n'
+        "    sys.exit(1)"
+    )
+    monkeypatch.setenv("GEOGLNET_PROGRAM", make_program(script))
+    with pytest.raises(QgsProcessingException, match=r"p exists; pass --overwrite \(--overwrite is “Replace existing files”"):
+        run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "p.gpkg"))
 
 
 WRONG = {

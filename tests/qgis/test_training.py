@@ -127,3 +127,22 @@ def test_the_classes_take_the_colours_of_the_layers_style(tmp_path: Path) -> Non
     drawn.setRenderer(QgsCategorizedSymbolRenderer("kind", [QgsRendererCategory("roof", symbol, "Dach")]))
     assert class_colours(drawn, "kind") == {"roof": (10, 20, 30)}
     assert class_colours(drawn, "other") == {}
+
+
+def test_a_training_folder_with_files_of_something_else_is_refused(
+    scene_path: Path, demo: Path, project: QgsProject, tmp_path: Path
+) -> None:
+    _, drawn = training_layers(scene_path, QgsVectorLayer(str(demo / "truth.gpkg")), "kind")
+    project.addMapLayer(drawn)
+    (tmp_path / "train.gpkg").write_bytes(b"drawn by hand")
+    with pytest.raises(QgsProcessingException, match=r"has a train\.gpkg of something else; choose another"):
+        run(
+            "trainonlayers",
+            INPUT=str(scene_path),
+            POLYGONS=drawn,
+            FIELD="kind",
+            FOLDER=str(tmp_path),
+            OUTPUT=str(tmp_path / "m.safetensors"),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["train.gpkg"]
+    assert (tmp_path / "train.gpkg").read_bytes() == b"drawn by hand"

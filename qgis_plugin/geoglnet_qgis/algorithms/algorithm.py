@@ -9,7 +9,9 @@ from typing import Any
 from qgis.core import (
     QgsProcessingAlgorithm,
     QgsProcessingContext,
+    QgsProcessingDestinationParameter,
     QgsProcessingException,
+    QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
@@ -30,6 +32,7 @@ MODEL, MODEL_FILE = "MODEL", "MODEL_FILE"
 SIMPLIFY, MIN_AREA, REGULARIZE = "SIMPLIFY", "MIN_AREA", "REGULARIZE"
 MODEL_FILTER = "geoglnet (*.safetensors)"
 Parameters = Mapping[str, Any]
+OVERWRITE, RESUME = "OVERWRITE", "RESUME"
 RASTERS, VECTORS = (".tif", ".tiff"), (".gpkg", ".fgb", ".geojson")
 
 
@@ -76,6 +79,8 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
             for name in rasters if is_fine else ():
                 if self.parameterAsRasterLayer(parameters, name, context) is not None:
                     self.chosen_raster(parameters, name, context)
+            for definition in self.destinationParameterDefinitions() if is_fine else ():
+                self.refuse_existing(parameters, definition, context)
         except QgsProcessingException as error:
             return False, str(error)
         return is_fine, reason
@@ -86,6 +91,42 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
             parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
         parameter.setHelp(explanation)
         self.addParameter(parameter)
+
+    def add_overwrite(self) -> None:
+        """Whether files are replaced; batches, models and qgis_process never ask, and a dialog does not for a typed name."""
+        self.add(
+            QgsProcessingParameterBoolean(OVERWRITE, tr("Replace existing files"), False, optional=True),
+            tr("Without it, an output that exists is refused before any work. Other layers of a GeoPackage stay in any case."),
+            is_advanced=True,
+        )
+
+    def replaces(self, parameters: Parameters, context: QgsProcessingContext) -> bool:
+        """Whether outputs that exist are to be replaced."""
+        return self.parameterAsBool(parameters, OVERWRITE, context)
+
+    def refuse_existing(
+        self,
+        parameters: Parameters,
+        definition: QgsProcessingDestinationParameter,
+        context: QgsProcessingContext,
+    ) -> None:
+        """Refuse an output that would replace a file; the program decides about a run that goes on.
+
+        Raises:
+            QgsProcessingException: it exists, and nobody said that it may be replaced.
+        """
+        value = parameters.get(definition.name())
+        if isinstance(value, QgsProcessingOutputLayerDefinition):
+            value = value.sink.valueAsString(context.expressionContext(), "")[0]
+        if not isinstance(value, str) or not value or os.path.isdir(value) or not os.path.lexists(value):
+            return
+        goes_on = self.parameterDefinition(RESUME) is not None and self.parameterAsBool(parameters, RESUME, context)
+        if not goes_on and not self.replaces(parameters, context):
+            raise QgsProcessingException(
+                tr("{path} exists; tick “Replace existing files” among the advanced parameters, or choose another name").format(
+                    path=value
+                )
+            )
 
     def add_model(self) -> None:
         """A shipped model, or a file that wins over it."""
@@ -139,16 +180,18 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         """An absolute path to write to; empty when the user skipped it.
 
         Raises:
-            QgsProcessingException: it is no file, or of a format that is not written.
+            QgsProcessingException: it is no file, of a format that is not written, or exists.
         """
         value = self.parameterAsOutputLayer(parameters, name, context)
         if not value:
             return ""
-        title = self.parameterDefinition(name).description()
+        definition = self.parameterDefinition(name)
+        title = definition.description()
         if value.startswith(("memory:", "postgres:", "ogr:")) or not value.lower().endswith(suffixes):
             raise QgsProcessingException(
                 tr("{title}: {value} cannot be written; choose a file that ends with {suffixes}").format(
                     title=title, value=value, suffixes=tr(" or ").join(suffixes)
                 )
             )
+        self.refuse_existing(parameters, definition, context)
         return os.path.abspath(value)

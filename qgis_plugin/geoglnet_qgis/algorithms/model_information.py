@@ -34,6 +34,7 @@ class ModelInformation(GeoglnetAlgorithm):
         self.add_model()
         report = QgsProcessingParameterFileDestination(OUTPUT, tr("Report"), "HTML (*.html)", optional=True)
         self.add(report, tr("A page to read; it opens in the results viewer."))
+        self.add_overwrite()
         self.addOutput(QgsProcessingOutputString(TITLE, tr("Name")))
         self.addOutput(QgsProcessingOutputString(CLASSES, tr("Classes")))
         self.addOutput(QgsProcessingOutputNumber(RESOLUTION, tr("Pixel size [m]")))
@@ -41,6 +42,7 @@ class ModelInformation(GeoglnetAlgorithm):
     def processAlgorithm(
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
+        self.refuse_existing(parameters, self.parameterDefinition(OUTPUT), context)
         model = self.chosen_model(parameters, context)
         is_file = bool(self.parameterAsFile(parameters, MODEL_FILE, context))
         facts = answer_of(["info", model, "--json"] if is_file else ["models", model, "--json"])
@@ -60,7 +62,7 @@ def _write_page(path: str, name: str, classes: list[str], card: str) -> None:
         f"<h1>{html.escape(name)}</h1><p>{html.escape(', '.join(classes))}</p><pre>{html.escape(card)}</pre></body></html>"
     )
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
             file.write(page)
     except OSError as error:
         raise QgsProcessingException(f"{path}: {error.strerror}") from error

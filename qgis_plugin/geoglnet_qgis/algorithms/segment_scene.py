@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from typing import Any
 
 from qgis.core import (
@@ -22,16 +23,16 @@ from qgis.core import (
     QgsProcessingParameterVectorDestination,
 )
 
-from ..command import Segmentation, remove_unfinished
+from ..command import Segmentation, remove_unfinished, unfinished
 from ..layers import write_polygons
 from ..running import run_verb
 from ..styling import arrange
 from ..translation import tr
-from .algorithm import RASTERS, VECTORS, GeoglnetAlgorithm, Parameters
+from .algorithm import RASTERS, RESUME, VECTORS, GeoglnetAlgorithm, Parameters
 
 INPUT, EXTENT, AREA = "INPUT", "EXTENT", "AREA"
 LABELS, POLYGONS, PROBABILITIES, COUNT = "LABELS", "POLYGONS", "PROBABILITIES", "NUM_POLYGONS"
-DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS, RESUME = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS", "RESUME"
+DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS"
 
 
 class SegmentScene(GeoglnetAlgorithm):
@@ -108,6 +109,7 @@ class SegmentScene(GeoglnetAlgorithm):
             tr("Numbers of the bands in this order. Empty: by their colours, else the first three."),
             is_advanced=True,
         )
+        self.add_overwrite()
         self.add(
             QgsProcessingParameterBoolean(RESUME, tr("Keep a stopped run, and go on with it"), False),
             tr("A run that is cancelled, or lost, keeps its finished parts beside the first output; the next one uses them."),
@@ -130,23 +132,24 @@ class SegmentScene(GeoglnetAlgorithm):
             raise QgsProcessingException(tr("nothing to write: choose a file for the labels, for the polygons, or for both"))
         with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
             segmentation = self._segmentation(parameters, context, outputs, folder)
+            kept = unfinished(*outputs.values())
             try:
                 written = run_verb(segmentation.words(), feedback)
             finally:
                 if feedback.isCanceled():
-                    self._settle(segmentation, feedback)
+                    self._settle(segmentation, kept, feedback)
         titles = {POLYGONS: tr("polygons"), LABELS: tr("labels"), PROBABILITIES: tr("probabilities")}
         named = {outputs[key]: f"{self._raster.name} – {title}" for key, title in titles.items() if outputs[key]}
         arrange(context, named)
         found = {COUNT: written["num_polygons"]} if "num_polygons" in written else {}
         return {**{key: path for key, path in outputs.items() if path}, **found}
 
-    def _settle(self, segmentation: Segmentation, feedback: QgsProcessingFeedback) -> None:
+    def _settle(self, segmentation: Segmentation, kept: Collection[str], feedback: QgsProcessingFeedback) -> None:
         """Remove, or tell of, what a cancelled run keeps to go on from."""
         if segmentation.is_resumed:
             feedback.pushInfo(tr("what is finished is kept beside the first output; run again with the same settings to go on"))
         else:
-            remove_unfinished(segmentation.labels, segmentation.polygons, segmentation.probabilities)
+            remove_unfinished(segmentation.labels, segmentation.polygons, segmentation.probabilities, kept=kept)
 
     def _segmentation(
         self, parameters: Parameters, context: QgsProcessingContext, outputs: dict[str, str], folder: str
@@ -167,6 +170,7 @@ class SegmentScene(GeoglnetAlgorithm):
             pixel_size_m=self.parameterAsDouble(parameters, PIXEL_SIZE, context) if PIXEL_SIZE in given else 0.0,
             bands=self.parameterAsInts(parameters, BANDS, context),
             is_resumed=self.parameterAsBool(parameters, RESUME, context),
+            replaces=self.replaces(parameters, context),
         )
 
     def _bounds(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[float, ...]:

@@ -26,17 +26,17 @@ from qgis.core import (
 )
 
 from ..command import savepoint_of, train_words
-from ..configuration import BACKGROUND, SIZES, Pair, Training, colours_for
+from ..configuration import BACKGROUND, CONFIGURATION, SIZES, Pair, Training, colours_for, is_own_folder
 from ..layers import RasterFile, class_colours, write_classes, write_polygons
 from ..running import answer_of, run_verb
 from ..translation import tr
-from .algorithm import MODEL_FILTER, GeoglnetAlgorithm, Parameters
+from .algorithm import MODEL_FILTER, RESUME, GeoglnetAlgorithm, Parameters
 
 INPUT, POLYGONS, FIELD, AREA, OUTPUT = "INPUT", "POLYGONS", "FIELD", "AREA", "OUTPUT"
 HELD_OUT_INPUT, HELD_OUT_POLYGONS, FOLDER = "HELD_OUT_INPUT", "HELD_OUT_POLYGONS", "FOLDER"
 RESOLUTION, SIZE, GLOBAL_STEPS, LOCAL_STEPS = "RESOLUTION", "SIZE", "GLOBAL_STEPS", "LOCAL_STEPS"
-WEIGHTS, SETTINGS, RESUME = "BACKBONE_WEIGHTS", "SETTINGS", "RESUME"
-CONFIGURATION = "train.toml"
+WEIGHTS, SETTINGS = "BACKBONE_WEIGHTS", "SETTINGS"
+WRITTEN = (CONFIGURATION, *(f"{title}{suffix}" for title in ("train", "held_out") for suffix in (".vrt", ".gpkg")), "area.gpkg")
 _SETTING = re.compile(r"[A-Za-z_][\w.]*\s*=\s*\S.*")
 
 
@@ -114,6 +114,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         }
         for name, parameter in texts.items():
             self.add(parameter, explanations[name], is_advanced=True)
+        self.add_overwrite()
 
     def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
         self._raster = self.chosen_raster(parameters, INPUT, context)
@@ -127,6 +128,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
     def processAlgorithm(
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
+        self.refuse_existing(parameters, self.parameterDefinition(OUTPUT), context)
         path = os.path.abspath(self.parameterAsFileOutput(parameters, OUTPUT, context))
         if not path.endswith(".safetensors"):
             path += ".safetensors"
@@ -134,6 +136,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         with ExitStack() as stack:
             folder = os.path.abspath(chosen or stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-")))
             os.makedirs(folder, exist_ok=True)
+            _check_folder(folder)
             words = self._words(parameters, context, folder, path)
             try:
                 run_verb(words, feedback)
@@ -149,7 +152,8 @@ class TrainOnLayers(GeoglnetAlgorithm):
         with open(configuration, "w", encoding="utf-8") as file:
             file.write(training.to_toml())
         is_resumed = self.parameterAsBool(parameters, RESUME, context) and os.path.isfile(savepoint_of(path))
-        return train_words(configuration, folder, path, self._settings(parameters, context), is_resumed=is_resumed)
+        settings, replaces = self._settings(parameters, context), self.replaces(parameters, context)
+        return train_words(configuration, folder, path, settings, is_resumed=is_resumed, replaces=replaces)
 
     def _training(self, parameters: Parameters, context: QgsProcessingContext, folder: str, file_name: str) -> Training:
         train, names = self._pair(parameters, POLYGONS, self._raster, folder, "train", context)
@@ -209,6 +213,15 @@ class TrainOnLayers(GeoglnetAlgorithm):
         if wrong:
             raise QgsProcessingException(tr("{line} is not KEY = VALUE").format(line=wrong[0]))
         return lines
+
+
+def _check_folder(folder: str) -> None:
+    """Refuse a folder with files of the names to be written that an earlier training has not written there."""
+    found = [name for name in WRITTEN if os.path.lexists(os.path.join(folder, name))]
+    if found and not is_own_folder(folder):
+        raise QgsProcessingException(
+            tr("{folder} has a {name} of something else; choose another training folder").format(folder=folder, name=found[0])
+        )
 
 
 def _fresh(folder: str, name: str) -> str:

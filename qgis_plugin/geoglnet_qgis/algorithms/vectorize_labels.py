@@ -48,6 +48,7 @@ class VectorizeLabels(GeoglnetAlgorithm):
             tr("Raster of the same pixels: the probability of the class, times 254."),
             is_advanced=True,
         )
+        self.add_overwrite()
         self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of polygons")))
 
     def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
@@ -65,7 +66,8 @@ class VectorizeLabels(GeoglnetAlgorithm):
         with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
             confidence = self._confidence.path if self._confidence else ""
             shaping = self.chosen_shaping(parameters, context, self._labels)
-            words = vectorize_words(self._labels.placed_in(folder), path, shaping, confidence)
+            replaces = self.replaces(parameters, context)
+            words = vectorize_words(self._labels.placed_in(folder), path, shaping, confidence, replaces=replaces)
             written = run_verb(words, feedback)
         arrange(context, {path: f"{self._labels.name} – {tr('polygons')}"})
         return {OUTPUT: path, COUNT: written.get("num_polygons")}
