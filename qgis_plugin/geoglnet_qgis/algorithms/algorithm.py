@@ -96,7 +96,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         """Whether files are replaced; batches, models and qgis_process never ask, and a dialog does not for a typed name."""
         self.add(
             QgsProcessingParameterBoolean(OVERWRITE, tr("Replace existing files"), False, optional=True),
-            tr("Without it, an output that exists is refused before any work. Other layers of a GeoPackage stay in any case."),
+            tr("Without it, an output that exists is refused before any work."),
             is_advanced=True,
         )
 

@@ -92,7 +92,7 @@
   <message><source>Version</source><translation type='unfinished'/></message>
   <message><source>With the same field.</source><translation type='unfinished'/></message>
   <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
-  <message><source>Without it, an output that exists is refused before any work. Other layers of a GeoPackage stay in any case.</source><translation type='unfinished'/></message>
+  <message><source>Without it, an output that exists is refused before any work.</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
   <message><source>auto, cpu, cuda, cuda:1 … or mps.</source><translation type='unfinished'/></message>
   <message><source>geoglnet runs in a Python environment of its own, outside QGIS: &lt;code&gt;pip install geoglnet&lt;/code&gt;. Name its program here, or leave this empty to find it on the PATH.</source><translation type='unfinished'/></message>
