@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -18,6 +19,23 @@ PROCESSING = Path("/usr/share/qgis/python/plugins")
 PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
 
 sys.path[:0] = [str(PROCESSING), str(PLUGINS)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _layers_end_before_qgis(qgis_app: Any) -> Iterator[None]:
+    """Delete the layers that Python still owns while QGIS can: after ``exitQgis`` their destructors crash the process.
+
+    QGIS's bindings never release an exception that an algorithm raises in Python (``processing_exception_handler`` fetches it
+    and throws one of C++). Its traceback keeps every frame that led there, so the local variables of a test that a refusal
+    passed through, and PyQt deletes what is left of them when the interpreter ends.
+    """
+    yield
+    from qgis.core import QgsMapLayer
+    from qgis.PyQt import sip
+
+    for layer in [found for found in gc.get_objects() if isinstance(found, QgsMapLayer)]:
+        if not sip.isdeleted(layer) and sip.ispyowned(layer):
+            sip.delete(layer)
 
 
 @pytest.fixture(scope="session")
