@@ -9,7 +9,6 @@ from typing import Any
 from qgis.core import (
     QgsProcessingAlgorithm,
     QgsProcessingContext,
-    QgsProcessingDestinationParameter,
     QgsProcessingException,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterBoolean,
@@ -18,6 +17,7 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
+    QgsProperty,
     QgsRasterLayer,
 )
 from qgis.PyQt.QtGui import QIcon
@@ -80,7 +80,12 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
                 if self.parameterAsRasterLayer(parameters, name, context) is not None:
                     self.chosen_raster(parameters, name, context)
             for definition in self.destinationParameterDefinitions() if is_fine else ():
-                self.refuse_existing(parameters, definition, context)
+                value = parameters.get(definition.name())
+                if isinstance(value, QgsProcessingOutputLayerDefinition):  # its file; to resolve it would have it loaded
+                    value = value.sink
+                if isinstance(value, QgsProperty):
+                    value = value.valueAsString(context.expressionContext(), "")[0]
+                self.refuse_existing(value if isinstance(value, str) else "", parameters, context)
         except QgsProcessingException as error:
             return False, str(error)
         return is_fine, reason
@@ -104,27 +109,19 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         """Whether outputs that exist are to be replaced."""
         return self.parameterAsBool(parameters, OVERWRITE, context)
 
-    def refuse_existing(
-        self,
-        parameters: Parameters,
-        definition: QgsProcessingDestinationParameter,
-        context: QgsProcessingContext,
-    ) -> None:
-        """Refuse an output that would replace a file; the program decides about a run that goes on.
+    def refuse_existing(self, path: str, parameters: Parameters, context: QgsProcessingContext) -> None:
+        """Refuse to replace a file; the program decides about a run that goes on.
 
         Raises:
             QgsProcessingException: it exists, and nobody said that it may be replaced.
         """
-        value = parameters.get(definition.name())
-        if isinstance(value, QgsProcessingOutputLayerDefinition):
-            value = value.sink.valueAsString(context.expressionContext(), "")[0]
-        if not isinstance(value, str) or not value or os.path.isdir(value) or not os.path.lexists(value):
+        if not path or os.path.isdir(path) or not os.path.lexists(path):
             return
         goes_on = self.parameterDefinition(RESUME) is not None and self.parameterAsBool(parameters, RESUME, context)
         if not goes_on and not self.replaces(parameters, context):
             raise QgsProcessingException(
                 tr("{path} exists; tick “Replace existing files” among the advanced parameters, or choose another name").format(
-                    path=value
+                    path=path
                 )
             )
 
@@ -185,13 +182,12 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         value = self.parameterAsOutputLayer(parameters, name, context)
         if not value:
             return ""
-        definition = self.parameterDefinition(name)
-        title = definition.description()
+        title = self.parameterDefinition(name).description()
         if value.startswith(("memory:", "postgres:", "ogr:")) or not value.lower().endswith(suffixes):
             raise QgsProcessingException(
                 tr("{title}: {value} cannot be written; choose a file that ends with {suffixes}").format(
                     title=title, value=value, suffixes=tr(" or ").join(suffixes)
                 )
             )
-        self.refuse_existing(parameters, definition, context)
+        self.refuse_existing(value, parameters, context)
         return os.path.abspath(value)

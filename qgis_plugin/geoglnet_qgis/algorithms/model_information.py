@@ -42,14 +42,14 @@ class ModelInformation(GeoglnetAlgorithm):
     def processAlgorithm(
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        self.refuse_existing(parameters, self.parameterDefinition(OUTPUT), context)
+        path = self.parameterAsFileOutput(parameters, OUTPUT, context)
+        self.refuse_existing(path, parameters, context)
         model = self.chosen_model(parameters, context)
         is_file = bool(self.parameterAsFile(parameters, MODEL_FILE, context))
         facts = answer_of(["info", model, "--json"] if is_file else ["models", model, "--json"])
         classes = facts.get("classes") or [entry["name"] for entry in facts.get("legend", {}).get("classes", ())]
         card = facts.get("card") or json.dumps(facts, indent=2, ensure_ascii=False)
         feedback.pushInfo(str(card))
-        path = self.parameterAsFileOutput(parameters, OUTPUT, context)
         if path:
             _write_page(path, str(facts.get("name", model)), classes, str(card))
         found = {TITLE: facts.get("name"), CLASSES: ", ".join(classes), RESOLUTION: facts.get("resolution_m")}

@@ -128,10 +128,10 @@ class TrainOnLayers(GeoglnetAlgorithm):
     def processAlgorithm(
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        self.refuse_existing(parameters, self.parameterDefinition(OUTPUT), context)
         path = os.path.abspath(self.parameterAsFileOutput(parameters, OUTPUT, context))
         if not path.endswith(".safetensors"):
             path += ".safetensors"
+        self.refuse_existing(path, parameters, context)
         chosen = self.parameterAsString(parameters, FOLDER, context)
         with ExitStack() as stack:
             folder = os.path.abspath(chosen or stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-")))
