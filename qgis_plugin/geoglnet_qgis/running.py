@@ -32,8 +32,6 @@ class FeedbackReceiver:
         if event.kind == "plan":
             self._tenth = -1
             self._feedback.setProgressText(self._stage(event))
-            if event.message:
-                self._feedback.pushInfo(event.message)
         elif event.kind == "progress":
             self._tell_figures(event)
         elif event.kind == "warning" and not self._feedback.isCanceled():  # then it is about what the algorithm decides
@@ -42,8 +40,18 @@ class FeedbackReceiver:
             self._feedback.pushInfo(event.message)
 
     def _stage(self, event: Event) -> str:
+        """A stage and what it amounts to, where that is known: patches, time, rasters to write."""
         stage, total, unit = (event.fields.get(name, "") for name in ("stage", "total", "unit"))
-        return str(stage) if total == 1 else f"{stage}: {total} {unit}".strip()
+        parts = [] if total == 1 else [f"{total} {unit}".strip()]
+        patches, minutes, size = (event.fields.get(name) for name in ("patches", "minutes", "output_bytes"))
+        if isinstance(patches, int) and (unit != "patches" or total == 1):
+            parts.append(tr("1 patch") if patches == 1 else tr("{count} patches").format(count=patches))
+        if isinstance(minutes, (int, float)):
+            hours = tr("about {hours} h").format(hours=f"{minutes / 60:.3g}")
+            parts.append(hours if minutes >= 90 else tr("about {minutes} min").format(minutes=max(1, round(minutes))))
+        if isinstance(size, (int, float)):
+            parts.append(tr("{megabytes} MB before compression").format(megabytes=f"{size / 1e6:.3g}"))
+        return ": ".join([str(stage), ", ".join(parts)] if parts else [str(stage)])
 
     def _tell_figures(self, event: Event) -> None:
         """Losses and the like, ten times a stage."""
@@ -89,9 +97,12 @@ def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback) -> Mapping[s
 
 def _way_out(error: Event | None) -> str:
     """Options that an error speaks of, by the names that they have here."""
-    if error is None or error.fields.get("kind") != "OutputExistsError":
-        return ""
-    return " " + tr("(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)")
+    kind = "" if error is None else error.fields.get("kind")
+    if kind == "OutputExistsError":
+        return " " + tr("(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)")
+    if kind == "ResolutionError":
+        return " " + tr("(--model is “Model”; --resolution is for the command line only)")
+    return ""
 
 
 def require_program(words: Sequence[str], environment: Mapping[str, str]) -> Program:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from geoglnet_qgis.events import Course, Event
 from geoglnet_qgis.layers import raster_file
+from geoglnet_qgis.running import FeedbackReceiver
 from machine import crop, processes_with
 from osgeo import gdal
 from qgis.core import (
@@ -73,6 +76,32 @@ def test_labels_are_vectorized_again_with_progress_that_rises_and_words_on_what_
     assert feedback.progress == sorted(feedback.progress)
     assert feedback.progress[-1] == 100
     assert any("polygons in" in line for line in feedback.said)
+
+
+def test_the_log_says_before_the_work_what_it_amounts_to(scene_path: Path, tmp_path: Path) -> None:
+    feedback = Feedback()
+    run("segmentscene", feedback, INPUT=str(scene_path), LABELS=str(tmp_path / "l.tif"), POLYGONS=None)
+    stage = next(text for text in feedback.stages if text.startswith("segment"))
+    assert re.fullmatch(r"segment: (1 patch|\d+ patches), about \d+ min, [\d.]+ MB before compression", stage)
+    assert any("patch" in line for line in feedback.said)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"total": 1, "unit": "raster"}, "segment"),
+        ({"total": 1, "unit": "patches", "patches": 1}, "segment: 1 patch"),
+        ({"total": 12, "unit": "regions", "patches": 340}, "segment: 12 regions, 340 patches"),
+        ({"total": 9, "unit": "patches", "minutes": 0.2}, "segment: 9 patches, about 1 min"),
+        ({"total": 9, "unit": "patches", "minutes": 89.4, "output_bytes": 5e8}, "about 89 min, 500 MB before compression"),
+        ({"total": 9, "unit": "patches", "minutes": 600, "output_bytes": 1_234_567}, "about 10 h, 1.23 MB before compression"),
+        ({"total": 9, "unit": "patches", "minutes": None, "patches": "many"}, "segment: 9 patches"),
+    ],
+)
+def test_a_plan_is_said_as_far_as_it_is_known(facts: dict[str, Any], expected: str) -> None:
+    feedback = Feedback()
+    FeedbackReceiver(feedback, Course()).receive(Event("plan", {"stage": "segment", **facts}))
+    assert feedback.stages[0].endswith(expected)
 
 
 def test_names_of_classes_stay_text_in_the_legend(tmp_path: Path) -> None:

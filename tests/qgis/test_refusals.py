@@ -112,6 +112,17 @@ def test_the_programs_own_refusal_is_said_in_the_words_of_qgis(
         run("vectorizelabels", INPUT=segmented["LABELS"], OUTPUT=str(tmp_path / "p.gpkg"))
 
 
+def test_a_scene_too_coarse_for_the_model_is_refused_and_the_way_out_named(scene_path: Path, tmp_path: Path) -> None:
+    coarse = gdal.Translate(str(tmp_path / "coarse.tif"), str(scene_path))
+    left, _, _, top, _, _ = coarse.GetGeoTransform()
+    coarse.SetGeoTransform((left, 10, 0, top, 0, -10))
+    del coarse
+    with pytest.raises(QgsProcessingException, match=r"model buildings was trained on .*\(--model is “Model”") as caught:
+        run("segmentscene", INPUT=str(tmp_path / "coarse.tif"), MODEL="buildings", LABELS=str(tmp_path / "l.tif"))
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tif"] == ["coarse.tif"]
+
+
 WRONG = {
     "missing": (None, "there is no geoglnet program at"),
     "too_old": ('print(\'{"version": "0.0.9", "protocol": 1}\')', "0.0.9 .* upgrade it there"),

@@ -18,12 +18,16 @@ class Feedback(QgsProcessingFeedback):
     def __init__(self) -> None:
         super().__init__(False)
         self.said: list[str] = []
+        self.stages: list[str] = []
         self.command = ""
         self.progress: list[float] = []
         self.progressChanged.connect(self.progress.append)
 
     def pushInfo(self, info: str) -> None:
         self.said.append(info)
+
+    def setProgressText(self, text: str) -> None:
+        self.stages.append(text)
 
     def pushCommandInfo(self, info: str) -> None:
         self.command = info

@@ -3,8 +3,10 @@
 <TS version='2.1' sourcelanguage='en'>
  <context><name>geoglnet</name>
   <message><source> or </source><translation type='unfinished'/></message>
+  <message><source>(--model is “Model”; --resolution is for the command line only)</source><translation type='unfinished'/></message>
   <message><source>(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)</source><translation type='unfinished'/></message>
   <message><source>0 is the fastest, 1 looks at everything. Empty: geoglnet chooses.</source><translation type='unfinished'/></message>
+  <message><source>1 patch</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on them. What lies in no polygon is background: draw completely, or say in an area layer where you did.&lt;/p&gt;&lt;p&gt;The class colours are those of the layer's categorized style. The small network takes half an hour or more on two cores; a graphics card is much quicker. Needs the extra: &lt;code&gt;pip install 'geoglnet[train]'&lt;/code&gt;.&lt;/p&gt;&lt;p&gt;Keep a second raster with polygons out to learn how good the model is.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and confidence. Both load with the model's colours.&lt;/p&gt;&lt;p&gt;The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent pixels get no class. Nothing appears under its name before it is whole, and a cancelled run leaves nothing.&lt;/p&gt;&lt;p&gt;Layers that come from a server or live in memory have to be exported to a file first.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Shows a model's card: classes, resolution, what it was trained on, under which terms, how well it does.&lt;/p&gt;</source><translation type='unfinished'/></message>
@@ -93,6 +95,8 @@
   <message><source>With the same field.</source><translation type='unfinished'/></message>
   <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
   <message><source>Without it, an output that exists is refused before any work.</source><translation type='unfinished'/></message>
+  <message><source>about {hours} h</source><translation type='unfinished'/></message>
+  <message><source>about {minutes} min</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
   <message><source>auto, cpu, cuda, cuda:1 … or mps.</source><translation type='unfinished'/></message>
   <message><source>geoglnet runs in a Python environment of its own, outside QGIS: &lt;code&gt;pip install geoglnet&lt;/code&gt;. Name its program here, or leave this empty to find it on the PATH.</source><translation type='unfinished'/></message>
@@ -115,8 +119,10 @@
   <message><source>the scene has no coordinate system: say how large its pixels are (Pixel size)</source><translation type='unfinished'/></message>
   <message><source>the training can go on: run it again with “Go on with a training that was stopped”</source><translation type='unfinished'/></message>
   <message><source>what is finished is kept beside the first output; run again with the same settings to go on</source><translation type='unfinished'/></message>
+  <message><source>{count} patches</source><translation type='unfinished'/></message>
   <message><source>{folder} has a {name} of something else; choose another training folder</source><translation type='unfinished'/></message>
   <message><source>{line} is not KEY = VALUE</source><translation type='unfinished'/></message>
+  <message><source>{megabytes} MB before compression</source><translation type='unfinished'/></message>
   <message><source>{path} exists; tick “Replace existing files” among the advanced parameters, or choose another name</source><translation type='unfinished'/></message>
   <message><source>{title}: {value} cannot be written; choose a file that ends with {suffixes}</source><translation type='unfinished'/></message>
  </context>
