@@ -29,10 +29,13 @@ import geoglnet
 from geoglnet import escaping
 from geoglnet.api.polygons import PolygonLayer
 from geoglnet.api.report import Report
+from geoglnet.api.training import Scores
 from geoglnet.cli.terminal import JsonReporter, QuietReporter, TerminalReporter
 from geoglnet.legend import Legend
+from geoglnet.metrics import ConfusionMatrix
 from geoglnet.raster.classnames import read_class_names
 from geoglnet.raster.cog import read_legend, write_cog
+from geoglnet.training.evaluate import Evaluation
 from geoglnet.training.report import write_table
 from geoglnet.vector.style import qml, sld
 
@@ -252,8 +255,16 @@ def test_a_browser_runs_no_script_in_a_map_or_a_report(
     if not is_escaped:  # the canary does sing
         monkeypatch.setattr("geoglnet.api.maps.html", lambda text: text.replace("{", ""))
     page = foreign.explore().get_root().render()
-    report = Report(NASTY[1], dict(zip(NASTY, reversed(NASTY), strict=True)), NASTY)._repr_html_()
-    dom = opened(page.replace("</body>", f"{report}</body>", 1), tmp_path)
+    confusion = ConfusionMatrix(LEGEND)
+    scores = Scores(NASTY[2], Evaluation(LEGEND, dict.fromkeys(STORED, confusion)))
+    reports = [
+        Report(NASTY[1], dict(zip(NASTY, reversed(NASTY), strict=True)), NASTY),
+        replace(foreign, labels_path=Path(STORED[2]), notes=STORED).report,
+        scores.report,
+    ]
+    tables = [foreign.polygons(), scores.table()]
+    shown = "".join(thing._repr_html_() for thing in (*reports, *tables))
+    dom = opened(page.replace("</body>", f"{shown}</body>", 1), tmp_path)
     assert ("<title>pwned</title>" not in dom) is is_escaped
     if is_escaped:
         assert_names_are_shown(dom)
