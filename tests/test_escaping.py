@@ -22,21 +22,25 @@ import jinja2
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from nasty import NASTY
 from rasters import write_raster
 
 import geoglnet
 from geoglnet import escaping
 from geoglnet.api.polygons import PolygonLayer
+from geoglnet.api.prediction import Prediction
 from geoglnet.api.report import Report
 from geoglnet.api.training import Scores
 from geoglnet.cli.terminal import JsonReporter, QuietReporter, TerminalReporter
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
+from geoglnet.prediction.seams import SeamReport
 from geoglnet.raster.classnames import read_class_names
 from geoglnet.raster.cog import read_legend, write_cog
 from geoglnet.training.evaluate import Evaluation
 from geoglnet.training.report import write_table
+from geoglnet.types import Shape
 from geoglnet.vector.style import qml, sld
 
 STORED = tuple(name for name in NASTY if "\ud800" not in name and "\x00" not in name)  # what another program may write
@@ -257,10 +261,14 @@ def test_a_browser_runs_no_script_in_a_map_or_a_report(
     page = foreign.explore().get_root().render()
     confusion = ConfusionMatrix(LEGEND)
     scores = Scores(NASTY[2], Evaluation(LEGEND, dict.fromkeys(STORED, confusion)))
+    sizes = (Shape(8, 8), None, Affine.identity(), SeamReport(0.0, 0.0, 0.0), 1.0)
+    paths = {"labels": Path(STORED[1])}
+    predicted = Prediction(paths, 1, *sizes, STORED, LEGEND, NASTY[2], rules=STORED, warnings=STORED)
     reports = [
         Report(NASTY[1], dict(zip(NASTY, reversed(NASTY), strict=True)), NASTY),
         replace(foreign, labels_path=Path(STORED[2]), notes=STORED).report,
         scores.report,
+        predicted.report,
     ]
     tables = [foreign.polygons(), scores.table()]
     shown = "".join(thing._repr_html_() for thing in (*reports, *tables))
