@@ -72,7 +72,7 @@ def test_a_person_segments_watches_cancels_and_works_in_batches(
     )
     assert {"geoglnet", "Segment scene", "Vectorize labels", "Train on layers", "Model information"} <= set(found["toolbox"])
     assert 3 < found["live"] < 100
-    assert re.search(r"^segment(: \d+ patches)?$", found["log"], re.MULTILINE)
+    assert re.search(r"^segment: (1 patch|\d+ patches), about \d+ min", found["log"], re.MULTILINE)
     name = scene.stem
     assert found["order"] == [f"{name} – polygons", f"{name} – labels", name]
     assert found["classes"] == ["background", "building"]
