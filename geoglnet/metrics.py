@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.types import Labels
 
 ISIC_THRESHOLD = 0.65
 """IoU below which an image of the ISIC 2018 challenge scores nothing (paper footnote 6)."""
-
-Labels: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)

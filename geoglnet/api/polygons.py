@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from geoglnet.legend import Legend
     from geoglnet.progress import Progress
-    from geoglnet.raster.picture import Bounds
-    from geoglnet.types import StrPath
+    from geoglnet.types import Bounds, StrPath
     from geoglnet.vector.vectorize import VectorConfig
 
 

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.work import BlockSet
     from geoglnet.progress import Progress
-    from geoglnet.raster.picture import Bounds
-    from geoglnet.types import StrPath
+    from geoglnet.types import Bounds, StrPath
     from geoglnet.vector.config import VectorConfig
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from geoglnet.legend import Legend
-    from geoglnet.raster.picture import Bounds, Picture
-    from geoglnet.types import StrPath
+    from geoglnet.raster.picture import Picture
+    from geoglnet.types import Bounds, StrPath
 
 
 @dataclass(frozen=True, slots=True)

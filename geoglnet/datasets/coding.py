@@ -12,8 +12,7 @@ import numpy.typing as npt
 from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Colour, Legend
-
-Labels = npt.NDArray[np.uint8]
+from geoglnet.types import Labels
 
 BLACK = (0, 0, 0)
 _PLACES = np.array([65536, 256, 1], np.uint32)

@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geoglnet.config import ScalingRule
-from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, Labels
+from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
@@ -26,7 +26,7 @@ from geoglnet.raster.environment import open_raster
 from geoglnet.raster.grid import check_interpolated
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene, open_scene
-from geoglnet.types import Shape
+from geoglnet.types import Labels, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,14 +40,14 @@ from geoglnet.datasets.geodatasets import (
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import RastersSource
-from geoglnet.datasets.truth import Labels, VectorFiles, illegal_label, palette_of, window_box
+from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.environment import check_real, environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
-from geoglnet.types import Shape
+from geoglnet.types import Labels, Shape
 from geoglnet.vector.reader import read_polygons
 
 

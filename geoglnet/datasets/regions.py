@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.types import Place, Shape
-
-Labels: TypeAlias = npt.NDArray[np.uint8]
+from geoglnet.types import Labels, Place, Shape
 
 FILL_VALUE = 116
 """What stands where an image has no pixel: near ImageNet's mean colour, which is what the predictor puts there."""

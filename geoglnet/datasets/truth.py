@@ -26,11 +26,8 @@ from geoglnet.progress import Progress
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.environment import check_real, open_raster
 from geoglnet.raster.failures import check_filled, reading
-from geoglnet.types import Shape
+from geoglnet.types import Bounds, Labels, Shape
 from geoglnet.vector.reader import read_polygons
-from geoglnet.vector.reprojection import Bounds
-
-Labels = npt.NDArray[np.uint8]
 
 
 class Truth(Protocol):

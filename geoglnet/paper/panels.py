@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from rasterio.windows import Window
 
 from geoglnet.datasets.pairs import Pair
@@ -22,13 +21,11 @@ from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress
 from geoglnet.raster.scene import RasterScene
 from geoglnet.training.pictures import as_rgb, coloured
-from geoglnet.types import Place
+from geoglnet.types import Labels, Place
 
 SIZE = 1024  # most pixels along a side of what is drawn: the middle of larger scenes
 ZOOM = 160  # or a third of a smaller side
 NUM_ZOOMS = 2
-
-Labels = npt.NDArray[np.uint8]
 
 
 class Sheet(NamedTuple):

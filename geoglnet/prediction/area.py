@@ -20,10 +20,9 @@ from geoglnet.prediction.plan import Plan, meets, overlap, rectangle
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.files import silenced
 from geoglnet.raster.scene import Scene
-from geoglnet.types import Shape
+from geoglnet.types import Bounds, Shape
 from geoglnet.vector.reader import LabelPolygons, read_polygons
 
-Bounds = tuple[float, float, float, float]
 _SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
 
 

@@ -6,15 +6,12 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.windows import Window
 
 from geoglnet.legend import NO_CLASS
 from geoglnet.prediction.journal import FinishedBlock
-from geoglnet.types import Shape
+from geoglnet.types import Labels, Shape
 
-Labels = npt.NDArray[np.uint8]
 _LENGTH = 8192  # of the pieces in which lines are read
 
 

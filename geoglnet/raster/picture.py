@@ -24,9 +24,8 @@ from geoglnet.raster.failures import reading
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.placement import placement
 from geoglnet.raster.scene import open_scene
-from geoglnet.types import Shape, StrPath
+from geoglnet.types import Bounds, Shape, StrPath
 
-Bounds = tuple[float, float, float, float]
 """(left, bottom, right, top) in the raster's CRS."""
 
 WEB_MERCATOR = CRS.from_epsg(3857)

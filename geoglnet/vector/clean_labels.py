@@ -17,8 +17,8 @@ from geoglnet.progress import Progress
 from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.placement import placement
 from geoglnet.raster.writer import LabelWriter
-from geoglnet.types import Shape
-from geoglnet.vector.cleaning import Labels, fill_holes, open_labels, opening_margin, sieve_labels
+from geoglnet.types import Labels, Shape
+from geoglnet.vector.cleaning import fill_holes, open_labels, opening_margin, sieve_labels
 from geoglnet.vector.pieces import open_sides
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.tiles import DatasetTiles, TileSource

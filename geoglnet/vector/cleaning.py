@@ -13,9 +13,8 @@ from scipy.ndimage import find_objects, maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geoglnet.vector.components import NO_LABEL, Components, Ints, corner_links, label_components
-
-Labels = npt.NDArray[np.uint8]
+from geoglnet.types import Ints, Labels
+from geoglnet.vector.components import NO_LABEL, Components, corner_links, label_components
 
 
 def opening_margin(radius: int) -> int:

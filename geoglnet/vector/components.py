@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.types import Ints
 from geoglnet.vector.compiled import compiled
 
 NO_LABEL = 255
@@ -14,7 +15,6 @@ NO_CONFIDENCE = 255
 MAX_CONFIDENCE = 254
 
 Ids = npt.NDArray[np.int32]
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,12 @@ import geopandas
 import pyogrio
 
 from geoglnet.errors import MemoryLimitError, SceneNotFoundError
-from geoglnet.types import StrPath
+from geoglnet.types import Bounds, StrPath
 from geoglnet.vector.features import first_layer
 from geoglnet.vector.naming import plain_name
 
 _PARQUET = ".parquet"
 _GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there
-Bounds = tuple[float, float, float, float]
 
 
 def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> geopandas.GeoDataFrame:

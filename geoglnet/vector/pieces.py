@@ -13,8 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geoglnet.errors import ConfigError
-from geoglnet.types import Shape
-from geoglnet.vector.components import NO_LABEL, Components, Ids, Ints, corner_links, label_components
+from geoglnet.types import Ints, Shape
+from geoglnet.vector.components import NO_LABEL, Components, Ids, corner_links, label_components
 from geoglnet.vector.coverage import simplify_coverage, smooth_coverage
 from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries
 from geoglnet.vector.tiles import LabelTile, TileSource

@@ -18,9 +18,9 @@ from pyproj.exceptions import CRSError, ProjError
 from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.types import StrPath
+from geoglnet.types import Bounds, StrPath
 from geoglnet.vector.features import Features, read_features
-from geoglnet.vector.reprojection import Bounds, beyond_degrees, reproject
+from geoglnet.vector.reprojection import beyond_degrees, reproject
 from geoglnet.vector.rings import Geometries
 from geoglnet.vector.surfaces import Rings, rings_of
 

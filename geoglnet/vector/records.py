@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from geoglnet.types import Floats
 from geoglnet.vector.area import ground_measures
 from geoglnet.vector.wkb import to_wkb
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

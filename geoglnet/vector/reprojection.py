@@ -11,16 +11,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from pyproj import CRS, Transformer
 
+from geoglnet.types import Bounds
 from geoglnet.vector.rings import Geometries
-
-Bounds: TypeAlias = tuple[float, float, float, float]
 
 _EARTH_M = 6_378_137.0
 _MARGINS_M = (50_000.0, 1_000.0)  # around the scene; the smaller where the projection ends before the larger

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from geoglnet.types import Floats, Ints
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.components import Ints
 
-Floats = npt.NDArray[np.float64]
 Geometries = npt.NDArray[np.object_]
 
 

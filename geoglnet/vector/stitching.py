@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.types import Shape
+from geoglnet.types import Ints, Shape
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.components import Ints
 from geoglnet.vector.rings import Geometries, Rings
 
 

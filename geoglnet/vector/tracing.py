@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.types import Ints
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.components import Ids, Ints
+from geoglnet.vector.components import Ids
 from geoglnet.vector.rings import Rings
 
 Surroundings = npt.NDArray[np.int16]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from geoglnet.types import Ints
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.components import Ints
 from geoglnet.vector.rings import Outlines, Rings, as_geometries
 
 _HEADER = np.dtype([("is_little_endian", "u1"), ("kind", "<u4"), ("num_rings", "<u4")])
