@@ -28,8 +28,8 @@ from geoglnet.models.registry import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.refinement import CoarseToFineSegmenter
-from geoglnet.prediction.wanted import Wanted
+from geoglnet.prediction.region import Wanted
+from geoglnet.prediction.segmenter import CoarseToFineSegmenter
 from geoglnet.progress import SilentProgress
 from geoglnet.raster.scene import Scene
 from geoglnet.training.config import read_config

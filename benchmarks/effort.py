@@ -22,10 +22,10 @@ from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.registry import model_path
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.effort import Selection, choose_selection
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.probabilities import RegionSegmenter
-from geoglnet.prediction.selection import Selection, choose_selection
+from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import SilentProgress
 from geoglnet.training.config import read_config
 

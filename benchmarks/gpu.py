@@ -37,12 +37,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from geoglnet.config import Sharing
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.rounds import iter_logits
-from geoglnet.prediction import segment as segment_module
+from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
+from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.segment import segment
+from geoglnet.prediction.run import segment
 from geoglnet.raster.scene import open_scene
 from geoglnet.synthetic import write_generated
 from geoglnet.types import Shape

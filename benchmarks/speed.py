@@ -40,11 +40,11 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.registry import model_path
 from geoglnet.prediction import predictor as predictor_module
-from geoglnet.prediction import segment as segment_module
+from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
+from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.segment import segment
+from geoglnet.prediction.run import segment
 
 CLASSES = 7
 SYSTEMS = ("one_way", "one_way_unfolded", "both_ways", "both_ways_unfolded", "buildings", "unet_448", "unet_256")

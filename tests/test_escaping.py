@@ -35,7 +35,7 @@ from geoglnet.api.training import Scores
 from geoglnet.cli.terminal import JsonReporter, QuietReporter, TerminalReporter
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
-from geoglnet.prediction.seams import SeamReport
+from geoglnet.prediction.seam_report import SeamReport
 from geoglnet.raster.classnames import read_class_names
 from geoglnet.raster.cog import read_legend, write_cog
 from geoglnet.training.evaluate import Evaluation

@@ -20,8 +20,8 @@ from geoglnet.models.checkpoint import save_checkpoint
 from geoglnet.models.demand import largest_side, map_bytes, training_bytes
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.prediction import capacity
-from geoglnet.prediction.capacity import available_bytes, check_capacity, check_training_capacity
+from geoglnet.prediction import device
+from geoglnet.prediction.device import available_bytes, check_capacity, check_training_capacity
 from geoglnet.types import Shape
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def model_of(network: GLNet, overview_size: int, patch_size: int) -> Manifest:
 
 def test_a_baseline_that_cannot_take_the_size_says_which_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     network = baseline("segnet", Branches.GLOBAL)
-    monkeypatch.setattr(capacity, "available_bytes", lambda device: 2 * 10**9)
+    monkeypatch.setattr(device, "available_bytes", lambda device: 2 * 10**9)
     check_capacity(network, model_of(network, 1024, 500), CPU)
     message = (
         r"segnet needs 5\.\d GB for 2448 × 2448 px, and cpu has 2\.0 GB left: it can take (\d+) px\. Make region\.overview_size"
@@ -86,7 +86,7 @@ def test_a_baseline_that_cannot_take_the_size_says_which_it_can(monkeypatch: pyt
 
 def test_training_takes_more_than_segmenting_and_is_refused_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     network = baseline("segnet", Branches.GLOBAL)
-    monkeypatch.setattr(capacity, "available_bytes", lambda device: 2 * 10**9)
+    monkeypatch.setattr(device, "available_bytes", lambda device: 2 * 10**9)
     check_training_capacity(network, (256, 500), 1, CPU)
     with pytest.raises(CapacityError, match=r"segnet needs .* GB for 1024 × 1024 px"):
         check_training_capacity(network, (1024, 500), 1, CPU)
@@ -96,7 +96,7 @@ def test_predict_refuses_before_it_reads_anything(tmp_path: Path, scene_path: Pa
     network = baseline("icnet", Branches.GLOBAL)
     manifest = replace(model_of(network, 2448, 500), legend=Legend(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2))))
     save_checkpoint(tmp_path / "m.safetensors", network, manifest)
-    monkeypatch.setattr(capacity, "available_bytes", lambda device: 10**8)
+    monkeypatch.setattr(device, "available_bytes", lambda device: 10**8)
     arguments = ["predict", str(scene_path), "-o", str(tmp_path / "labels.tif"), "--model", str(tmp_path / "m.safetensors")]
     ran = CliRunner().invoke(geoglnet, [*arguments, "--device", "cpu"])
     assert ran.exit_code == 1

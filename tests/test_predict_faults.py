@@ -22,10 +22,9 @@ from rasters import noise, write_raster
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
 from geoglnet.output import OutputFile
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.journal import Journal, differences, read_journal
-from geoglnet.prediction.segment import segment
-from geoglnet.prediction.segmented import Segmented
+from geoglnet.prediction.outputs import Destinations, Segmented
+from geoglnet.prediction.run import segment
 from geoglnet.prediction.workspace import open_workspace, workspace_path
 from geoglnet.progress import RecordedProgress, SilentProgress
 
@@ -339,20 +338,20 @@ def test_outputs_that_are_there_stay_when_the_rest_is_resumed(
 ) -> None:
     whole, cut = folders(tmp_path)
     run(whole)
-    from geoglnet.prediction import finishing
+    from geoglnet.prediction import outputs
 
-    write = finishing.write_cog
+    write = outputs.write_cog
 
     def fail(source: Path, part: Path, **given: object) -> None:
         if "probabilities" in str(part):
             raise OutputError("the disk is full")
         write(source, part, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(finishing, "write_cog", fail)
+    monkeypatch.setattr(outputs, "write_cog", fail)
     with pytest.raises(OutputError, match="the disk is full"):
         run(cut)
     made = (cut / "labels.tif").stat().st_mtime_ns
-    monkeypatch.setattr(finishing, "write_cog", write)
+    monkeypatch.setattr(outputs, "write_cog", write)
     run(cut, resume=True)
     assert (cut / "labels.tif").stat().st_mtime_ns == made
     assert contents(cut) == contents(whole)

@@ -25,11 +25,10 @@ from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.block import Layer, winners
+from geoglnet.prediction.blocks import Layer, winners
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.plan import Plan, rectangle
+from geoglnet.prediction.plan import AllBlocks, Plan, iter_work, rectangle
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.work import AllBlocks, iter_work
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.scene import ArrayScene, open_scene
 from geoglnet.types import Shape

@@ -22,9 +22,8 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
-from geoglnet.prediction.predictor import predict_scene
-from geoglnet.prediction.refinement import CoarseToFineSegmenter
-from geoglnet.prediction.sink import ArraySink
+from geoglnet.prediction.predictor import ArraySink, predict_scene
+from geoglnet.prediction.segmenter import CoarseToFineSegmenter
 from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape
 

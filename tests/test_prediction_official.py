@@ -11,8 +11,7 @@ from geoglnet.config import Compat, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.predictor import predict_scene
-from geoglnet.prediction.sink import ArraySink
+from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.raster.scene import ArrayScene
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows

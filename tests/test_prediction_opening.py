@@ -15,7 +15,7 @@ from geoglnet.errors import ResolutionError
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.registry import model_path
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.opening import Source
+from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene

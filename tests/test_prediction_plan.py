@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from geoglnet.config import RegionConfig
-from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.blender import Carry
 from geoglnet.prediction.plan import Plan, overlap, shifted
 from geoglnet.types import Shape
 

@@ -21,12 +21,11 @@ from geoglnet.errors import BandsError, Cancelled, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.block import Layer
+from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.plan import Plan
-from geoglnet.prediction.predictor import Predictor, predict_scene
-from geoglnet.prediction.sink import ArraySink
+from geoglnet.prediction.predictor import ArraySink, Predictor, predict_scene
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from geoglnet.legend import NO_CLASS
 from geoglnet.prediction.journal import FinishedBlock
-from geoglnet.prediction.seams import SeamReport, count_inner_borders, seam_report
+from geoglnet.prediction.seam_report import SeamReport, count_inner_borders, seam_report
 from geoglnet.types import Shape
 
 Labels = npt.NDArray[np.uint8]

@@ -20,15 +20,13 @@ from stubs import SMALL
 import geoglnet
 from geoglnet.errors import Cancelled, ConfigError, OutputError, OutputExistsError
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.blender import Carry
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
+from geoglnet.prediction.outputs import Destinations, Segmented
 from geoglnet.prediction.plan import Plan, PlannedRegion
-from geoglnet.prediction.predictor import predict_scene
-from geoglnet.prediction.probabilities import RegionSegmenter
-from geoglnet.prediction.segment import segment
-from geoglnet.prediction.segmented import Segmented
-from geoglnet.prediction.sink import ArraySink
+from geoglnet.prediction.predictor import ArraySink, predict_scene
+from geoglnet.prediction.run import segment
+from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
@@ -266,7 +264,7 @@ def test_labels_stay_when_tracing_fails(run: Callable[..., Segmented], monkeypat
     def vectorize(*_: object, **__: object) -> int:
         raise OutputError("disk full")
 
-    monkeypatch.setattr("geoglnet.prediction.finishing.write_polygons", vectorize)
+    monkeypatch.setattr("geoglnet.prediction.outputs.write_polygons", vectorize)
     with pytest.raises(OutputError, match="disk full"):
         run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"))
     assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml", "labels.tif.unfinished"]

@@ -18,10 +18,10 @@ from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.effort import EveryPatch, UnsurePatches, choose_selection, doubt, normalised_entropy
 from geoglnet.prediction.plan import Plan, PlannedPatch, PlannedRegion
-from geoglnet.prediction.probabilities import RegionSegmenter
-from geoglnet.prediction.selection import EveryPatch, UnsurePatches, choose_selection, doubt, normalised_entropy
-from geoglnet.prediction.symmetry import D4, Turn
+from geoglnet.prediction.region import D4, Turn
+from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape
 from geoglnet.windows import footprints

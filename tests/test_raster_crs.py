@@ -15,8 +15,8 @@ from rasters import write_raster
 
 from geoglnet.errors import ConfigError, DatasetError, GeoglnetError
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
-from geoglnet.prediction.segment import segment
+from geoglnet.prediction.outputs import Destinations
+from geoglnet.prediction.run import segment
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.grid import ground_pixel_size
 from geoglnet.raster.scene import open_scene

@@ -25,7 +25,7 @@ from rasters import noise, write_raster
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
-from geoglnet.prediction.opening import Source
+from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
 from geoglnet.raster.mosaic import mosaic_of

@@ -18,11 +18,10 @@ from rasters import noise, write_raster
 from served import Server, serving
 
 from geoglnet.errors import OutputError, SceneError
-from geoglnet.prediction import unchanged
+from geoglnet.prediction import source
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
-from geoglnet.prediction.segment import segment
-from geoglnet.prediction.segmented import Segmented
+from geoglnet.prediction.outputs import Destinations, Segmented
+from geoglnet.prediction.run import segment
 from geoglnet.progress import SilentProgress
 
 Run = Callable[..., Segmented]
@@ -128,7 +127,7 @@ def rewrite_in_place(path: Path) -> None:
 def test_a_tile_rewritten_in_place_is_noticed_before_resuming_and_before_publishing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, digested: int
 ) -> None:
-    monkeypatch.setattr(unchanged, "DIGESTED_BYTES", digested)
+    monkeypatch.setattr(source, "DIGESTED_BYTES", digested)
     scene, tile = SCENES[kind](tmp_path), tmp_path / "1.tif"
     with pytest.raises(Stopped):
         run(scene, progress=After(stop))

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_opening, gaussian_filter
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
-from geoglnet.vector import clean_labels
+from geoglnet.vector import cleaning
 from geoglnet.vector.clean_labels import CleaningRules, clean_tile
 from geoglnet.vector.cleaning import fill_holes, open_labels, sieve_labels
 from geoglnet.vector.components import label_components
@@ -145,8 +145,8 @@ def test_only_background_that_one_class_encloses_is_a_hole() -> None:
 
 
 def test_noise_that_percolates_is_sieved_tile_by_tile_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clean_labels, "LARGEST_SIEVE_MARGIN", 8)
-    monkeypatch.setattr(clean_labels, "CLEANING_TILE_SIZE", 32)
+    monkeypatch.setattr(cleaning, "LARGEST_SIEVE_MARGIN", 8)
+    monkeypatch.setattr(cleaning, "CLEANING_TILE_SIZE", 32)
     noise = np.random.default_rng(0).integers(0, 8, (1, 96, 96), dtype=np.uint8)
     labels, progress = write_raster(tmp_path / "labels.tif", noise), RecordedProgress()
     assert vectorize(labels, tmp_path / "out.gpkg", config=VectorConfig(sieve="6px"), progress=progress) > 0

@@ -92,9 +92,9 @@ def test_geojson_without_crs_keeps_pixels(tmp_path: Path) -> None:
 def test_geoparquet_has_row_groups_and_a_covering(labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import parquet
 
-    from geoglnet.vector import geoparquet
+    from geoglnet.vector import formats
 
-    monkeypatch.setattr(geoparquet, "_ROWS_PER_GROUP", 10)
+    monkeypatch.setattr(formats, "_ROWS_PER_GROUP", 10)
     vectorize(labels_path, tmp_path / "out.parquet", legend=LEGEND)
     with parquet.ParquetFile(tmp_path / "out.parquet") as file:
         assert file.num_row_groups == -(-file.metadata.num_rows // 10) > 1

@@ -15,7 +15,7 @@ from geoglnet.api.options import options
 from geoglnet.api.report import Report
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
-from geoglnet.prediction.segmented import Segmented
+from geoglnet.prediction.outputs import Segmented
 from geoglnet.raster.lazy import open_lazily
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from geoglnet.legend import Legend
     from geoglnet.models.manifest import Manifest
-    from geoglnet.prediction.block import Block
+    from geoglnet.prediction.blocks import Block
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.prediction.work import BlockSet
+    from geoglnet.prediction.plan import BlockSet
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, StrPath
     from geoglnet.vector.config import VectorConfig
@@ -206,8 +206,8 @@ def predict(
     """
     from geoglnet.models.manifest import read_manifest
     from geoglnet.models.registry import model_path
-    from geoglnet.prediction.destinations import Destinations
-    from geoglnet.prediction.segment import segment
+    from geoglnet.prediction.outputs import Destinations
+    from geoglnet.prediction.run import segment
 
     given = (labels_path, vector_path, confidence_path, entropy_path, probabilities_path)
     labels, vector, confidence, entropy, probabilities = (None if path is None else Path(path) for path in given)
@@ -278,10 +278,10 @@ def iter_blocks(
     """
     from geoglnet.models.checkpoint import load_checkpoint
     from geoglnet.models.registry import model_path
-    from geoglnet.prediction.block import Layer
+    from geoglnet.prediction.blocks import Layer
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.prediction.opening import Source
     from geoglnet.prediction.predictor import Predictor
+    from geoglnet.prediction.source import Source
 
     config = config or PredictConfig()
     network, manifest = load_checkpoint(model_path(path_of(model)))

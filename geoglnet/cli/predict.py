@@ -16,7 +16,7 @@ from geoglnet.models.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.prediction.segmented import Segmented
+    from geoglnet.prediction.outputs import Segmented
     from geoglnet.vector.config import VectorConfig
 
 

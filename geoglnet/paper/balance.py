@@ -20,7 +20,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.plan import Plan, PlannedRegion
-from geoglnet.prediction.upload import upload
+from geoglnet.prediction.region import upload
 from geoglnet.progress import Progress
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import Place

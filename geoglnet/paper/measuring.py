@@ -31,10 +31,10 @@ from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
 from geoglnet.paper.study import read_json, write_json
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
 from geoglnet.prediction.device import resolve_device
+from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.segment import segment
+from geoglnet.prediction.run import segment
 from geoglnet.raster.scene import ArrayScene
 
 MB = 1e6

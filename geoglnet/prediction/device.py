@@ -1,12 +1,21 @@
-"""Which machine part the network runs on."""
+"""Devices that networks run on, and whether a network fits into their memory."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from geoglnet.errors import ConfigError
+from geoglnet.config import Branches
+from geoglnet.errors import CapacityError, ConfigError
+from geoglnet.models.demand import largest_side, map_bytes, training_bytes
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.types import Shape
 
 
 def resolve_device(name: str) -> torch.device:
@@ -46,3 +55,75 @@ def _check_cuda(device: torch.device) -> None:
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"device {str(device)!r} asked for, but there are {count}; use cuda:0 to cuda:{count - 1}")
+
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Bytes that a device can still give; ``None`` where nobody says (other systems than Linux, without CUDA)."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu" or not _MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def check_capacity(network: GLNet, manifest: Manifest, device: torch.device) -> None:
+    """Refuse to segment with a baseline whose maps, for one patch or one overview, need more memory than the device has left.
+
+    GLNet's own branches are not asked: they see no more than an overview or a patch at once, and a batch is halved.
+
+    Raises:
+        CapacityError: it cannot take the size; the message says which it can.
+    """
+    config, branch = manifest.model, _baseline(network)
+    if branch is not None:
+        key = "patch_size" if config.branches is Branches.LOCAL else "overview_size"
+        size = _Size(config.architecture, f"region.{key}", getattr(manifest.region, key))
+        _check(size, device, lambda side: map_bytes(branch, Shape(side, side), config.in_channels))
+
+
+def check_training_capacity(network: GLNet, sides: tuple[int, int], batch: int, device: torch.device) -> None:
+    """Refuse to train a baseline on images that the device has no memory for.
+
+    Args:
+        network: to be trained.
+        sides: of the overviews and of the patches of training regions.
+        batch: how many images go through it together.
+        device: that it is trained on.
+
+    Raises:
+        CapacityError: it cannot take the size; the message says which it can.
+    """
+    config, branch = network.config, _baseline(network)
+    if branch is not None:
+        weights = 3 * sum(parameter.nbytes for parameter in branch.parameters())  # gradients and Adam's two moments
+        is_local = config.branches is Branches.LOCAL
+        key = "sample.patch_size" if is_local else "the overview of a training region (region.overview_size)"
+        size = _Size(config.architecture, key, sides[is_local])
+        _check(size, device, lambda side: weights + batch * training_bytes(branch, Shape(side, side), config.in_channels))
+
+
+class _Size(NamedTuple):
+    """What is looked at by what: for messages."""
+
+    architecture: str
+    key: str
+    side: int
+
+
+def _baseline(network: GLNet) -> nn.Module | None:
+    return None if network.config.has_pyramid else network.local_branch or network.global_branch
+
+
+def _check(size: _Size, device: torch.device, needed: Callable[[int], int]) -> None:
+    free = available_bytes(device)
+    if free is None or (wanted := needed(size.side)) <= free:
+        return
+    raise CapacityError(
+        f"{size.architecture} needs {wanted / 1e9:.1f} GB for {size.side} × {size.side} px, and {device} has "
+        f"{free / 1e9:.1f} GB left: it can take {largest_side(needed, free)} px. Make {size.key} that small, or free memory"
+    )

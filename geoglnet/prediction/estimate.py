@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.block import Layer
+from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
-from geoglnet.prediction.probabilities import RegionSegmenter
+from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import Rule
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape

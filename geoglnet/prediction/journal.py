@@ -1,4 +1,4 @@
-"""The journal of a run: what it is a run of, and which of its blocks lie on the disk.
+"""What an unfinished run is a run of, and which of its blocks are done.
 
 JSON lines. The first holds the facts that the result depends on; every other one tells of something finished, and is written
 only when what it tells of has reached the disk. So whatever ends the run, even a power failure, what the journal says is true;
@@ -7,15 +7,24 @@ a last line that was torn off is overlooked, and its block computed again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from geoglnet import __version__
 from geoglnet.errors import OutputError
+from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.output import sync_folder
+from geoglnet.prediction.blocks import Layer
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.source import SceneFiles
+from geoglnet.raster.scene import RasterScene
 
 FORMAT = 1
 _MOST_DIFFERENCES = 4  # that one line names
@@ -164,3 +173,58 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]
     changed = [name for name in names if ours.get(name) != theirs.get(name)]
     told = [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed[:_MOST_DIFFERENCES]]
     return [*told, f"{len(changed) - len(told)} more"] if len(changed) > len(told) else told
+
+
+def run_facts(
+    scene: RasterScene,
+    files: SceneFiles,
+    checkpoint: tuple[Path, Manifest],
+    config: PredictConfig,
+    layers: Collection[Layer],
+    device: torch.device,
+) -> dict[str, str]:
+    """All facts of a run, as text by name."""
+    path, manifest = checkpoint
+    return {
+        "geoglnet": __version__,
+        "torch": torch.__version__,
+        "model": model_fact(manifest, path),
+        "layers": ", ".join(layer.value for layer in layers),
+        **_option_facts(config, device),
+        **scene_facts(scene),
+        **files.facts,
+    }
+
+
+def model_fact(manifest: Manifest, path: Path) -> str:
+    """A model's name and the beginning of its hash."""
+    return f"{manifest.name} {model_digest(path)[:16]}"
+
+
+def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]:
+    facts = {
+        "device": device.type,
+        "precision": config.precision,
+        "effort": f"{config.effort:g}",
+        "coarse-to-fine": "on" if config.coarse_to_fine else "off",
+        "tta": "on" if config.augment else "off",
+        "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
+        "mask": "none" if config.mask_path is None else _digest(config.mask_path),
+    }
+    # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.
+    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    return facts | {"batch": str(config.batch_size or "auto")} | threads
+
+
+def scene_facts(scene: RasterScene) -> dict[str, str]:
+    """Facts of how a scene is read."""
+    height, width = scene.shape
+    return {
+        "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
+        "scene values": ", ".join(["bands " + ", ".join(map(str, scene.bands)), scene.values_rule or str(scene.scaling)]),
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

@@ -5,33 +5,109 @@ which lies on an absolute grid: not on which other blocks are computed, nor when
 
 Memory does not grow with the scene. With K classes and regions of side R it is, in bytes, 4 · K · R² for the probabilities of
 a region, 4 · R² for every region that was read ahead, 9 · R² while labels are chosen, and the network's own (see
-:class:`~geoglnet.prediction.probabilities.RegionSegmenter`). What blends into the next row of regions lies on disk
-(:class:`~geoglnet.prediction.carry.Carry`).
+:class:`~geoglnet.prediction.segmenter.RegionSegmenter`). What blends into the next row of regions lies on disk
+(:class:`~geoglnet.prediction.blender.Carry`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
 
 from geoglnet.config import Branches, Compat
 from geoglnet.models.folding import FoldedGLNet, fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.block import Layer, PendingBlock
-from geoglnet.prediction.capacity import check_capacity
-from geoglnet.prediction.carry import Carry
+from geoglnet.prediction.blender import Carry, Sweep
+from geoglnet.prediction.blocks import Layer, PendingBlock
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.device import check_capacity
 from geoglnet.prediction.estimate import Estimate
-from geoglnet.prediction.plan import Plan
-from geoglnet.prediction.probabilities import RegionSegmenter
-from geoglnet.prediction.reading import iter_read
-from geoglnet.prediction.refinement import CoarseToFineSegmenter
-from geoglnet.prediction.sink import Sink
-from geoglnet.prediction.sweep import Sweep
-from geoglnet.prediction.work import BlockSet, iter_work
+from geoglnet.prediction.plan import BlockSet, Plan, iter_work
+from geoglnet.prediction.segmenter import CoarseToFineSegmenter, RegionSegmenter
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.scene import Scene
+from geoglnet.raster.scene import Pixels, Scene
+from geoglnet.types import Shape
+
+
+@contextmanager
+def iter_read(scene: Scene, reads: Iterable[Sequence[Window]], num_readers: int) -> Iterator[Iterator[list[Pixels]]]:
+    """Read groups of windows in threads, in their order and one group ahead per thread.
+
+    Every thread opens the scene for itself, because a GDAL dataset belongs to one thread. Memory: 4 bytes per pixel of the
+    groups read ahead, for three bands.
+
+    Args:
+        scene: what to read.
+        reads: groups of windows.
+        num_readers: how many threads.
+
+    Yields:
+        An iterator over the groups' pixels; an error of a thread is raised where its group would come.
+    """
+    own = threading.local()
+    with ExitStack() as opened:
+        lock = threading.Lock()
+
+        def read(windows: Sequence[Window]) -> list[Pixels]:
+            if not hasattr(own, "scene"):
+                with lock:
+                    own.scene = opened.enter_context(scene.reopened())
+            return [own.scene.read_window(window) for window in windows]
+
+        with ThreadPoolExecutor(num_readers, thread_name_prefix="read") as pool:
+            try:
+                yield _in_order(pool, read, iter(reads), num_readers)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    read: Callable[[Sequence[Window]], list[Pixels]],
+    reads: Iterator[Sequence[Window]],
+    ahead: int,
+) -> Iterator[list[Pixels]]:
+    waiting: deque[Future[list[Pixels]]] = deque()
+    for windows in reads:
+        waiting.append(pool.submit(read, windows))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+Block = npt.NDArray[np.uint8]
+
+
+class Sink(Protocol):
+    """Receiver of finished blocks: every pixel of the scene once, in windows that begin on multiples of the core size."""
+
+    def write_block(self, window: Window, block: Block) -> None:
+        """Take a ``(h, w)`` uint8 block."""
+
+
+class ArraySink:
+    """Sink that keeps the whole raster in memory; for tests and small scenes.
+
+    Args:
+        shape: of the scene.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.array: Block = np.full(shape, 255, dtype=np.uint8)
+
+    def write_block(self, window: Window, block: Block) -> None:
+        self.array[window.toslices()] = block
 
 
 def predict_scene(

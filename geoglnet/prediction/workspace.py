@@ -1,4 +1,4 @@
-"""The folder of an unfinished run, beside its first output: finished blocks, and the journal that knows of them.
+"""The folder of an unfinished run, and the thread that writes finished blocks into it.
 
 A block's files are written and synced first, then their folder, then the journal's line; so a run that was killed, or lost
 its power, has lost at most the blocks under way.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,10 @@ from rasterio.windows import Window
 from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import NO_CLASS
 from geoglnet.output import LockedFolder, sync_folder, unwritable
-from geoglnet.prediction.block import Block, Layer
+from geoglnet.prediction.blocks import Block, Layer, PendingBlock
 from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal
 from geoglnet.prediction.plan import shifted
-from geoglnet.prediction.seams import count_inner_borders
+from geoglnet.prediction.seam_report import count_inner_borders
 from geoglnet.raster.encoding import encoded
 from geoglnet.raster.mosaic import write_block_mosaic
 from geoglnet.types import Shape
@@ -237,3 +239,40 @@ def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:
         pairs,
         borders,
     )
+
+
+_BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot keep up
+
+
+def write_behind(blocks: Iterable[PendingBlock], store: Callable[[Block], None]) -> None:
+    """Store blocks in another thread, in their order; whatever ends this, those that were computed are stored first.
+
+    Memory: two blocks.
+
+    Raises:
+        OutputError: what ``store`` raised; nothing is stored after it.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
+        waiting: deque[Future[None]] = deque()
+        try:
+            for pending in blocks:
+                waiting.append(pool.submit(_store, pending, store))
+                if len(waiting) > _BEHIND:
+                    _settle_first(waiting)
+            while waiting:
+                _settle_first(waiting)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=_has_failed(waiting))
+
+
+def _store(pending: PendingBlock, store: Callable[[Block], None]) -> None:
+    store(pending.resolve())
+
+
+def _settle_first(waiting: deque[Future[None]]) -> None:
+    waiting[0].result()  # one that failed stays, so that those after it are not tried
+    waiting.popleft()
+
+
+def _has_failed(waiting: Iterable[Future[None]]) -> bool:
+    return any(future.done() and future.exception() is not None for future in waiting)

@@ -22,8 +22,7 @@ from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.output import OutputFile, refuse_inputs
-from geoglnet.prediction.capacity import check_training_capacity
-from geoglnet.prediction.device import resolve_device
+from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import local_files
 from geoglnet.training.config import TrainConfig

@@ -1,4 +1,4 @@
-"""The seam report: can one see in the labels where the blocks were put together?"""
+"""How well neighboring blocks fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which patches of a region go through the local branch, decided from what the global branch saw of it.
+"""Which patches of a region run, decided from the global branch's probabilities.
 
 A selection is a pure function of one region: whatever else is computed, in whatever order, the same patches run. Pixels whose
 patches don't run take the global branch's probabilities, with the weights that the patches would have had.

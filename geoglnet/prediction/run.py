@@ -1,4 +1,4 @@
-"""The tool that segments a named scene into named files: label raster, other rasters, polygons."""
+"""The tool that predicts a named scene into named files: label raster, other rasters, polygons."""
 
 from __future__ import annotations
 
@@ -16,20 +16,14 @@ from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.registry import DEFAULT_MODEL, model_path
 from geoglnet.output import refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.block import Layer
+from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.destinations import Destinations
-from geoglnet.prediction.finishing import Finishing
-from geoglnet.prediction.identity import model_fact, run_facts
-from geoglnet.prediction.journal import Journal
-from geoglnet.prediction.opening import Source
-from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.journal import Journal, model_fact, run_facts
+from geoglnet.prediction.outputs import Destinations, Finishing, Segmented
+from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.segmented import Segmented
-from geoglnet.prediction.unchanged import SceneFiles
-from geoglnet.prediction.work import BlockSet
-from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal
-from geoglnet.prediction.writing import write_behind
+from geoglnet.prediction.source import SceneFiles, Source
+from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal, write_behind
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import local_files
 from geoglnet.raster.scene import RasterScene

@@ -1,10 +1,11 @@
-"""Blocks: what the predictor gives, one per core, as the bytes that are written."""
+"""Blocks: what is known of every pixel of one core, and its way from the device."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,7 @@ from torch import Tensor
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS
-from geoglnet.prediction.download import Download, download
-from geoglnet.prediction.selection import normalised_entropy
+from geoglnet.prediction.effort import normalised_entropy
 from geoglnet.types import Shape
 
 SCALE = 254
@@ -170,3 +170,34 @@ def _bytes(values: Tensor) -> Tensor:
     for band, steps in zip(values, quantised, strict=True):
         steps.copy_((band * SCALE).round_().clamp_(0, SCALE))
     return quantised
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A copy under way.
+
+    Args:
+        host: where it arrives.
+        arrived: recorded behind the copy; ``None`` where nothing is to be waited for.
+    """
+
+    host: Tensor
+    arrived: torch.cuda.Event | None = None
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The array, once it is there; may be called from another thread."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        array: npt.NDArray[Any] = self.host.numpy()
+        return array
+
+
+def download(tensor: Tensor) -> Download:
+    """Begin to copy a tensor; on a GPU into pinned memory, and the caller goes on at once."""
+    if tensor.device.type != "cuda":
+        return Download(tensor.cpu().contiguous())
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensor.device))
+    return Download(host, arrived)

@@ -1,0 +1,215 @@
+"""One region on its way into the network: what of it is wanted, its pixels on the device, its eight symmetries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from rasterio import windows
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoglnet.errors import BandsError
+from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.plan import PlannedPatch, PlannedRegion, overlap, shifted
+from geoglnet.raster.scene import Pixels
+from geoglnet.types import Place, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a patch counts.
+
+    Args:
+        rows: in the window.
+        cols: in the window.
+        inside: the same pixels in the patch.
+        weights: ``(h, w)`` float32 from 0 to 1.
+    """
+
+    rows: slice
+    cols: slice
+    inside: tuple[slice, slice]
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A part of a region's reach.
+
+    Args:
+        planned: the region.
+        window: the part, in the scene.
+        pixels: of the whole region.
+        visible: ``(h, w)`` bool over the region, where somebody will look; part of what is valid.
+        ring: width of the ring of patches that has no weight; ``None``: all patches count alike, up to their edges.
+    """
+
+    planned: PlannedRegion
+    window: Window
+    pixels: Pixels
+    visible: npt.NDArray[np.bool_]
+    ring: int | None = 0
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(int(self.window.height), int(self.window.width))
+
+    @cached_property
+    def window_in_region(self) -> Window:
+        return self.window_in(self.planned.window)
+
+    def window_in(self, other: Window) -> Window:
+        """The part, counted from the corner of another window of the scene."""
+        return shifted(self.window, *_minus(other))
+
+    def narrowed(self, place: Place) -> Wanted | None:
+        """What is asked of a part of the region, as if that were a region of its own; ``None`` when nothing is.
+
+        Args:
+            place: rows and columns of the region.
+        """
+        rows, cols = place
+        origin = self.planned.window
+        window = Window(
+            col_off=int(origin.col_off) + cols.start,
+            row_off=int(origin.row_off) + rows.start,
+            width=cols.stop - cols.start,
+            height=rows.stop - rows.start,
+        )
+        if not windows.intersect(window, self.window):
+            return None
+        planned = replace(self.planned, core=window, reach=window, window=window)
+        pixels = Pixels(self.pixels.image[:, rows, cols], self.pixels.valid[rows, cols])
+        return Wanted(planned, overlap(window, self.window), pixels, self.visible[rows, cols], self.ring)
+
+    @cached_property
+    def candidates(self) -> list[PlannedPatch]:
+        """Patches that count anywhere in the reach: they depend on the region alone, not on what is asked of it."""
+        reach, valid = self.planned.reach_in_region, self.pixels.valid
+        return [p for p in self.planned.patches if valid[overlap(p.window, reach).toslices()].any()]
+
+    def meets(self, patch: PlannedPatch) -> bool:
+        """Whether the patch has a visible pixel in the window."""
+        (top, bottom), (left, right) = patch.window.toranges()
+        (first, last), (start, end) = self.window_in_region.toranges()
+        return bool(self.visible[max(top, first) : min(bottom, last), max(left, start) : min(right, end)].any())
+
+    def place(self, patch: PlannedPatch) -> Placement:
+        """Where a patch that meets the window counts."""
+        kept = overlap(patch.window, self.window_in_region)
+        rows, cols = shifted(kept, *_minus(self.window_in_region)).toslices()
+        inside = shifted(kept, *_minus(patch.window)).toslices()
+        row_weights, col_weights = self._weights
+        return Placement(rows, cols, inside, torch.outer(row_weights[patch.row, inside[0]], col_weights[patch.col, inside[1]]))
+
+    @cached_property
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        rows, cols = self.planned.equal_patch_weights() if self.ring is None else self.planned.patch_weights(self.ring)
+        return torch.from_numpy(rows), torch.from_numpy(cols)
+
+
+def _minus(window: Window) -> tuple[int, int]:
+    return -int(window.row_off), -int(window.col_off)
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """Pixels of one region on the device, 4 bytes each for three bands; floats exist only of what is asked for.
+
+    Args:
+        image: ``(C, h, w)`` uint8.
+        valid: ``(h, w)`` bool.
+        mean: ``(C, 1, 1)`` on the 0–255 scale.
+        std: ``(C, 1, 1)`` on the 0–255 scale.
+    """
+
+    image: Tensor
+    valid: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def overview(self, shape: Shape) -> Tensor:
+        """``(1, C, *shape)`` float32, normalised and decimated with antialiasing; band by band, for the memory."""
+        bands = [
+            F.interpolate(self._normalised(slice(c, c + 1)), size=shape, mode="bilinear", align_corners=False, antialias=True)
+            for c in range(len(self.image))
+        ]
+        return torch.cat(bands, dim=1).contiguous(memory_format=torch.channels_last)
+
+    def patches(self, windows: Sequence[Window]) -> Tensor:
+        """``(n, C, h, w)`` float32, normalised crops at windows of one size."""
+        return torch.cat([self._normalised(slice(None), *window.toslices()) for window in windows])
+
+    def _normalised(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+        image = self.image[bands, rows, cols].float().sub_(self.mean[bands]).div_(self.std[bands])
+        return image.masked_fill_(~self.valid[rows, cols], 0.0)[None]  # 0: the mean
+
+
+def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded:
+    """Pixels to the device, from pinned memory where it is a GPU, so that the copy doesn't hold up the host.
+
+    Raises:
+        BandsError: the pixels have not the model's bands.
+    """
+    found, wanted = pixels.image.shape[0], len(manifest.mean)
+    if found != wanted:
+        raise BandsError(f"{found} bands read, the model takes {wanted} ({', '.join(manifest.bands)}); choose --bands")
+    mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
+    return Uploaded(_moved(pixels.image, device), _moved(pixels.valid, device), mean, std)
+
+
+def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One symmetry: rows and columns exchanged first, if they are, then flips.
+
+    Args:
+        transposes: whether rows and columns are exchanged.
+        flips_rows: whether the image is turned upside down.
+        flips_cols: whether left and right are exchanged.
+    """
+
+    transposes: bool = False
+    flips_rows: bool = False
+    flips_cols: bool = False
+
+    def apply(self, image: Tensor) -> Tensor:
+        """``(…, h, w)`` turned."""
+        turned = image.transpose(-2, -1) if self.transposes else image
+        return torch.flip(turned, self._axes) if self._axes else turned
+
+    def undo(self, image: Tensor) -> Tensor:
+        """What :meth:`apply` was given, from what it returned."""
+        turned = torch.flip(image, self._axes) if self._axes else image
+        return turned.transpose(-2, -1) if self.transposes else turned
+
+    def footprints(self, footprints: Tensor) -> Tensor:
+        """``(n, 4)`` fractions (top, left, bottom, right) of the turned region."""
+        top, left, bottom, right = footprints.unbind(dim=1)
+        if self.transposes:
+            top, left, bottom, right = left, top, right, bottom
+        if self.flips_rows:
+            top, bottom = 1 - bottom, 1 - top
+        if self.flips_cols:
+            left, right = 1 - right, 1 - left
+        return torch.stack([top, left, bottom, right], dim=1)
+
+    @property
+    def _axes(self) -> list[int]:
+        return [axis for axis, flips in ((-2, self.flips_rows), (-1, self.flips_cols)) if flips]
+
+
+AS_IT_IS = (Turn(),)
+D4 = tuple(Turn(*choice) for choice in product((False, True), repeat=3))
