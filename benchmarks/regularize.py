@@ -29,7 +29,7 @@ from geoglnet.legend import Legend
 from geoglnet.raster.scene import open_scene
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.reader import read_polygons
-from geoglnet.vector.regularize import dominant_direction, overlap
+from geoglnet.vector.reshaping import dominant_direction, overlap
 
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
 VARIANTS = {

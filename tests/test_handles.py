@@ -26,7 +26,7 @@ from geoglnet.errors import ConfigError, MemoryLimitError, OutputExistsError, Sc
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.picture import labels_picture, scene_picture
-from geoglnet.vector.frame import count_polygons
+from geoglnet.vector.reader import count_polygons
 
 pytest.importorskip("rioxarray")
 pyplot = pytest.importorskip("matplotlib.pyplot")

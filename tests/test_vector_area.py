@@ -8,7 +8,7 @@ import shapely
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 
-from geoglnet.vector.area import geodesic_areas, ground_measures
+from geoglnet.vector.measures import geodesic_areas, ground_measures
 
 
 def geodesic_truth(polygon: shapely.Polygon, crs: str) -> float:

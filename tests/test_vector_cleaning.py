@@ -19,11 +19,10 @@ from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
 from geoglnet.vector import cleaning
-from geoglnet.vector.clean_labels import CleaningRules, clean_tile
-from geoglnet.vector.cleaning import fill_holes, open_labels, sieve_labels
-from geoglnet.vector.components import label_components
+from geoglnet.vector.cleaning import CleaningRules, clean_tile, fill_holes, open_labels, sieve_labels
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.tiles import ArrayTiles
+from geoglnet.vector.tracing import label_components
 from geoglnet.vector.vectorize import vectorize
 from geoglnet.windows import iter_cores
 

@@ -21,9 +21,8 @@ from scipy.ndimage import gaussian_filter
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.config import Quantity, VectorConfig
 from geoglnet.vector.formats import SUFFIXES
-from geoglnet.vector.quantity import Quantity
 from geoglnet.vector.vectorize import vectorize
 
 LEGEND = Legend(("background", "roof", "yard"), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)

@@ -14,10 +14,9 @@ from conftest import SceneMaker
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
+from geoglnet.vector.config import Quantity
 from geoglnet.vector.formats import SUFFIXES
-from geoglnet.vector.frame import count_polygons, read_frame
-from geoglnet.vector.quantity import Quantity
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.vectorize import VectorConfig, vectorize
 
 

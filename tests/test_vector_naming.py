@@ -17,8 +17,7 @@ from geoglnet.existing import layer_name
 from geoglnet.vector import formats, writer
 from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.formats import SUFFIXES
-from geoglnet.vector.frame import count_polygons, read_frame
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.vectorize import vectorize
 
 

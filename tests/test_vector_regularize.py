@@ -14,9 +14,9 @@ from rasterio.features import rasterize, shapes
 from shapely.affinity import rotate, translate
 
 from geoglnet.types import Shape
-from geoglnet.vector.finishing import FinishingRules, finish
 from geoglnet.vector.pieces import Polygons
-from geoglnet.vector.regularize import MIN_IOU, dominant_direction, overlap, regularize
+from geoglnet.vector.reshaping import MIN_IOU, dominant_direction, overlap, regularize
+from geoglnet.vector.rows import FinishingRules, finish
 
 L_SHAPE = shapely.Polygon([(0, 0), (60, 0), (60, 25), (25, 25), (25, 60), (0, 60)])
 

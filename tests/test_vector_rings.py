@@ -19,10 +19,8 @@ from hypothesis.extra.numpy import arrays
 
 from geoglnet.vector import compiled as compiled_module
 from geoglnet.vector.compiled import compiled
-from geoglnet.vector.components import label_components
-from geoglnet.vector.rings import Rings
-from geoglnet.vector.tracing import trace_components
-from geoglnet.vector.wkb import to_wkb
+from geoglnet.vector.rings import Rings, to_wkb
+from geoglnet.vector.tracing import label_components, trace_components
 
 sides = st.integers(1, 12)
 small_labels = arrays(np.uint8, st.tuples(sides, sides), elements=st.sampled_from([0, 1, 255]))
@@ -91,7 +89,7 @@ def test_machine_code_that_finds_no_room_on_the_disk_is_used_all_the_same(tmp_pa
     script = """
         import resource, signal
         import numpy as np
-        from geoglnet.vector.components import label_components
+        from geoglnet.vector.tracing import label_components
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         print(len(label_components(np.eye(3, dtype=np.uint8))))

@@ -18,7 +18,7 @@ from shapely.geometry import shape
 from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place
 from geoglnet.vector import statistics
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.statistics import Statistics
 
 SIDE = 10

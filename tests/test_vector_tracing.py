@@ -18,13 +18,12 @@ from tracing import geometries_of, rows_of
 
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.types import Shape
-from geoglnet.vector.components import label_components
 from geoglnet.vector.pieces import TracingRules, trace_tile
-from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.rings import Rings
+from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import ArrayTiles, DatasetTiles
-from geoglnet.vector.tracing import trace_components
+from geoglnet.vector.tracing import label_components, trace_components
 from geoglnet.windows import iter_cores
 
 SKEWED = Affine(0.3, 0.01, 431234.567, 0.02, -0.3, 4612345.678)

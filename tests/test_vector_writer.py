@@ -25,10 +25,10 @@ from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneEr
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.vector import writer
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rings import to_wkb
+from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import outline_colour, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
-from geoglnet.vector.wkb import to_wkb
 from geoglnet.vector.writer import Layer, layer_name, write_geopackage
 
 LEGEND = Legend(("background", "roof", 'grass & "trees" <5 m'), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)

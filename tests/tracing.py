@@ -10,12 +10,11 @@ import shapely
 from affine import Affine
 
 from geoglnet.types import Shape
-from geoglnet.vector.finishing import FinishingRules
-from geoglnet.vector.job import TileJob
 from geoglnet.vector.pieces import TracingRules, trace_tile
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tiles import ArrayTiles, DatasetTiles
+from geoglnet.vector.vectorize import TileJob
 from geoglnet.windows import iter_cores
 
 GRID = Affine.identity()

@@ -10,7 +10,7 @@ import click
 
 from geoglnet.cli.options import path_option
 from geoglnet.errors import ConfigError
-from geoglnet.vector.quantity import Quantity
+from geoglnet.vector.config import Quantity
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 

@@ -20,7 +20,7 @@ from geoglnet.synthetic.scene import (
     generate_scene,
 )
 from geoglnet.types import Shape, StrPath
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.writer import Layer, write_geopackage
 
 

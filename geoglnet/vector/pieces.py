@@ -14,12 +14,10 @@ from scipy.sparse.csgraph import connected_components
 
 from geoglnet.errors import ConfigError
 from geoglnet.types import Ints, Shape
-from geoglnet.vector.components import NO_LABEL, Components, Ids, corner_links, label_components
-from geoglnet.vector.coverage import simplify_coverage, smooth_coverage
-from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries
+from geoglnet.vector.reshaping import simplify_coverage, smooth_coverage
+from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries, to_wkb
 from geoglnet.vector.tiles import LabelTile, TileSource
-from geoglnet.vector.tracing import trace_components
-from geoglnet.vector.wkb import to_wkb
+from geoglnet.vector.tracing import NO_LABEL, Components, Ids, corner_links, label_components, trace_components
 
 OUTSIDE = -1  # of the raster, as a label
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import shapely
 
 from geoglnet.types import Shape
-from geoglnet.vector.components import NO_LABEL
 from geoglnet.vector.pieces import OpenTile, Polygons
 from geoglnet.vector.rings import Geometries, Rings, together
 from geoglnet.vector.stitching import TileLines, stitch
+from geoglnet.vector.tracing import NO_LABEL
 
 Keys = npt.NDArray[np.int64]  # of open pieces; 0 is none
 

@@ -29,8 +29,8 @@ from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.grid import is_rotated
 from geoglnet.raster.placement import placement
 from geoglnet.types import Shape
-from geoglnet.vector.records import PolygonRecords
 from geoglnet.vector.rings import Geometries
+from geoglnet.vector.rows import PolygonRecords
 
 OPERATIONS = ("mean", "stdev", "min", "max")
 _MOST_CELLS = 30_000_000  # that exactextract looks at together; it would cut larger polygons itself, see _in_pieces

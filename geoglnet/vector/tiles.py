@@ -16,7 +16,7 @@ from geoglnet.errors import BandsError, SceneError
 from geoglnet.raster.environment import check_real
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.types import Shape
-from geoglnet.vector.components import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
+from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The tool: a label raster in, a styled polygon layer out."""
+"""Label rasters to vector files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Colour, Legend
@@ -24,21 +25,79 @@ from geoglnet.raster.environment import environment, local_files, open_raster
 from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.raster.placement import Placement, placement
 from geoglnet.types import Shape, StrPath
-from geoglnet.vector.clean_labels import CleaningRules, write_clean_labels
-from geoglnet.vector.components import NO_LABEL
-from geoglnet.vector.config import VectorConfig
-from geoglnet.vector.finishing import FinishingRules
+from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
+from geoglnet.vector.config import Quantity, VectorConfig
 from geoglnet.vector.formats import check_place, check_suffix, convert, is_geopackage
-from geoglnet.vector.job import TileJob, TracedTile
-from geoglnet.vector.pieces import TracingRules
+from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
 from geoglnet.vector.processes import Ordered
-from geoglnet.vector.quantity import Quantity
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.vector.rows import FinishingRules, PolygonRecords, finish
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tiles import DatasetTiles
+from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.vector.writer import Layer, write_geopackage
 from geoglnet.windows import core_edges, iter_cores
+
+
+@dataclass(frozen=True, slots=True)
+class TracedTile:
+    """What a tile gives.
+
+    Args:
+        records: its whole polygons.
+        open_tile: its other pieces.
+        num_pieces: how many polygons and pieces it has.
+        seen: ``(256,)`` which labels have been met so far by the process that traced it.
+    """
+
+    records: PolygonRecords
+    open_tile: OpenTile
+    num_pieces: int
+    seen: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TileJob:
+    """How all tiles are traced and finished; light enough for another process.
+
+    Args:
+        labels_path: label raster.
+        confidence_path: confidence raster, if there is one.
+        is_mask: whether 255 is class 1 in the labels.
+        tracing: rules for the labels.
+        finishing: rules for the polygons.
+        statistics: of another raster, if they were asked for.
+    """
+
+    labels_path: str
+    confidence_path: str | None
+    is_mask: bool
+    tracing: TracingRules
+    finishing: FinishingRules
+    statistics: Any = None
+
+    def start(self) -> Callable[[Window], TracedTile]:
+        """Open the rasters, for as long as the process lives."""
+        stack = ExitStack()
+        stack.enter_context(environment(self.labels_path))
+        labels = stack.enter_context(open_raster(self.labels_path))
+        confidence = None if self.confidence_path is None else stack.enter_context(open_raster(self.confidence_path))
+        return self.on(DatasetTiles(labels, confidence, self.is_mask))
+
+    def on(self, tiles: DatasetTiles) -> Callable[[Window], TracedTile]:
+        """The work on one window of rasters that are open."""
+
+        def work(window: Window) -> TracedTile:
+            whole, open_tile = trace_tile(tiles, window, self.tracing)
+            return TracedTile(self.rows(whole), open_tile, len(whole) + len(open_tile), tiles.seen)
+
+        return work
+
+    def rows(self, polygons: Polygons) -> PolygonRecords:
+        """Rows of whole polygons."""
+        records = finish(polygons, self.finishing)
+        return records if self.statistics is None else self.statistics.added_to(records)
+
 
 __all__ = ["VectorConfig", "vectorize"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,9 +22,39 @@ from geoglnet.escaping import sql_name, storable
 from geoglnet.existing import layer_name
 from geoglnet.legend import Legend
 from geoglnet.output import unwritable
-from geoglnet.vector.naming import plain_name
-from geoglnet.vector.records import PolygonRecords
+from geoglnet.raster.files import is_remote
+from geoglnet.types import StrPath
+from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import qml, sld
+
+_PARSED = re.compile(r"[!;?\x00-\x1f]|^//")
+
+
+@contextmanager
+def plain_name(path: StrPath) -> Iterator[str]:
+    """A name that means this file and nothing else, for as long as the context lasts.
+
+    It is the absolute path, unless pyogrio would take that apart: then a link in a folder of its own leads there. URLs and
+    GDAL's virtual paths mean what they say. Windows' names with a drive are taken as they are.
+    """
+    name = os.fspath(path)
+    whole = Path(name).absolute()
+    if is_remote(name):
+        yield name
+    elif os.name == "nt" or not _PARSED.search(str(whole)):
+        yield str(whole)
+    else:
+        with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
+            if not _PARSED.search(whole.name):
+                Path(folder, "at").symlink_to(whole.parent, target_is_directory=True)
+                yield str(Path(folder, "at", whole.name))
+                return
+            # Shapefiles and others consist of several files: all that begin with the name's stem.
+            for beside in whole.parent.iterdir():
+                if beside.name.startswith(whole.stem):
+                    Path(folder, f"named{beside.name.removeprefix(whole.stem)}").symlink_to(beside)
+            yield str(Path(folder, f"named{whole.suffix}"))
+
 
 GEOMETRY_COLUMN = "geom"
 _APPLICATION_ID = 0x47504B47  # "GPKG"

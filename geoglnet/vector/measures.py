@@ -1,4 +1,4 @@
-"""Areas and lengths on the ground in metres, whatever the CRS, on the Earth or another body.
+"""Areas and perimeters on the ground.
 
 A square in degrees is not an area and a square metre of web-mercator is 0.55 m² at 42° N. Near each other (one tile of a
 scene) polygons are measured in the plane and corrected by the CRS's scale at their middle: the ellipsoid's metric, sampled

@@ -1,22 +1,71 @@
-"""From traced polygons to rows: regularised, moved to the CRS, measured, the small ones dropped."""
+"""From traced polygons to the rows of a vector layer: moved to the CRS, measured, the small ones dropped."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import shapely
 from affine import Affine
 
-from geoglnet.types import Shape
-from geoglnet.vector.area import geodesic_areas, ground_measures
-from geoglnet.vector.components import MAX_CONFIDENCE
+from geoglnet.types import Floats, Shape
+from geoglnet.vector.measures import geodesic_areas, ground_measures
 from geoglnet.vector.pieces import Polygons
-from geoglnet.vector.records import PolygonRecords
-from geoglnet.vector.regularize import regularize
-from geoglnet.vector.rings import Geometries, Outlines, Rings, together
-from geoglnet.vector.wkb import to_wkb
+from geoglnet.vector.reshaping import regularize
+from geoglnet.vector.rings import Geometries, Outlines, Rings, to_wkb, together
+from geoglnet.vector.tracing import MAX_CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonRecords:
+    """Rows of the layer.
+
+    Args:
+        wkb: ``(n,)`` geometries in the raster's CRS, Arrow's large binary.
+        class_id: ``(n,)`` int32 labels of the legend.
+        area_m2: ``(n,)`` float64, NaN becomes null.
+        perimeter_m: ``(n,)`` float64, NaN becomes null.
+        confidence: ``(n,)`` float64 0–1, NaN becomes null.
+        part_of: ``(n,)`` int64, 0 becomes null.
+        statistics: further columns by name, ``(n,)`` float64 each.
+    """
+
+    wkb: pa.LargeBinaryArray
+    class_id: npt.NDArray[np.int32]
+    area_m2: Floats
+    perimeter_m: Floats
+    confidence: Floats
+    part_of: npt.NDArray[np.int64]
+    statistics: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.wkb)
+
+    @classmethod
+    def empty(cls, statistics: Sequence[str] = ()) -> PolygonRecords:
+        """No rows."""
+        nothing = np.empty(0, dtype=np.float64)
+        columns = (nothing.astype(np.int32), nothing, nothing, nothing, nothing.astype(np.int64))
+        return cls(pa.array([], pa.large_binary()), *columns, dict.fromkeys(statistics, nothing))
+
+    @classmethod
+    def concatenate(cls, several: Sequence[PolygonRecords]) -> PolygonRecords:
+        """All in one."""
+        numbers = ("class_id", "area_m2", "perimeter_m", "confidence", "part_of")
+        plain = {name: np.concatenate([getattr(r, name) for r in several]) for name in numbers}
+        statistics = {name: np.concatenate([r.statistics[name] for r in several]) for name in several[0].statistics}
+        return cls(pa.concat_arrays([r.wkb for r in several]), **plain, statistics=statistics)
+
+    @classmethod
+    def of(cls, geometries: npt.NDArray[np.object_], class_id: npt.NDArray[np.int32], crs_wkt: str | None) -> PolygonRecords:
+        """Rows of polygons that were not traced: measured, without confidence."""
+        areas, perimeters = ground_measures(geometries, crs_wkt)
+        unknown, whole = np.full(len(geometries), np.nan), np.zeros(len(geometries), dtype=np.int64)
+        return cls(to_wkb(geometries), class_id, areas, perimeters, unknown, whole)
+
 
 _POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
 
