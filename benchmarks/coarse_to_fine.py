@@ -24,7 +24,7 @@ from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.coarse_to_fine import foreground_ratio
 from geoglnet.models.manifest import Manifest
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor

@@ -20,7 +20,7 @@ from torch import Tensor
 from geoglnet.datasets.reader import PairReader
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.effort import Selection, choose_selection
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion

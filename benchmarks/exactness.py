@@ -30,7 +30,7 @@ from rasterio.windows import Window
 from speed import crop
 
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 
 REGION, PATCH, MARGIN = 480, 240, 64
 RASTERS = ("labels", "confidence", "probabilities")

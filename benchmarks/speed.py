@@ -38,7 +38,7 @@ from geoglnet.legend import Legend
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 from geoglnet.prediction import predictor as predictor_module
 from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig

@@ -108,7 +108,7 @@ def test_a_truncated_scene_is_named_and_leaves_no_labels(
 
 
 def test_an_unknown_model_gets_the_nearest_name(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.models.registry.shipped_models", lambda: ("buildings", "landcover"))
+    monkeypatch.setattr("geoglnet.models.shipped.shipped_models", lambda: ("buildings", "landcover"))
     assert_one_line(predict(model="bulidings"), "no model 'bulidings'", "did you mean 'buildings'?")
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.main import VERBS, geoglnet
-from geoglnet.models.registry import card_text, model_path, shipped_models
+from geoglnet.models.shipped import card_text, model_path, shipped_models
 
 
 def run(*arguments: str) -> Result:
@@ -25,7 +25,7 @@ def weights(tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPat
     """A weights folder with one model and its card."""
     shutil.copy(tiny_model_path, tmp_path / "buildings.safetensors")
     (tmp_path / "buildings.md").write_text("# buildings\n\nLicence: test.\n")
-    monkeypatch.setattr("geoglnet.models.registry._FOLDER", tmp_path)
+    monkeypatch.setattr("geoglnet.models.shipped._FOLDER", tmp_path)
     return tmp_path
 
 

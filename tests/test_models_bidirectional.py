@@ -11,10 +11,10 @@ from torch import Tensor
 
 from geoglnet.config import LEVELS, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
+from geoglnet.models.branch import SharedMaps
 from geoglnet.models.folding import fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.merging import Merge
-from geoglnet.models.pyramid import SharedMaps
 from geoglnet.models.rounds import iter_logits
 from geoglnet.models.sharing import EXACT, crop, place
 from geoglnet.types import Shape

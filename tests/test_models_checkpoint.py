@@ -20,7 +20,7 @@ from geoglnet.models.backbone import build_backbone, load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, model_digest, read_manifest
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (200, 60, 40)), background=0)
 MANIFEST = Manifest(
@@ -282,7 +282,7 @@ def test_configs_survive_the_round_trip_through_plain_values() -> None:
 
 
 def test_an_unknown_model_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.models.registry.shipped_models", lambda: ("buildings", "landcover"))
+    monkeypatch.setattr("geoglnet.models.shipped.shipped_models", lambda: ("buildings", "landcover"))
     with pytest.raises(ModelNotFoundError, match="did you mean 'buildings'"):
         model_path("bulidings")
 

@@ -8,8 +8,8 @@ from networks import region_of, small
 
 from geoglnet.config import Branches, Compat, Sharing
 from geoglnet.errors import ConfigError
+from geoglnet.models.export import RegionNetwork
 from geoglnet.models.folding import fold
-from geoglnet.models.region import RegionNetwork
 from geoglnet.models.rounds import iter_logits
 from geoglnet.types import Shape
 

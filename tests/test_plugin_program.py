@@ -15,7 +15,7 @@ from geoglnet_qgis.program import Program, ProgramError, ask, ask_verb, find_pro
 from geoglnet_qgis.runner import run_program
 
 import geoglnet
-from geoglnet.models.registry import shipped_models
+from geoglnet.models.shipped import shipped_models
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the program are POSIX scripts")
 

@@ -13,7 +13,7 @@ from stubs import SMALL, manifest_of
 from geoglnet.config import ScalingRule
 from geoglnet.errors import ResolutionError
 from geoglnet.models.manifest import Manifest, read_manifest
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress, SilentProgress

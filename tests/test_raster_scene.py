@@ -28,8 +28,8 @@ from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundEr
 from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.grid import BARE_TRANSFORM, is_usable
 from geoglnet.raster.mosaic import mosaic_of
-from geoglnet.raster.placement import BARE_TRANSFORM, is_usable
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import ArrayScene, Pixels, Scene, choose_bands, open_scene
 from geoglnet.types import Shape

@@ -14,7 +14,7 @@ from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import read_manifest
-from geoglnet.models.registry import card_text, model_path, shipped_models
+from geoglnet.models.shipped import card_text, model_path, shipped_models
 from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.raster.scene import ArrayScene
 from geoglnet.synthetic import GENERATED_LEGEND, generate_scene, landcover_labels

@@ -51,7 +51,7 @@ class Model:
     @property
     def card(self) -> str:
         """The card of a shipped model, as Markdown; of any other, its report as text."""
-        from geoglnet.models.registry import card_text, model_path, shipped_models
+        from geoglnet.models.shipped import card_text, model_path, shipped_models
 
         shipped = [name for name in shipped_models() if model_path(name) == self.path]
         return card_text(shipped[0]) if shipped else str(self.report)
@@ -99,7 +99,7 @@ def load_model(model: StrPath = "buildings") -> Model:
         CheckpointError: the file is truncated, not ours, or of a newer format.
     """
     from geoglnet.models.checkpoint import load_checkpoint
-    from geoglnet.models.registry import model_path
+    from geoglnet.models.shipped import model_path
 
     path = model_path(str(model))
     return Model(path, *load_checkpoint(path))

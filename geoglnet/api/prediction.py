@@ -205,7 +205,7 @@ def predict(
         Cancelled: ``progress`` said so.
     """
     from geoglnet.models.manifest import read_manifest
-    from geoglnet.models.registry import model_path
+    from geoglnet.models.shipped import model_path
     from geoglnet.prediction.outputs import Destinations
     from geoglnet.prediction.run import segment
 
@@ -277,7 +277,7 @@ def iter_blocks(
         SceneError: the scene cannot be read.
     """
     from geoglnet.models.checkpoint import load_checkpoint
-    from geoglnet.models.registry import model_path
+    from geoglnet.models.shipped import model_path
     from geoglnet.prediction.blocks import Layer
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.predictor import Predictor

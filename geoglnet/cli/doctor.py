@@ -59,7 +59,7 @@ def _gdal() -> dict[str, Any]:
 
 def _models() -> dict[str, Any]:
     from geoglnet.models.manifest import read_manifest
-    from geoglnet.models.registry import model_path, shipped_models
+    from geoglnet.models.shipped import model_path, shipped_models
 
     names = shipped_models()
     for name in names:

@@ -23,7 +23,7 @@ def info(path: str, nodata: float | None, as_json: bool) -> None:
 
     A scene is any raster that GDAL opens; a model is a .safetensors file or the name of a shipped one.
     """
-    from geoglnet.models.registry import shipped_models
+    from geoglnet.models.shipped import shipped_models
 
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
     facts = _model(path) if is_model else _scene(path, nodata)
@@ -32,7 +32,7 @@ def info(path: str, nodata: float | None, as_json: bool) -> None:
 
 def _model(path: str) -> dict[str, Any]:
     from geoglnet.models.manifest import read_manifest
-    from geoglnet.models.registry import model_path
+    from geoglnet.models.shipped import model_path
 
     return {"kind": "model", **read_manifest(model_path(path)).to_dict()}
 

@@ -19,7 +19,7 @@ def models(name: str | None, as_json: bool) -> None:
 
     The card says what the model was trained on, under which terms, how well it does and where it fails.
     """
-    from geoglnet.models.registry import card_text, shipped_models
+    from geoglnet.models.shipped import card_text, shipped_models
 
     if name is None:
         rows = [_row(model) for model in shipped_models()]
@@ -32,7 +32,7 @@ def models(name: str | None, as_json: bool) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     from geoglnet.models.manifest import read_manifest
-    from geoglnet.models.registry import DEFAULT_MODEL, model_path
+    from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 
     path = model_path(name)
     manifest = read_manifest(path)

@@ -12,7 +12,7 @@ from geoglnet.cli.polygons import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb
-from geoglnet.models.registry import DEFAULT_MODEL
+from geoglnet.models.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig

@@ -45,8 +45,7 @@ from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.environment import check_real, environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
-from geoglnet.raster.grid import is_rotated
-from geoglnet.raster.placement import placement
+from geoglnet.raster.grid import is_rotated, placement
 from geoglnet.types import Labels, Shape
 from geoglnet.vector.reader import read_polygons
 

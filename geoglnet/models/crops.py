@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from geoglnet.models.backbone import Levels
-from geoglnet.models.pyramid import SharedLevels, SharedMaps
+from geoglnet.models.branch import SharedLevels, SharedMaps
 from geoglnet.models.sharing import Geometry
 
 

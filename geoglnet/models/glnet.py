@@ -29,13 +29,12 @@ from geoglnet.config import Branches, Compat, ModelConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
 from geoglnet.models.baselines.baseline import build_branch
-from geoglnet.models.branch import Branch
+from geoglnet.models.branch import Branch, FeatureMaps, SharedMaps
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.official.geometry import OFFICIAL
-from geoglnet.models.pyramid import FeatureMaps, SharedMaps
 from geoglnet.models.sharing import EXACT
 
 GEOMETRIES = {Compat.NONE: EXACT, Compat.OFFICIAL: OFFICIAL}

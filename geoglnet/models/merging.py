@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geoglnet.errors import ConfigError
-from geoglnet.models.pyramid import SharedLevels, SharedMaps
+from geoglnet.models.branch import SharedLevels, SharedMaps
 from geoglnet.models.sharing import Footprint, Geometry
 
 PLACES = ("bottom_up", "top_down", "smooth_first", "smooth_second")

@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from geoglnet.config import ModelConfig, Sharing
+from geoglnet.models.branch import SharedMaps
 from geoglnet.models.merging import Look, Merge
-from geoglnet.models.pyramid import SharedMaps
 
 MapsT = TypeVar("MapsT")
 

@@ -13,7 +13,7 @@ from geoglnet import __version__
 from geoglnet.errors import GeoglnetError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
-from geoglnet.models.registry import DEFAULT_MODEL, model_path
+from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 from geoglnet.output import refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.blocks import Layer

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from geoglnet.errors import ConfigError, ResolutionError, SceneError
 from geoglnet.models.manifest import Manifest, read_manifest
-from geoglnet.models.registry import model_path, shipped_models
+from geoglnet.models.shipped import model_path, shipped_models
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress
 from geoglnet.raster.environment import local_files

@@ -18,7 +18,7 @@ from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.environment import check_real, environment, open_raster
 from geoglnet.raster.files import Mosaic, is_remote, short_name
-from geoglnet.raster.placement import BARE_TRANSFORM, placement
+from geoglnet.raster.grid import BARE_TRANSFORM, placement
 from geoglnet.types import Shape, StrPath
 
 _ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused

@@ -21,8 +21,8 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.crs import ground_of
 from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.failures import reading
+from geoglnet.raster.grid import placement
 from geoglnet.raster.mosaic import mosaic_of
-from geoglnet.raster.placement import placement
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Bounds, Shape, StrPath
 

@@ -22,7 +22,7 @@ from geoglnet.metrics import BoundaryScore, ConfusionMatrix, conventions, summed
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.models.registry import model_path
+from geoglnet.models.shipped import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress, SilentProgress

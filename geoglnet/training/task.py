@@ -19,9 +19,8 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
-from geoglnet.models.branch import Branch
+from geoglnet.models.branch import Branch, FeatureMaps
 from geoglnet.models.glnet import GLNet, OverviewMaps
-from geoglnet.models.pyramid import FeatureMaps
 from geoglnet.plain import shortened
 from geoglnet.training.config import OptimConfig, Regularisation
 from geoglnet.training.devices import average_gradients

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geoglnet.progress import Progress
 from geoglnet.raster.environment import environment, open_raster
-from geoglnet.raster.placement import placement
+from geoglnet.raster.grid import placement
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Ints, Labels, Shape
 from geoglnet.vector.pieces import open_sides

@@ -26,8 +26,7 @@ from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.environment import check_real, open_raster
 from geoglnet.raster.failures import check_filled, reading
-from geoglnet.raster.grid import is_rotated
-from geoglnet.raster.placement import placement
+from geoglnet.raster.grid import is_rotated, placement
 from geoglnet.types import Shape
 from geoglnet.vector.rings import Geometries
 from geoglnet.vector.rows import PolygonRecords

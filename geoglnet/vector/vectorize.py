@@ -22,8 +22,7 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
 from geoglnet.raster.crs import ground_of
 from geoglnet.raster.environment import environment, local_files, open_raster
-from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
-from geoglnet.raster.placement import Placement, placement
+from geoglnet.raster.grid import Placement, ground_pixel_size, pixel_size_m, placement
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
 from geoglnet.vector.config import Quantity, VectorConfig

@@ -13,8 +13,7 @@ from geoglnet.models.baselines.fcn8s import FCN8s
 from geoglnet.models.baselines.icnet import ICNet
 from geoglnet.models.baselines.library import LibraryNetwork
 from geoglnet.models.baselines.segnet import SegNet
-from geoglnet.models.branch import Branch
-from geoglnet.models.pyramid import FeatureMaps, SharedMaps
+from geoglnet.models.branch import Branch, FeatureMaps, SharedMaps
 
 OWN: dict[str, type[FCN8s | SegNet | ICNet]] = {"fcn8s": FCN8s, "segnet": SegNet, "icnet": ICNet}
 POOLS_EVERYTHING = ("deeplabv3plus",)

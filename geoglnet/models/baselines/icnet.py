@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoglnet.models.pyramid import resize
+from geoglnet.models.branch import resize
 
 BINS = (1, 2, 3, 6)
 NAME = "resnet50_half"

@@ -1,4 +1,4 @@
-"""Shipped models: ``geoglnet/weights/<name>.safetensors``, each with a card ``<name>.md``. Loads no torch."""
+"""Models inside the package, by name."""
 
 from __future__ import annotations
 
