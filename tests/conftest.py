@@ -8,7 +8,7 @@ import signal
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on several threads tiny tensors mostly wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import rasterio
 from affine import Affine
 from hypothesis import settings
 from rasters import noise, write_raster
+from served import Server, serving
 from windows_rules import sitecustomize as windows_rules
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
@@ -49,6 +50,13 @@ def scene_factory(tmp_path: Path) -> SceneMaker:
         return write_raster(tmp_path / name, array, **options)
 
     return make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A web server of the folder ``served`` in the test's own."""
+    with serving(tmp_path / "served") as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A web server of a folder in a process of its own: GDAL holds Python's lock while it asks for some sidecars.
 
 It serves byte ranges with an ETag of the content, writes what it is asked for into the file ``asked`` beside the folder, and
-sends other ranges than asked for while a file ``wrong`` lies there.
+sends other ranges than asked for while a file ``wrong`` lies there. While there is a file ``drops`` it closes connections, and
+while there is one ``hangs`` it keeps them open and says nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import http.server
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         path, beside = Path(self.translate_path(self.path)), Path(self.directory).parent
         with (beside / "asked").open("a", encoding="utf-8") as asked:
             asked.write(f"{self.command} {path.name}\n")
+        if (beside / "drops").exists() or (beside / "hangs").exists():
+            while (beside / "hangs").exists():
+                time.sleep(0.1)
+            self.close_connection = True
+            self.connection.close()
+            return
         if not path.is_file():
             self.send_error(404)
             return

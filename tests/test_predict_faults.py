@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from rasters import noise, write_raster
+from served import Server
 
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
 from geoglnet.output import OutputFile
@@ -373,58 +371,9 @@ def test_a_read_only_folder_is_one_error_before_anything_is_computed(run: Run, t
 # Servers
 
 
-class Failing(http.server.SimpleHTTPRequestHandler):
-    """Serves byte ranges, until it is told to fail."""
-
-    protocol_version = "HTTP/1.1"
-    fault = ""  # "drops": closes connections; "hangs": keeps them open and says nothing
-    is_over = threading.Event()
-
-    def log_message(self, *_: object) -> None: ...
-
-    def do_HEAD(self) -> None:
-        self.do_GET(with_body=False)
-
-    def do_GET(self, with_body: bool = True) -> None:
-        path = Path(self.translate_path(self.path))
-        if type(self).fault:
-            if type(self).fault == "hangs":
-                type(self).is_over.wait(60)
-            self.close_connection = True
-            self.connection.close()
-            return
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        first, last = 0, len(content) - 1
-        if "Range" in self.headers:
-            start, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
-            first, last = int(start), min(int(end or last), last)
-        self.send_response(206 if "Range" in self.headers else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(last - first + 1))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content[first : last + 1])
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    Failing.fault = ""
-    Failing.is_over.clear()
-    handler = functools.partial(Failing, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"/vsicurl/http://127.0.0.1:{httpd.server_port}"
-        Failing.is_over.set()
-        httpd.shutdown()
-
-
 @pytest.mark.parametrize("fault", ["drops", "hangs"])
 def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
-    run: Run, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, fault: str
+    run: Run, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
     if fault == "hangs":
@@ -432,8 +381,10 @@ def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
         monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
     whole, cut = folders(tmp_path)
     image = noise(3, 64, 1200)
-    write_raster(tmp_path / "far.tif", image, pixel_size=1.0, nodata=0, compress="NONE")  # larger than what GDAL caches
-    scene = f"{server}/far.tif"
+    write_raster(server.folder / "far.tif", image, pixel_size=1.0, nodata=0, compress="NONE")  # larger than what GDAL caches
+    scene = f"/vsicurl/{server.url}/far.tif"
+
+    failing = server.folder.parent / fault
 
     class FailAfter(SilentProgress):
         left = 40
@@ -441,14 +392,13 @@ def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
         def advance(self, amount: int = 1, **figures: float) -> None:
             self.left -= amount
             if self.left < 0:
-                Failing.fault = fault
+                failing.touch()
 
     monkeypatch.setenv("CPL_VSIL_CURL_CACHE_SIZE", "16384")
     monkeypatch.setenv("VSI_CACHE", "NO")
     with pytest.raises(SceneError, match=r"far.tif cannot be read"):
         run(cut, scene=scene, progress=FailAfter())
-    Failing.fault = ""
-    Failing.is_over.set()
+    failing.unlink()
     run(cut, scene=scene, resume=True)
     run(whole, scene=scene)
     assert contents(cut) == contents(whole)

@@ -12,7 +12,7 @@ import shapely
 from rasterio.windows import Window
 from rasters import noise, write_raster
 from served import Server
-from test_scene_changes import PLACE, nested_vrt, server, tile_index, write_tiles, write_vrt  # noqa: F401
+from test_scene_changes import PLACE, nested_vrt, tile_index, write_tiles, write_vrt
 
 from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.truth import ImageTruth
@@ -98,7 +98,7 @@ def test_threads_that_a_user_gives_gdal_lose_no_failure(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("make", [two_parts, tile_index])
 def test_a_server_that_loses_a_part_fails_the_read_each_time(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Path], Path],
 ) -> None:

@@ -11,7 +11,6 @@ import rasterio
 from rasterio.windows import Window
 from rasters import noise, write_raster
 from served import Server
-from test_scene_changes import server  # noqa: F401
 
 from geoglnet.raster.scene import open_scene
 
@@ -26,7 +25,7 @@ def write_masked(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("place", ["archive", "server"])
-def test_sidecars_count_as_on_a_disk(tmp_path: Path, server: Server, place: str) -> None:  # noqa: F811
+def test_sidecars_count_as_on_a_disk(tmp_path: Path, server: Server, place: str) -> None:
     files = write_masked(tmp_path / "served")
     assert all(file.exists() for file in files)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -45,7 +44,7 @@ def test_sidecars_count_as_on_a_disk(tmp_path: Path, server: Server, place: str)
 @pytest.mark.parametrize(("name", "most"), [("plain.tif", 14), ("masked.tif", 26)])
 def test_a_server_is_asked_for_sidecars_by_name_once_and_never_for_a_list(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     name: str,
     most: int,
 ) -> None:
@@ -59,7 +58,7 @@ def test_a_server_is_asked_for_sidecars_by_name_once_and_never_for_a_list(
     assert not any(request.endswith("served") for request in server.requests)
 
 
-def test_a_query_is_not_asked_with_other_queries(tmp_path: Path, server: Server) -> None:  # noqa: F811
+def test_a_query_is_not_asked_with_other_queries(tmp_path: Path, server: Server) -> None:
     """A server that overlooks what follows the question mark would give the raster as its own mask."""
     write_raster(tmp_path / "served" / "plain.tif", noise(3, 64, 96))
     with open_scene(f"/vsicurl/{server.url}/plain.tif?token=a") as scene:
@@ -68,7 +67,7 @@ def test_a_query_is_not_asked_with_other_queries(tmp_path: Path, server: Server)
     assert len(server.requests) <= 3
 
 
-def test_what_a_user_says_of_sidecars_wins(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_a_user_says_of_sidecars_wins(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
     write_raster(tmp_path / "served" / "plain.tif", noise(3, 64, 96))
     with open_scene(f"{server.url}/plain.tif") as scene:

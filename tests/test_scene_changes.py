@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasters import noise, write_raster
-from served import Server, serving
+from served import Server
 
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.prediction import source
@@ -169,12 +169,6 @@ def test_a_mask_that_comes_beside_a_tile_is_a_change(run: Run, tmp_path: Path) -
     write_raster(tmp_path / "1.tif.msk", np.zeros((1, 64, 96), np.uint8), crs=None)
     with pytest.raises(OutputError, match=r"1\.tif\.msk: none, now \d+ bytes"):
         run(scene, resume=True)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path / "served") as served:
-        yield served
 
 
 def test_a_served_file_with_another_etag_is_refused_before_resuming_and_before_publishing(
