@@ -41,7 +41,7 @@ def test_sidecars_count_as_on_a_disk(tmp_path: Path, server: Server, place: str)
             assert far.read_window(window).valid.sum() == (64 * 48 if file == files[0] else 64 * 96)
 
 
-@pytest.mark.parametrize(("name", "most"), [("plain.tif", 14), ("masked.tif", 26)])
+@pytest.mark.parametrize(("name", "most"), [("plain.tif", 20), ("masked.tif", 32)])
 def test_a_server_is_asked_for_sidecars_by_name_once_and_never_for_a_list(
     tmp_path: Path,
     server: Server,
