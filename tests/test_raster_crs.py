@@ -124,7 +124,7 @@ def test_quantities_in_metres_are_refused_with_the_reason_before_any_work(
 def test_geojson_takes_coordinates_that_lie_nowhere_and_refuses_those_of_another_body(tmp_path: Path) -> None:
     vectorize(local_raster(tmp_path / "local.tif", LOCAL), tmp_path / "local.geojson")
     assert geopandas.read_file(tmp_path / "local.geojson").total_bounds.tolist() == pytest.approx([101, 184, 116, 199])
-    with pytest.raises(ConfigError, match=r"(IAU_2015:30110|'Moon .*') cannot be brought to longitude and latitude on the Earth"):
+    with pytest.raises(ConfigError, match=r"(IAU_2015:30110|'Moon .*') cannot be brought to longitude and latitude on"):
         vectorize(local_raster(tmp_path / "moon.tif", MOON_FLAT), tmp_path / "moon.geojson")
 
 
