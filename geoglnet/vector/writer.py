@@ -263,7 +263,7 @@ def _check(part_path: Path, layer: Layer, num_written: int, is_final: bool) -> N
         said = database.execute("SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", [layer.name]).fetchone()
         lacks = database.execute("PRAGMA foreign_key_check").fetchone()  # a CRS, whose row GDAL inserts and does not look after
         (kind,) = database.execute("PRAGMA application_id").fetchone()
-    counted = None if said is None else said[0] or 0  # older GDALs leave the count of an empty layer open
+    counted = "none" if said is None else said[0] or 0  # older GDALs leave the count of an empty layer open
     if found != num_written or counted != num_written:
         raise sqlite3.DatabaseError(f"it holds {found} of {num_written} polygons, and counts {counted}")
     if lacks is not None:
