@@ -17,6 +17,8 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.types import Shape
 
+_MEMINFO = Path("/proc/meminfo")
+
 
 def resolve_device(name: str) -> torch.device:
     """The device of a given name.
@@ -55,9 +57,6 @@ def _check_cuda(device: torch.device) -> None:
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"device {str(device)!r} asked for, but there are {count}; use cuda:0 to cuda:{count - 1}")
-
-
-_MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: torch.device) -> int | None:

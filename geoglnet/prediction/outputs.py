@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 RASTER_SUFFIXES = (".tif", ".tiff")
+SEAMS_TAG = "GEOGLNET_SEAMS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,6 @@ class Destinations:
             files |= vector_files(self.vector_path, config, overwrite=files["vector"].overwrite)
         refuse_sharing([*files.values()])
         return files
-
-
-SEAMS_TAG = "GEOGLNET_SEAMS"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Pixels, Scene
 from geoglnet.types import Shape
 
+Block = npt.NDArray[np.uint8]
+
 
 @contextmanager
 def iter_read(scene: Scene, reads: Iterable[Sequence[Window]], num_readers: int) -> Iterator[Iterator[list[Pixels]]]:
@@ -84,9 +86,6 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-Block = npt.NDArray[np.uint8]
 
 
 class Sink(Protocol):

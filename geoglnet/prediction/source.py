@@ -32,6 +32,15 @@ from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath
 
+DIGESTED_BYTES = 256 * 2**20  # of a scene's files together: a quarter of a second
+_SAMPLE_SIZE, _NUM_SAMPLES = 64 * 2**10, 64
+_URL = re.compile(r"https?://.+")
+_ARCHIVE = re.compile(r"/vsi(?:zip|tar|gzip)/(.*?\.(?:zip|kmz|tar|tgz|tar\.gz|gz))(?:/|$)|(?:zip|tar|gzip)://(.*?)(?:!|$)")
+_PATIENCE_S, _TRIES, _AT_ONCE = 15, 3, 8
+_PROBE = 32  # bytes asked for in the middle of a served file
+_UNKNOWN = "not told"
+Stamp = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -131,17 +140,6 @@ def _check_resolution(scene: RasterScene, manifest: Manifest, resolution_m: floa
         progress.warn(f"the scene has {found:.3g} m pixels, {known}: detail will be missing, expect poor labels")
     else:
         progress.log(f"the scene has {found:.3g} m pixels, {known}: averaged down")
-
-
-DIGESTED_BYTES = 256 * 2**20  # of a scene's files together: a quarter of a second
-_SAMPLE_SIZE, _NUM_SAMPLES = 64 * 2**10, 64
-_URL = re.compile(r"https?://.+")
-_ARCHIVE = re.compile(r"/vsi(?:zip|tar|gzip)/(.*?\.(?:zip|kmz|tar|tgz|tar\.gz|gz))(?:/|$)|(?:zip|tar|gzip)://(.*?)(?:!|$)")
-_PATIENCE_S, _TRIES, _AT_ONCE = 15, 3, 8
-_PROBE = 32  # bytes asked for in the middle of a served file
-_UNKNOWN = "not told"
-
-Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

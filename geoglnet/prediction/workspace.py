@@ -35,6 +35,7 @@ SUFFIX = ".unfinished"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
 _OURS = re.compile(rf"{re.escape(_JOURNAL)}|(?:{'|'.join(layer.value for layer in Layer)})(?:\.vrt)?|geoglnet-\w+")
 _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
+_BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot keep up
 
 
 def workspace_path(output_path: Path) -> Path:
@@ -239,9 +240,6 @@ def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:
         pairs,
         borders,
     )
-
-
-_BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot keep up
 
 
 def write_behind(blocks: Iterable[PendingBlock], store: Callable[[Block], None]) -> None:

@@ -27,6 +27,11 @@ BARE_TRANSFORM = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 _LARGEST_NUMBER = 1e150  # squares of larger numbers, and of their inverses, are no numbers any more
 _LEAST_STEPS = 1000  # a pixel must span as many of the steps that a coordinate of its size can make
 _LEAST_RATIO = 1e-6  # of a pixel's area to that of a square on its longer side
+NATIVE_TOLERANCE = 0.05
+LEAST_READ_SIZE = 64
+MOST_INTERPOLATED = 4.0  # in pixels larger than this many of a model's there is nothing left of what it looks for
+_SCALE_TOLERANCE = 0.01  # of a size: what a projection's scale makes of it is no reason to refuse
+TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +86,6 @@ def is_usable(transform: Affine, shape: Shape) -> bool:
     if min(sides) < max(1 / _LARGEST_NUMBER, _LEAST_STEPS * math.ulp(furthest)):
         return False
     return abs(transform.determinant) >= _LEAST_RATIO * max(sides) ** 2
-
-
-NATIVE_TOLERANCE = 0.05
-LEAST_READ_SIZE = 64
-MOST_INTERPOLATED = 4.0  # in pixels larger than this many of a model's there is nothing left of what it looks for
-_SCALE_TOLERANCE = 0.01  # of a size: what a projection's scale makes of it is no reason to refuse
-TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,11 @@ from geoglnet.vector.tiles import DatasetTiles, TileSource
 from geoglnet.vector.tracing import NO_LABEL, Components, corner_links, label_components
 from geoglnet.windows import core_edges, iter_cores
 
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+LARGEST_HOLE = 256
+LARGEST_SIEVE_MARGIN = 512
+CLEANING_TILE_SIZE = 1024
+
 
 def opening_margin(radius: int) -> int:
     """How far :func:`open_labels` looks: erosion, dilation, and growth into what was taken."""
@@ -187,13 +192,6 @@ def fill_holes(labels: Labels, background: int, max_side: int) -> Labels:
     for number, place in enumerate(find_objects(ids), start=1):
         is_hole[number] &= max(side.stop - side.start for side in place) <= max_side
     return np.where(is_hole[ids], lowest[ids].astype(np.uint8), labels)
-
-
-ScalarT = TypeVar("ScalarT", bound=np.generic)
-
-LARGEST_HOLE = 256
-LARGEST_SIEVE_MARGIN = 512
-CLEANING_TILE_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)

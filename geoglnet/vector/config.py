@@ -12,6 +12,8 @@ from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 
 _WRITTEN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(px|m2|m²|m)\s*", re.IGNORECASE)
+STYLES = ("qml", "sld")
+LARGEST_OPENING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,6 @@ class Quantity:
         if pixel_size_m is None:
             raise ConfigError(f"{self} cannot be brought to pixels: the raster has {reason}; give it in pixels (px)")
         return self.value / (pixel_size_m if self.unit == "m" else pixel_size_m**2)
-
-
-STYLES = ("qml", "sld")
-LARGEST_OPENING = 64
 
 
 @dataclass(frozen=True, slots=True)

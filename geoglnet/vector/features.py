@@ -45,6 +45,12 @@ _POINT, _LINE, _POLYGON, _ARCS, _COMPOUND, _CURVE_POLYGON, _TRIANGLE = 1, 2, 3, 
 _COLLECTIONS = {4, 5, 6, 7, 11, 12, 15, 16}  # of points, lines, polygons, anything, curves, surfaces; of faces, of triangles
 _DEEPEST = 32
 _ARC_STEP = math.radians(4)
+READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GDALCRSError)
+_PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
+_OWN_DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf")
+_HEAD_SIZE = 1024
+_LON_LAT = "OGC:CRS84"  # what GeoParquet means where it names no CRS
+_FLAT_KINDS = {"Point", "MultiPoint", "LineString", "MultiLineString", "CircularString", "CompoundCurve", "MultiCurve"}
 
 
 def rings_of(wkb: bytes) -> list[Rings]:
@@ -145,14 +151,6 @@ def _circle(start: Points, middle: Points, end: Points) -> tuple[Points | None, 
     center = start + np.array([cy * b - by * c, bx * c - cx * b]) / twice_area
     first, last = (math.atan2(*(point - center)[::-1]) for point in (start, end))
     return center, (last - first) % (2 * math.pi) - (2 * math.pi if twice_area < 0 else 0.0)
-
-
-READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GDALCRSError)
-_PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
-_OWN_DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf")
-_HEAD_SIZE = 1024
-_LON_LAT = "OGC:CRS84"  # what GeoParquet means where it names no CRS
-_FLAT_KINDS = {"Point", "MultiPoint", "LineString", "MultiLineString", "CircularString", "CompoundCurve", "MultiCurve"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ from geoglnet.vector.writer import Layer, errors_named, plain_name
 
 _BATCH_SIZE = 20_000
 _NO_FEATURES = '{"type": "FeatureCollection", "features": []}\n'
+_GEOMETRY, _BOUNDS = "geometry", "bbox"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_ROWS_PER_GROUP = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +178,6 @@ def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
             position += 4 + int.from_bytes(content[position : position + 4], "little")
             count += 1
     return count if position == whole else count - 1
-
-
-_GEOMETRY, _BOUNDS = "geometry", "bbox"
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-_ROWS_PER_GROUP = 50_000
 
 
 def write_geoparquet(source_path: Path, part_path: Path, layer: Layer, num_polygons: int) -> None:

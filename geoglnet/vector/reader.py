@@ -37,6 +37,8 @@ _FLAT_TYPES = (
 )
 _NO_POLYGON = shapely.Polygon()
 _FLAT = 1e-9  # of its length: a ring that is no wider is a line
+_PARQUET = ".parquet"
+_GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +228,6 @@ def _in_crs(
     invalid = changed[~shapely.is_valid(moved[changed])]
     moved[invalid] = _mended(moved[invalid])
     return moved
-
-
-_PARQUET = ".parquet"
-_GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there
 
 
 def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> geopandas.GeoDataFrame:

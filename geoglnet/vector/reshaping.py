@@ -24,6 +24,11 @@ from geoglnet.vector.rings import Geometries, Rings
 
 _ROUNDS = 2
 _ATTEMPTS = 4
+MIN_IOU = 0.8
+"""A regularised polygon that overlaps with its original less than this is not used."""
+_STAIR_PIXELS = 1.5  # the outline of a straight wall deviates from it by less than this
+_WALL_PIXELS = 4.0  # shorter walls are noise
+Points = npt.NDArray[np.float64]
 
 
 def simplify_coverage(outlines: Geometries, tolerance: float) -> Geometries:
@@ -106,15 +111,6 @@ def _wrong_faces(outlines: Geometries) -> npt.NDArray[np.bool_]:
     crossed: npt.NDArray[np.bool_] = ~shapely.is_empty(shapely.coverage_invalid_edges(outlines))
     crossed |= ~shapely.is_valid(outlines)
     return crossed
-
-
-MIN_IOU = 0.8
-"""A regularised polygon that overlaps with its original less than this is not used."""
-
-_STAIR_PIXELS = 1.5  # the outline of a straight wall deviates from it by less than this
-_WALL_PIXELS = 4.0  # shorter walls are noise
-
-Points = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)

@@ -14,6 +14,10 @@ from geoglnet.types import Floats, Ints
 from geoglnet.vector.compiled import compiled
 
 Geometries = npt.NDArray[np.object_]
+_HEADER = np.dtype([("is_little_endian", "u1"), ("kind", "<u4"), ("num_rings", "<u4")])
+_POLYGON = 3
+_POINT_BYTES = 16
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +156,6 @@ def _measure_rings(points: Floats, lengths: Ints) -> Floats:
         measures[ring] = (x + west, y + south, x + east, y + north, doubled_area, length)
         start = end
     return measures
-
-
-_HEADER = np.dtype([("is_little_endian", "u1"), ("kind", "<u4"), ("num_rings", "<u4")])
-_POLYGON = 3
-_POINT_BYTES = 16
-
-Bytes = npt.NDArray[np.uint8]
 
 
 def to_wkb(outlines: Outlines) -> pa.LargeBinaryArray:

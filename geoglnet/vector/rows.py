@@ -18,6 +18,8 @@ from geoglnet.vector.reshaping import regularize
 from geoglnet.vector.rings import Geometries, Outlines, Rings, to_wkb, together
 from geoglnet.vector.tracing import MAX_CONFIDENCE
 
+_POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
+
 
 @dataclass(frozen=True, slots=True)
 class PolygonRecords:
@@ -65,9 +67,6 @@ class PolygonRecords:
         areas, perimeters = ground_measures(geometries, crs_wkt)
         unknown, whole = np.full(len(geometries), np.nan), np.zeros(len(geometries), dtype=np.int64)
         return cls(to_wkb(geometries), class_id, areas, perimeters, unknown, whole)
-
-
-_POLYGONS_AT_ONCE = 20_000  # a checkerboard has a million in one tile, and every step is a copy
 
 
 @dataclass(frozen=True, slots=True)

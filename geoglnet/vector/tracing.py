@@ -19,6 +19,7 @@ NO_CONFIDENCE = 255
 MAX_CONFIDENCE = 254
 
 Ids = npt.NDArray[np.int32]
+Surroundings = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,6 @@ def _sum_confidence(ids: Ids, confidence: npt.NDArray[np.uint8], totals: npt.NDA
         if values[pixel] != NO_CONFIDENCE:
             totals[flat[pixel], 1] += values[pixel]
             totals[flat[pixel], 2] += 1
-
-
-Surroundings = npt.NDArray[np.int16]
 
 
 def trace_components(

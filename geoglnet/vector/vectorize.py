@@ -37,6 +37,10 @@ from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.vector.writer import Layer, write_geopackage
 from geoglnet.windows import core_edges, iter_cores
 
+__all__ = ["VectorConfig", "vectorize"]
+_NOISE_PIXELS = 20  # labels of which a polygon has fewer on average are noise
+_NOISE_POLYGONS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class TracedTile:
@@ -96,12 +100,6 @@ class TileJob:
         """Rows of whole polygons."""
         records = finish(polygons, self.finishing)
         return records if self.statistics is None else self.statistics.added_to(records)
-
-
-__all__ = ["VectorConfig", "vectorize"]
-
-_NOISE_PIXELS = 20  # labels of which a polygon has fewer on average are noise
-_NOISE_POLYGONS = 10_000
 
 
 def vectorize(

@@ -28,6 +28,29 @@ from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import qml, sld
 
 _PARSED = re.compile(r"[!;?\x00-\x1f]|^//")
+GEOMETRY_COLUMN = "geom"
+_APPLICATION_ID = 0x47504B47  # "GPKG"
+WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
+# The index is made when all polygons have come, which takes a third of the time of adding them one by one, and without a
+# second file beside this one. GDAL would hold up to a tenth of the machine's memory for it.
+_INDEX_OPTIONS = {"OGR_GPKG_ALLOW_THREADED_RTREE": "NO", "OGR_GPKG_MAX_RAM_USAGE_RTREE": "100000000"}
+# The triggers of the spatial index name them, though they call them only where a geometry or its number changes.
+_TRIGGER_FUNCTIONS = ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY")
+_STYLES_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
+    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+    useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))
+"""
+_REGISTER_STYLES = (
+    "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'layer_styles')"
+)
+# QGIS looks styles up with empty strings for catalog and schema, not with NULL.
+_ADD_STYLE = """
+INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, styleSLD,
+    useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, ?, 1, 'classes of the legend', '')
+"""
 
 
 @contextmanager
@@ -54,32 +77,6 @@ def plain_name(path: StrPath) -> Iterator[str]:
                 if beside.name.startswith(whole.stem):
                     Path(folder, f"named{beside.name.removeprefix(whole.stem)}").symlink_to(beside)
             yield str(Path(folder, f"named{whole.suffix}"))
-
-
-GEOMETRY_COLUMN = "geom"
-_APPLICATION_ID = 0x47504B47  # "GPKG"
-WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
-
-# The index is made when all polygons have come, which takes a third of the time of adding them one by one, and without a
-# second file beside this one. GDAL would hold up to a tenth of the machine's memory for it.
-_INDEX_OPTIONS = {"OGR_GPKG_ALLOW_THREADED_RTREE": "NO", "OGR_GPKG_MAX_RAM_USAGE_RTREE": "100000000"}
-# The triggers of the spatial index name them, though they call them only where a geometry or its number changes.
-_TRIGGER_FUNCTIONS = ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY")
-_STYLES_TABLE = """
-CREATE TABLE layer_styles (
-    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
-    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
-    useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))
-"""
-_REGISTER_STYLES = (
-    "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'layer_styles')"
-)
-# QGIS looks styles up with empty strings for catalog and schema, not with NULL.
-_ADD_STYLE = """
-INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, styleSLD,
-    useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, ?, 1, 'classes of the legend', '')
-"""
 
 
 @dataclass(frozen=True, slots=True)
