@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import click
 
-from geoglnet import __version__
 from geoglnet.cli.options import json_option
 from geoglnet.cli.terminal import PROTOCOL_VERSION
 from geoglnet.cli.verb import FAILED, Verb
@@ -26,7 +26,7 @@ def doctor(ctx: click.Context, as_json: bool, quick: bool) -> None:
     program that starts this one knows what it may ask for.
     """
     missing: list[str] = []
-    facts: dict[str, Any] = {"version": __version__, "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
+    facts: dict[str, Any] = {"version": version("geoglnet"), "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
     for check in () if quick else (_torch, _gdal, _models):
         try:
             facts.update(check())

@@ -12,12 +12,12 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geoglnet import __version__
 from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.output import sync_folder
@@ -186,7 +186,7 @@ def run_facts(
     """All facts of a run, as text by name."""
     path, manifest = checkpoint
     return {
-        "geoglnet": __version__,
+        "geoglnet": version("geoglnet"),
         "torch": torch.__version__,
         "model": model_fact(manifest, path),
         "layers": ", ".join(layer.value for layer in layers),

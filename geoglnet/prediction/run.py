@@ -7,9 +7,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
-from geoglnet import __version__
 from geoglnet.errors import GeoglnetError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
@@ -186,5 +186,5 @@ def _tags(manifest: Manifest, checkpoint_path: Path, source: Source, scene: Rast
     return values | {
         "GEOGLNET_MODEL": f"{manifest.name} sha256:{model_digest(checkpoint_path)}",
         "GEOGLNET_SCENE": source.name,
-        "GEOGLNET_VERSION": __version__,
+        "GEOGLNET_VERSION": version("geoglnet"),
     }
