@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib.metadata import version
 
@@ -28,6 +29,7 @@ def test_every_verb_has_help_and_a_first_line_that_fits(verb: str) -> None:
 @pytest.mark.parametrize("chosen", [[], ["default"]])
 def test_warnings_of_libraries_are_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, chosen: list[str]) -> None:
     monkeypatch.setattr("sys.warnoptions", chosen)
+    monkeypatch.setattr("os.environ", dict(os.environ))  # the program's own, which later tests must not inherit
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         prepare_environment()

@@ -205,7 +205,7 @@ def test_what_an_earlier_run_keeps_stays(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_class_name_survives_the_configuration(name: str) -> None:
     training = Training("m", 1.0, {name: (1, 2, 3)}, [Pair("a", "b")])
-    assert tomllib.loads(training.to_toml())["legend"]["classes"][1] == {"name": name, "colour": [1, 2, 3]}
+    assert tomllib.loads(training.to_toml())["legend"]["classes"][-1] == {"name": name, "colour": [1, 2, 3]}
 
 
 @pytest.mark.parametrize("name", NASTY, ids=lambda name: ascii(name)[:24])
