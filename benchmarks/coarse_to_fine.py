@@ -1,4 +1,4 @@
-"""Coarse-to-fine beside the whole network on labelled binary scenes: IoU, patches, and the balance of Fig. 8.
+"""Coarse-to-fine beside the whole network on labeled binary scenes: IoU, patches, and the balance of Fig. 8.
 
     python benchmarks/coarse_to_fine.py MODEL [MODEL ...] --config CONFIG.toml --data FOLDER [--picture ratios.png]
 

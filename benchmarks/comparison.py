@@ -7,7 +7,7 @@ Needs the extra `train` and, for U-Net and DeepLabV3+, segmentation-models-pytor
 
 One bidirectional training per seed gives three systems: what each of its stages leaves. The local branch alone, U-Net and
 DeepLabV3+ are trained apart, by the same code: the same patches of the same regions in the same order, the same losses,
-optimiser, schedule and moving average, and the same encoder from the same file. GLNet's stages add up, so its last one has
+optimizer, schedule and moving average, and the same encoder from the same file. GLNet's stages add up, so its last one has
 seen more steps than a local branch has; `unet_long` is the U-Net trained for as many steps as all of them together.
 
 All systems are scored by the predictor that `predict` uses, on the validation scenes of CONFIG: same patches, same blending.
@@ -103,7 +103,7 @@ class SlidingBranch(Branch):
         self.backbone, self.decoder, self.head = whole.encoder, whole.decoder, whole.segmentation_head
 
     def forward(self, image: Tensor, shared: None = None) -> Tensor:
-        """``(B, C, h, w)`` normalised image → ``(B, K, h, w)`` logits; filled up to the stride with the mean colour."""
+        """``(B, C, h, w)`` normalized image → ``(B, K, h, w)`` logits; filled up to the stride with the mean color."""
         height, width = image.shape[-2:]
         filled = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
         logits: Tensor = self.head(self.decoder(self.backbone(filled)))

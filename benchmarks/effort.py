@@ -1,4 +1,4 @@
-"""What ``--effort`` saves and costs: IoU against patches on labelled scenes, beside as many patches chosen by lot.
+"""What ``--effort`` saves and costs: IoU against patches on labeled scenes, beside as many patches chosen by lot.
 
     python benchmarks/effort.py buildings --config examples/configs/buildings.toml --data DATA [--region 1224 224 100]
         [--picture curve.png]
@@ -70,7 +70,7 @@ class ByLot:
 
 
 class Scenes:
-    """The labelled scenes of a configuration, scored with a model."""
+    """The labeled scenes of a configuration, scored with a model."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         network, manifest = load_checkpoint(model_path(arguments.model))
@@ -100,7 +100,7 @@ def draw(rows: Sequence[tuple[float, float, float, float]], title: str, path: Pa
     efforts, shares, found, by_lot = (list(column) for column in zip(*rows, strict=True))
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
     axis.plot(np.multiply(shares, 100), found, "o-", color="tab:blue", label="where the global branch is unsure")
-    axis.plot(np.multiply(shares, 100), by_lot, "x--", color="tab:grey", label="by lot")
+    axis.plot(np.multiply(shares, 100), by_lot, "x--", color="tab:gray", label="by lot")
     for effort, share, iou in zip(efforts, shares, found, strict=True):
         axis.annotate(f"{effort:g}", (100 * share, iou), textcoords="offset points", xytext=(3, 5), fontsize=7)
     axis.set(title=title, xlabel="patches run, %  (numbers: --effort)", ylabel="IoU")

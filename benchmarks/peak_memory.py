@@ -51,9 +51,9 @@ def write_mosaic(paths: Sequence[Path], width: int, height: int, vrt_path: Path)
     bands = []
     for band in range(1, count + 1):
         sources = "".join(_source(cells[choice], band, x, y) for x, y, choice in places)
-        colour = ("Red", "Green", "Blue")[band - 1]
+        color = ("Red", "Green", "Blue")[band - 1]
         bands.append(
-            f"<VRTRasterBand dataType='Byte' band='{band}'><ColorInterp>{colour}</ColorInterp>{sources}</VRTRasterBand>"
+            f"<VRTRasterBand dataType='Byte' band='{band}'><ColorInterp>{color}</ColorInterp>{sources}</VRTRasterBand>"
         )
     vrt_path.write_text(
         f"<VRTDataset rasterXSize='{width}' rasterYSize='{height}'><SRS>{escape(wkt)}</SRS>"

@@ -6,7 +6,7 @@ Numbers are the sizes of random patterns (see ``polygons.py``), names are label 
 
 * *GDAL*: polygons of GDAL's polygonize, which knows no tiles; *same*: of these, how many have the same class and outline,
   vertex by vertex, bit by bit, in ours.
-* *burnt back*: pixels that differ from the labels after GDAL has rasterised our polygons.
+* *burned back*: pixels that differ from the labels after GDAL has rasterized our polygons.
 * *simplified by 1.5 px*: whether the whole file is a valid coverage (no overlap, all shared vertices shared); how much its
   area differs from that of the pixels (gaps); how many pixels' sides on tile lines are edges without a change of label.
 """
@@ -61,19 +61,19 @@ def num_common(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.minimum(counts[here], other_counts[there]).sum())
 
 
-def burn(polygons: Path, labels: Path, burnt: Path) -> None:
+def burn(polygons: Path, labels: Path, burned: Path) -> None:
     """GDAL's rasterize of the whole layer onto the labels' grid."""
     with rasterio.open(labels) as src:
         profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": src.height, "width": src.width}
         profile |= {"crs": src.crs, "transform": src.transform, "compress": "DEFLATE", "zlevel": 1, "tiled": True}
-    with rasterio.open(burnt, "w", **profile) as dst:
+    with rasterio.open(burned, "w", **profile) as dst:
         for _, window in dst.block_windows(1):
             dst.write(np.full((window.height, window.width), NO_CLASS, np.uint8), 1, window=window)
     gdal, pointer = gdal_library(), ctypes.c_void_p
     gdal.GDALOpenEx.restype = gdal.GDALDatasetGetLayer.restype = pointer
     src, dst = (
         pointer(gdal.GDALOpenEx(str(polygons).encode(), 4, None, None, None)),
-        pointer(gdal.GDALOpen(str(burnt).encode(), 1)),
+        pointer(gdal.GDALOpen(str(burned).encode(), 1)),
     )
     layers, bands = (pointer * 1)(gdal.GDALDatasetGetLayer(src, 0)), (ctypes.c_int * 1)(1)
     options = (ctypes.c_char_p * 2)(b"ATTRIBUTE=class_id", None)
@@ -81,7 +81,7 @@ def burn(polygons: Path, labels: Path, burnt: Path) -> None:
     gdal.GDALClose(dst)
     gdal.GDALClose(src)
     if failed:
-        raise SystemExit("GDAL cannot rasterise the polygons")
+        raise SystemExit("GDAL cannot rasterize the polygons")
 
 
 def num_different(one: Path, other: Path) -> int:
@@ -118,19 +118,19 @@ def compare(name: str, path: Path, folder: Path) -> None:
     values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:NO_CLASS])
     num_classes = int(values.max()) + 1
     legend = Legend(tuple(f"class {i}" for i in range(num_classes)), tuple((i, 0, 0) for i in range(num_classes)))
-    exact, gdal, burnt, simple = (folder / f"{stem}" for stem in ("exact.gpkg", "gdal.gpkg", "burnt.tif", "simple.gpkg"))
+    exact, gdal, burned, simple = (folder / f"{stem}" for stem in ("exact.gpkg", "gdal.gpkg", "burned.tif", "simple.gpkg"))
     count = vectorize(path, exact, legend=legend)
     trace_gdal(str(path), str(gdal), layer=gdal.stem)
     ours, theirs = outlines_of(exact, values), outlines_of(gdal, values)
-    burn(exact, path, burnt)
+    burn(exact, path, burned)
     vectorize(path, simple, legend=legend, config=VectorConfig(simplify=TOLERANCE))
     is_valid, excess, num_strays = simplified(simple, labels, transform)
     print(
-        f"| {name} | {count:,} | {len(theirs):,} | {num_common(ours, theirs):,} | {num_different(path, burnt):,} "
+        f"| {name} | {count:,} | {len(theirs):,} | {num_common(ours, theirs):,} | {num_different(path, burned):,} "
         f"| {'yes' if is_valid else 'NO'} | {excess:.3f} px | {num_strays} |",
         flush=True,
     )
-    for made in (exact, gdal, burnt, simple):
+    for made in (exact, gdal, burned, simple):
         made.unlink()
 
 
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--rasters", nargs="+", choices=BLURS, default=[*BLURS])
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
-    print("| raster | polygons | GDAL | same | burnt back | coverage valid | area beyond | strays |\n" + "|---" * 8 + "|")
+    print("| raster | polygons | GDAL | same | burned back | coverage valid | area beyond | strays |\n" + "|---" * 8 + "|")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         for labels in arguments.labels:

@@ -1,8 +1,8 @@
-"""Building outlines before and after regularisation, against polygons that people drew.
+"""Building outlines before and after regularization, against polygons that people drew.
 
 Usage: python benchmarks/regularize.py SCENE.tif TRUTH.geojson [SCENE TRUTH …] [--picture out.png]
 
-Two sources of outlines: what the shipped model finds, and the truth itself burnt into pixels (no model's errors). Each
+Two sources of outlines: what the shipped model finds, and the truth itself burned into pixels (no model's errors). Each
 outline is compared with the truth it overlaps with by at least half. Beside ours stands ``buildingregulariser`` where it is
 installed. Reported are the mean IoU with the truth, vertices per building, and the median error of the dominant direction.
 """
@@ -48,15 +48,15 @@ def true_buildings(path: str, crs: str) -> np.ndarray:
     return truth.geometries if truth.class_names is None else truth.geometries[np.array(truth.class_names) == "building"]
 
 
-def burnt_truth(scene_path: str, truth: np.ndarray, crs: str, path: Path) -> Path:
+def burned_truth(scene_path: str, truth: np.ndarray, crs: str, path: Path) -> Path:
     with open_scene(scene_path, resolution_m=0.17) as scene:
         place = {"crs": scene.crs, "transform": scene.transform}
         shape = scene.shape
     frame = geopandas.GeoSeries(truth, crs=crs).to_crs(place["crs"])
-    burnt = rasterize(frame, out_shape=shape, transform=place["transform"]).astype(np.uint8)
+    burned = rasterize(frame, out_shape=shape, transform=place["transform"]).astype(np.uint8)
     profile = {"driver": "GTiff", "count": 1, "height": shape.height, "width": shape.width, "dtype": "uint8"} | place
     with rasterio.open(path, "w", **profile) as dst:
-        dst.write(burnt, 1)
+        dst.write(burned, 1)
     return path
 
 
@@ -122,8 +122,8 @@ def compare(scene: str, truth_path: str, folder: Path, picture: Path | None) -> 
         crs = geopandas.GeoSeries([shapely.box(*src.bounds)], crs=src.crs).to_crs(4326).estimate_utm_crs()
     truth = true_buildings(truth_path, crs)
     predict(scene, folder / "labels.tif")
-    burnt = burnt_truth(scene, truth, crs, folder / "truth.tif")
-    for source, labels in (("model", folder / "labels.tif"), ("truth burnt", burnt)):
+    burned = burned_truth(scene, truth, crs, folder / "truth.tif")
+    for source, labels in (("model", folder / "labels.tif"), ("truth burned", burned)):
         results = {}
         for variant, options in VARIANTS.items():
             started = time.process_time()
@@ -149,8 +149,8 @@ def draw(path: Path, scene: str, crs: str, results: dict[str, np.ndarray], truth
     """The 50 m around the middle building in every variant, over the scene."""
     import matplotlib.pyplot as plt
 
-    centres = shapely.get_coordinates(shapely.centroid(truth))
-    middle = centres[np.argmin(np.hypot(*(centres - np.median(centres, axis=0)).T))]
+    centers = shapely.get_coordinates(shapely.centroid(truth))
+    middle = centers[np.argmin(np.hypot(*(centers - np.median(centers, axis=0)).T))]
     west, south, east, north = *(middle - 25), *(middle + 25)
     place = {"transform": from_bounds(west, south, east, north, 500, 500), "width": 500, "height": 500}
     with rasterio.open(scene) as src, WarpedVRT(src, crs=crs, resampling=Resampling.bilinear, **place) as warped:

@@ -36,7 +36,7 @@ def patch_offsets(length: int, patch_size: int, overlap: int) -> tuple[int, ...]
 
 
 def least_overlap(starts: Sequence[int], size: int) -> int:
-    """Fewest pixels that two neighbouring windows of ``size`` share; ``size`` when there is one window."""
+    """Fewest pixels that two neighboring windows of ``size`` share; ``size`` when there is one window."""
     return min((start + size - after for start, after in pairwise(starts)), default=size)
 
 
@@ -44,7 +44,7 @@ def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring:
     """Weights of patches along one axis of their region.
 
     A patch's weight is zero in a ring along each edge that lies inside the region, rises linearly from nearly zero to one
-    over the ``ramp`` pixels after it (less where another edge is nearer), and stays one towards the region's own border.
+    over the ``ramp`` pixels after it (less where another edge is nearer), and stays one toward the region's own border.
     Then the weights are divided by their sum over all patches at the same pixel, however many overlap there.
 
     Args:
@@ -52,7 +52,7 @@ def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring:
         size: length of every patch.
         length: length of the region.
         ramp: width of the rise; 0 weighs all patches alike.
-        ring: width of the ring; neighbouring patches must overlap by more than twice as much.
+        ring: width of the ring; neighboring patches must overlap by more than twice as much.
 
     Returns:
         ``(n, size)`` float32, from 0 to 1.

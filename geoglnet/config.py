@@ -216,8 +216,8 @@ class RegionConfig:
         region_size: side of the square that the global branch sees whole.
         overview_size: side of the overview that a full region is decimated to.
         patch_size: side of a full-resolution patch.
-        patch_overlap: least overlap of neighbouring patches.
-        margin: width around a core that is read but not kept; neighbours are blended across half of it.
+        patch_overlap: least overlap of neighboring patches.
+        margin: width around a core that is read but not kept; neighbors are blended across half of it.
 
     Raises:
         ConfigError: sizes that do not fit into each other.
@@ -313,6 +313,21 @@ def from_plain(kind: type[ConfigT], plain: Mapping[str, Any]) -> ConfigT:
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind)
+
+
+FORMER_KEYS = {"colour": "color", "licence": "license", "unlabelled": "unlabeled"}
+"""Keys as version 0.1 spelled them, in configurations and models that people keep."""
+
+
+def respelled(table: Any) -> Any:
+    """Rename the keys of a table that have an older spelling; what is no table stays as it is.
+
+    >>> respelled({"name": "roof", "colour": [230, 75, 50]})
+    {'name': 'roof', 'color': [230, 75, 50]}
+    """
+    if not isinstance(table, Mapping) or not FORMER_KEYS.keys() & table.keys():
+        return table
+    return {FORMER_KEYS[key] if FORMER_KEYS.get(key, key) not in table else key: value for key, value in table.items()}
 
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:

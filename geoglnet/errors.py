@@ -5,7 +5,7 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
 
     GeoglnetError
     ├── ConfigError (ValueError)          a setting or argument that cannot be used
-    │   ├── LegendError                   class names, colours or values that do not fit
+    │   ├── LegendError                   class names, colors or values that do not fit
     │   ├── ResolutionError               a scene whose pixels are too large for the model
     │   └── CapacityError                 a size that the device's memory is too small for
     ├── SceneError (OSError)              a raster that cannot be read
@@ -17,7 +17,7 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
     ├── OutputError (OSError)             an output that cannot be written
     │   └── OutputExistsError (FileExistsError)
     ├── MemoryLimitError (MemoryError)    more than may be read at once
-    └── Cancelled                         the user asked to stop
+    └── Canceled                         the user asked to stop
 """
 
 
@@ -38,7 +38,7 @@ class ConfigError(GeoglnetError, ValueError):
 
 
 class LegendError(ConfigError):
-    """Class names, colours or values that do not fit together."""
+    """Class names, colors or values that do not fit together."""
 
 
 class ResolutionError(ConfigError):
@@ -97,5 +97,5 @@ class MemoryLimitError(GeoglnetError, MemoryError):
     """More would be read into memory at once than ``geoglnet.options`` or the caller allows; nothing was read."""
 
 
-class Cancelled(GeoglnetError):  # noqa: N818 - a request, not a fault
+class Canceled(GeoglnetError):  # noqa: N818 - a request, not a fault
     """The user asked to stop; nothing half-written is left under a final name."""

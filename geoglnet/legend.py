@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from geoglnet.config import suggestion
+from geoglnet.config import respelled, suggestion
 from geoglnet.errors import ConfigError, LegendError
 from geoglnet.plain import checked, shortened
 
-Colour: TypeAlias = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
 
 NO_CLASS = 255
 """Label of a pixel without a class in everything that is written and trained on, whatever a data set calls it."""
@@ -23,7 +23,7 @@ NO_CLASS = 255
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """Class names and colours; the position of a class is its label value and its logit channel.
+    """Class names and colors; the position of a class is its label value and its logit channel.
 
     >>> legend = Legend(("ground", "building"), ((32, 32, 32), (230, 75, 50)), background=0)
     >>> legend.value_of("building"), legend.polygon_values
@@ -31,28 +31,28 @@ class Legend:
 
     Args:
         names: class names, unique, in label order.
-        colours: one ``(red, green, blue)`` 0–255 per class.
+        colors: one ``(red, green, blue)`` 0–255 per class.
         ignore_value: value that files of this data set have where there is no class; read as :data:`NO_CLASS`.
         background: label that is drawn in rasters but makes no polygons (``None``: every class does).
 
     Raises:
-        LegendError: names repeat, counts differ, a colour is out of range, or a value clashes.
+        LegendError: names repeat, counts differ, a color is out of range, or a value clashes.
     """
 
     names: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    colors: tuple[Color, ...]
     ignore_value: int = 255
     background: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", _names(self.names))
-        object.__setattr__(self, "colours", tuple(_colour(c) for c in self.colours))
+        object.__setattr__(self, "colors", tuple(_color(c) for c in self.colors))
         if not 1 <= len(self.names) <= 255:
             raise LegendError(f"a legend has 1 to 255 classes, found {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             raise LegendError(f"class names repeat: {', '.join(self.names)}; rename one")
-        if len(self.colours) != len(self.names):
-            raise LegendError(f"{len(self.names)} class names but {len(self.colours)} colours; give one colour per class")
+        if len(self.colors) != len(self.names):
+            raise LegendError(f"{len(self.names)} class names but {len(self.colors)} colors; give one color per class")
         if self.ignore_value not in range(-(2**31), 2**32):
             raise LegendError(f"ignore_value {shortened(self.ignore_value)} is no value of a label raster; use 255")
         if 0 <= self.ignore_value < len(self.names):
@@ -81,7 +81,7 @@ class Legend:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON and TOML."""
-        classes = [{"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)]
+        classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
         return {"classes": classes, "ignore_value": self.ignore_value, "background": self.background}
 
     @classmethod
@@ -93,14 +93,16 @@ class Legend:
         """
         try:
             whole = _table("legend", plain, ("classes",), ("ignore_value", "background"))
-            classes = [_table("class", c, ("name", "colour")) for c in checked("classes", whole["classes"], tuple[Any, ...])]
-            names, colours = tuple(c["name"] for c in classes), tuple(c["colour"] for c in classes)
+            classes = [
+                _table("class", respelled(c), ("name", "color")) for c in checked("classes", whole["classes"], tuple[Any, ...])
+            ]
+            names, colors = tuple(c["name"] for c in classes), tuple(c["color"] for c in classes)
             ignore_value = checked("ignore_value", whole.get("ignore_value", 255), int)
-            return cls(names, colours, ignore_value, checked("background", whole.get("background"), int | None))
+            return cls(names, colors, ignore_value, checked("background", whole.get("background"), int | None))
         except LegendError:
             raise
         except ConfigError as error:
-            raise LegendError(f"not a legend ({error}); expected classes = [{{name, colour}}, …]") from error
+            raise LegendError(f"not a legend ({error}); expected classes = [{{name, color}}, …]") from error
 
 
 def _table(what: str, plain: Any, needed: tuple[str, ...], others: tuple[str, ...] = ()) -> Mapping[str, Any]:
@@ -126,11 +128,11 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _colour(value: Sequence[int]) -> Colour:
+def _color(value: Sequence[int]) -> Color:
     try:
         red, green, blue = map(operator.index, value)
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise LegendError(f"colour {shortened(value)} is not three numbers from 0 to 255")
+        raise LegendError(f"color {shortened(value)} is not three numbers from 0 to 255")
     return red, green, blue

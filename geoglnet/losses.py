@@ -1,4 +1,4 @@
-"""Losses of paper §3.2.3: focal loss on every branch's logits, and feature map regularisation of the local branch."""
+"""Losses of paper §3.2.3: focal loss on every branch's logits, and feature map regularization of the local branch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 6.0, ignore_value: int = 255) -> Tensor:
-    """Focal loss (Lin et al. 2017), −(1 − p)^γ log p averaged over labelled pixels; the paper's γ is 6 (§4.1).
+    """Focal loss (Lin et al. 2017), −(1 − p)^γ log p averaged over labeled pixels; the paper's γ is 6 (§4.1).
 
-    Logits are resampled bilinearly to the labels, so that every labelled pixel counts (the authors shrink the labels to the
+    Logits are resampled bilinearly to the labels, so that every labeled pixel counts (the authors shrink the labels to the
     logits instead: ``docs/paper.md``).
 
     Args:
@@ -20,13 +20,13 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 6.0, ignore_value:
         ignore_value: label that counts nowhere.
 
     Returns:
-        Scalar; zero when no pixel is labelled.
+        Scalar; zero when no pixel is labeled.
     """
     full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     surprise = F.cross_entropy(full, labels.long(), ignore_index=ignore_value, reduction="none")
     weighted = (1 - torch.exp(-surprise)) ** gamma * surprise
-    labelled = (labels != ignore_value).sum().clamp(min=1)
-    return weighted.sum() / labelled
+    labeled = (labels != ignore_value).sum().clamp(min=1)
+    return weighted.sum() / labeled
 
 
 def fmreg_euclidean(x_loc: Tensor, x_glb: Tensor) -> Tensor:

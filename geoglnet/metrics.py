@@ -23,7 +23,7 @@ ISIC_THRESHOLD = 0.65
 class ConfusionMatrix:
     """Counts of (true class, segmented class) pixels, summed over any number of label maps.
 
-    Labelled pixels that were segmented as nothing count as misses. The last row holds pixels whose truth carries no class;
+    Labeled pixels that were segmented as nothing count as misses. The last row holds pixels whose truth carries no class;
     they count only where asked for.
 
     Args:
@@ -48,27 +48,27 @@ class ConfusionMatrix:
         rows, cols = (np.minimum(values.ravel(), num).astype(np.int64) for values in (truth, labels))
         self.counts += np.bincount(rows * (num + 1) + cols, minlength=(num + 1) ** 2).reshape(num + 1, num + 1)
 
-    def iou(self, counting_unlabelled: bool = False) -> npt.NDArray[np.float64]:
+    def iou(self, counting_unlabeled: bool = False) -> npt.NDArray[np.float64]:
         """Intersection over union per class; NaN for a class that neither truth nor segmentation has.
 
         Args:
-            counting_unlabelled: take a class segmented where the truth has none for false, as the authors' code does.
+            counting_unlabeled: take a class segmented where the truth has none for false, as the authors' code does.
         """
         num = self.legend.num_classes
         hits = np.diagonal(self.counts)[:num].astype(np.float64)
-        segmented = self.counts[: num + counting_unlabelled, :num].sum(0)
+        segmented = self.counts[: num + counting_unlabeled, :num].sum(0)
         union = self.counts[:num].sum(1) + segmented - hits
         quotients: npt.NDArray[np.float64] = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
         return quotients
 
-    def mean_iou(self, counting_unlabelled: bool = False) -> float:
+    def mean_iou(self, counting_unlabeled: bool = False) -> float:
         """Mean IoU over the classes that polygons are made of and that occur (a background class doesn't count)."""
-        return mean(self.iou(counting_unlabelled)[list(self.legend.polygon_values)])
+        return mean(self.iou(counting_unlabeled)[list(self.legend.polygon_values)])
 
     def accuracy(self) -> float:
-        """Share of labelled pixels that were segmented as their class; NaN when nothing is labelled."""
-        labelled = self.counts[:-1].sum()
-        return float(np.diagonal(self.counts)[:-1].sum() / labelled) if labelled else float("nan")
+        """Share of labeled pixels that were segmented as their class; NaN when nothing is labeled."""
+        labeled = self.counts[:-1].sum()
+        return float(np.diagonal(self.counts)[:-1].sum() / labeled) if labeled else float("nan")
 
     def image_iou(self, threshold: float = 0.0) -> float:
         """Mean IoU of one image: 1 where nothing was to be found and nothing was, 0 below the threshold, NaN without labels."""
@@ -96,15 +96,15 @@ def conventions(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> dict[str
     """Scores of a set of images under each convention in use; what cannot be said is left out.
 
     ``mean_iou``: all pixels in one matrix, classes without the background (so that it is Inria's building IoU for a legend of
-    background and building), unlabelled pixels ignored (the DeepGlobe challenge). ``mean_iou_unlabelled_counted``: the same,
-    with classes segmented on unlabelled pixels false (the GLNet authors). ``mean_iou_with_background``: all classes.
+    background and building), unlabeled pixels ignored (the DeepGlobe challenge). ``mean_iou_unlabeled_counted``: the same,
+    with classes segmented on unlabeled pixels false (the GLNet authors). ``mean_iou_with_background``: all classes.
     ``accuracy``: of pixels. ``image_iou`` and ``image_iou_65``: mean over images, as it is and 0 below 0.65 (ISIC 2018); an
     image with nothing to find and nothing found scores 1.
     """
     total = summed(legend, matrices)
     scores = {
         "mean_iou": total.mean_iou(),
-        "mean_iou_unlabelled_counted": total.mean_iou(counting_unlabelled=True),
+        "mean_iou_unlabeled_counted": total.mean_iou(counting_unlabeled=True),
         "mean_iou_with_background": mean(total.iou()),
         "accuracy": total.accuracy(),
         "image_iou": mean(np.array([matrix.image_iou() for matrix in matrices])),
@@ -122,7 +122,7 @@ def mean(values: npt.NDArray[np.float64]) -> float:
 class BoundaryScore:
     """How well boundaries agree (boundary F1, Csurka et al. 2013): shares of boundary pixels that lie near the other's.
 
-    A boundary pixel of a class has a neighbour (of four) of another class. Boundaries towards unlabelled or invalid pixels
+    A boundary pixel of a class has a neighbor (of four) of another class. Boundaries toward unlabeled or invalid pixels
     are none.
 
     Args:
@@ -176,7 +176,7 @@ class BoundaryScore:
 
 
 def boundaries(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Pixels with a class that have a neighbour (of four) of another class."""
+    """Pixels with a class that have a neighbor (of four) of another class."""
     found = np.zeros(labels.shape, bool)
     known = labels != NO_CLASS
     for axis in (0, 1):

@@ -81,7 +81,7 @@ def _checked_union(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def _checked_tree(key: str, value: Any, depth: int) -> Any:
-    """What a checkpoint keeps as it is, such as scores and licences: anything that JSON can hold, to a depth."""
+    """What a checkpoint keeps as it is, such as scores and licenses: anything that JSON can hold, to a depth."""
     if depth == 0:
         raise ConfigError(f"{key} is nested more than {_DEPTH} deep")
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ class Rule(str):
 
 
 class Progress(Protocol):
-    """Receiver of events. Every method may raise :class:`geoglnet.errors.Cancelled` to stop the tool."""
+    """Receiver of events. Every method may raise :class:`geoglnet.errors.Canceled` to stop the tool."""
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         """A stage begins that will take ``total`` steps, each one ``unit`` (``"regions"``, ``"steps"``).

@@ -61,7 +61,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def make_scene(tmp_path_factory: pytest.TempPathFactory) -> SceneMaker:
-    """Writes noise as a GeoTIFF with metre pixels in UTM; keywords go into rasterio's profile."""
+    """Writes noise as a GeoTIFF with meter pixels in UTM; keywords go into rasterio's profile."""
     folder = tmp_path_factory.mktemp("scenes")
 
     def make(name: str = "scene.tif", count: int = 3, height: int = 80, width: int = 120, **profile: Any) -> Path:

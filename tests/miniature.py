@@ -25,15 +25,15 @@ def blocks(num_classes: int, seed: int, height: int = SIZE, width: int = SIZE) -
 
 
 def picture(labels: Array, seed: int) -> Array:
-    """An image in which each class has a grey of its own, with noise."""
+    """An image in which each class has a gray of its own, with noise."""
     rng = np.random.default_rng(seed)
-    grey = 40 + 25 * labels.astype(int)
-    return (grey + rng.integers(-10, 10, (3, *labels.shape))).clip(1, 254).astype(np.uint8)
+    gray = 40 + 25 * labels.astype(int)
+    return (gray + rng.integers(-10, 10, (3, *labels.shape))).clip(1, 254).astype(np.uint8)
 
 
-def colours(labels: Array) -> Array:
-    """DeepGlobe's colours of labels 0 (urban) to 6 (unknown)."""
-    return np.moveaxis(np.array(DEEPGLOBE_LEGEND.colours, np.uint8)[labels], -1, 0)
+def colors(labels: Array) -> Array:
+    """DeepGlobe's colors of labels 0 (urban) to 6 (unknown)."""
+    return np.moveaxis(np.array(DEEPGLOBE_LEGEND.colors, np.uint8)[labels], -1, 0)
 
 
 def write_image(path: Path, image: Array) -> Path:
@@ -60,7 +60,7 @@ def write_deepglobe(root: Path, layout: str = "flat", per_split: int = 2) -> Pat
         for number, key in enumerate(split_keys(lists[split])[:per_split]):
             labels = blocks(7, seed=number)
             write_image(root / folders[0] / f"{key}_sat.jpg", picture(labels, number))
-            write_image(root / folders[1] / f"{key}_mask.png", colours(labels))
+            write_image(root / folders[1] / f"{key}_mask.png", colors(labels))
     write_image(root / "valid" / "1_sat.jpg", picture(blocks(7, 99), 99))
     return root
 

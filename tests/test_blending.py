@@ -51,7 +51,7 @@ def test_weights_are_small_at_interior_edges_when_the_ramp_is_the_overlap(length
         assert (weights[1:, 0] < 0.1).all()
 
 
-def test_least_overlap_is_that_of_the_closest_neighbours() -> None:
+def test_least_overlap_is_that_of_the_closest_neighbors() -> None:
     assert least_overlap((0, 390, 779), 500) == 110
     assert least_overlap((0,), 500) == 500
 

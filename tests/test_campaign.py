@@ -99,8 +99,8 @@ def test_a_run_that_is_stopped_or_killed_is_judged_by_that(tmp_path: Path) -> No
     bench = Bench(tmp_path / "work", tmp_path, lambda: time.sleep(60))
     assert bench.run(["predict"], kill_after_s=0.05).code == -9
     assert not bench.problems
-    assert problems_of_ending(Ended(130, "", "Cancelled; no half-written file is left\n"), stops=True) == []
-    assert problems_of_ending(Ended(130, "", "Cancelled; no half-written file is left\n"))
+    assert problems_of_ending(Ended(130, "", "Canceled; no half-written file is left\n"), stops=True) == []
+    assert problems_of_ending(Ended(130, "", "Canceled; no half-written file is left\n"))
 
 
 def test_the_nth_call_fails_in_python_and_below_it(tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ def test_warnings_of_libraries_are_for_those_who_ask(monkeypatch: pytest.MonkeyP
     assert len(caught) == len(chosen)
 
 
-def test_cancelling_while_options_are_read_is_said_as_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canceling_while_options_are_read_is_said_as_later(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("geoglnet.cli.options.stop_on_stdin_eof", interrupt)
     ran = CliRunner().invoke(geoglnet, ["vectorize", "labels.tif", "out.gpkg", "--stop-on-stdin-eof"])
-    assert (ran.exit_code, ran.stderr) == (130, "Cancelled; no half-written file is left\n")
+    assert (ran.exit_code, ran.stderr) == (130, "Canceled; no half-written file is left\n")
 
 
 def test_a_wrong_verb_gets_the_nearest_one() -> None:

@@ -24,7 +24,7 @@ def run(*arguments: str) -> Result:
 def weights(tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A weights folder with one model and its card."""
     shutil.copy(tiny_model_path, tmp_path / "buildings.safetensors")
-    (tmp_path / "buildings.md").write_text("# buildings\n\nLicence: test.\n")
+    (tmp_path / "buildings.md").write_text("# buildings\n\nLicense: test.\n")
     monkeypatch.setattr("geoglnet.models.shipped._FOLDER", tmp_path)
     return tmp_path
 
@@ -46,8 +46,8 @@ def test_the_table_is_also_for_programs() -> None:
 
 @pytest.mark.usefixtures("weights")
 def test_a_card_is_shown_as_it_is_written() -> None:
-    assert run("models", "buildings").stdout == "# buildings\n\nLicence: test.\n"
-    assert "Licence: test." in json.loads(run("models", "buildings", "--json").stdout)["card"]
+    assert run("models", "buildings").stdout == "# buildings\n\nLicense: test.\n"
+    assert "License: test." in json.loads(run("models", "buildings", "--json").stdout)["card"]
 
 
 @pytest.mark.usefixtures("weights")

@@ -17,7 +17,7 @@ CONFIG = """
 name = "tiny"
 resolution_m = 0.5
 [legend]
-classes = [{ name = "ground", colour = [0, 0, 0] }, { name = "building", colour = [255, 0, 0] }]
+classes = [{ name = "ground", color = [0, 0, 0] }, { name = "building", color = [255, 0, 0] }]
 [model]
 backbone = "resnet18"
 [[train]]
@@ -51,14 +51,14 @@ def test_overrides_win_over_the_file(config_path: Path, tmp_path: Path, monkeypa
     assert (folder, path, options["overwrite"]) == (tmp_path, checkpoint, False)
 
 
-def test_lightnings_way_of_stopping_is_a_cancelled_run(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightnings_way_of_stopping_is_a_canceled_run(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: Any, **__: Any) -> None:
         raise SystemExit(1)
 
     monkeypatch.setattr("geoglnet.training.fit.fit", stopped)
     ran = run_train(config_path, "-o", "m.safetensors")
     assert ran.exit_code == 130
-    assert ran.stderr == "Cancelled; no half-written file is left\n"
+    assert ran.stderr == "Canceled; no half-written file is left\n"
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ DEEP = "[" * 20_000 + "]" * 20_000
         ("optim.global_steps=0x" + "f" * 6000, "global_steps = a number of 24000 bits is too large"),
         ("augment.scale_max=1e9", "from 1/64 to 64"),
         ("sample.region_size=1000000000", "sample.region_size 1000000000 must be at most"),
-        ("data={licence=" + "[" * 40 + "]" * 40 + "}", "is nested more than 16 deep"),
-        ("data={licence=0x" + "f" * 6000 + "}", "too large a number"),
+        ("data={license=" + "[" * 40 + "]" * 40 + "}", "is nested more than 16 deep"),
+        ("data={license=0x" + "f" * 6000 + "}", "too large a number"),
         ("a.b.c.d=1", "unknown key 'a.b.c.d'"),
         ("name=" + DEEP, "name = "),
     ],
@@ -140,5 +140,5 @@ def test_a_file_that_is_no_toml_is_said_in_one_line(config_path: Path, text: str
 
 
 def test_a_date_in_the_data_becomes_text_that_a_model_file_can_keep(config_path: Path) -> None:
-    data = read_config(config_path, {"data.licence": date(2024, 1, 2)}).data
-    assert json.dumps(data) == '{"licence": "2024-01-02"}'
+    data = read_config(config_path, {"data.license": date(2024, 1, 2)}).data
+    assert json.dumps(data) == '{"license": "2024-01-02"}'

@@ -23,13 +23,13 @@ from geoglnet.models.manifest import read_manifest
 
 LANDCOVER = """
 [legend]
-classes = [{name = "urban", colour = [0, 255, 255]}, {name = "agriculture", colour = [255, 255, 0]},
-  {name = "rangeland", colour = [255, 0, 255]}, {name = "forest", colour = [0, 255, 0]},
-  {name = "water", colour = [0, 0, 255]}, {name = "barren", colour = [255, 255, 255]}]
+classes = [{name = "urban", color = [0, 255, 255]}, {name = "agriculture", color = [255, 255, 0]},
+  {name = "rangeland", color = [255, 0, 255]}, {name = "forest", color = [0, 255, 0]},
+  {name = "water", color = [0, 0, 255]}, {name = "barren", color = [255, 255, 255]}]
 """
 BUILDINGS = """
 [legend]
-classes = [{name = "background", colour = [0, 0, 0]}, {name = "building", colour = [255, 0, 0]}]
+classes = [{name = "background", color = [0, 0, 0]}, {name = "building", color = [255, 0, 0]}]
 background = 0
 """
 SIZES = """
@@ -82,7 +82,7 @@ CASES = {
     "vector": Case(
         write_own, BUILDINGS, 1.0,
         'kind = "rasters"\nimages = "scene_0.tif"\npolygons = "buildings.gpkg"\nclass_column = "kind"\n'
-        'unlabelled = "background"',
+        'unlabeled = "background"',
         'kind = "rasters"\nimages = "scene_1.tif"\nlabels = "truth_*.tif"', 1,
     ),
 }  # fmt: skip
@@ -160,7 +160,7 @@ def test_another_split_of_a_published_set_is_scored_when_asked_for(tmp_path: Pat
     assert "Inria has class" in tested.stderr or "no class 'background'" in tested.stderr
     write_own(tmp_path)
     config = write_config(tmp_path, CASES["vector"])
-    config.write_text(config.read_text().replace('"background", colour', '"ground", colour'))
+    config.write_text(config.read_text().replace('"background", color', '"ground", color'))
     own = run(*arguments, "--split", "test")
     assert own.exit_code == 1
     assert "a source of kind = 'rasters' has no split 'test'" in own.stderr
@@ -191,14 +191,14 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     one_line(train(tmp_path), f"{key}_mask.png is 60 × 50 px", "96 × 96 px", "give a label image of the image's size")
 
 
-def test_an_illegal_colour_is_named_with_its_pixel(tmp_path: Path) -> None:
+def test_an_illegal_color_is_named_with_its_pixel(tmp_path: Path) -> None:
     write_deepglobe(tmp_path)
     key = split_keys("deepglobe_train")[0]
     mask = np.zeros((3, 96, 96), np.uint8)
     mask[:, 70, 20] = (120, 60, 200)
     write_image(tmp_path / f"{key}_mask.png", mask)
     write_config(tmp_path, CASES["deepglobe"])
-    one_line(train(tmp_path), f"{key}_mask.png has colour (120, 60, 200) at row 70, column 20")
+    one_line(train(tmp_path), f"{key}_mask.png has color (120, 60, 200) at row 70, column 20")
 
 
 def test_an_empty_vector_layer_is_named(own: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_empty_vector_layer_is_named(own: Path) -> None:
 
 def test_a_class_that_the_legend_lacks_is_named(own: Path) -> None:
     config = own / "config.toml"
-    config.write_text(config.read_text().replace('"building", colour', '"roof", colour'))
+    config.write_text(config.read_text().replace('"building", color', '"roof", color'))
     one_line(train(own), "has class 'building' in 'kind'", "which the legend lacks (background, roof)", "values = {…}")
 
 

@@ -64,7 +64,7 @@ def test_regularize_makes_right_angles(tmp_path: Path) -> None:
     assert len(building.exterior.coords) == 5
     assert building.area / building.minimum_rotated_rectangle.area == pytest.approx(
         1, rel=1e-4
-    )  # a pixel is not square to the last metre
+    )  # a pixel is not square to the last meter
 
 
 def test_predict_takes_the_same_options(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_options_that_make_no_sense_exit_with_2(
 
 def test_bad_rasters_are_one_line(tmp_path: Path) -> None:
     floats = write_raster(tmp_path / "floats.tif", np.zeros((1, 8, 8), np.float32))
-    colours = write_raster(tmp_path / "colours.tif", np.zeros((3, 8, 8), np.uint8))
+    colors = write_raster(tmp_path / "colors.tif", np.zeros((3, 8, 8), np.uint8))
     many = write_raster(tmp_path / "many.tif", np.arange(40_000, dtype=np.uint16).reshape(1, 200, 200))
-    for path, words in ((floats, "holds float32 values"), (colours, "has 3 bands"), (many, "labels are from 0 to 254")):
+    for path, words in ((floats, "holds float32 values"), (colors, "has 3 bands"), (many, "labels are from 0 to 254")):
         ran = run("vectorize", path, tmp_path / "out.gpkg")
         assert ran.exit_code == 1
         assert len(ran.stderr.splitlines()) == 1
@@ -191,7 +191,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_cancelled_run_leaves_neither_files_nor_processes(tmp_path: Path, workers: str) -> None:
+def test_a_canceled_run_leaves_neither_files_nor_processes(tmp_path: Path, workers: str) -> None:
     noise = np.random.default_rng(0).integers(0, 3, (500, 500), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     labels = write_raster(tmp_path / "labels.tif", np.tile(noise, (3, 3))[None])
     command = [sys.executable, "-m", "geoglnet", "vectorize", labels, tmp_path / "out.fgb", "--workers", workers]

@@ -21,7 +21,7 @@ from rasters import write_raster
 from geoglnet.cli.options import bands_option, device_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Cancelled, MemoryLimitError, SceneError
+from geoglnet.errors import Canceled, MemoryLimitError, SceneError
 
 
 def run_verb(error: BaseException | None, *arguments: str) -> Result:
@@ -42,10 +42,10 @@ def test_our_error_is_one_line_and_exit_code_1() -> None:
     assert (ran.exit_code, ran.stdout, ran.stderr) == (1, "", "Error: scene.tif cannot be read; copy it again\n")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("stop")])
-def test_a_cancelled_run_exits_with_130_and_says_so(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Canceled("stop")])
+def test_a_canceled_run_exits_with_130_and_says_so(error: BaseException) -> None:
     ran = run_verb(error)
-    assert (ran.exit_code, ran.stderr) == (130, "Cancelled; no half-written file is left\n")
+    assert (ran.exit_code, ran.stderr) == (130, "Canceled; no half-written file is left\n")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_bug_is_not_dressed_up() -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(SceneError("broken"), "SceneError"), (KeyboardInterrupt(), "Cancelled"), (click.UsageError("no"), "UsageError")],
+    [(SceneError("broken"), "SceneError"), (KeyboardInterrupt(), "Canceled"), (click.UsageError("no"), "UsageError")],
 )
 def test_errors_are_events_too_when_events_were_asked_for(error: BaseException, kind: str) -> None:
     ran = run_verb(error, "--progress", "json")
@@ -161,8 +161,8 @@ def test_signals_cancel_with_130(stop: Callable[[subprocess.Popen[str]], None]) 
         stop(process)
         stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert json.loads(stdout.splitlines()[-1])["kind"] == "Cancelled"
-    assert stderr == "Cancelled; no half-written file is left\n"
+    assert json.loads(stdout.splitlines()[-1])["kind"] == "Canceled"
+    assert stderr == "Canceled; no half-written file is left\n"
 
 
 @pytest.mark.parametrize("sigint", ["default_int_handler", "SIG_IGN"])

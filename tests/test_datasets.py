@@ -1,4 +1,4 @@
-"""Datasets: files to labelled scenes, on one grid; what cannot be used is named, what is left out is counted."""
+"""Datasets: files to labeled scenes, on one grid; what cannot be used is named, what is left out is counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.images import iter_files
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader, open_dataset
-from geoglnet.datasets.regions import DecodedScene, LabelledRegion, collate, cut
+from geoglnet.datasets.regions import DecodedScene, LabeledRegion, collate, cut
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SOURCE_KINDS, GeneratedSource, ImagesSource, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
@@ -49,9 +49,9 @@ def folder(tmp_path: Path) -> Path:
     write_raster(tmp_path / "a.tif", noise(3, 80, 100), transform=transform)
     building = np.array([box(500_005, 8_999_980, 500_015, 8_999_990)], object)
     write_layer_of(tmp_path / "a.gpkg", {"building": building}, "EPSG:32736")
-    colours = np.zeros((3, 80, 100), np.uint8)
-    colours[:, :40] = np.array([0, 0, 255])[:, None, None]
-    write_raster(tmp_path / "a_label.tif", colours, transform=transform)
+    colors = np.zeros((3, 80, 100), np.uint8)
+    colors[:, :40] = np.array([0, 0, 255])[:, None, None]
+    write_raster(tmp_path / "a_label.tif", colors, transform=transform)
     return tmp_path
 
 
@@ -59,12 +59,12 @@ def reader(folder: Path, legend: Legend = LEGEND, resolution_m: float = 0.5, **o
     return PairReader(folder, legend, resolution_m, RecordedProgress(), **options)
 
 
-def read_all(pair: Pair) -> LabelledRegion:
+def read_all(pair: Pair) -> LabeledRegion:
     return pair.read_region(slice(0, pair.shape.height), slice(0, pair.shape.width))
 
 
 def buildings(**changes: Any) -> ImagesSource:
-    return ImagesSource(**({"images": "a.tif", "polygons": "a.gpkg", "unlabelled": "background"} | changes))
+    return ImagesSource(**({"images": "a.tif", "polygons": "a.gpkg", "unlabeled": "background"} | changes))
 
 
 def test_polygons_are_drawn_on_the_grid_of_the_scene(folder: Path) -> None:
@@ -75,8 +75,8 @@ def test_polygons_are_drawn_on_the_grid_of_the_scene(folder: Path) -> None:
     np.testing.assert_array_equal(pair.read_labels(slice(15, 45), slice(5, 50)), expected[15:45, 5:50])
 
 
-def test_what_lies_outside_polygons_is_unlabelled_unless_said(folder: Path) -> None:
-    (pair,) = reader(folder).iter_pairs(buildings(unlabelled="ignore"))
+def test_what_lies_outside_polygons_is_unlabeled_unless_said(folder: Path) -> None:
+    (pair,) = reader(folder).iter_pairs(buildings(unlabeled="ignore"))
     assert set(np.unique(read_all(pair).labels)) == {1, 255}
     with pytest.raises(LegendError, match="needs a background class"):
         list(reader(folder, LAND).iter_pairs(buildings()))
@@ -101,28 +101,28 @@ def test_truth_of_a_window_is_the_window_of_the_truth(row: int, col: int, height
     np.testing.assert_array_equal(part, whole[row : row + height, col : col + width])
 
 
-def test_label_colours_become_the_legend_and_black_is_unlabelled(folder: Path) -> None:
+def test_label_colors_become_the_legend_and_black_is_unlabeled(folder: Path) -> None:
     truth = ImageTruth(folder / "a_label.tif", legend_coding(LAND, {}, ()), Shape(40, 50))
     labels = truth.read_labels(Window(col_off=0, row_off=0, width=50, height=40))
     np.testing.assert_array_equal(np.unique(labels[:20]), [1])
     np.testing.assert_array_equal(np.unique(labels[20:]), [255])
 
 
-def test_a_colour_outside_the_legend_is_an_error_with_its_pixel(folder: Path) -> None:
+def test_a_color_outside_the_legend_is_an_error_with_its_pixel(folder: Path) -> None:
     with rasterio.open(folder / "a_label.tif", "r+") as dst:
         dst.write(np.full((3, 1, 1), 77, np.uint8), window=Window(col_off=33, row_off=7, width=1, height=1))
     truth = ImageTruth(folder / "a_label.tif", legend_coding(LAND, {}, ()), Shape(80, 100))
-    with pytest.raises(DatasetError, match=r"a_label\.tif has colour \(77, 77, 77\) at row 7, column 33"):
+    with pytest.raises(DatasetError, match=r"a_label\.tif has color \(77, 77, 77\) at row 7, column 33"):
         truth.read_labels(Window(col_off=20, row_off=0, width=30, height=10))
 
 
 def test_a_class_outside_the_legend_is_an_error_that_counts(folder: Path) -> None:
     with pytest.raises(LegendError, match=r"class 'building' in 'kind' \(1 polygons\), which the legend lacks"):
-        list(reader(folder, LAND).iter_pairs(buildings(class_column="kind", unlabelled="ignore")))
+        list(reader(folder, LAND).iter_pairs(buildings(class_column="kind", unlabeled="ignore")))
 
 
 def test_classes_of_a_column_are_renamed_or_ignored_when_said(folder: Path) -> None:
-    changes = {"class_column": "kind", "unlabelled": "ignore", "values": {"building": "urban"}}
+    changes = {"class_column": "kind", "unlabeled": "ignore", "values": {"building": "urban"}}
     (renamed,) = reader(folder, LAND).iter_pairs(buildings(**changes))
     assert set(np.unique(read_all(renamed).labels)) == {0, 255}
     (ignored,) = reader(folder).iter_pairs(buildings(class_column="kind", ignore=("building",)))
@@ -180,21 +180,21 @@ def test_a_palette_that_contradicts_the_legend_is_refused(folder: Path) -> None:
     path = write_raster(folder / "p_label.tif", np.ones((1, 80, 100), np.uint8))
     with rasterio.open(path, "r+") as dst:
         dst.write_colormap(1, {0: (0, 0, 255, 255), 1: (0, 255, 255, 255), 2: (0, 255, 0, 255)})  # water first
-    with pytest.raises(DatasetError, match="colours value 0 as 'water', the legend says 'urban'"):
+    with pytest.raises(DatasetError, match="colors value 0 as 'water', the legend says 'urban'"):
         list(reader(folder, LAND).iter_pairs(ImagesSource(images="a.tif", labels="p_label.tif")))
     values = {"0": "water", "1": "urban", "2": "forest"}
     (pair,) = reader(folder, LAND).iter_pairs(ImagesSource(images="a.tif", labels="p_label.tif", values=values))
     assert set(np.unique(read_all(pair).labels)) == {0}
 
 
-def test_nodata_of_a_label_image_is_unlabelled_or_background_as_said(folder: Path) -> None:
+def test_nodata_of_a_label_image_is_unlabeled_or_background_as_said(folder: Path) -> None:
     values = np.ones((1, 80, 100), np.uint8)
     values[:, :40] = 0
     write_raster(folder / "n_label.tif", values, nodata=0)
     source = ImagesSource(images="a.tif", labels="n_label.tif")
     (pair,) = reader(folder).iter_pairs(source)
     assert set(np.unique(read_all(pair).labels)) == {1, 255}
-    (filled,) = reader(folder).iter_pairs(replace(source, unlabelled="background"))
+    (filled,) = reader(folder).iter_pairs(replace(source, unlabeled="background"))
     assert set(np.unique(read_all(filled).labels)) == {0, 1}
 
 
@@ -232,14 +232,14 @@ def test_what_is_left_out_is_counted_and_logged(folder: Path) -> None:
     assert opened.weights[1] == 0
     log = " | ".join(files.progress.messages("log"))
     assert f"1 of 2 scenes have no label and are left out: {folder / 'empty.tif'}" in log
-    assert "2 of 2 scenes are smaller than a region of 96 px and are filled up unlabelled" in log
+    assert "2 of 2 scenes are smaller than a region of 96 px and are filled up unlabeled" in log
     assert "2 regions per round; 2 without a label are left out" in log
 
 
 def test_a_single_class_is_nothing_to_learn(folder: Path) -> None:
     settings = RegionConfig(), SampleConfig(64, 32), AugmentConfig()
-    with pytest.raises(DatasetError, match=r"no training pixel of background: nothing to tell apart\. Set unlabelled"):
-        open_dataset([buildings(unlabelled="ignore")], reader(folder), *settings)
+    with pytest.raises(DatasetError, match=r"no training pixel of background: nothing to tell apart\. Set unlabeled"):
+        open_dataset([buildings(unlabeled="ignore")], reader(folder), *settings)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_single_class_is_nothing_to_learn(folder: Path) -> None:
         {"images": "a", "polygons": "b", "labels": "c"},
         {"images": "*/*", "labels": "c"},
         {"labels": "c"},
-        {"images": "a", "labels": "c", "unlabelled": "black"},
+        {"images": "a", "labels": "c", "unlabeled": "black"},
     ],
 )
 def test_a_source_without_exactly_one_truth_is_refused(plain: dict[str, str]) -> None:
@@ -298,7 +298,7 @@ def test_overview_patches_and_labels_agree() -> None:
 
 def test_another_ignore_value_in_the_files_is_no_class_in_the_labels(tmp_path: Path) -> None:
     write_raster(tmp_path / "labels.tif", np.array([[[0, 1], [99, 2]]], np.uint8))
-    theirs = legend_coding(Legend(LAND.names, LAND.colours, ignore_value=99), {}, ())
+    theirs = legend_coding(Legend(LAND.names, LAND.colors, ignore_value=99), {}, ())
     window = Window(col_off=0, row_off=0, width=2, height=2)
     labels = ImageTruth(tmp_path / "labels.tif", theirs, Shape(2, 2)).read_labels(window)
     np.testing.assert_array_equal(labels, [[0, 1], [255, 2]])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from miniature import blocks, colours, picture, write_deepglobe, write_image, write_inria, write_isic
+from miniature import blocks, colors, picture, write_deepglobe, write_image, write_inria, write_isic
 from rasterio.windows import Window
 
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
@@ -22,8 +22,8 @@ from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 
-SIX = Legend(DEEPGLOBE_LEGEND.names[:6], DEEPGLOBE_LEGEND.colours[:6])
-AUTHORS = Legend(("unknown", *SIX.names), ((0, 0, 0), *SIX.colours), background=0)
+SIX = Legend(DEEPGLOBE_LEGEND.names[:6], DEEPGLOBE_LEGEND.colors[:6])
+AUTHORS = Legend(("unknown", *SIX.names), ((0, 0, 0), *SIX.colors), background=0)
 
 
 def reader(folder: Path, legend: Legend, resolution_m: float = 0.5) -> PairReader:
@@ -68,7 +68,7 @@ def test_deepglobe_is_found_in_every_layout_and_split(
     assert ("tiles are not there" in warning) is (source.splits != "folders")
 
 
-def test_deepglobe_colours_become_the_models_classes_whatever_their_order(tmp_path: Path) -> None:
+def test_deepglobe_colors_become_the_models_classes_whatever_their_order(tmp_path: Path) -> None:
     write_deepglobe(tmp_path)
     truth = blocks(7, seed=0)
     for legend, unknown in ((SIX, 255), (AUTHORS, 0)):
@@ -77,16 +77,16 @@ def test_deepglobe_colours_become_the_models_classes_whatever_their_order(tmp_pa
         np.testing.assert_array_equal(labels_of(pair), ours)
 
 
-def test_masks_that_are_not_quite_pure_are_read_and_other_colours_are_errors_with_the_pixel(tmp_path: Path) -> None:
+def test_masks_that_are_not_quite_pure_are_read_and_other_colors_are_errors_with_the_pixel(tmp_path: Path) -> None:
     write_deepglobe(tmp_path, per_split=1)
     (path,) = tmp_path.glob(f"{split_keys('deepglobe_train')[0]}_mask.png")
-    mask = colours(blocks(7, seed=0))
+    mask = colors(blocks(7, seed=0))
     write_image(path, np.where(mask == 255, 250, 3).astype(np.uint8))
     (pair,) = reader(tmp_path, SIX).iter_pairs(DeepGlobeSource())
     np.testing.assert_array_equal(labels_of(pair), np.array([0, 1, 2, 3, 4, 5, 255])[blocks(7, seed=0)])
     mask[:, 40, 17] = (255, 0, 0)
     write_image(path, mask)
-    with pytest.raises(DatasetError, match=r"_mask\.png has colour \(255, 0, 0\) at row 40, column 17"):
+    with pytest.raises(DatasetError, match=r"_mask\.png has color \(255, 0, 0\) at row 40, column 17"):
         labels_of(pair)
 
 

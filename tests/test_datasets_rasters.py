@@ -35,7 +35,7 @@ from geoglnet.datasets.geodatasets import (
 )
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader, open_dataset
-from geoglnet.datasets.regions import LabelledRegion, cut
+from geoglnet.datasets.regions import LabeledRegion, cut
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import ImagesSource, RastersSource
 from geoglnet.datasets.transforms import AugmentConfig
@@ -60,7 +60,7 @@ def reader(folder: Path, legend: Legend = LEGEND, resolution_m: float = 1.0) -> 
 
 
 def vector(**changes: Any) -> RastersSource:
-    plain = {"images": "scene_*.tif", "polygons": "buildings.gpkg", "unlabelled": "background"}
+    plain = {"images": "scene_*.tif", "polygons": "buildings.gpkg", "unlabeled": "background"}
     return RastersSource(**(plain | changes))
 
 
@@ -68,7 +68,7 @@ def rasters(**changes: Any) -> RastersSource:
     return RastersSource(**({"images": "scene_*.tif", "labels": "truth_*.tif"} | changes))
 
 
-def read_all(pair: Pair) -> LabelledRegion:
+def read_all(pair: Pair) -> LabeledRegion:
     return pair.read_region(slice(0, pair.shape.height), slice(0, pair.shape.width))
 
 
@@ -134,8 +134,8 @@ def test_a_vector_layer_in_another_crs_is_reprojected_and_that_is_said(folder: P
     assert said in files.progress.messages("log")
 
 
-def test_what_nobody_labelled_is_unlabelled_unless_said(folder: Path) -> None:
-    (pair, _) = reader(folder).iter_pairs(vector(unlabelled="ignore"))
+def test_what_nobody_labeled_is_unlabeled_unless_said(folder: Path) -> None:
+    (pair, _) = reader(folder).iter_pairs(vector(unlabeled="ignore"))
     assert set(np.unique(read_all(pair).labels)) == {1, 255}
 
 
@@ -323,12 +323,12 @@ def test_a_rotation_that_is_a_rounding_error_is_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("nodata", [None, 7])
-def test_what_a_rotated_label_raster_does_not_cover_is_unlabelled(folder: Path, nodata: int | None, dtype: str) -> None:
+def test_what_a_rotated_label_raster_does_not_cover_is_unlabeled(folder: Path, nodata: int | None, dtype: str) -> None:
     turned = OWN_TRANSFORM @ Affine.translation(20, 5) @ Affine.rotation(20)
     labels = np.ones((1, 60, 60), dtype)
     labels[0, :30] = 0
     write_raster(folder / "turned.tif", labels, transform=turned, nodata=nodata)
-    (pair,) = reader(folder).iter_pairs(rasters(images="scene_0.tif", labels="turned.tif", unlabelled="background"))
+    (pair,) = reader(folder).iter_pairs(rasters(images="scene_0.tif", labels="turned.tif", unlabeled="background"))
     rows, cols = np.mgrid[:SIZE, :SIZE] + 0.5
     x, y = ~(Affine.translation(20, 5) @ Affine.rotation(20)) * (cols, rows)
     expected = np.where((x >= 0) & (x < 60) & (y >= 0) & (y < 60), (y >= 30).astype(int), 255)

@@ -67,8 +67,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with rasterio.open(scene_path) as src:
         tiles = {"location": [str(folder / name) for name in ("a.tif", "b.tif")], "geometry": [box(*src.bounds)] * 2}
         geopandas.GeoDataFrame(tiles, crs=src.crs).to_file(folder / "index.gti.gpkg", layer="index")
-    grey = np.random.default_rng(0).integers(0, 256, (3, 240, 300), dtype=np.uint8)
-    write_raster(folder / "scene.jpg", grey, crs=None, driver="JPEG")
+    gray = np.random.default_rng(0).integers(0, 256, (3, 240, 300), dtype=np.uint8)
+    write_raster(folder / "scene.jpg", gray, crs=None, driver="JPEG")
     torch.save(official.random_state(7), folder / "path_g2l.pth")
     (folder / "config.toml").write_text(MINE.replace("buildings.gpkg", "found.gpkg"), encoding="utf-8")
     geoglnet.predict(scene_path, folder / "labels.tif", confidence_path=folder / "confidence.tif")

@@ -135,12 +135,12 @@ def test_a_scene_without_crs_is_plotted_and_explored_in_pixels(
     assert next(corners for _, corners in overlays(page)) == [[-64, 0], [0, 96]]
 
 
-def test_a_plot_shows_labels_over_the_scene_in_the_legends_colours(done: Prediction) -> None:
+def test_a_plot_shows_labels_over_the_scene_in_the_legends_colors(done: Prediction) -> None:
     axes = done.plot(size=40)
     scene, labels = axes.images
     assert max(scene.get_array().shape[:2]) == 40
-    colours = {tuple(colour) for colour in labels.get_array().reshape(-1, 4)}
-    assert colours <= {(230, 75, 50, 255), (0, 0, 0, 0)}
+    colors = {tuple(color) for color in labels.get_array().reshape(-1, 4)}
+    assert colors <= {(230, 75, 50, 255), (0, 0, 0, 0)}
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["building"]
     pyplot.close(axes.figure)
 
@@ -157,7 +157,7 @@ def test_polygons_alone_can_be_plotted(done: Prediction, tmp_path: Path) -> None
         layer.polygons()
 
 
-def test_a_picture_of_a_part_has_the_colours_and_the_place_of_that_part(scene_factory: SceneMaker) -> None:
+def test_a_picture_of_a_part_has_the_colors_and_the_place_of_that_part(scene_factory: SceneMaker) -> None:
     labels = np.zeros((1, 60, 100), np.uint8)
     labels[0, :30, :50] = 1
     labels[0, 30:, 50:] = 255
@@ -187,7 +187,7 @@ def test_a_picture_of_a_scene_is_transparent_where_nothing_is_valid(scene_factor
 
 def test_the_report_says_what_was_done_by_which_rules(done: Prediction, scene_path: Path) -> None:
     assert done.report.title == f"Segmented {scene_path}"
-    assert done.report.facts["pixels"] == "120 × 80, 1 metre of the CRS each"
+    assert done.report.facts["pixels"] == "120 × 80, 1 meter of the CRS each"
     assert any("model tiny: bands 1, 2, 3" in note for note in done.report.notes)
     assert "<th>polygons</th>" in done.report._repr_html_()
     assert json.loads(json.dumps(done.report.to_dict()))["facts"]["labels"] == str(done.paths["labels"])

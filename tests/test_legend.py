@@ -14,7 +14,7 @@ from geoglnet.legend import Legend
 
 LEGEND = Legend(("ground", "building"), ((0, 0, 0), (220, 60, 40)), background=0)
 
-colours = st.tuples(*[st.integers(0, 255)] * 3)
+colors = st.tuples(*[st.integers(0, 255)] * 3)
 
 
 @st.composite
@@ -23,7 +23,7 @@ def legends(draw: st.DrawFn) -> Legend:
     names = draw(st.lists(text, min_size=1, max_size=12, unique=True))
     ignore_value = draw(st.integers(len(names), 255))
     background = draw(st.none() | st.integers(0, len(names) - 1))
-    return Legend(tuple(names), tuple(draw(colours) for _ in names), ignore_value, background)
+    return Legend(tuple(names), tuple(draw(colors) for _ in names), ignore_value, background)
 
 
 @settings(max_examples=50)
@@ -50,13 +50,13 @@ def test_a_class_is_found_by_its_name() -> None:
     [
         (((), ()), "1 to 255 classes, found 0"),
         ((("a", "a"), ((0, 0, 0), (1, 1, 1))), "repeat: a, a"),
-        ((("a", "b"), ((0, 0, 0),)), "2 class names but 1 colours"),
+        ((("a", "b"), ((0, 0, 0),)), "2 class names but 1 colors"),
         ((("a",), ((0, 0, 256),)), "not three numbers from 0 to 255"),
         ((("a",), ((0, 0),)), "not three numbers"),
         ((("a",), ((0, 0, 0),), 0), "ignore_value 0 is the label of 'a'"),
         ((("a",), ((0, 0, 0),), 255, 1), "background 1 is not a label"),
         ((("a",), ((0, 0, 0),), 2**40), "ignore_value 1099511627776 is no value of a label raster"),
-        ((("a",), ("red",)), "colour 'red' is not three numbers"),
+        ((("a",), ("red",)), "color 'red' is not three numbers"),
         ((("a",), ((0.5, 0, 0),)), "not three numbers"),
         (((7,), ((0, 0, 0),)), "= 7 must be text"),
         ((("a\x07",), ((0, 0, 0),)), r"'a\\x07' has the character U\+0007"),
@@ -71,7 +71,7 @@ def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: 
         Legend(*arguments)
 
 
-ONE = {"name": "a", "colour": [0, 0, 0]}
+ONE = {"name": "a", "color": [0, 0, 0]}
 
 
 @pytest.mark.parametrize(

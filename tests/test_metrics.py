@@ -23,13 +23,13 @@ def matrix(legend: Legend, truth: object, labels: object) -> ConfusionMatrix:
     return counted
 
 
-def test_unlabelled_pixels_are_ignored_or_counted_as_the_authors_do() -> None:
+def test_unlabeled_pixels_are_ignored_or_counted_as_the_authors_do() -> None:
     found = matrix(LAND, [0, 0, 1, 255, 255], [0, 1, 1, 1, 2])
     assert found.iou()[:2].tolist() == [1 / 2, 1 / 2]
     assert np.isnan(found.iou()[2])
-    assert found.iou(counting_unlabelled=True).tolist() == [1 / 2, 1 / 3, 0.0]
+    assert found.iou(counting_unlabeled=True).tolist() == [1 / 2, 1 / 3, 0.0]
     assert found.mean_iou() == 1 / 2
-    assert found.mean_iou(counting_unlabelled=True) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert found.mean_iou(counting_unlabeled=True) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
     assert found.accuracy() == 2 / 3
 
 
@@ -46,8 +46,8 @@ def test_isic_scores_are_means_over_images_and_nothing_below_the_threshold() -> 
     poor = matrix(BINARY, [1, 1, 1, 1, 0], [1, 1, 0, 0, 0])  # 0.5
     empty = matrix(BINARY, [0, 0], [0, 0])  # nothing to find, nothing found
     invented = matrix(BINARY, [0, 0], [0, 1])
-    unlabelled = matrix(BINARY, [255, 255], [0, 1])
-    scores = conventions(BINARY, [good, poor, empty, invented, unlabelled])
+    unlabeled = matrix(BINARY, [255, 255], [0, 1])
+    scores = conventions(BINARY, [good, poor, empty, invented, unlabeled])
     assert scores["image_iou"] == pytest.approx((0.8 + 0.5 + 1 + 0) / 4)
     assert scores["image_iou_65"] == pytest.approx((0.8 + 0 + 1 + 0) / 4)
     assert matrix(BINARY, [1] * 20, [1] * 13 + [0] * 7).image_iou(0.65) == 0.65  # at the threshold it counts
@@ -83,7 +83,7 @@ def test_boundaries_agree_within_the_tolerance(shift: int, f1: float) -> None:
     assert score.mean_f1() == f1
 
 
-def test_unlabelled_pixels_have_no_boundary() -> None:
+def test_unlabeled_pixels_have_no_boundary() -> None:
     truth = square(0)
     truth[:, 40:] = 255
     assert not boundaries(truth)[:, 40:].any()

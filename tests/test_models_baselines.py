@@ -69,11 +69,11 @@ def test_fcn8s_crops_where_its_release_crops() -> None:
         pool3[:, 0, 28, 28] = 1
         logits = head(torch.zeros(1, 3, 256, 256), pools)[0, 0]
     assert logits.shape == (256, 256)
-    centre = float((logits.sum(1) * torch.arange(256.0)).sum() / logits.sum())
-    assert abs(centre - 127.5) < 4.5  # the release's offsets are known to be half a cell off
+    center = float((logits.sum(1) * torch.arange(256.0)).sum() / logits.sum())
+    assert abs(center - 127.5) < 4.5  # the release's offsets are known to be half a cell off
 
 
-def test_learnt_upsampling_starts_bilinear() -> None:
+def test_learned_upsampling_starts_bilinear() -> None:
     image = torch.rand(1, 2, 6, 6)
     with torch.no_grad():
         ours = _upsampling(2, 2)(image)[..., 1:-1, 1:-1]

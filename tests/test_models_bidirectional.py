@@ -50,7 +50,7 @@ def test_merging_the_crops_of_a_ramp_gives_the_ramp(height: int, width: int, pat
     fine = 4 * cells  # a patch's map has finer cells than the merged one
     crops = crop(ramp(fine * 4, fine * 4)[None], places, (fine, fine))
     got, expected = merged(list(crops), places, (cells, cells)), ramp(cells, cells)
-    half_a_cell = 0.5 * patch_size / min(height, width) / fine  # past its outer cells' centres a map has no slope
+    half_a_cell = 0.5 * patch_size / min(height, width) / fine  # past its outer cells' centers a map has no slope
     assert (got - expected).abs().max() <= half_a_cell + 1e-5
     torch.testing.assert_close(got[:, 2:-2, 2:-2].mean((1, 2)), expected[:, 2:-2, 2:-2].mean((1, 2)), atol=2e-3, rtol=0)
 
@@ -78,7 +78,7 @@ def test_cells_that_no_patch_covers_are_zero_and_overlaps_are_means() -> None:
     assert got.tolist() == [[1, 2, 3, 0]] * 4
 
 
-def test_a_patch_gives_to_the_cells_whose_centres_it_covers() -> None:
+def test_a_patch_gives_to_the_cells_whose_centers_it_covers() -> None:
     rows, cols, values = place(torch.ones(1, 4, 4), (0.2, 0.0, 0.6, 1.0), (10, 4))
     assert (rows, cols) == (slice(2, 6), slice(0, 4))
     assert values.shape == (1, 4, 4)

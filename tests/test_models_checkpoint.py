@@ -31,7 +31,7 @@ MANIFEST = Manifest(
     resolution_m=0.2,
     resolution_range_m=(0.1, 0.4),
     assumed_pixel_size_m=0.2,
-    training={"licence": "none", "split": ["a", "b"]},
+    training={"license": "none", "split": ["a", "b"]},
     metrics={"building": 0.5},
 )
 
@@ -123,7 +123,7 @@ def test_a_manifest_that_does_not_fit_the_tensors_is_refused(path: Path) -> None
         load_checkpoint(path)
 
 
-FIRST = '{"name": "a", "colour": [0, 0, 0]}'
+FIRST = '{"name": "a", "color": [0, 0, 0]}'
 
 
 @pytest.mark.parametrize(
@@ -159,16 +159,16 @@ FIRST = '{"name": "a", "colour": [0, 0, 0]}'
         ("legend.ignore_value", "Infinity", "must be a whole number"),
         ("legend.background", "[0]", "must be a whole number"),
         ("legend.classes", FIRST, r"must be a list"),
-        ("legend.classes", f'[{FIRST}, {{"name": "b", "colour": [NaN, 0, 0]}}]', "not three numbers from 0 to 255"),
-        ("legend.classes", f'[{FIRST}, {{"name": "b", "colour": "x"}}]', "not three numbers from 0 to 255"),
-        ("legend.classes", rf'[{FIRST}, {{"name": "\ud800", "colour": [0, 0, 0]}}]', r"U\+D800, which is no text"),
-        ("legend.classes", rf'[{FIRST}, {{"name": "\u0007", "colour": [0, 0, 0]}}]', r"U\+0007, which is no text"),
-        ("legend.classes", f'[{FIRST}, {{"name": 7, "colour": [0, 0, 0]}}]', "= 7 must be text"),
+        ("legend.classes", f'[{FIRST}, {{"name": "b", "color": [NaN, 0, 0]}}]', "not three numbers from 0 to 255"),
+        ("legend.classes", f'[{FIRST}, {{"name": "b", "color": "x"}}]', "not three numbers from 0 to 255"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\ud800", "color": [0, 0, 0]}}]', r"U\+D800, which is no text"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\u0007", "color": [0, 0, 0]}}]', r"U\+0007, which is no text"),
+        ("legend.classes", f'[{FIRST}, {{"name": 7, "color": [0, 0, 0]}}]', "= 7 must be text"),
         ("resolution_m", '"x"', "must be a number"),
         ("resolution_m", "NaN", "must be a finite number"),
         ("resolution_m", "1e-300", "must be a positive size"),
         ("resolution_range_m", "[1]", "must be a list of 2"),
-        ("resolution_range_m", "[2, 1]", "two sizes in metres, in order"),
+        ("resolution_range_m", "[2, 1]", "two sizes in meters, in order"),
         ("assumed_pixel_size_m", "-Infinity", "must be a finite number"),
         ("bands", '"rgb"', "must be a list"),
         ("bands", '["red", "red", "blue"]', "must differ"),
@@ -180,7 +180,7 @@ FIRST = '{"name": "a", "colour": [0, 0, 0]}'
         ("training", '"x"', "training = 'x' must be a table"),
         ("training", '{"a": ' + "[" * 40 + "]" * 40 + "}", "nested more than 16 deep"),
         ("training", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested more than 16 deep|cannot be read"),
-        ("training", r'{"licence": "a\u001b[2J"}', r"U\+001B, which is no text"),
+        ("training", r'{"license": "a\u001b[2J"}', r"U\+001B, which is no text"),
         ("metrics", r'{"\udcff": 1}', r"U\+DCFF, which is no text"),
     ],
 )  # fmt: skip
@@ -294,11 +294,11 @@ def test_backbone_weights_load_from_a_local_file(tmp_path: Path, bands: int) -> 
     target = build_backbone("resnet18", in_channels=bands)
     load_backbone_weights(target, str(tmp_path / "resnet18.safetensors"))
     assert torch.equal(source.layer4[0].conv1.weight, target.layer4[0].conv1.weight)
-    grey = torch.full((1, bands, 64, 64), 0.3)
+    gray = torch.full((1, bands, 64, 64), 0.3)
     if bands == 3:
-        torch.testing.assert_close(source.eval()(grey)[0], target.eval()(grey)[0])
+        torch.testing.assert_close(source.eval()(gray)[0], target.eval()(gray)[0])
     else:
-        torch.testing.assert_close(source.conv1(torch.full((1, 3, 64, 64), 0.3)), target.conv1(grey), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(source.conv1(torch.full((1, 3, 64, 64), 0.3)), target.conv1(gray), rtol=1e-3, atol=1e-4)
 
 
 def test_backbone_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from geoglnet.models.coarse_to_fine import (
 from geoglnet.types import Place, Shape
 
 
-def ellipse(shape: Shape, centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
+def ellipse(shape: Shape, center: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
     rows, cols = np.ogrid[: shape.height, : shape.width]
-    return ((rows - centre[0]) / radii[0]) ** 2 + ((cols - centre[1]) / radii[1]) ** 2 <= 1
+    return ((rows - center[0]) / radii[0]) ** 2 + ((cols - center[1]) / radii[1]) ** 2 <= 1
 
 
 def area(place: Place) -> int:
@@ -38,8 +38,8 @@ def test_a_relaxed_part_has_about_as_much_foreground_as_background_where_there_i
     shape: Shape, data: st.DataObject
 ) -> None:
     radii = tuple(data.draw(st.floats(8, side / 4)) for side in shape)
-    centre = tuple(data.draw(st.floats(r, side - r)) for r, side in zip(radii, shape, strict=True))
-    mask = ellipse(shape, centre, radii)
+    center = tuple(data.draw(st.floats(r, side - r)) for r, side in zip(radii, shape, strict=True))
+    mask = ellipse(shape, center, radii)
     tight = tight_place(mask, shape)
     relaxed = relaxed_place(tight, mask.sum(), shape)
     assert all(a.start <= b.start and a.stop >= b.stop for a, b in zip(relaxed, tight, strict=True))

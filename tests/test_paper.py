@@ -54,7 +54,7 @@ def test_the_global_image_and_the_patches_share_the_same_size_500() -> None:
     assert config.patch_size == 500
 
 
-def test_neighbouring_patches_have_at_least_50_pixels_overlap() -> None:
+def test_neighboring_patches_have_at_least_50_pixels_overlap() -> None:
     starts = sorted({w.col_off for w in patch_windows(Shape(2448, 2448), 500, 50)})
     assert min(a + 500 - b for a, b in itertools.pairwise(starts)) >= 50
 
@@ -98,7 +98,7 @@ def test_the_aggregated_output_is_f_agg_of_both_last_maps(network: GLNet, batch:
     assert torch.equal(logits.final, network.f_agg(torch.cat([logits.x_loc, logits.x_glb], dim=1)))
 
 
-def test_focal_loss_has_gamma_6_and_regularisation_lambda_015_by_default() -> None:
+def test_focal_loss_has_gamma_6_and_regularization_lambda_015_by_default() -> None:
     assert OptimConfig().gamma == 6
     assert OptimConfig().lambda_fmreg == 0.15
 
@@ -132,7 +132,7 @@ def test_main_and_auxiliary_losses_have_equal_weights(network: GLNet, batch: Reg
 
 
 @pytest.mark.parametrize("form", ["euclidean", "mean_square"])
-def test_the_regularisation_only_updates_the_parameters_in_the_local_branch(form: str) -> None:
+def test_the_regularization_only_updates_the_parameters_in_the_local_branch(form: str) -> None:
     x_loc, x_glb = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randn(2, 4, 5, 5, requires_grad=True)
     {"euclidean": fmreg_euclidean, "mean_square": fmreg_mean_square}[form](x_loc, x_glb).backward()
     assert x_loc.grad.abs().sum() > 0

@@ -18,7 +18,7 @@ from geoglnet_qgis.command import (
     unfinished,
     vectorize_words,
 )
-from geoglnet_qgis.configuration import CONFIGURATION, SIZES, Pair, Training, colours_for, is_own_folder
+from geoglnet_qgis.configuration import CONFIGURATION, SIZES, Pair, Training, colors_for, is_own_folder
 from geoglnet_qgis.program import missing_options
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,12 +146,12 @@ def test_a_configuration_of_every_size_is_read_by_the_program(size: str, tmp_pat
     (tmp_path / "t.toml").write_text(training.to_toml(), encoding="utf-8")
     config = read_config(tmp_path / "t.toml")
     assert config.legend.names == ("background", "roof")
-    assert config.legend.colours[1] == (1, 2, 3)
+    assert config.legend.colors[1] == (1, 2, 3)
     assert (config.optim.global_steps, config.optim.local_steps, config.resolution_m) == (7, 9, 0.25)
     assert [source.images for source in (*config.train, *config.validation)] == ["a.vrt", "b.vrt"]
     source = config.train[0]
     assert isinstance(source, RastersSource)
-    assert (source.class_column, source.area, source.unlabelled) == ("class", "area.gpkg", "background")
+    assert (source.class_column, source.area, source.unlabeled) == ("class", "area.gpkg", "background")
 
 
 def test_a_scene_without_crs_is_trained_on_as_an_image(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_what_an_earlier_run_keeps_stays(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_class_name_survives_the_configuration(name: str) -> None:
     training = Training("m", 1.0, {name: (1, 2, 3)}, [Pair("a", "b")])
-    assert tomllib.loads(training.to_toml())["legend"]["classes"][-1] == {"name": name, "colour": [1, 2, 3]}
+    assert tomllib.loads(training.to_toml())["legend"]["classes"][-1] == {"name": name, "color": [1, 2, 3]}
 
 
 @pytest.mark.parametrize("name", NASTY, ids=lambda name: ascii(name)[:24])
@@ -225,7 +225,7 @@ def test_a_folder_is_the_plugins_own_when_its_configuration_says_so(tmp_path: Pa
     assert is_own_folder(str(tmp_path))
 
 
-def test_colours_are_the_layers_own_and_else_differ() -> None:
-    colours = colours_for(["a", "b", "c"], {"b": (9, 9, 9)})
-    assert colours["b"] == (9, 9, 9)
-    assert len(set(colours.values())) == 3
+def test_colors_are_the_layers_own_and_else_differ() -> None:
+    colors = colors_for(["a", "b", "c"], {"b": (9, 9, 9)})
+    assert colors["b"] == (9, 9, 9)
+    assert len(set(colors.values())) == 3

@@ -85,7 +85,7 @@ def test_an_address_that_was_not_given_is_not_made_up() -> None:
     assert not {"email", "tracker", "repository", "homepage"} & set(metadata(PLUGIN))
 
 
-def test_the_licence_is_the_gpl_2(package: Path) -> None:
+def test_the_license_is_the_gpl_2(package: Path) -> None:
     text = (package / "LICENSE").read_text(encoding="utf-8")
     assert "GNU GENERAL PUBLIC LICENSE" in text
     assert "Version 2, June 1991" in text

@@ -40,12 +40,12 @@ class Run:
         path.write_text(HEADER + textwrap.dedent(script), encoding="utf-8")
         return [sys.executable, str(path)]
 
-    def __call__(self, script: str, is_cancelled: Callable[[], bool] = lambda: False, grace_s: float = 20.0) -> Outcome:
+    def __call__(self, script: str, is_canceled: Callable[[], bool] = lambda: False, grace_s: float = 20.0) -> Outcome:
         return run_program(
             self.words(script),
             clean_environment(os.environ),
             self.events.append,
-            is_cancelled,
+            is_canceled,
             hear=self.heard.append,
             grace_s=grace_s,
         )
@@ -134,11 +134,11 @@ def test_cancel_lets_the_program_clean_up(run: Run) -> None:
         except KeyboardInterrupt:
             say('log', message='cleaned up'); sys.exit(130)
         """,
-        is_cancelled=lambda: run.has_said("ready"),
+        is_canceled=lambda: run.has_said("ready"),
     )
-    assert outcome.was_cancelled
+    assert outcome.was_canceled
     assert outcome.code == 130
-    assert outcome.explanation() == "cancelled"
+    assert outcome.explanation() == "canceled"
     assert run.has_said("cleaned up")
 
 
@@ -150,8 +150,8 @@ def test_cancel_on_windows_is_the_end_of_input(run: Run, monkeypatch: pytest.Mon
         """
     monkeypatch.setattr(runner, "_own_group", lambda: {"start_new_session": True})
     monkeypatch.setattr(runner, "IS_WINDOWS", True)
-    outcome = run(script, is_cancelled=lambda: run.has_said("ready"))
-    assert (outcome.code, outcome.was_cancelled) == (130, True)
+    outcome = run(script, is_canceled=lambda: run.has_said("ready"))
+    assert (outcome.code, outcome.was_canceled) == (130, True)
 
 
 def test_windows_ends_a_tree_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,10 +174,10 @@ def test_a_program_that_does_not_listen_is_ended_with_all_its_children(run: Run)
         while True:
             print('rubbish', flush=True)
         """,
-        is_cancelled=lambda: bool(run.events),
+        is_canceled=lambda: bool(run.events),
         grace_s=0.5,
     )
-    assert outcome.was_cancelled
+    assert outcome.was_canceled
     for pid in run.events[0].message.split():
         wait_until_gone(int(pid))
 

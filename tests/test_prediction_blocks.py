@@ -114,7 +114,7 @@ def test_halves_are_the_same_as_the_whole_whatever_the_options(network: GLNet, o
         assert (part[Layer.LABELS] == 7).sum() == 84 * 84 - window.width * window.height
 
 
-def test_work_names_what_is_missing_of_the_neighbours() -> None:
+def test_work_names_what_is_missing_of_the_neighbors() -> None:
     plan = Plan(Shape(96, 96), SMALL)
     whole = list(iter_work(plan, AllBlocks()))
     assert all(len(work.reads) == 1 for work in whole)

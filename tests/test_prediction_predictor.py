@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from stubs import CLASSES, CPU, SMALL, StubNetwork, manifest_of, random_scene, region_configs, scenes, untiled
 
 from geoglnet.config import Branches, RegionConfig
-from geoglnet.errors import BandsError, Cancelled, ConfigError
+from geoglnet.errors import BandsError, Canceled, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area
@@ -109,7 +109,7 @@ def test_invalid_pixels_reach_the_network_as_the_mean() -> None:
     assert (first[:, :10] != 0).any()
 
 
-def test_patches_are_normalised_crops_at_their_footprints() -> None:
+def test_patches_are_normalized_crops_at_their_footprints() -> None:
     scene, manifest = random_scene(64, 64), manifest_of(SMALL)
     network = StubNetwork(manifest.model)
     predicted(scene, network, manifest)
@@ -130,8 +130,8 @@ def test_the_overview_is_decimated_with_antialiasing() -> None:
     (overview,) = network.overviews
     assert overview.shape == (1, 3, 32, 32)
     mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.mean, manifest.std))
-    grey = overview[0, :, 2:-2] * std + mean
-    torch.testing.assert_close(grey, torch.full_like(grey, 0.5), atol=0.15, rtol=0)
+    gray = overview[0, :, 2:-2] * std + mean
+    torch.testing.assert_close(gray, torch.full_like(gray, 0.5), atol=0.15, rtol=0)
 
 
 def test_a_local_branch_alone_gets_no_overview() -> None:
@@ -179,11 +179,11 @@ def test_progress_counts_every_patch_of_the_plan_even_those_left_out() -> None:
 def test_progress_may_cancel() -> None:
     class Impatient(SilentProgress):
         def advance(self, amount: int = 1, **figures: float) -> None:
-            raise Cancelled("stop")
+            raise Canceled("stop")
 
     manifest = manifest_of(SMALL)
     network = cast(GLNet, StubNetwork(manifest.model))
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         predict_scene(random_scene(64, 64), network, manifest, ArraySink(Shape(64, 64)), None, CPU, Impatient())
 
 

@@ -18,7 +18,7 @@ from rasters import noise, write_raster
 from stubs import SMALL
 
 import geoglnet
-from geoglnet.errors import Cancelled, ConfigError, OutputError, OutputExistsError
+from geoglnet.errors import Canceled, ConfigError, OutputError, OutputExistsError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.prediction.blender import Carry
 from geoglnet.prediction.config import PredictConfig
@@ -238,12 +238,12 @@ def test_the_scene_itself_is_never_overwritten(run: Callable[..., Segmented], sc
         run(Destinations(scene_path, overwrite=True))
 
 
-def test_cancelling_leaves_nothing(run: Callable[..., Segmented], tmp_path: Path) -> None:
+def test_canceling_leaves_nothing(run: Callable[..., Segmented], tmp_path: Path) -> None:
     class Impatient(SilentProgress):
         def advance(self, amount: int = 1, **figures: float) -> None:
-            raise Cancelled("stop")
+            raise Canceled("stop")
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), progress=Impatient())
     assert names_in(tmp_path) == []
 

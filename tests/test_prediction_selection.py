@@ -18,7 +18,7 @@ from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.effort import EveryPatch, UnsurePatches, choose_selection, doubt, normalised_entropy
+from geoglnet.prediction.effort import EveryPatch, UnsurePatches, choose_selection, doubt, normalized_entropy
 from geoglnet.prediction.plan import Plan, PlannedPatch, PlannedRegion
 from geoglnet.prediction.region import D4, Turn
 from geoglnet.prediction.segmenter import RegionSegmenter
@@ -130,9 +130,9 @@ def test_foreground_is_looked_at_even_where_the_global_branch_is_sure() -> None:
 @given(st.integers(2, 9))
 def test_entropy_is_zero_for_the_sure_and_one_for_the_clueless(num_classes: int) -> None:
     sure = torch.eye(num_classes)[:, :1, None]
-    assert float(normalised_entropy(sure)) == 0
+    assert float(normalized_entropy(sure)) == 0
     even = torch.full((num_classes, 1, 1), 1 / num_classes)
-    assert float(normalised_entropy(even)) == pytest.approx(1)
+    assert float(normalized_entropy(even)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("turn", D4)

@@ -26,7 +26,7 @@ MINE = """
 name = "mine"
 resolution_m = 0.5
 [legend]
-classes = [{ name = "background", colour = [32, 32, 32] }, { name = "building", colour = [230, 75, 50] }]
+classes = [{ name = "background", color = [32, 32, 32] }, { name = "building", color = [230, 75, 50] }]
 background = 0
 [model]
 backbone = "mobilenet_v2"
@@ -42,12 +42,12 @@ margin = 16
 kind = "rasters"
 images = "scene.tif"
 polygons = "buildings.gpkg"
-unlabelled = "background"
+unlabeled = "background"
 [[validation]]
 kind = "rasters"
 images = "held_out.tif"
 polygons = "buildings.gpkg"
-unlabelled = "background"
+unlabeled = "background"
 [sample]
 region_size = 96
 patch_size = 64

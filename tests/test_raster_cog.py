@@ -1,4 +1,4 @@
-"""Finished label rasters: valid COGs with colours and class names."""
+"""Finished label rasters: valid COGs with colors and class names."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_the_cog_is_valid(cog_path: Path) -> None:
     assert (is_valid, errors, warnings) == (True, [], [])
 
 
-def test_the_cog_holds_the_labels_colours_and_tags(cog_path: Path, labels: np.ndarray) -> None:
+def test_the_cog_holds_the_labels_colors_and_tags(cog_path: Path, labels: np.ndarray) -> None:
     with rasterio.open(cog_path) as src:
         assert (src.read(1) == labels).all()
         assert (src.nodata, src.colorinterp, src.block_shapes) == (255, (ColorInterp.palette,), [(512, 512)])
-        colours = src.colormap(1)
-        assert [colours[value][:3] for value in range(4)] == list(LEGEND.colours)
-        assert colours[255][3] == 0
+        colors = src.colormap(1)
+        assert [colors[value][:3] for value in range(4)] == list(LEGEND.colors)
+        assert colors[255][3] == 0
         assert src.tags().items() >= TAGS.items()
         assert src.crs == CRS.from_epsg(32736)
         assert src.transform == Affine(0.5, 0, 5e5, 0, -0.5, 9e6)
@@ -146,14 +146,14 @@ def test_our_legend_is_read_back_whole(cog_path: Path) -> None:
     assert read_legend(cog_path) == LEGEND
 
 
-def test_without_our_tag_names_and_colours_make_the_legend(cog_path: Path, tmp_path: Path) -> None:
+def test_without_our_tag_names_and_colors_make_the_legend(cog_path: Path, tmp_path: Path) -> None:
     rasterio.shutil.copy(cog_path, tmp_path / "a.vrt", driver="VRT")
     text = (tmp_path / "a.vrt").read_text(encoding="utf-8")
     (tmp_path / "a.vrt").write_text(text.replace(LEGEND_TAG, "SOMETHING"), encoding="utf-8")
-    assert read_legend(tmp_path / "a.vrt") == Legend(LEGEND.names, LEGEND.colours)
+    assert read_legend(tmp_path / "a.vrt") == Legend(LEGEND.names, LEGEND.colors)
 
 
-def test_names_without_colours_become_greys(scene_factory: Callable[..., Path]) -> None:
+def test_names_without_colors_become_grays(scene_factory: Callable[..., Path]) -> None:
     path = scene_factory((1, 64, 64))
     sidecar = '<PAMDataset><PAMRasterBand band="1"><CategoryNames>{}</CategoryNames></PAMRasterBand></PAMDataset>'
     names = "<Category>land</Category><Category>sea</Category>"

@@ -1,4 +1,4 @@
-"""Metres where they are known: on the Earth, on other bodies, in planes that lie nowhere; and what is refused elsewhere."""
+"""Meters where they are known: on the Earth, on other bodies, in planes that lie nowhere; and what is refused elsewhere."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_without_a_known_unit_nothing_is_measured(crs: str) -> None:
 
 
 @pytest.mark.parametrize(("crs", "area"), [(LOCAL, 144.0), (FEET, 144 * 0.3048**2), (MOON_FLAT, 144.0)])
-def test_quantities_in_metres_work_where_the_unit_is_known(tmp_path: Path, crs: str, area: float) -> None:
+def test_quantities_in_meters_work_where_the_unit_is_known(tmp_path: Path, crs: str, area: float) -> None:
     progress = RecordedProgress()
     labels = local_raster(tmp_path / "labels.tif", crs)
     config = VectorConfig(min_area_m2=1, simplify="1m", sieve="0.001m2")
     assert vectorize(labels, tmp_path / "a.gpkg", config=config, progress=progress) == 1
     assert geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2[0] == pytest.approx(area, rel=1e-4)
-    assert sum("metres are" in message for message in progress.messages("log")) == 1
+    assert sum("meters are" in message for message in progress.messages("log")) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_quantities_in_metres_work_where_the_unit_is_known(tmp_path: Path, crs: 
     [{"min_area_m2": 8.0}, {"min_hole_m2": 8.0}, {"simplify": "1m"}, {"sieve": "8m2"}],
     ids=lambda wanted: next(iter(wanted)),
 )
-def test_quantities_in_metres_are_refused_with_the_reason_before_any_work(
+def test_quantities_in_meters_are_refused_with_the_reason_before_any_work(
     tmp_path: Path, tiny_model_path: Path, wanted: dict[str, float]
 ) -> None:
     config, reason = VectorConfig(**wanted), "without a place on the Earth and without a known unit of length"  # type: ignore[arg-type]

@@ -64,15 +64,15 @@ def test_polygons_partition_the_scene(scene: GeneratedScene) -> None:
     assert 0.99 * area < shapely.area(shapes).sum() <= area * (1 + 1e-9)
 
 
-def test_labels_are_the_polygons_burnt(scene: GeneratedScene) -> None:
+def test_labels_are_the_polygons_burned(scene: GeneratedScene) -> None:
     pairs = [(p.geometry, GENERATED_LEGEND.value_of(p.class_name)) for p in scene.polygons]
-    burnt = rasterize(pairs, out_shape=scene.labels.shape, transform=scene.transform, fill=0, dtype="uint8")
-    assert (burnt == scene.labels).mean() > 0.999
+    burned = rasterize(pairs, out_shape=scene.labels.shape, transform=scene.transform, fill=0, dtype="uint8")
+    assert (burned == scene.labels).mean() > 0.999
 
 
 def test_buildings_throw_shadows_away_from_the_sun(scene: GeneratedScene) -> None:
     """Beside houses, one side is darker than the opposite one by a good deal, in all of the scene alike."""
-    grey = scene.image.mean(axis=0)
+    gray = scene.image.mean(axis=0)
     inverse = ~scene.transform
     numbers = [inverse.a, inverse.b, inverse.d, inverse.e, inverse.c, inverse.f]
     houses = shapely.union_all([affine_transform(p.geometry, numbers) for p in scene.polygons if p.class_name == "building"])
@@ -80,7 +80,7 @@ def test_buildings_throw_shadows_away_from_the_sun(scene: GeneratedScene) -> Non
     brightness = []
     for angle in np.linspace(0, 2 * np.pi, 8, endpoint=False):
         beside = shapely.transform(houses, lambda points, a=angle: points + 4 * np.array([np.cos(a), np.sin(a)]))
-        brightness.append(grey[is_open & (rasterize([beside], out_shape=grey.shape) == 1)].mean())
+        brightness.append(gray[is_open & (rasterize([beside], out_shape=gray.shape) == 1)].mean())
     assert max(brightness) > 1.15 * min(brightness)
     darkest, brightest = int(np.argmin(brightness)), int(np.argmax(brightness))
     assert (brightest - darkest) % 8 in (3, 4, 5)

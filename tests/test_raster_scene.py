@@ -411,7 +411,7 @@ def test_scattered_gaps_leave_the_same_share_and_averages_however_they_are_told(
     assert np.abs(pixels.image[:, pixels.valid].astype(int) - read["this"].image[:, 11:26, 7:27][:, pixels.valid]).max() <= 1
 
 
-def test_a_pixel_with_nodata_in_one_band_is_a_colour(scene_factory: Factory) -> None:
+def test_a_pixel_with_nodata_in_one_band_is_a_color(scene_factory: Factory) -> None:
     image = np.full((3, 64, 64), 9, np.uint8)
     image[0, 0, 0], image[:, 5, 5] = 0, 0
     with open_scene(scene_factory(image, nodata=0)) as scene:
@@ -424,7 +424,7 @@ def test_a_pixel_with_nodata_in_one_band_is_a_colour(scene_factory: Factory) -> 
 # ---- bands and values
 
 
-def test_colour_bands_are_found_by_their_interpretation(scene_factory: Factory) -> None:
+def test_color_bands_are_found_by_their_interpretation(scene_factory: Factory) -> None:
     image = noise(4, 64, 64)
     path = scene_factory(image)
     with rasterio.open(path, "r+") as dst:
@@ -465,7 +465,7 @@ def test_one_band_is_not_enough_for_a_model_of_three(scene_factory: Factory) -> 
         assert scene.num_bands == 1
 
 
-def test_palette_images_are_told_how_to_become_colours(scene_factory: Factory) -> None:
+def test_palette_images_are_told_how_to_become_colors(scene_factory: Factory) -> None:
     path = scene_factory((1, 64, 64), photometric="palette")
     with rasterio.open(path, "r+") as dst:
         dst.write_colormap(1, {0: (1, 2, 3)})
@@ -636,7 +636,7 @@ def test_a_stac_item_names_its_assets(tmp_path: Path) -> None:
         open_scene(path)
 
 
-def test_a_jpeg_cut_in_half_is_not_read_as_grey(scene_factory: Factory) -> None:
+def test_a_jpeg_cut_in_half_is_not_read_as_gray(scene_factory: Factory) -> None:
     path = scene_factory((3, 256, 256), name="photo.jpg", driver="JPEG", crs=None)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with open_scene(path) as scene, pytest.raises(SceneError, match=r"photo\.jpg cannot be read"):

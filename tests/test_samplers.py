@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.regions import FILL_VALUE, DecodedScene, LabelledRegion, RegionBatch, RegionSample
+from geoglnet.datasets.regions import FILL_VALUE, DecodedScene, LabeledRegion, RegionBatch, RegionSample
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig, Square, all_squares, read_filled
 from geoglnet.datasets.survey import survey
 from geoglnet.datasets.transforms import AugmentConfig
@@ -23,13 +23,13 @@ from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
 
-STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, colour=0)
+STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, color=0)
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def scene_of(labels: np.ndarray, name: str = "scene") -> DecodedScene:
     image = np.stack([labels * 40, labels, np.arange(labels.size, dtype=np.uint8).reshape(labels.shape)])
-    return DecodedScene(name, LabelledRegion(image.astype(np.uint8), labels.astype(np.uint8)))
+    return DecodedScene(name, LabeledRegion(image.astype(np.uint8), labels.astype(np.uint8)))
 
 
 def dataset(**changes: object) -> RegionDataset:
@@ -51,7 +51,7 @@ def test_a_sample_depends_on_seed_and_index_only() -> None:
     assert not same(ours[0], dataset(seed=4)[0])
 
 
-def test_samples_of_scenes_smaller_than_a_region_are_filled_unlabelled() -> None:
+def test_samples_of_scenes_smaller_than_a_region_are_filled_unlabeled() -> None:
     region = read_filled(scene_of(np.ones((20, 60))), -5, 30, 48)
     assert region.labels.shape == (48, 48)
     assert (region.labels != 255).sum() == 20 * 48
@@ -77,7 +77,7 @@ def test_rare_classes_are_found_and_drawn() -> None:
 
 
 def test_scenes_without_a_label_are_refused() -> None:
-    with pytest.raises(DatasetError, match="none of 1 training scenes has a labelled pixel"):
+    with pytest.raises(DatasetError, match="none of 1 training scenes has a labeled pixel"):
         RegionDataset([scene_of(np.full((40, 40), 255))], [1.0], RegionConfig(), SampleConfig(), AugmentConfig(), 1)
 
 
@@ -96,7 +96,7 @@ class DamagedScene:
     name: str = "broken.jpg"
     shape: Shape = Shape(120, 120)  # noqa: RUF009 - a tuple
 
-    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
+    def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
         raise SceneError("broken.jpg cannot be read; fetch it again")
 
     def read_labels(self, rows: slice, cols: slice) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_all_squares_cover_every_scene_with_the_fewest(shapes: list[tuple[int, i
         assert len(mine) == -(-height // size) * -(-width // size)
 
 
-def test_a_round_of_exhaustive_sampling_holds_every_labelled_square_once() -> None:
+def test_a_round_of_exhaustive_sampling_holds_every_labeled_square_once() -> None:
     labels = np.full((192, 288), 255)
     labels[:96], labels[96:, :96] = 1, 0  # four of six squares
     config = SampleConfig(96, 48, 1, 0.0, order="exhaustive")
@@ -136,7 +136,7 @@ def test_a_round_of_exhaustive_sampling_holds_every_labelled_square_once() -> No
 
 
 @given(row=st.integers(-50, 50), size=st.integers(2, 200), factor=st.floats(0.5, 2))
-def test_a_scaled_square_keeps_its_centre(row: int, size: int, factor: float) -> None:
+def test_a_scaled_square_keeps_its_center(row: int, size: int, factor: float) -> None:
     scaled = Square(0, row, 7, size).scaled(factor)
     assert abs((scaled.row + scaled.size / 2) - (row + size / 2)) <= 1
 
@@ -190,11 +190,11 @@ def test_a_survey_tells_what_is_absent_and_where_labels_are() -> None:
     labels = np.full((200, 200), 255)
     labels[150:, 150:] = 2
     found = survey([scene_of(np.full((64, 64), 255)), scene_of(labels)])
-    assert found.labelled_scenes() == {1}
+    assert found.labeled_scenes() == {1}
     assert found.absent(Legend(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))) == ["a", "b"]
-    assert found.is_labelled(1, 140, 140, 32)
-    assert not found.is_labelled(1, 0, 0, 140)
-    assert not found.is_labelled(0, 0, 0, 64)
+    assert found.is_labeled(1, 140, 140, 32)
+    assert not found.is_labeled(1, 0, 0, 140)
+    assert not found.is_labeled(0, 0, 0, 64)
 
 
 def test_arrays_can_be_sampled_where_there_is_neither_gdal_nor_torchgeo() -> None:
@@ -204,10 +204,10 @@ def test_arrays_can_be_sampled_where_there_is_neither_gdal_nor_torchgeo() -> Non
         "import numpy as np\n"
         "from geoglnet.config import RegionConfig\n"
         "from geoglnet.datasets.loading import RegionLoader\n"
-        "from geoglnet.datasets.regions import DecodedScene, LabelledRegion\n"
+        "from geoglnet.datasets.regions import DecodedScene, LabeledRegion\n"
         "from geoglnet.datasets.samplers import RegionDataset, SampleConfig\n"
         "from geoglnet.datasets.transforms import AugmentConfig\n"
-        "scene = DecodedScene('a', LabelledRegion(np.zeros((3, 99, 99), np.uint8), np.ones((99, 99), np.uint8)))\n"
+        "scene = DecodedScene('a', LabeledRegion(np.zeros((3, 99, 99), np.uint8), np.ones((99, 99), np.uint8)))\n"
         "config = RegionConfig(96, 48, 48, 16, 16), SampleConfig(96, 48, 1), AugmentConfig()\n"
         "loader = RegionLoader(RegionDataset([scene], [1.0], *config, length=2), 2, 0, (0.5,) * 3, (0.5,) * 3)\n"
         "print([tuple(batch.patches.shape) for batch in loader])\n"

@@ -59,7 +59,7 @@ def test_a_card_states_the_scores_that_the_checkpoint_carries(model: str) -> Non
     total = manifest.metrics["total"]
     assert all(f"{total[name]:.3f}" in card for name in manifest.legend.names if name in total)
     assert str(manifest.resolution_m) in card
-    assert json.loads(json.dumps(manifest.training))["licence"]
+    assert json.loads(json.dumps(manifest.training))["license"]
 
 
 @pytest.mark.data

@@ -27,7 +27,7 @@ name = "toy"
 resolution_m = 1.0
 assumed_pixel_size_m = 1.0
 [legend]
-classes = [{name = "ground", colour = [1, 1, 1]}, {name = "roof", colour = [255, 0, 0]}]
+classes = [{name = "ground", color = [1, 1, 1]}, {name = "roof", color = [255, 0, 0]}]
 background = 0
 [model]
 backbone = "mobilenet_v2"
@@ -169,6 +169,16 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = [")
     with pytest.raises(ConfigError, match="not TOML"):
         read_config(tmp_path / "broken.toml")
+
+
+def test_keys_as_older_versions_spelled_them_are_read_with_a_warning(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    former = (folder / "toy.toml").read_text().replace("color", "colour") + '[augment]\ncolour = 0.5\n[data]\nlicence = "CC0"\n'
+    (tmp_path / "former.toml").write_text(former)
+    progress = RecordedProgress()
+    read = read_config(tmp_path / "former.toml", progress=progress)
+    assert read.legend == config.legend and read.augment.color == 0.5 and read.data == {"license": "CC0"}
+    (warning,) = progress.messages("warning")
+    assert "colour is now color, licence is now license" in warning
 
 
 def test_a_configuration_from_notepad_is_read(folder: Path, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from torch.multiprocessing import ProcessRaisedException
 
 from geoglnet.config import RegionConfig, Stage
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.regions import LabelledRegion
+from geoglnet.datasets.regions import LabeledRegion
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig
 from geoglnet.datasets.transforms import AugmentConfig
-from geoglnet.errors import Cancelled, ConfigError, SceneError
+from geoglnet.errors import Canceled, ConfigError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
@@ -39,16 +39,16 @@ class Noise:
     def __init__(self) -> None:
         self.image = np.random.default_rng(0).integers(0, 255, (3, *self.shape), dtype=np.uint8)
 
-    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
+    def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
         image = self.image[:, rows, cols]
-        return LabelledRegion(image, image[0] // 86)
+        return LabeledRegion(image, image[0] // 86)
 
     def read_labels(self, rows: slice, cols: slice) -> np.ndarray:
         return self.read_region(rows, cols).labels
 
 
 def config(**optim: object) -> TrainConfig:
-    legend = Legend.from_dict({"classes": [{"name": name, "colour": [v, v, v]} for v, name in enumerate("abc")]})
+    legend = Legend.from_dict({"classes": [{"name": name, "color": [v, v, v]} for v, name in enumerate("abc")]})
     settings = OptimConfig(local_steps=STEPS, batch_size=2, local_learning_rate=RATE, backbone_weights="", **optim)  # type: ignore[arg-type]
     return TrainConfig("toy", 1.0, legend, small().config, train=(None,), region=REGION, optim=settings)  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def by_hand(network: GLNet, settings: TrainConfig) -> GLNet:
     samples, manifest = dataset(), manifest_of(settings)
     samples.seed, samples.length = list(Stage).index(Stage.LOCAL), 2 * STEPS
     tasks = [StageTask(deepcopy(network), Stage.LOCAL, settings.optim, STEPS).train() for _ in range(2)]
-    optimisers = [task.configure_optimizers() for task in tasks]
+    optimizers = [task.configure_optimizers() for task in tasks]
     for number, batch in enumerate(RegionLoader(samples, 1, 0, manifest.mean, manifest.std)):
         tasks[number % 2].differentiate(batch)
         if number % 2:
@@ -75,9 +75,9 @@ def by_hand(network: GLNet, settings: TrainConfig) -> GLNet:
                 gradient = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in pair]).mean(0)
                 for parameter in pair:
                     parameter.grad = gradient.clone()
-            for optimiser in optimisers:
-                optimiser.step()
-                optimiser.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
     return tasks[0].network
 
 
@@ -106,7 +106,7 @@ def test_what_another_process_reports_arrives_and_its_receiver_can_stop_it() -> 
     class Stopping(RecordedProgress):
         def log(self, message: str) -> None:
             super().log(message)
-            raise Cancelled("enough")
+            raise Canceled("enough")
 
     progress = Stopping()
     with devices.relayed(progress) as relay:
@@ -114,7 +114,7 @@ def test_what_another_process_reports_arrives_and_its_receiver_can_stop_it() -> 
         relay.advance(loss=0.5)
         relay.warn("skipped")
         relay.log("stop here")
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             keep_advancing(relay)
     assert progress.events[:3] == [
         {"event": "plan", "stage": "local stage", "total": 4, "unit": "steps"},

@@ -10,7 +10,7 @@ import torch
 from networks import small
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import DecodedScene, LabelledRegion
+from geoglnet.datasets.regions import DecodedScene, LabeledRegion
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
@@ -39,7 +39,7 @@ def dataset() -> RegionDataset:
     image = np.arange(256 * 256, dtype=np.uint32).reshape(1, 256, 256) // 256
     labels = np.zeros((256, 256), np.uint8)
     labels[60:140, 100:180] = 1
-    scene = DecodedScene("scene", LabelledRegion(np.repeat(image, 3, axis=0).astype(np.uint8), labels))
+    scene = DecodedScene("scene", LabeledRegion(np.repeat(image, 3, axis=0).astype(np.uint8), labels))
     sample = SampleConfig(region_size=256, patch_size=64, patches_per_region=0, order="exhaustive")
     return RegionDataset([scene], [1.0], REGION, sample, AugmentConfig(False, 1, 1, 0), length=2)
 

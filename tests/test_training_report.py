@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geoglnet.config import Branches, ModelConfig, Sharing, Stage
-from geoglnet.datasets.regions import DecodedScene, LabelledRegion, RegionBatch, collate, cut
+from geoglnet.datasets.regions import DecodedScene, LabeledRegion, RegionBatch, collate, cut
 from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix
@@ -23,7 +23,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.training.config import OptimConfig
 from geoglnet.training.devices import silence_lightning
 from geoglnet.training.evaluate import Evaluation, WorstRegion
-from geoglnet.training.pictures import ScenePicture, as_rgb, coloured, decimation, errors, side_by_side
+from geoglnet.training.pictures import ScenePicture, as_rgb, colored, decimation, errors, side_by_side
 from geoglnet.training.report import write_report
 from geoglnet.training.runlog import LossPoint, RunLog, branch_labels, forget_losses, read_losses, specimen
 from geoglnet.training.task import StageTask
@@ -38,7 +38,7 @@ def batch() -> RegionBatch:
     image = torch.rand(3, 96, 96, generator=generator)
     labels = torch.randint(0, 2, (96, 96), dtype=torch.uint8, generator=generator)
     places = [(slice(r, r + 64), slice(c, c + 64)) for r in (0, 32) for c in (0, 32)]
-    return collate([cut(image, labels, Shape(48, 48), places)]).normalised(MEAN, STD)
+    return collate([cut(image, labels, Shape(48, 48), places)]).normalized(MEAN, STD)
 
 
 def evaluation() -> Evaluation:
@@ -75,15 +75,15 @@ def test_the_worst_regions_are_those_with_the_most_wrong_pixels() -> None:
     picture = ScenePicture(*(np.zeros((2, 2), np.uint8) for _ in range(3)))
     regions = [WorstRegion(name, Window(0, 0, 10, 10), wrong, 100, picture) for name, wrong in (("a", 5), ("b", 50), ("c", 0))]
     assert [region.scene for region in Evaluation(LEGEND, worst=regions).worst_regions(4)] == ["b", "a"]
-    assert regions[1].described == "b, rows 0 to 10, columns 0 to 10: 50% of labelled pixels wrong"
+    assert regions[1].described == "b, rows 0 to 10, columns 0 to 10: 50% of labeled pixels wrong"
 
 
-def test_pictures_show_classes_and_errors_in_colour() -> None:
+def test_pictures_show_classes_and_errors_in_color() -> None:
     labels, truth = np.array([[0, 1, 255]], np.uint8), np.array([[0, 0, 255]], np.uint8)
-    assert coloured(labels, LEGEND).tolist() == [[[1, 2, 3], [255, 0, 0], [90, 90, 90]]]
+    assert colored(labels, LEGEND).tolist() == [[[1, 2, 3], [255, 0, 0], [90, 90, 90]]]
     assert errors(truth, labels).tolist() == [[[235, 235, 235], [200, 30, 30], [90, 90, 90]]]
     assert as_rgb(np.zeros((1, 4, 5), np.uint8)).shape == (4, 5, 3)
-    assert side_by_side([coloured(labels, LEGEND)] * 3).shape == (1, 3 * 3 + 2 * 4, 3)
+    assert side_by_side([colored(labels, LEGEND)] * 3).shape == (1, 3 * 3 + 2 * 4, 3)
     assert [decimation(Shape(*shape), 400) for shape in ((400, 10), (401, 10), (10, 4000))] == [1, 2, 10]
 
 
@@ -181,6 +181,6 @@ def test_a_log_that_cannot_be_written_is_named_and_its_thread_says_nothing(
 
 
 def test_scenes_in_memory_are_scenes() -> None:
-    scene = DecodedScene("a", LabelledRegion(np.zeros((3, 5, 6), np.uint8), np.ones((5, 6), np.uint8)))
+    scene = DecodedScene("a", LabeledRegion(np.zeros((3, 5, 6), np.uint8), np.ones((5, 6), np.uint8)))
     assert scene.shape == (5, 6)
     assert scene.read_labels(slice(1, 3), slice(0, 2)).shape == (2, 2)

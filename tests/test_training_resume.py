@@ -30,7 +30,7 @@ CONFIG = """
 name = "toy"
 resolution_m = 1.0
 assumed_pixel_size_m = 1.0
-legend.classes = [{name = "ground", colour = [1, 1, 1]}, {name = "roof", colour = [255, 0, 0]}]
+legend.classes = [{name = "ground", color = [1, 1, 1]}, {name = "roof", color = [255, 0, 0]}]
 model = {backbone = "mobilenet_v2", pyramid_channels = 8, smooth_channels = 4, sharing = "bidirectional"}
 region = {region_size = 96, overview_size = 48, patch_size = 64, patch_overlap = 16, margin = 16}
 sample = {region_size = 96, patch_size = 64, patches_per_region = 1}

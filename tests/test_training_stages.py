@@ -31,7 +31,7 @@ def batch() -> RegionBatch:
     overviews, patches, footprints = (torch.cat(parts) for parts in zip(*regions, strict=True))
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (len(patches), 64, 64), generator=generator)
-    labels[0, :50] = 255  # so that parts have unequal numbers of labelled pixels
+    labels[0, :50] = 255  # so that parts have unequal numbers of labeled pixels
     index = torch.arange(2).repeat_interleave(len(patches) // 2)
     return RegionBatch(overviews, torch.randint(0, 3, (2, 96, 96), generator=generator), patches, labels, footprints, index)
 

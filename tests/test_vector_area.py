@@ -1,4 +1,4 @@
-"""Areas in square metres, compared with geodesics on the ellipsoid."""
+"""Areas in square meters, compared with geodesics on the ellipsoid."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def test_polygons_wider_than_the_earth_cost_no_memory() -> None:
     assert areas.shape == lengths.shape == (1,)
 
 
-def test_a_metre_of_web_mercator_at_42_degrees_is_not_a_metre() -> None:
+def test_a_meter_of_web_mercator_at_42_degrees_is_not_a_meter() -> None:
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True).transform(13, 42)
     (area,) = geodesic_areas(np.array([shapely.box(x, y, x + 100, y + 100)], dtype=object), "EPSG:3857")
     assert area == pytest.approx(100 * 100 * np.cos(np.radians(42)) ** 2, rel=0.005)
 
 
 def test_polygons_across_the_antimeridian_keep_their_area() -> None:
-    centre = Transformer.from_crs("EPSG:4326", "EPSG:32601", always_xy=True).transform(180, -17)
-    polygon = shapely.Point(centre).buffer(5000).envelope
+    center = Transformer.from_crs("EPSG:4326", "EPSG:32601", always_xy=True).transform(180, -17)
+    polygon = shapely.Point(center).buffer(5000).envelope
     (area,) = geodesic_areas(np.array([polygon], dtype=object), "EPSG:32601")
     assert area == pytest.approx(1e8, rel=0.005)
 

@@ -62,7 +62,7 @@ def test_tiles_cleaned_on_their_own_agree_with_the_whole_raster(
     np.testing.assert_array_equal(whole == 255, labels == 255)
 
 
-def test_a_small_area_goes_to_the_neighbour_with_the_longest_border() -> None:
+def test_a_small_area_goes_to_the_neighbor_with_the_longest_border() -> None:
     labels = np.array([[1, 1, 1, 2, 2], [1, 0, 0, 2, 2], [1, 1, 1, 2, 2]], dtype=np.uint8)
     sieved, uncertain = sieve_labels(labels, 3)
     np.testing.assert_array_equal(sieved, [[1, 1, 1, 2, 2]] * 3)
@@ -76,7 +76,7 @@ def test_small_areas_behind_small_areas_follow_them() -> None:
 
 @settings(max_examples=40)
 @given(label_arrays, st.integers(1, 9))
-def test_after_sieving_only_clusters_without_a_large_neighbour_are_small(labels: np.ndarray, min_pixels: int) -> None:
+def test_after_sieving_only_clusters_without_a_large_neighbor_are_small(labels: np.ndarray, min_pixels: int) -> None:
     sieved, _ = sieve_labels(labels, min_pixels)
     before, after = label_components(labels), label_components(sieved)
     for number in np.flatnonzero(sizes(sieved) < min_pixels) + 1:
@@ -101,7 +101,7 @@ def test_a_window_says_where_more_of_the_raster_could_change_it() -> None:
     assert not sieve_labels(labels, 4, open_sides=("left",))[1].any()
 
 
-def test_with_eight_neighbours_a_diagonal_is_one_area() -> None:
+def test_with_eight_neighbors_a_diagonal_is_one_area() -> None:
     labels = np.eye(6, dtype=np.uint8)
     assert sieve_labels(labels, 6)[0].sum() == 0
     assert sieve_labels(labels, 6, connectivity=8)[0].sum() == 6
@@ -116,7 +116,7 @@ def test_opening_to_background_is_that_of_scipy_away_from_the_border(labels: np.
     np.testing.assert_array_equal(opened[inside], wanted[inside])
 
 
-def test_without_background_neighbours_grow_into_what_is_thin() -> None:
+def test_without_background_neighbors_grow_into_what_is_thin() -> None:
     labels = np.ones((9, 9), dtype=np.uint8)
     labels[:, 5:] = 3
     labels[:, 4] = 2
@@ -133,7 +133,7 @@ def test_only_background_that_one_class_encloses_is_a_hole() -> None:
     labels[5, 4] = 255  # nodata is none
     labels[1:7, 10:16] = 1
     labels[3:5, 12:14] = 0
-    labels[3, 11] = 2  # its neighbour is another class
+    labels[3, 11] = 2  # its neighbor is another class
     labels[9, 0] = 1
     filled = fill_holes(labels, 0, 256)
     changed = set(zip(*np.nonzero(filled != labels), strict=True))

@@ -46,7 +46,7 @@ def traced(labels: np.ndarray, tile_size: int, max_vertices: int = 2_000_000, **
 
 @settings(max_examples=60)
 @given(full_labels, st.integers(3, 18), tolerances, st.booleans())
-def test_reshaped_neighbours_leave_no_gap_and_no_overlap(
+def test_reshaped_neighbors_leave_no_gap_and_no_overlap(
     labels: np.ndarray, tile_size: int, tolerance: float, smooth: bool
 ) -> None:
     polygons, _ = traced(labels, tile_size, tolerance=tolerance or 1.0, smooth=smooth)
@@ -70,7 +70,7 @@ def test_reshaped_polygons_are_as_many_as_the_labels_have_and_of_the_same_pixels
 
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("tile_size", [37, 64])
-def test_neighbours_across_tile_lines_share_all_their_vertices(tile_size: int, smooth: bool) -> None:
+def test_neighbors_across_tile_lines_share_all_their_vertices(tile_size: int, smooth: bool) -> None:
     labels = smooth_labels(192, seed=1, classes=5)
     polygons, _ = traced(labels, tile_size, values=range(5), tolerance=1.5, smooth=smooth)
     assert shapely.coverage_is_valid(polygons.geometries)
@@ -140,10 +140,10 @@ def test_eight_connected_polygons_equal_those_of_gdal(labels: np.ndarray, tile_s
     assert sorted(zip(found.class_id.tolist(), found.totals[:, 0].astype(float).tolist(), strict=True)) == pixels
     assert shapely.is_valid(found.geometries).all()
     np.testing.assert_array_equal(shapely.area(found.geometries), found.totals[:, 0])
-    burnt = np.full(labels.shape, 255, dtype=np.uint8)
+    burned = np.full(labels.shape, 255, dtype=np.uint8)
     if len(found):
-        rasterize(zip(found.geometries, found.class_id, strict=True), out=burnt)
-    np.testing.assert_array_equal(burnt, labels)
+        rasterize(zip(found.geometries, found.class_id, strict=True), out=burned)
+    np.testing.assert_array_equal(burned, labels)
 
 
 @settings(max_examples=40)

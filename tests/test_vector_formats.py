@@ -210,7 +210,7 @@ def test_confidence_may_be_fractions_or_one_band_per_class(labels_path: Path, tm
         ("EPSG:32633", UTM),
     ],
 )
-def test_areas_and_perimeters_are_metres_on_the_ground(tmp_path: Path, crs: str, transform: Affine) -> None:
+def test_areas_and_perimeters_are_meters_on_the_ground(tmp_path: Path, crs: str, transform: Affine) -> None:
     path = write_raster(tmp_path / "labels.tif", smooth_labels(96)[None], crs=crs, transform=transform)
     vectorize(path, tmp_path / "out.gpkg", legend=LEGEND)
     frame, geod = read(tmp_path / "out.gpkg"), Geod(ellps="WGS84")
@@ -221,7 +221,7 @@ def test_areas_and_perimeters_are_metres_on_the_ground(tmp_path: Path, crs: str,
         assert row.perimeter_m == pytest.approx(geod.geometry_length(shapely.boundary(degrees)), rel=0.001)
 
 
-def test_metres_and_pixels_of_tolerance_mean_the_same_outlines(labels_path: Path, tmp_path: Path) -> None:
+def test_meters_and_pixels_of_tolerance_mean_the_same_outlines(labels_path: Path, tmp_path: Path) -> None:
     for name, written in (("a", "1.5px"), ("b", "0.75m")):
         vectorize(labels_path, tmp_path / f"{name}.gpkg", legend=LEGEND, config=VectorConfig(simplify=written))
     one, two = (pyogrio.read_dataframe(tmp_path / f"{n}.gpkg", layer=n) for n in "ab")
@@ -229,7 +229,7 @@ def test_metres_and_pixels_of_tolerance_mean_the_same_outlines(labels_path: Path
     assert points[0] == pytest.approx(points[1], rel=0.02)
 
 
-def test_metres_without_crs_are_refused(tmp_path: Path) -> None:
+def test_meters_without_crs_are_refused(tmp_path: Path) -> None:
     labels = write_raster(tmp_path / "labels.tif", smooth_labels(16)[None], crs=None)
     for options in ({"simplify": "2m"}, {"sieve": "2m2"}):
         with pytest.raises(ConfigError, match="give it in pixels"):

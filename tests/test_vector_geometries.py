@@ -173,7 +173,7 @@ def test_the_antimeridian_is_no_border(tmp_path: Path, parts: list[Polygon], are
     assert found == pytest.approx(expected, rel=0.01)
 
 
-def test_metres_that_are_called_degrees_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_meters_that_are_called_degrees_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "bare.geojson"
     plain = {
         "type": "FeatureCollection",

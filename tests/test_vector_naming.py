@@ -54,8 +54,8 @@ def labels_path(tmp_path: Path) -> Path:
 def test_a_name_is_a_name_for_writers_and_readers(
     labels_path: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for neighbour in ("site", "a", "b.parquet", "roofs.gpkg", "what"):
-        (tmp_path / neighbour).write_text("my notes of two years")
+    for neighbor in ("site", "a", "b.parquet", "roofs.gpkg", "what"):
+        (tmp_path / neighbor).write_text("my notes of two years")
     (tmp_path / "Wow!").mkdir()
     before = {path.name for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)

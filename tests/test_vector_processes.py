@@ -43,7 +43,7 @@ def lives(process: int) -> bool:
     return True
 
 
-def test_cancelling_does_not_wait_for_windows_at_work() -> None:
+def test_canceling_does_not_wait_for_windows_at_work() -> None:
     started, ordered = time.monotonic(), Ordered(Slow(), work, [0, FOREVER, FOREVER, FOREVER, FOREVER], 2)
     process = next(ordered.__enter__())
     ordered.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)

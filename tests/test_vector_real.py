@@ -50,9 +50,9 @@ def test_counts_areas_and_pixels_equal_those_of_gdal(labels_path: Path, tmp_path
     assert len(found) == len(wanted) > 20
     areas = zip(found.class_id, shapely.area(found.geometry), strict=True)
     np.testing.assert_allclose(sorted(areas), sorted((v, g.area) for v, g in wanted))
-    burnt = np.full(labels.shape, 255, dtype=np.uint8)
-    rasterize(zip(found.geometry, found.class_id, strict=True), out=burnt, transform=transform)
-    np.testing.assert_array_equal(burnt, np.where(np.isin(labels, values), labels, 255))
+    burned = np.full(labels.shape, 255, dtype=np.uint8)
+    rasterize(zip(found.geometry, found.class_id, strict=True), out=burned, transform=transform)
+    np.testing.assert_array_equal(burned, np.where(np.isin(labels, values), labels, 255))
 
 
 @pytest.mark.data

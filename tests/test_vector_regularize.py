@@ -23,8 +23,8 @@ L_SHAPE = shapely.Polygon([(0, 0), (60, 0), (60, 25), (25, 25), (25, 60), (0, 60
 
 def on_pixels(polygon: shapely.Polygon) -> shapely.Polygon:
     """The outline that a perfect model would find."""
-    burnt = rasterize([polygon], out_shape=(140, 140)).astype(np.uint8)
-    outlines = [shapely.geometry.shape(outline) for outline, _ in shapes(burnt, mask=burnt == 1, connectivity=4)]
+    burned = rasterize([polygon], out_shape=(140, 140)).astype(np.uint8)
+    outlines = [shapely.geometry.shape(outline) for outline, _ in shapes(burned, mask=burned == 1, connectivity=4)]
     return max(outlines, key=shapely.area)
 
 
@@ -59,8 +59,8 @@ def test_the_direction_of_a_rectangle_is_found(angle: float, width: float, heigh
 @given(st.lists(st.tuples(st.floats(5, 130), st.floats(5, 130)), min_size=3, max_size=9))
 def test_what_comes_back_is_valid_and_fits_or_is_the_original(corners: list[tuple[float, float]]) -> None:
     hull = shapely.MultiPoint(corners).convex_hull
-    burnt = rasterize([hull.buffer(2)], out_shape=(140, 140)).astype(np.uint8)
-    for outline, _ in shapes(burnt, mask=burnt == 1, connectivity=4):
+    burned = rasterize([hull.buffer(2)], out_shape=(140, 140)).astype(np.uint8)
+    for outline, _ in shapes(burned, mask=burned == 1, connectivity=4):
         polygon = shapely.geometry.shape(outline)
         regular = regularize(polygon, 1.0)
         assert regular.is_valid

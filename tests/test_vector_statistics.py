@@ -127,7 +127,7 @@ def test_another_crs_is_named_in_few_words(tmp_path: Path) -> None:
         Statistics.of(other, WKT)
 
 
-def test_values_that_are_missing_or_scaled_are_honoured(tmp_path: Path) -> None:
+def test_values_that_are_missing_or_scaled_are_honored(tmp_path: Path) -> None:
     heights = HEIGHTS.copy()
     heights[0, :, :5] = -9999
     path = write_raster(tmp_path / "gaps.tif", heights, transform=PLACE, nodata=-9999)

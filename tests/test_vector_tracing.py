@@ -69,13 +69,13 @@ def test_a_corner_at_which_two_pieces_of_a_tile_touch_is_linked_anew_when_they_a
 
 @settings(max_examples=30, deadline=None)
 @given(small_labels, st.integers(2, 9))
-def test_polygons_are_valid_and_rasterise_back_to_the_labels(labels: np.ndarray, tile_size: int) -> None:
+def test_polygons_are_valid_and_rasterize_back_to_the_labels(labels: np.ndarray, tile_size: int) -> None:
     found = rows_of(ArrayTiles(labels), TracingRules((0, 1, 2)), Affine.identity(), tile_size)
     assert shapely.is_valid(geometries_of(found)).all()
-    burnt = np.full(labels.shape, 255, dtype=np.uint8)
+    burned = np.full(labels.shape, 255, dtype=np.uint8)
     if len(found):
-        rasterize(zip(geometries_of(found), found.class_id, strict=True), out=burnt)
-    np.testing.assert_array_equal(burnt, labels)
+        rasterize(zip(geometries_of(found), found.class_id, strict=True), out=burned)
+    np.testing.assert_array_equal(burned, labels)
 
 
 @settings(max_examples=30, deadline=None)

@@ -27,7 +27,7 @@ from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.vector import writer
 from geoglnet.vector.rings import to_wkb
 from geoglnet.vector.rows import PolygonRecords
-from geoglnet.vector.style import outline_colour, qml, sld
+from geoglnet.vector.style import outline_color, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
 from geoglnet.vector.writer import Layer, layer_name, write_geopackage
 
@@ -198,7 +198,7 @@ def test_a_raster_without_legend_gets_numbered_classes(labels_path: Path, tmp_pa
     assert "values 1, 2 become classes, 0 is background" in progress.messages("log")[0]
 
 
-def test_colours_of_a_foreign_colour_table_are_kept(labels_path: Path, tmp_path: Path) -> None:
+def test_colors_of_a_foreign_color_table_are_kept(labels_path: Path, tmp_path: Path) -> None:
     with rasterio.open(labels_path, "r+") as dst:
         dst.write_colormap(1, {1: (10, 20, 30, 255), 2: (40, 50, 60, 255)})
     vectorize(labels_path, tmp_path / "out.gpkg")
@@ -240,7 +240,7 @@ def test_an_existing_file_is_kept_unless_told_otherwise(labels_path: Path, tmp_p
     assert vectorize(labels_path, tmp_path / "out.gpkg", legend=LEGEND, overwrite=True) == 3
 
 
-def test_cancelling_leaves_no_file(labels_path: Path, tmp_path: Path) -> None:
+def test_canceling_leaves_no_file(labels_path: Path, tmp_path: Path) -> None:
     class Impatient(SilentProgress):
         def advance(self, amount: int = 1, **figures: float) -> None:
             raise KeyboardInterrupt
@@ -285,7 +285,7 @@ def test_style_has_a_category_per_polygon_class_with_translucent_fill() -> None:
     options = {o.get("name"): o.get("value") for o in root.iter("Option")}
     assert options["color"] == "0,160,40,153"
     assert options["outline_color"] == "0,88,22,255"
-    assert outline_colour((250, 100, 0)) == (138, 55, 0)
+    assert outline_color((250, 100, 0)) == (138, 55, 0)
 
 
 def test_sld_has_a_rule_per_polygon_class() -> None:

@@ -173,11 +173,11 @@ def test_polygons_that_qgis_shows_meanwhile_are_kept_beside_the_shown_ones(
     assert pyogrio.read_info(tmp_path / "polygons (2).gpkg", layer="polygons")["features"] > 0
 
 
-def plugin_run(words: tuple[str | Path, ...], is_cancelled: Callable[[], bool] = lambda: False) -> Outcome:
+def plugin_run(words: tuple[str | Path, ...], is_canceled: Callable[[], bool] = lambda: False) -> Outcome:
     """The program as the plugin starts it, in a process that obeys the rule."""
     environment = clean_environment({**os.environ, **windows_rules.environment()}, kept=("PYTHONPATH",))
     program = [sys.executable, "-m", "geoglnet", *map(str, words), "--progress", "json", "--stop-on-stdin-eof"]
-    return run_program(program, environment, lambda event: None, is_cancelled, hear=lambda line: None, grace_s=60.0)
+    return run_program(program, environment, lambda event: None, is_canceled, hear=lambda line: None, grace_s=60.0)
 
 
 def test_what_the_plugin_starts_leaves_nothing_behind(
@@ -186,7 +186,7 @@ def test_what_the_plugin_starts_leaves_nothing_behind(
     words = ("predict", scene_path, "--vector", tmp_path / "out.gpkg", "--model", tiny_model_path, "--device", "cpu")
     monkeypatch.setattr(runner, "IS_WINDOWS", True)  # it stops the program by the end of its input
     monkeypatch.setattr(runner, "_own_group", lambda: {"start_new_session": True})
-    stopped = plugin_run(words, is_cancelled=lambda: True)
+    stopped = plugin_run(words, is_canceled=lambda: True)
     assert not stopped.is_success
     assert names(tmp_path) <= {"out.gpkg.unfinished"}
     assert plugin_run((*words, "--resume", "--sieve", "4px")).is_success

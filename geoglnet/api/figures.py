@@ -37,18 +37,18 @@ def draw_picture(axes: Axes, picture: Picture, opacity: float = 1.0) -> None:
     axes.tick_params(labelsize=8)
 
 
-def draw_polygons(axes: Axes, polygons: GeoDataFrame, colours: Mapping[str, str]) -> None:
-    """Polygons filled in their classes' colours."""
+def draw_polygons(axes: Axes, polygons: GeoDataFrame, colors: Mapping[str, str]) -> None:
+    """Polygons filled in their classes' colors."""
     for number, (name, part) in enumerate(polygons.groupby("class_name")):
-        colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
-        part.plot(ax=axes, facecolor=(colour, 0.5), edgecolor=colour, linewidth=0.8)
+        color = colors.get(str(name), PALETTE[number % len(PALETTE)])
+        part.plot(ax=axes, facecolor=(color, 0.5), edgecolor=color, linewidth=0.8)
 
 
-def draw_legend(axes: Axes, colours: Mapping[str, str]) -> None:
-    """Class names beside their colours."""
+def draw_legend(axes: Axes, colors: Mapping[str, str]) -> None:
+    """Class names beside their colors."""
     from matplotlib.patches import Patch
 
-    patches = [Patch(facecolor=colour, label=figure_text(name)) for name, colour in colours.items()]
+    patches = [Patch(facecolor=color, label=figure_text(name)) for name, color in colors.items()]
     if patches:
         axes.legend(handles=patches, loc="upper right", framealpha=0.85)
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 WGS84 = CRS.from_epsg(4326)
 ATTRIBUTES = ("class_name", "area_m2", "perimeter_m", "confidence")
-_DECIMALS = 1e-7  # of a degree, about a centimetre: longer numbers only make the page larger
+_DECIMALS = 1e-7  # of a degree, about a centimeter: longer numbers only make the page larger
 
 _LEGEND = """
 <div style="position: fixed; bottom: 24px; left: 24px; z-index: 9999; background: white; color: black; padding: 6px 10px;
 border-radius: 4px; max-width: 40%; max-height: 80%; overflow: auto;
 overflow-wrap: anywhere; box-shadow: 0 0 6px rgba(0, 0, 0, 0.4); font: 13px sans-serif;">{rows}</div>
 """
-_ROW = '<div><span style="display: inline-block; width: 12px; height: 12px; background: {colour};"></span> {name}</div>'
+_ROW = '<div><span style="display: inline-block; width: 12px; height: 12px; background: {color};"></span> {name}</div>'
 
 
 class WebMap:
@@ -36,7 +36,7 @@ class WebMap:
     def __init__(self) -> None:
         self.layers: list[folium.Element] = []
         self.boxes: list[tuple[float, float, float, float]] = []
-        self.colours: dict[str, str] = {}
+        self.colors: dict[str, str] = {}
         self.is_earth = True
 
     def add_picture(self, name: str, picture: Picture, *, opacity: float = 1.0, shown: bool = True) -> None:
@@ -46,7 +46,7 @@ class WebMap:
         layer = folium.raster_layers.ImageOverlay(image, _corners(box), opacity=opacity, name=name, show=shown)
         self.layers.append(layer)
 
-    def add_polygons(self, polygons: GeoDataFrame, colours: Mapping[str, str]) -> None:
+    def add_polygons(self, polygons: GeoDataFrame, colors: Mapping[str, str]) -> None:
         """A layer per class, with attributes where the pointer is."""
         if not len(polygons):
             return
@@ -59,18 +59,18 @@ class WebMap:
         else:
             frame = frame.set_crs(None, allow_override=True)  # folium would bring it to the Earth
         for number, (name, part) in enumerate(frame.groupby("class_name")):
-            colour = colours.get(str(name), PALETTE[number % len(PALETTE)])
-            self.colours[str(name)] = colour
-            self.layers.append(_class_layer(str(name), _literal(part.round(3), columns), columns, colour))
+            color = colors.get(str(name), PALETTE[number % len(PALETTE)])
+            self.colors[str(name)] = color
+            self.layers.append(_class_layer(str(name), _literal(part.round(3), columns), columns, color))
 
-    def finished(self, colours: Mapping[str, str]) -> folium.Map:
+    def finished(self, colors: Mapping[str, str]) -> folium.Map:
         """The map, zoomed to what was added."""
         world = folium.Map(tiles="OpenStreetMap" if self.is_earth else None, crs="EPSG3857" if self.is_earth else "Simple")
         world.options["maxZoom"] = 22
         for layer in self.layers:
             layer.add_to(world)
         world.get_root().html.add_child(  # type: ignore[attr-defined]  # a Figure's
-            folium.Element(_legend(dict(colours) | self.colours))
+            folium.Element(_legend(dict(colors) | self.colors))
         )
         folium.LayerControl(collapsed=False).add_to(world)
         if self.boxes:
@@ -86,11 +86,11 @@ class WebMap:
         return box
 
 
-def _class_layer(name: str, polygons: GeoDataFrame, columns: list[str], colour: str) -> folium.GeoJson:
+def _class_layer(name: str, polygons: GeoDataFrame, columns: list[str], color: str) -> folium.GeoJson:
     return folium.GeoJson(
         polygons.to_json(drop_id=True),
         name=html(name),  # Leaflet's list of layers takes HTML
-        style_function=lambda _: {"color": colour, "weight": 1.5, "fillColor": colour, "fillOpacity": 0.35},
+        style_function=lambda _: {"color": color, "weight": 1.5, "fillColor": color, "fillOpacity": 0.35},
         highlight_function=lambda _: {"weight": 3, "fillOpacity": 0.6},
         tooltip=folium.GeoJsonTooltip(columns),
     )
@@ -103,8 +103,8 @@ def _literal(polygons: GeoDataFrame, columns: Sequence[str]) -> GeoDataFrame:
     )
 
 
-def _legend(colours: Mapping[str, str]) -> str:
-    rows = "".join(_ROW.format(colour=colour, name=html(name)) for name, colour in colours.items())
+def _legend(colors: Mapping[str, str]) -> str:
+    rows = "".join(_ROW.format(color=color, name=html(name)) for name, color in colors.items())
     return _LEGEND.format(rows=rows)
 
 

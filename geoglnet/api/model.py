@@ -27,7 +27,7 @@ class Model:
     Args:
         path: the ``.safetensors`` file.
         network: GLNet in float32 and evaluation mode, on the CPU.
-        manifest: classes, bands, resolution in metres, sizes in pixels, training data, scores.
+        manifest: classes, bands, resolution in meters, sizes in pixels, training data, scores.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class Model:
             "patch": f"{manifest.region.patch_size} px, overlap {manifest.region.patch_overlap} px",
             "backbone": f"{manifest.model.backbone}, sharing {manifest.model.sharing.value}",
             "parameters": f"{self.num_parameters / 1e6:.1f} M",
-            "licence": manifest.training.get("licence", "?"),
+            "license": manifest.training.get("license", "?"),
         }
         return Report(f"Model {self.name}", facts)
 

@@ -94,7 +94,7 @@ def vectorize(
         labels_path: uint8 raster of class numbers, 255 where there is no class.
         vector_path: polygons to write with ``class_id, class_name, area_m2, perimeter_m, confidence, part_of, scene, model``:
             GeoPackage (styled in QGIS), FlatGeobuf, GeoJSON or GeoParquet, as its suffix says.
-        legend: class names and colours; the raster's own when left out, else numbered classes.
+        legend: class names and colors; the raster's own when left out, else numbered classes.
         confidence_path: raster of the chosen class's probability times 254 (or of fractions, one band or one per class), for
             the polygons' mean confidence.
         config: see :class:`~geoglnet.vector.config.VectorConfig`.

@@ -174,10 +174,10 @@ def predict(
 
     Args:
         scene_path: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic.
-        labels_path: cloud-optimised GeoTIFF to write: class numbers, 255 where there is no class, with colours and names.
+        labels_path: cloud-optimized GeoTIFF to write: class numbers, 255 where there is no class, with colors and names.
         vector_path: polygons to write with class, area and confidence: GeoPackage (styled when opened in QGIS), FlatGeobuf,
             GeoJSON or GeoParquet, as its suffix says.
-        confidence_path: cloud-optimised GeoTIFF to write: the chosen class's probability times 254, else 255.
+        confidence_path: cloud-optimized GeoTIFF to write: the chosen class's probability times 254, else 255.
         entropy_path: the same of the probabilities' entropy as a fraction of the largest possible.
         probabilities_path: the same of every class's probability, one band per class.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
@@ -187,7 +187,7 @@ def predict(
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.
-        progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Cancelled` to stop. Bars when
+        progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Canceled` to stop. Bars when
             left out; ``geoglnet.options.progress = False`` has none.
 
     Returns:
@@ -202,7 +202,7 @@ def predict(
         CheckpointError: the model file cannot be used.
         SceneNotFoundError: no such scene.
         SceneError: the scene cannot be read, or its bands don't fit the model.
-        Cancelled: ``progress`` said so.
+        Canceled: ``progress`` said so.
     """
     from geoglnet.models.manifest import read_manifest
     from geoglnet.models.shipped import model_path

@@ -21,7 +21,7 @@ class Report:
 
     Args:
         title: first line.
-        facts: values by name; lengths in metres and times in seconds say so.
+        facts: values by name; lengths in meters and times in seconds say so.
         notes: sentences that a reader should know: rules applied, warnings.
     """
 

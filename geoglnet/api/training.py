@@ -1,4 +1,4 @@
-"""``geoglnet.train`` and ``geoglnet.evaluate``: labelled scenes in, a model or its scores out. Need ``geoglnet[train]``."""
+"""``geoglnet.train`` and ``geoglnet.evaluate``: labeled scenes in, a model or its scores out. Need ``geoglnet[train]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoglnet.api.bars import watched
 from geoglnet.api.model import Model, load_model, path_of
 from geoglnet.api.report import Report
-from geoglnet.errors import Cancelled, ConfigError
+from geoglnet.errors import Canceled, ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +183,7 @@ def train(
         DatasetError: training data are missing or cannot be used.
         CheckpointError: a checkpoint to go on from does not fit.
         OutputExistsError: the checkpoint exists, or a training was cut off there.
-        Cancelled: it was interrupted.
+        Canceled: it was interrupted.
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
     _check_extra()
@@ -194,14 +194,14 @@ def train(
 
     if isinstance(config, (str, os.PathLike)):
         refuse_inputs([OutputFile(checkpoint_path, overwrite or resume)], [("the configuration", config)])
-        config = read_config(Path(config), overrides)
     elif overrides:
         raise ConfigError("overrides are for a configuration file; of an object, use dataclasses.replace")
     first, both = (None if path is None else Path(path) for path in (global_branch_from, branches_from))
     start = Start(first, both, resume)
     checkpoint = Path(checkpoint_path)
     with watched(progress) as told, _quiet_lightning():
-        manifest = fit(config, Path(folder), checkpoint, start=start, overwrite=overwrite, progress=told)
+        settings = read_config(Path(config), overrides, told) if isinstance(config, (str, os.PathLike)) else config
+        manifest = fit(settings, Path(folder), checkpoint, start=start, overwrite=overwrite, progress=told)
     return Training(checkpoint, run_folder(checkpoint), manifest)
 
 
@@ -267,6 +267,6 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
             yield
     except SystemExit as left:
-        raise Cancelled("training was stopped") from left
+        raise Canceled("training was stopped") from left
     finally:
         logger.setLevel(level)

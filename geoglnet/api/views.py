@@ -26,7 +26,7 @@ class Views:
     """Views of what lies in some files.
 
     Args:
-        legend: classes; colours are made up where there is none.
+        legend: classes; colors are made up where there is none.
         scene_paths: the scene beneath; none where it is not known.
         labels_path: label raster, if there is one.
         vector_path: polygons, if there are some.
@@ -56,8 +56,8 @@ class Views:
             draw_picture(axes, self.labels(self.labels_path, self.legend, size, bounds), opacity=0.55)
         elif self.vector_path is not None:
             self.check_count(bounds, None)
-            draw_polygons(axes, self.polygons(bounds, None), self.colours)
-        draw_legend(axes, self.colours)
+            draw_polygons(axes, self.polygons(bounds, None), self.colors)
+        draw_legend(axes, self.colors)
         return axes
 
     def explore(self, bounds: Bounds | None, size: int, limit: int | None) -> Map:
@@ -74,8 +74,8 @@ class Views:
             picture = self.labels(self.labels_path, self.legend, size, bounds)
             world.add_picture("labels", picture, opacity=0.6, shown=self.vector_path is None)
         if self.vector_path is not None:
-            world.add_polygons(self.polygons(bounds, None), self.colours)
-        return world.finished(self.colours)
+            world.add_polygons(self.polygons(bounds, None), self.colors)
+        return world.finished(self.colors)
 
     def scene(self, size: int, bounds: Bounds | None) -> Picture:
         """The scene, decimated."""
@@ -84,18 +84,18 @@ class Views:
         return scene_picture(self.scene_paths, size=size, bounds=bounds)
 
     def labels(self, path: Path, legend: Legend, size: int, bounds: Bounds | None) -> Picture:
-        """Labels in colour, decimated."""
+        """Labels in color, decimated."""
         from geoglnet.raster.picture import labels_picture
 
         return labels_picture(path, legend, size=size, bounds=bounds)
 
     @property
-    def colours(self) -> dict[str, str]:
-        """Colours of the classes that become polygons, as ``#rrggbb`` by name; empty where the classes are not known."""
+    def colors(self) -> dict[str, str]:
+        """Colors of the classes that become polygons, as ``#rrggbb`` by name; empty where the classes are not known."""
         if self.legend is None:
             return {}
         values = self.legend.polygon_values
-        return {self.legend.names[v]: "#{:02x}{:02x}{:02x}".format(*self.legend.colours[v]) for v in values}
+        return {self.legend.names[v]: "#{:02x}{:02x}{:02x}".format(*self.legend.colors[v]) for v in values}
 
     def check_count(self, bounds: Bounds | None, limit: int | None) -> None:
         """Refuse more polygons than a figure or a browser can bear, before they are read."""

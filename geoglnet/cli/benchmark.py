@@ -11,7 +11,7 @@ from geoglnet.cli.options import data_option, device_option, progress_options
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.train import parse_overrides
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Cancelled
+from geoglnet.errors import Canceled
 
 _STEPS = ("global_steps", "local_steps", "bidirectional_steps")
 
@@ -37,7 +37,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER",
               help="Where everything is kept; what is there is not done again.")  # fmt: skip
 @click.option("--seeds", callback=_numbers, default="0", show_default=True, metavar="0,1,2", help="Trainings of each system.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every stage, instead of the configuration's.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps of every stage, instead of the configuration's.")
 @click.option("--systems", default="", metavar="A,B", help="Only these systems.  [default: all of the table's]")
 @click.option("--sizes", callback=_numbers, default="", metavar="500,1000", help="Sizes that figure1b and figure1c sweep.")
 @click.option("--checkpoint", "checkpoints", multiple=True, callback=_checkpoints, metavar="SYSTEM=FILE",
@@ -82,12 +82,12 @@ def benchmark(
     silence_lightning()
     wanted = find_target(target)
     all_steps = {f"optim.{name}": steps for name in _STEPS} if steps else {}
-    study = Study(read_config(config, all_steps | overrides), data, output, checkpoints, device, reporter)
+    study = Study(read_config(config, all_steps | overrides, reporter), data, output, checkpoints, device, reporter)
     only = tuple(name.strip() for name in systems.split(",") if name.strip())
     try:
         made = report(wanted, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
     except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
-        raise Cancelled("the benchmark was stopped; the same command goes on") from left
+        raise Canceled("the benchmark was stopped; the same command goes on") from left
     if not isinstance(reporter, JsonReporter):
         click.echo(made.text, nl=False)
     reporter.done(", ".join(map(str, made.paths)), {path.suffix[1:]: path for path in made.paths})

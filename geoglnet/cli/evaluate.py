@@ -1,4 +1,4 @@
-"""``geoglnet evaluate``: scores of a model on labelled scenes."""
+"""``geoglnet evaluate``: scores of a model on labeled scenes."""
 
 from __future__ import annotations
 

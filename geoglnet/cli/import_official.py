@@ -24,7 +24,7 @@ from geoglnet.errors import ConfigError
 @path_option("--global-checkpoint", help="What the global stage left (their path_g); the bidirectional stage needs it.")
 @path_option("--g2l-checkpoint", help="What the second stage left (their path_g2l), for tensors that CHECKPOINT lacks.")
 @path_option("--legend", help="TOML file with a [legend], as in a training configuration. Default: by the number of classes.")
-@click.option("--resolution", type=click.FloatRange(min=0, min_open=True), help="Pixel size in metres that it was trained at.")
+@click.option("--resolution", type=click.FloatRange(min=0, min_open=True), help="Pixel size in meters that it was trained at.")
 @click.option("--region", type=click.IntRange(min=64), help="Side of the images that it was trained on, in pixels.")
 @click.option(
     "--side", type=click.IntRange(min=32), default=508, show_default=True, help="Of overviews and patches, in pixels."

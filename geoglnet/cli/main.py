@@ -18,14 +18,14 @@ class LazyGroup(click.Group):
     """A group whose verbs live in ``geoglnet.cli.<verb>``."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; one that is cancelled while its options are read ends as one that is cancelled later."""
+        """Run a verb; one that is canceled while its options are read ends as one that is canceled later."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            from geoglnet.cli.verb import CANCELLED, sentence_of
+            from geoglnet.cli.verb import CANCELED, sentence_of
 
             click.echo(sentence_of(KeyboardInterrupt()).capitalize(), err=True)
-            ctx.exit(CANCELLED)
+            ctx.exit(CANCELED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

@@ -74,7 +74,7 @@ def path_option(*names: str, help: str, required: bool = False) -> Callable[[Fun
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 bands_option = click.option(
-    "--bands", callback=_bands, metavar="1,2,3", help="Bands that are red, green, blue.  [default: by colour]"
+    "--bands", callback=_bands, metavar="1,2,3", help="Bands that are red, green, blue.  [default: by color]"
 )
 nodata_option = click.option(
     "--nodata", type=float, metavar="VALUE", help="Value that is none, where the scene does not say so itself."

@@ -28,9 +28,9 @@ def _quantity(*units: str) -> Callable[[click.Context, click.Parameter, str | No
 _AREA = click.FloatRange(min=0)
 _OPTIONS = (
     click.option(
-        "--simplify", callback=_quantity("px", "m"), metavar="1.5m|2px", help="Fewer vertices; neighbours keep shared borders."
+        "--simplify", callback=_quantity("px", "m"), metavar="1.5m|2px", help="Fewer vertices; neighbors keep shared borders."
     ),
-    click.option("--smooth", is_flag=True, help="Round corners; neighbours keep shared borders. Goes well with --simplify."),
+    click.option("--smooth", is_flag=True, help="Round corners; neighbors keep shared borders. Goes well with --simplify."),
     click.option("--regularize", is_flag=True, help="Straight walls and right angles, where they fit: for buildings."),
     click.option("--min-area", "min_area_m2", type=_AREA, default=0.0, metavar="M2", help="Drop smaller polygons."),
     click.option("--min-hole", "min_hole_m2", type=_AREA, default=0.0, metavar="M2", help="Close smaller holes."),
@@ -46,7 +46,7 @@ _OPTIONS = (
         "--sieve",
         callback=_quantity("px", "m2"),
         metavar="50px|20m2",
-        help="Give smaller areas to the neighbour with the longest border.",
+        help="Give smaller areas to the neighbor with the longest border.",
     ),
     click.option("--fill-holes", is_flag=True, help="Fill background that one class encloses, up to 256 px across."),
     click.option(

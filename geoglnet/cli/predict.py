@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb)
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
-@path_option("-o", "--labels", help="Label raster to write (a cloud-optimised GeoTIFF).")
+@path_option("-o", "--labels", help="Label raster to write (a cloud-optimized GeoTIFF).")
 @path_option("--vector", help="Polygons to write: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet.")
 @path_option("--confidence", help="Raster of the winning class's probability to write.")
 @path_option("--entropy", help="Raster of how unsure the model is to write.")

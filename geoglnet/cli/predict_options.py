@@ -19,7 +19,7 @@ def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float]
     return ends
 
 
-_METRES = click.FloatRange(min=0, min_open=True)
+_METERS = click.FloatRange(min=0, min_open=True)
 _OPTIONS = (
     device_option,
     batch_option,
@@ -47,16 +47,16 @@ _OPTIONS = (
     click.option(
         "--resolution",
         "resolution_m",
-        type=_METRES,
+        type=_METERS,
         metavar="M",
-        help="Metres per pixel to segment at.  [default: the model's]",
+        help="Meters per pixel to segment at.  [default: the model's]",
     ),
     click.option(
         "--pixel-size",
         "assumed_pixel_size_m",
-        type=_METRES,
+        type=_METERS,
         metavar="M",
-        help="Metres per pixel of a scene without CRS.",
+        help="Meters per pixel of a scene without CRS.",
     ),
     click.option("--bounds", nargs=4, type=float, metavar="LEFT BOTTOM RIGHT TOP", help="Only this part, in the scene's CRS."),
     path_option("--mask", "mask_path", help="Polygons outside of which there is no class."),

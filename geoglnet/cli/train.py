@@ -11,7 +11,7 @@ import click
 from geoglnet.cli.options import data_option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Cancelled
+from geoglnet.errors import Canceled
 from geoglnet.output import OutputFile, refuse_inputs
 
 
@@ -66,10 +66,10 @@ def train(
 
     silence_lightning()
     refuse_inputs([OutputFile(checkpoint, overwrite or resume)], [("the configuration", config)])
-    settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}))
+    settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}), reporter)
     try:
         start = Start(global_branch_from, branches_from, resume)
         fit(settings, data, checkpoint, start=start, overwrite=overwrite, progress=reporter)
     except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
-        raise Cancelled("training was stopped") from left
+        raise Canceled("training was stopped") from left
     reporter.done(f"checkpoint {checkpoint}", {"checkpoint": checkpoint, "run": checkpoint.with_suffix(".run")})

@@ -11,10 +11,10 @@ import click
 
 from geoglnet.cli.environment import abandon, address_space_limit, check_address_space, explain_limit, unprinted
 from geoglnet.cli.terminal import JsonReporter, Reporter
-from geoglnet.errors import Cancelled, GeoglnetError
+from geoglnet.errors import Canceled, GeoglnetError
 from geoglnet.escaping import visible
 
-FAILED, CANCELLED = 1, 130
+FAILED, CANCELED = 1, 130
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
 _LOAD_TORCH = ("predict", "train", "evaluate", "benchmark", "import-official")
 _EXTRAS = dict.fromkeys(("lightning", "matplotlib", "tensorboard", "torchgeo"), "train")  # library: the extra that brings it
@@ -75,8 +75,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def sentence_of(error: BaseException) -> str:
     """What a person should read, on one line."""
-    if isinstance(error, (KeyboardInterrupt, Cancelled)):
-        return "cancelled; no half-written file is left"
+    if isinstance(error, (KeyboardInterrupt, Canceled)):
+        return "canceled; no half-written file is left"
     if is_out_of_memory(error):
         return "out of memory; close other programs, or use a smaller --batch or another --device" + explain_limit()
     if isinstance(error, (ImportError, RuntimeError)) and not isinstance(error, (GeoglnetError, ModuleNotFoundError)):
@@ -91,16 +91,16 @@ def sentence_of(error: BaseException) -> str:
 def _end(ctx: click.Context, error: BaseException) -> NoReturn:
     if ctx.meta.get("geoglnet.debug"):
         traceback.print_exception(error)
-    cancelled = isinstance(error, (KeyboardInterrupt, Cancelled))
+    canceled = isinstance(error, (KeyboardInterrupt, Canceled))
     message = sentence_of(error)
     if isinstance(error, OSError):
         message = unprinted(error) or message
-    _report(ctx, message, "Cancelled" if cancelled else type(error).__name__)
+    _report(ctx, message, "Canceled" if canceled else type(error).__name__)
     try:
-        click.echo(message.capitalize() if cancelled else f"Error: {message}", err=True)
+        click.echo(message.capitalize() if canceled else f"Error: {message}", err=True)
     except OSError:
         abandon(sys.stderr)  # nobody is left to tell
-    ctx.exit(CANCELLED if cancelled else FAILED)
+    ctx.exit(CANCELED if canceled else FAILED)
 
 
 def _report(ctx: click.Context, message: str, kind: str) -> None:

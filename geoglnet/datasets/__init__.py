@@ -1,1 +1,1 @@
-"""Labelled scenes as region samples."""
+"""Labeled scenes as region samples."""

@@ -1,4 +1,4 @@
-"""Coding: what the numbers, colours and names in label files are in the model's legend; compared, never assumed."""
+"""Coding: what the numbers, colors and names in label files are in the model's legend; compared, never assumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError, LegendError
-from geoglnet.legend import NO_CLASS, Colour, Legend
+from geoglnet.legend import NO_CLASS, Color, Legend
 from geoglnet.types import Labels
 
 BLACK = (0, 0, 0)
@@ -24,16 +24,16 @@ class Coding:
 
     Args:
         by_value: label by number in a file of one band.
-        by_colour: label by colour in a file of three bands.
+        by_color: label by color in a file of three bands.
         by_name: label by text in a column of a vector layer.
-        tolerance: how far a channel may be from 0 or 255 and still count as that (0: colours must match exactly).
+        tolerance: how far a channel may be from 0 or 255 and still count as that (0: colors must match exactly).
         nodata_label: what the file's nodata value is, unless it is among ``mapped``; and NaN.
         mapped: numbers that the user gave a class.
         hint: the way out when one band of numbers cannot be decoded.
     """
 
     by_value: Mapping[int, int] = field(default_factory=dict)
-    by_colour: Mapping[Colour, int] = field(default_factory=dict)
+    by_color: Mapping[Color, int] = field(default_factory=dict)
     by_name: Mapping[str, int] = field(default_factory=dict)
     tolerance: int = 0
     nodata_label: int = NO_CLASS
@@ -41,8 +41,8 @@ class Coding:
     hint: str = "map it with values = {…}, or ignore it with ignore = […]"
 
     def decode(self, bands: npt.NDArray[Any], nodata: float | None = None) -> tuple[Labels, npt.NDArray[np.bool_]]:
-        """Labels of ``(bands, h, w)`` numbers or colours, and where they cannot be decoded."""
-        return self._from_values(bands[0], nodata) if len(bands) < 3 else self._from_colours(bands[:3])
+        """Labels of ``(bands, h, w)`` numbers or colors, and where they cannot be decoded."""
+        return self._from_values(bands[0], nodata) if len(bands) < 3 else self._from_colors(bands[:3])
 
     def label_of(self, name: str) -> int:
         """Label of a class named in a vector layer.
@@ -65,27 +65,27 @@ class Coding:
         labels[empty], known = self.nodata_label, known | empty
         return labels, ~known
 
-    def _from_colours(self, colours: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.bool_]]:
+    def _from_colors(self, colors: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.bool_]]:
         if self.tolerance:
-            colours = np.where(colours <= self.tolerance, 0, np.where(colours >= 255 - self.tolerance, 255, colours))
-        coded = (colours.astype(np.uint32) * _PLACES[:, None, None]).sum(0)
+            colors = np.where(colors <= self.tolerance, 0, np.where(colors >= 255 - self.tolerance, 255, colors))
+        coded = (colors.astype(np.uint32) * _PLACES[:, None, None]).sum(0)
         labels, known = np.full(coded.shape, NO_CLASS, np.uint8), np.zeros(coded.shape, bool)
-        for colour, label in self.by_colour.items():
-            here = coded == (np.array(colour, np.uint32) * _PLACES).sum()
+        for color, label in self.by_color.items():
+            here = coded == (np.array(color, np.uint32) * _PLACES).sum()
             labels[here], known = label, known | here
         return labels, ~known
 
 
 def legend_coding(
-    legend: Legend, values: Mapping[str, str], ignore: Sequence[int | str], *, unlabelled: str = "ignore"
+    legend: Legend, values: Mapping[str, str], ignore: Sequence[int | str], *, unlabeled: str = "ignore"
 ) -> Coding:
     """Coding of files that use the model's own legend, or name their differences from it.
 
     Args:
-        legend: the model's; black is unlabelled unless a class has that colour.
+        legend: the model's; black is unlabeled unless a class has that color.
         values: class name by number or text in the files, for what differs.
         ignore: numbers and names that mean that nothing is known.
-        unlabelled: ``"ignore"`` or ``"background"``.
+        unlabeled: ``"ignore"`` or ``"background"``.
 
     Raises:
         LegendError: ``values`` names a class that the legend has not, or there is no background class to fill with.
@@ -97,17 +97,17 @@ def legend_coding(
     numbered = {int(text): labels[name] for text, name in values.items() if _is_number(text)}
     by_value = {legend.ignore_value: NO_CLASS} | (numbered or {value: value for value in labels.values()})
     by_value |= {int(value): NO_CLASS for value in ignore if _is_number(value)}
-    by_colour = {BLACK: NO_CLASS} | dict(zip(legend.colours, labels.values(), strict=True))
-    filled = fill_label(legend, unlabelled)
-    return Coding(by_value, by_colour, by_name, nodata_label=filled, mapped=frozenset(numbered))
+    by_color = {BLACK: NO_CLASS} | dict(zip(legend.colors, labels.values(), strict=True))
+    filled = fill_label(legend, unlabeled)
+    return Coding(by_value, by_color, by_name, nodata_label=filled, mapped=frozenset(numbered))
 
 
 def set_coding(theirs: Legend, ours: Legend, source: str, **settings: Any) -> Coding:
     """Coding of a published data set, whose classes are found by name in the model's legend, whatever their order.
 
     Args:
-        theirs: the data set's legend, as its files number and colour the classes.
-        ours: the model's; a class "unknown" that it lacks is read as unlabelled.
+        theirs: the data set's legend, as its files number and color the classes.
+        ours: the model's; a class "unknown" that it lacks is read as unlabeled.
         source: name of the data set, for messages.
         settings: the rest of the :class:`Coding`.
 
@@ -120,35 +120,35 @@ def set_coding(theirs: Legend, ours: Legend, source: str, **settings: Any) -> Co
             f"{source} has class {missing[0]!r}, the legend has {', '.join(ours.names)}; name the classes {_listed(theirs)}"
         )
     labels = [ours.value_of(name) if name in ours.names else NO_CLASS for name in theirs.names]
-    by_colour = dict(zip(theirs.colours, labels, strict=True))
-    return Coding(settings.pop("by_value", dict(enumerate(labels))), by_colour, **settings)
+    by_color = dict(zip(theirs.colors, labels, strict=True))
+    return Coding(settings.pop("by_value", dict(enumerate(labels))), by_color, **settings)
 
 
-def fill_label(legend: Legend, unlabelled: str) -> int:
-    """The label of what nobody labelled.
+def fill_label(legend: Legend, unlabeled: str) -> int:
+    """The label of what nobody labeled.
 
     Raises:
         LegendError: it should be background, and the legend has no background class.
     """
-    if unlabelled == "ignore":
+    if unlabeled == "ignore":
         return NO_CLASS
     if legend.background is None:
-        raise LegendError("unlabelled = 'background' needs a background class; set background = N in [legend]")
+        raise LegendError("unlabeled = 'background' needs a background class; set background = N in [legend]")
     return legend.background
 
 
 def check_palette(path: Any, palette: Mapping[int, Sequence[int]], coding: Coding, legend: Legend) -> None:
-    """Compare a label file's own colours with the legend's.
+    """Compare a label file's own colors with the legend's.
 
     Raises:
-        DatasetError: a value has the colour of another class than the legend gives it: the file numbers classes otherwise.
+        DatasetError: a value has the color of another class than the legend gives it: the file numbers classes otherwise.
     """
     for value, label in coding.by_value.items():
-        colour = tuple(palette.get(value, ()))[:3]
-        if colour in legend.colours and label != NO_CLASS and legend.colours.index(colour) != label:
-            theirs, ours = legend.names[legend.colours.index(colour)], legend.names[label]
+        color = tuple(palette.get(value, ()))[:3]
+        if color in legend.colors and label != NO_CLASS and legend.colors.index(color) != label:
+            theirs, ours = legend.names[legend.colors.index(color)], legend.names[label]
             raise DatasetError(
-                f"{path} colours value {value} as {theirs!r}, the legend says {ours!r}: the order of classes differs; "
+                f"{path} colors value {value} as {theirs!r}, the legend says {ours!r}: the order of classes differs; "
                 f"map the values with values = {{ {value} = {theirs!r}, … }}"
             )
 

@@ -1,4 +1,4 @@
-"""DeepGlobe land cover (Demir et al. 2018): 803 labelled tiles of 2448 × 2448 px at 0.5 m, without georeference.
+"""DeepGlobe land cover (Demir et al. 2018): 803 labeled tiles of 2448 × 2448 px at 0.5 m, without georeference.
 
 Layouts in circulation, all found by the tiles' numbers: one flat folder of ``<id>_sat.jpg`` and ``<id>_mask.png`` (the
 challenge, Kaggle), ``training_data/{images,masks}`` (TorchGeo), ``{train,crossvali}/{Sat,Label}`` (the GLNet authors).
@@ -54,7 +54,7 @@ def iter_pairs(source: DeepGlobeSource, reader: PairReader) -> Iterator[Pair]:
 
 
 def deepglobe_coding(order: str, legend: Legend) -> Coding:
-    """Coding of masks: by colour, and by number where the order of the numbers was said.
+    """Coding of masks: by color, and by number where the order of the numbers was said.
 
     Raises:
         LegendError: the model's legend lacks a class.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from geoglnet.datasets.regions import LabelledRegion
+from geoglnet.datasets.regions import LabeledRegion
 from geoglnet.datasets.transforms import resample
 from geoglnet.legend import Legend
 from geoglnet.synthetic import GENERATED_LEGEND, generate_scene, landcover_labels
@@ -15,8 +15,8 @@ PIXEL_SIZE_M = 0.25  # scenes are painted at this size, or finer where the model
 SHAPE = Shape(1536, 2048)
 
 
-def generated_region(seed: int, legend: Legend, resolution_m: float) -> LabelledRegion:
-    """A generated scene at a model's resolution, labelled by the model's legend.
+def generated_region(seed: int, legend: Legend, resolution_m: float) -> LabeledRegion:
+    """A generated scene at a model's resolution, labeled by the model's legend.
 
     A legend with a class "building" gets buildings above class 0; any other has to be DeepGlobe's.
 
@@ -33,4 +33,4 @@ def generated_region(seed: int, legend: Legend, resolution_m: float) -> Labelled
     factor = pixel_size_m / resolution_m
     size = round(SHAPE.height * factor), round(SHAPE.width * factor)
     image, scaled = resample(torch.from_numpy(scene.image).float(), torch.from_numpy(labels), size)
-    return LabelledRegion(image.round().clamp(0, 255).to(torch.uint8).numpy(), scaled.numpy())
+    return LabeledRegion(image.round().clamp(0, 255).to(torch.uint8).numpy(), scaled.numpy())

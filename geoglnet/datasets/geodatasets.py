@@ -157,11 +157,11 @@ def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geom
         DatasetError: this TorchGeo's indexes lack what is asked of them.
     """
     least = images.res[0] * images.res[1]
-    labelled = footprints(labels)
-    tree = shapely.STRtree(labelled)
+    labeled = footprints(labels)
+    tree = shapely.STRtree(labeled)
     met: dict[Path, list[shapely.Geometry]] = {}
     for path, footprint in zip(paths_of(images), footprints(images), strict=True):
-        near = labelled[tree.query(footprint, predicate="intersects")]
+        near = labeled[tree.query(footprint, predicate="intersects")]
         parts = shapely.get_parts(shapely.intersection(near, footprint))
         met.setdefault(path, []).extend(parts[shapely.get_dimensions(parts) == 2])
     covered = {path: shapely.union_all(parts) for path, parts in met.items()}

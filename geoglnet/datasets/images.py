@@ -20,7 +20,7 @@ def iter_pairs(source: ImagesSource, reader: PairReader) -> Iterator[Pair]:
         DatasetError: files are missing or cannot be used.
         LegendError: files have classes that the legend lacks.
     """
-    coding = legend_coding(reader.legend, source.values, source.ignore, unlabelled=source.unlabelled)
+    coding = legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled)
     for image_path, truth_path in iter_files(source, reader):
         file = reader.look_at(image_path, source.pixel_size_m or None, source.nodata)
         if file is not None:

@@ -1,4 +1,4 @@
-"""Inria aerial image labeling (Maggiori et al. 2017): 180 labelled GeoTIFF tiles of 5000 × 5000 px at 0.3 m in five cities.
+"""Inria aerial image labeling (Maggiori et al. 2017): 180 labeled GeoTIFF tiles of 5000 × 5000 px at 0.3 m in five cities.
 
 Each city has a CRS of its own, so each is a TorchGeo dataset of its own (``rasters``).
 """

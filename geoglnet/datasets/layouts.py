@@ -48,10 +48,10 @@ class Layout:
     expected: str
 
     def find(self, root: Path, progress: Progress) -> list[Tile]:
-        """All labelled tiles below a folder, by id; images without labels are counted and logged.
+        """All labeled tiles below a folder, by id; images without labels are counted and logged.
 
         Raises:
-            DatasetError: there is no such folder, it holds no labelled tile, or an id twice.
+            DatasetError: there is no such folder, it holds no labeled tile, or an id twice.
         """
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; {self.name} needs one with {self.expected}")

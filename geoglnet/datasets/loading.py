@@ -1,4 +1,4 @@
-"""Loading: samples prepared in other processes, batched and normalised; errors cross the border whole."""
+"""Loading: samples prepared in other processes, batched and normalized; errors cross the border whole."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Collate:
         failed = [sample for sample in samples if isinstance(sample, GeoglnetError)]
         if failed:
             return _Load(failed[0])
-        return _Load(collate(whole).normalised(self.mean, self.std), tuple(name for s in whole for name in s.skipped))
+        return _Load(collate(whole).normalized(self.mean, self.std), tuple(name for s in whole for name in s.skipped))
 
 
 @dataclass(frozen=True, slots=True)

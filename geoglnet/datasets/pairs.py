@@ -1,4 +1,4 @@
-"""Labelled scenes from files: each raster with its truth on one grid, opened anew for every read.
+"""Labeled scenes from files: each raster with its truth on one grid, opened anew for every read.
 
 Nothing stays open, so that any number of scenes can be trained on, and a process that prepares samples can be forked.
 """
@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geoglnet.config import ScalingRule
-from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion
+from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
@@ -57,7 +57,7 @@ class SceneFile:
 
     @contextmanager
     def open(self, progress: Progress = SilentProgress()) -> Iterator[RasterScene]:  # noqa: B008 - it has no state
-        """The scene, closed at the end; damage that libjpeg would gloss over with grey is an error.
+        """The scene, closed at the end; damage that libjpeg would gloss over with gray is an error.
 
         Raises:
             SceneError: the file is damaged.
@@ -114,7 +114,7 @@ def scene_file(
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A raster and its truth on one grid; a :class:`~geoglnet.datasets.regions.LabelledScene`.
+    """A raster and its truth on one grid; a :class:`~geoglnet.datasets.regions.LabeledScene`.
 
     Args:
         file: the raster.
@@ -132,8 +132,8 @@ class Pair:
     def shape(self) -> Shape:
         return self.file.shape
 
-    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
-        """Image and labels; grey and unlabelled where the raster is not valid.
+    def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
+        """Image and labels; gray and unlabeled where the raster is not valid.
 
         Raises:
             SceneError: the raster is damaged there.
@@ -143,7 +143,7 @@ class Pair:
         with self.file.open() as scene:
             pixels = scene.read_window(window)
         labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
-        return LabelledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
+        return LabeledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         """Labels alone; the raster is read too only if it may be invalid somewhere."""

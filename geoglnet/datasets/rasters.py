@@ -80,13 +80,13 @@ class GeoLabels:
         if not self.is_warped:
             return labels_of(self.dataset, query(transform, shape)), True
         near = shapely.intersects(footprints(self.dataset), window_box(transform, shape))
-        values, covered, labelled = np.zeros((1, *shape)), np.zeros(shape, bool), np.zeros(shape, bool)
+        values, covered, labeled = np.zeros((1, *shape)), np.zeros(shape, bool), np.zeros(shape, bool)
         for path in (path for path, is_near in zip(paths_of(self.dataset), near, strict=True) if is_near):
             bands, inside = _read_warped(path, self.dataset.crs, transform, shape)
             is_empty = np.isnan(bands[0]) if bands.dtype.kind == "f" else bands[0] == self.nodata
-            chosen = inside & ~labelled & ~(is_empty & covered)
+            chosen = inside & ~labeled & ~(is_empty & covered)
             values = np.where(chosen, bands, values)
-            covered, labelled = covered | inside, labelled | (inside & ~is_empty)
+            covered, labeled = covered | inside, labeled | (inside & ~is_empty)
         return values, covered
 
 
@@ -153,7 +153,7 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
         DatasetError: files are missing or cannot be used, or no raster meets a label.
         LegendError: files have classes that the legend lacks.
     """
-    opened = _Opened(source, reader, legend_coding(reader.legend, source.values, source.ignore, unlabelled=source.unlabelled))
+    opened = _Opened(source, reader, legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled))
     images = reader.matching(source.images)
     if source.labels:
         paths = [path for path in reader.matching(source.labels) if path not in images]

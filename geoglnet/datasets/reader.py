@@ -1,4 +1,4 @@
-"""From sources to labelled scenes: each kind of source has a module of its own that opens it."""
+"""From sources to labeled scenes: each kind of source has a module of its own that opens it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from geoglnet.config import RegionConfig, ScalingRule
 from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
-from geoglnet.datasets.regions import DecodedScene, LabelledScene
+from geoglnet.datasets.regions import DecodedScene, LabeledScene
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig, all_squares
 from geoglnet.datasets.sources import GeneratedSource, SourceConfig
 from geoglnet.datasets.survey import Survey, survey
@@ -44,8 +44,8 @@ class PairReader:
     skip_corrupt: bool = False
     scaling: ScalingRule = ScalingRule.BY_TYPE
 
-    def iter_scenes(self, source: SourceConfig) -> Iterator[LabelledScene]:
-        """Labelled scenes of one source, from files or generated, none of them decoded.
+    def iter_scenes(self, source: SourceConfig) -> Iterator[LabeledScene]:
+        """Labeled scenes of one source, from files or generated, none of them decoded.
 
         Raises:
             DatasetError: files are missing or cannot be used.
@@ -111,7 +111,7 @@ def open_dataset(
 ) -> RegionDataset:
     """Regions of all sources, of length 0 until a stage says how many; what is left out is counted and logged.
 
-    Memory: 4 bytes per decoded pixel up to ``sample.cache_mb``, and 12 bytes per 256 labelled pixels of all scenes.
+    Memory: 4 bytes per decoded pixel up to ``sample.cache_mb``, and 12 bytes per 256 labeled pixels of all scenes.
 
     Raises:
         DatasetError: files are missing or cannot be used, or there is only one class to learn.
@@ -121,8 +121,8 @@ def open_dataset(
     opened = [(scene, source.weight) for source in sources for scene in reader.iter_scenes(source)]
     scenes = _decoded([scene for scene, _ in opened], reader, sample.cache_mb)
     surveyed = survey(scenes, reader.leave_out, reader.progress)
-    labelled = surveyed.labelled_scenes()
-    weights = [weight * _pixels(scene) ** 0.5 * (i in labelled) for i, (scene, weight) in enumerate(opened)]
+    labeled = surveyed.labeled_scenes()
+    weights = [weight * _pixels(scene) ** 0.5 * (i in labeled) for i, (scene, weight) in enumerate(opened)]
     dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
     _log(dataset, surveyed, reader, _hint(sources, reader.legend))
     return dataset
@@ -142,7 +142,7 @@ def open_specimens(
     return RegionDataset(scenes, [1.0] * len(scenes), region, whole, AugmentConfig(False, 1, 1, 0), length=count)
 
 
-def _decoded(scenes: Sequence[LabelledScene], reader: PairReader, cache_mb: int) -> list[LabelledScene]:
+def _decoded(scenes: Sequence[LabeledScene], reader: PairReader, cache_mb: int) -> list[LabeledScene]:
     """The scenes, the smallest first held in memory until the cache is full; damaged ones stay as they are."""
     kept, budget = list(scenes), cache_mb * 2**20 // BYTES_PER_PIXEL
     for index in sorted(range(len(kept)), key=lambda i: _pixels(kept[i])):
@@ -172,16 +172,16 @@ def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader, hint: str
     absent = surveyed.absent(reader.legend)
     if len(absent) == reader.legend.num_classes - 1 > 0:
         raise DatasetError(
-            f"no training pixel of {', '.join(absent)}: nothing to tell apart. Set unlabelled = 'background' if what lies "
+            f"no training pixel of {', '.join(absent)}: nothing to tell apart. Set unlabeled = 'background' if what lies "
             f"outside polygons (or is nodata in label rasters) is the background, or label more classes{hint}"
         )
     if absent:
         reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn what it never sees{hint}")
-    unlabelled = [scene.name for i, scene in enumerate(scenes) if i not in surveyed.labelled_scenes()]
-    if unlabelled:
-        log(f"{len(unlabelled)} of {len(scenes)} scenes have no label and are left out: {', '.join(unlabelled[:5])}")
+    unlabeled = [scene.name for i, scene in enumerate(scenes) if i not in surveyed.labeled_scenes()]
+    if unlabeled:
+        log(f"{len(unlabeled)} of {len(scenes)} scenes have no label and are left out: {', '.join(unlabeled[:5])}")
     if small := sum(min(scene.shape) < size for scene in scenes):
-        log(f"{small} of {len(scenes)} scenes are smaller than a region of {size} px and are filled up unlabelled")
+        log(f"{small} of {len(scenes)} scenes are smaller than a region of {size} px and are filled up unlabeled")
     if dataset.sample.order == "exhaustive":
         total = len(all_squares([scene.shape for scene in scenes], size))
         log(f"{len(dataset.squares)} regions per round; {total - len(dataset.squares)} without a label are left out")
@@ -189,5 +189,5 @@ def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader, hint: str
     log(f"{len(scenes)} training scenes, {sum(map(_pixels, scenes)) / 1e6:.1f} Mpx; {decoded} held in memory")
 
 
-def _pixels(scene: LabelledScene) -> int:
+def _pixels(scene: LabeledScene) -> int:
     return scene.shape.height * scene.shape.width

@@ -18,11 +18,11 @@ from torch import Tensor
 from geoglnet.types import Labels, Place, Shape
 
 FILL_VALUE = 116
-"""What stands where an image has no pixel: near ImageNet's mean colour, which is what the predictor puts there."""
+"""What stands where an image has no pixel: near ImageNet's mean color, which is what the predictor puts there."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledRegion:
+class LabeledRegion:
     """A region at the model's resolution and its labels.
 
     Args:
@@ -34,7 +34,7 @@ class LabelledRegion:
     labels: Labels
 
 
-class LabelledScene(Protocol):
+class LabeledScene(Protocol):
     """Port: a scene with its truth on one grid, read by rows and columns that lie inside it."""
 
     @property
@@ -44,7 +44,7 @@ class LabelledScene(Protocol):
     @property
     def shape(self) -> Shape: ...
 
-    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
+    def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
         """Image and labels."""
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
@@ -53,7 +53,7 @@ class LabelledScene(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecodedScene:
-    """A labelled scene in memory: 4 bytes per pixel for three bands and labels.
+    """A labeled scene in memory: 4 bytes per pixel for three bands and labels.
 
     Args:
         name: identity, for messages.
@@ -61,14 +61,14 @@ class DecodedScene:
     """
 
     name: str
-    whole: LabelledRegion
+    whole: LabeledRegion
 
     @property
     def shape(self) -> Shape:
         return Shape(*self.whole.labels.shape)
 
-    def read_region(self, rows: slice, cols: slice) -> LabelledRegion:
-        return LabelledRegion(self.whole.image[:, rows, cols], self.whole.labels[rows, cols])
+    def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
+        return LabeledRegion(self.whole.image[:, rows, cols], self.whole.labels[rows, cols])
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         return self.whole.labels[rows, cols]
@@ -115,7 +115,7 @@ class RegionBatch:
         names = ("patches", "patch_labels", "footprints", "overview_index")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
-    def normalised(self, mean: Tensor, std: Tensor) -> RegionBatch:
+    def normalized(self, mean: Tensor, std: Tensor) -> RegionBatch:
         """The same batch with images less ``mean`` over ``std`` (each ``(C, 1, 1)``), laid out channels last."""
         images = {name: ((getattr(self, name) - mean) / std) for name in ("overviews", "patches")}
         laid_out = {name: image.contiguous(memory_format=torch.channels_last) for name, image in images.items()}

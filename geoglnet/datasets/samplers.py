@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from geoglnet.blending import patch_offsets
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import FILL_VALUE, LabelledRegion, LabelledScene, RegionSample, cut
+from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion, LabeledScene, RegionSample, cut
 from geoglnet.datasets.survey import Survey, survey
-from geoglnet.datasets.transforms import AugmentConfig, recolour, resample, resample_labels, turn
+from geoglnet.datasets.transforms import AugmentConfig, recolor, resample, resample_labels, turn
 from geoglnet.errors import ConfigError, DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.types import Place, Shape
@@ -28,11 +28,11 @@ class SampleConfig:
     """How region samples are drawn.
 
     Args:
-        region_size: side of a training region in pixels at the model's resolution; smaller scenes are filled up unlabelled.
+        region_size: side of a training region in pixels at the model's resolution; smaller scenes are filled up unlabeled.
         patch_size: side of its patches.
         patches_per_region: patches drawn at random places of each region; 0 takes all of them, as when segmenting (and as
             the paper does).
-        balanced_fraction: share of samples centred on a pixel of a class drawn uniformly; the rest lie anywhere.
+        balanced_fraction: share of samples centered on a pixel of a class drawn uniformly; the rest lie anywhere.
         order: ``"random"``, or ``"exhaustive"``: every region of every scene once per round, in an order drawn anew each
             round (the paper's epochs).
         skip_corrupt: pass over damaged files, with a warning, instead of stopping.
@@ -85,7 +85,7 @@ class Square:
     size: int
 
     def scaled(self, factor: float) -> Square:
-        """A square ``factor`` times as large around the same centre."""
+        """A square ``factor`` times as large around the same center."""
         size = round(self.size * factor)
         return replace(self, row=self.row - (size - self.size) // 2, col=self.col - (size - self.size) // 2, size=size)
 
@@ -166,7 +166,7 @@ class Focus(Protocol):
 
 @dataclass(slots=True)
 class RegionDataset(Dataset[RegionSample]):
-    """Regions of labelled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
+    """Regions of labeled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
 
     Args:
         scenes: where regions come from.
@@ -181,10 +181,10 @@ class RegionDataset(Dataset[RegionSample]):
         focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
 
     Raises:
-        DatasetError: nothing is labelled.
+        DatasetError: nothing is labeled.
     """
 
-    scenes: Sequence[LabelledScene]
+    scenes: Sequence[LabeledScene]
     weights: Sequence[float]
     region: RegionConfig
     sample: SampleConfig
@@ -199,9 +199,9 @@ class RegionDataset(Dataset[RegionSample]):
     def __post_init__(self) -> None:
         self.surveyed = self.surveyed or survey(self.scenes)
         if not self.surveyed:
-            raise DatasetError(f"none of {len(self.scenes)} training scenes has a labelled pixel; check polygons and labels")
+            raise DatasetError(f"none of {len(self.scenes)} training scenes has a labeled pixel; check polygons and labels")
         shapes, size, known = [scene.shape for scene in self.scenes], self.sample.region_size, self.surveyed
-        self.squares = [s for s in all_squares(shapes, size) if known.is_labelled(s.scene, s.row, s.col, s.size)]
+        self.squares = [s for s in all_squares(shapes, size) if known.is_labeled(s.scene, s.row, s.col, s.size)]
 
     def __len__(self) -> int:
         return self.length
@@ -214,7 +214,7 @@ class RegionDataset(Dataset[RegionSample]):
         image, labels = resample(image, torch.from_numpy(region.labels), (self.sample.region_size,) * 2)
         if self.augment.d4:
             image, labels = turn(image, labels, rng)
-        image = recolour(image, self.augment.colour, rng)
+        image = recolor(image, self.augment.color, rng)
         image, labels = self._narrowed(image, labels, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
         places = self._patches(labels, rng)
@@ -239,7 +239,7 @@ class RegionDataset(Dataset[RegionSample]):
         shapes = [scene.shape for scene in self.scenes]
         return RandomSampler(shapes, np.asarray(self.weights), self.surveyed or Survey({}), self.sample.balanced_fraction)
 
-    def _read(self, index: int, rng: np.random.Generator) -> tuple[LabelledRegion, list[str]]:
+    def _read(self, index: int, rng: np.random.Generator) -> tuple[LabeledRegion, list[str]]:
         """A region with a label, drawn again (a few times) where there is none or a file is damaged."""
         skipped: list[str] = []
         sampler, region = self.sampler, None
@@ -260,7 +260,7 @@ class RegionDataset(Dataset[RegionSample]):
         return region, skipped
 
     def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Place]:
-        """All patches, or some anywhere in the region, tried again (a few times) where nothing is labelled."""
+        """All patches, or some anywhere in the region, tried again (a few times) where nothing is labeled."""
         size, shape = self.sample.patch_size, labels.shape
         if self.sample.patches_per_region == 0:
             row_starts, col_starts = (patch_offsets(side, size, min(self.region.patch_overlap, size - 1)) for side in shape)
@@ -276,8 +276,8 @@ class RegionDataset(Dataset[RegionSample]):
         return places
 
 
-def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> LabelledRegion:
-    """A square of a scene, shifted inside it where it can be, filled up with unlabelled grey where the scene is smaller."""
+def read_filled(scene: LabeledScene, row: int, col: int, size: int) -> LabeledRegion:
+    """A square of a scene, shifted inside it where it can be, filled up with unlabeled gray where the scene is smaller."""
     height, width = scene.shape
     row, col = (
         min(max(row, min(0, height - size)), max(0, height - size)),
@@ -291,4 +291,4 @@ def read_filled(scene: LabelledScene, row: int, col: int, size: int) -> Labelled
     labels = np.full((size, size), NO_CLASS, dtype=np.uint8)
     rows, cols = (slice(a, a + n) for a, n in zip((top - row, left - col), region.labels.shape, strict=True))
     image[:, rows, cols], labels[rows, cols] = region.image, region.labels
-    return LabelledRegion(image, labels)
+    return LabeledRegion(image, labels)

@@ -12,7 +12,7 @@ from geoglnet.config import from_plain, suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.plain import checked, shortened
 
-Unlabelled: TypeAlias = Literal["ignore", "background"]
+Unlabeled: TypeAlias = Literal["ignore", "background"]
 SPLITS = ("train", "validation", "test", "all")
 
 
@@ -28,7 +28,7 @@ class DeepGlobeSource:
             test the other way round (454 / 142 / 207, the paper's first version and later papers); ``"folders"``: as the
             folders are called (TorchGeo's ``training_data`` and ``test_data``, say).
         order: whose numbers masks of one band have: ``"glnet"`` (unknown 0, urban 1 … barren 6) or ``"torchgeo"`` (urban 0 …
-            barren 5, unknown 6). Coloured masks need none.
+            barren 5, unknown 6). Colored masks need none.
         pixel_size_m: ground pixel size.
         weight: how often these scenes are drawn, relative to their share of the area.
     """
@@ -56,7 +56,7 @@ class InriaSource:
         root: folder below the data folder that holds, at any depth, ``images/<city><number>.tif`` and the same names in ``gt``.
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
         splits: whose split. ``"glnet"``: the authors' 126 / 27 / 27 tiles; ``"official"``: the first five tiles of each city
-            for validation, the others for training (there is no labelled test set).
+            for validation, the others for training (there is no labeled test set).
         weight: how often these scenes are drawn, relative to their share of the area.
     """
 
@@ -112,14 +112,14 @@ class ImagesSource:
     Args:
         kind: ``"images"``.
         images: pattern of the images, relative to the data folder, with at most one ``*``.
-        labels: pattern of the label image of each; its ``*`` is what matched in ``images``. Coloured by the legend (any other
-            colour is an error, black means unlabelled), or one band of label values. Its size must be the image's.
+        labels: pattern of the label image of each; its ``*`` is what matched in ``images``. Colored by the legend (any other
+            color is an error, black means unlabeled), or one band of label values. Its size must be the image's.
         polygons: pattern of the vector file of each, instead of ``labels``.
         class_column: attribute of the polygons that names their class; without it all are the legend's last class.
         values: class name by what the files hold (a label value, or the text in ``class_column``), where they differ from
             the legend.
         ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
-        unlabelled: what a pixel outside all polygons, or with the label image's nodata value, is.
+        unlabeled: what a pixel outside all polygons, or with the label image's nodata value, is.
         pixel_size_m: ground pixel size of images without a CRS.
         nodata: a value that all bands of the images have where there is none, beside what the files declare.
         weight: how often these scenes are drawn, relative to their share of the area.
@@ -135,7 +135,7 @@ class ImagesSource:
     class_column: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     ignore: tuple[int | str, ...] = ()
-    unlabelled: Unlabelled = "ignore"
+    unlabeled: Unlabeled = "ignore"
     pixel_size_m: float = 0.0
     nodata: float | None = None
     weight: float = 1.0
@@ -143,7 +143,7 @@ class ImagesSource:
     def __post_init__(self) -> None:
         _check_truth(self.kind, self.images, self.labels, self.polygons)
         _check_nodata(self.kind, self.nodata)
-        _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
+        _check_choice(self.kind, "unlabeled", self.unlabeled, ("ignore", "background"))
         if any(pattern.count("*") > 1 for pattern in (self.images, self.polygons, self.labels)):
             raise ConfigError(f"source {self.images!r}: at most one * in a pattern")
 
@@ -163,7 +163,7 @@ class RastersSource:
             the legend.
         ignore: label values, or classes in ``class_column``, that mean that nothing is known there.
         area: vector file of the area of interest; outside it nothing is known.
-        unlabelled: what a pixel outside all polygons, or with the label raster's nodata value, is (inside ``area``).
+        unlabeled: what a pixel outside all polygons, or with the label raster's nodata value, is (inside ``area``).
         nodata: a value that all bands of the images have where there is none, beside what the files declare.
         weight: how often these scenes are drawn, relative to their share of the area.
 
@@ -180,14 +180,14 @@ class RastersSource:
     values: Mapping[str, str] = field(default_factory=dict)
     ignore: tuple[int | str, ...] = ()
     area: str = ""
-    unlabelled: Unlabelled = "ignore"
+    unlabeled: Unlabeled = "ignore"
     nodata: float | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_truth(self.kind, self.images, self.labels, self.polygons)
         _check_nodata(self.kind, self.nodata)
-        _check_choice(self.kind, "unlabelled", self.unlabelled, ("ignore", "background"))
+        _check_choice(self.kind, "unlabeled", self.unlabeled, ("ignore", "background"))
 
 
 @dataclass(frozen=True, slots=True)

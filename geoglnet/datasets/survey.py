@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geoglnet.datasets.regions import LabelledScene
+from geoglnet.datasets.regions import LabeledScene
 from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress, SilentProgress
@@ -29,7 +29,7 @@ class Survey:
     """Places with labels.
 
     Args:
-        places: by label, ``(n, 3)`` of scene index, row and column; 12 bytes per 256 labelled pixels.
+        places: by label, ``(n, 3)`` of scene index, row and column; 12 bytes per 256 labeled pixels.
     """
 
     places: dict[int, Places]
@@ -37,12 +37,12 @@ class Survey:
     def __bool__(self) -> bool:
         return bool(self.places)
 
-    def labelled_scenes(self) -> set[int]:
+    def labeled_scenes(self) -> set[int]:
         """Indexes of the scenes that have labels."""
         return {int(index) for places in self.places.values() for index in np.unique(places[:, 0])}
 
-    def is_labelled(self, scene: int, row: int, col: int, size: int) -> bool:
-        """Whether a square of a scene holds a labelled place."""
+    def is_labeled(self, scene: int, row: int, col: int, size: int) -> bool:
+        """Whether a square of a scene holds a labeled place."""
         for places in self.places.values():
             low, high = np.searchsorted(places[:, 0], (scene, scene + 1))
             rows, cols = places[low:high, 1] - row, places[low:high, 2] - col
@@ -56,7 +56,7 @@ class Survey:
 
 
 def survey(
-    scenes: Sequence[LabelledScene],
+    scenes: Sequence[LabeledScene],
     leave_out: Callable[[SceneError], None] = _stop,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Survey:
@@ -64,7 +64,7 @@ def survey(
 
     Args:
         scenes: what to look at.
-        leave_out: told of a damaged scene, which then counts as unlabelled; raises it when left out.
+        leave_out: told of a damaged scene, which then counts as unlabeled; raises it when left out.
         progress: told of every scene.
 
     Raises:
@@ -86,7 +86,7 @@ def survey(
     return Survey({value: np.concatenate(parts) for value, parts in sorted(found.items())})
 
 
-def _places(scene: LabelledScene) -> dict[int, npt.NDArray[np.int64]]:
+def _places(scene: LabeledScene) -> dict[int, npt.NDArray[np.int64]]:
     """``(n, 2)`` rows and columns by label, read strip by strip; one place for what lies between the lattice's points."""
     found: dict[int, list[npt.NDArray[np.int64]]] = {}
     height, width = scene.shape

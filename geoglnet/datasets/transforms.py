@@ -21,7 +21,7 @@ class AugmentConfig:
         d4: flips and quarter turns.
         scale_min: smallest ground size of a pixel, relative to the model's resolution.
         scale_max: largest.
-        colour: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise.
+        color: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise.
 
     Raises:
         ConfigError: scales not positive and ordered, or strength out of range.
@@ -30,15 +30,15 @@ class AugmentConfig:
     d4: bool = True
     scale_min: float = 0.75
     scale_max: float = 1.33
-    colour: float = 0.5
+    color: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.scale_min <= self.scale_max:
             raise ConfigError(f"scale_min {self.scale_min} and scale_max {self.scale_max} must be positive and in order")
         if self.scale_min < 1 / 64 or self.scale_max > 64:
             raise ConfigError(f"scale_min {self.scale_min} and scale_max {self.scale_max} must be from 1/64 to 64")
-        if not 0 <= self.colour <= 1:
-            raise ConfigError(f"colour {self.colour} must be from 0 to 1")
+        if not 0 <= self.color <= 1:
+            raise ConfigError(f"color {self.color} must be from 0 to 1")
 
     def draw_scale(self, rng: np.random.Generator) -> float:
         """A scale, log-uniform between the limits."""
@@ -53,8 +53,8 @@ def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tenso
     return TF.rotate(image, degrees, expand=True), TF.rotate(labels[None], degrees, expand=True)[0]
 
 
-def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Another camera, light and season: brightness, contrast, saturation, band gains (not hue: its colour space
+def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Another camera, light and season: brightness, contrast, saturation, band gains (not hue: its color space
     costs more than the rest together), gamma, blur, noise.
 
     Args:

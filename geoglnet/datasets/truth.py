@@ -42,7 +42,7 @@ class LabelPolygons:
     """Polygons with their labels, in one CRS.
 
     Args:
-        geometries: ``(n,)`` polygons; where several hold a pixel's centre, the last one counts.
+        geometries: ``(n,)`` polygons; where several hold a pixel's center, the last one counts.
         values: ``(n,)`` labels.
         file: ``(n,)`` index of the file that each comes from; all from one when left out.
     """
@@ -62,7 +62,7 @@ class LabelPolygons:
         return [box(*shapely.total_bounds(part)) if len(part) else shapely.Polygon() for part in parts]
 
     def draw(self, transform: Affine, shape: Shape, fill: int) -> Labels:
-        """Labels on a grid: a pixel belongs to the polygon that holds its centre, ``fill`` stands everywhere else."""
+        """Labels on a grid: a pixel belongs to the polygon that holds its center, ``fill`` stands everywhere else."""
         near = sorted(self.tree.query(window_box(transform, shape)))
         labels = np.full(shape, fill, dtype=np.uint8)
         if near:
@@ -97,7 +97,7 @@ class ImageTruth:
 
     Args:
         path: label image.
-        coding: meaning of its colours and values.
+        coding: meaning of its colors and values.
         grid: shape of the scene's grid.
     """
 
@@ -109,7 +109,7 @@ class ImageTruth:
         """Labels of a window, read nearest at its resolution.
 
         Raises:
-            DatasetError: a colour or value that no class has.
+            DatasetError: a color or value that no class has.
             SceneError: the file is damaged.
         """
         with open_raster(self.path) as src:
@@ -136,8 +136,8 @@ class ImageTruth:
 def illegal_label(path: Any, pixel: npt.NDArray[Any], place: str, coding: Coding) -> str:
     """Message about a pixel that the legend does not explain."""
     if len(pixel) >= 3:
-        colour = tuple(int(v) for v in pixel[:3])
-        return f"{path} has colour {colour} at {place}, which no class of the legend has; correct the legend or the file"
+        color = tuple(int(v) for v in pixel[:3])
+        return f"{path} has color {color} at {place}, which no class of the legend has; correct the legend or the file"
     known = ", ".join(str(value) for value in sorted(coding.by_value))
     return f"{path} has label {pixel[0]} at {place}; known are {known}; {coding.hint}"
 
@@ -146,7 +146,7 @@ def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, gr
     """A label image as the truth of an image of the same size.
 
     Raises:
-        DatasetError: the sizes differ, or the file has colours that contradict the legend.
+        DatasetError: the sizes differ, or the file has colors that contradict the legend.
     """
     with open_raster(image_path) as image, open_raster(path) as labels:
         if labels.shape != image.shape:
@@ -161,7 +161,7 @@ def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, gr
 
 
 def palette_of(src: DatasetReader) -> dict[int, tuple[int, ...]]:
-    """Colours of a raster's values; empty when it has no colour table."""
+    """Colors of a raster's values; empty when it has no color table."""
     try:
         return dict(src.colormap(1)) if src.count == 1 else {}
     except ValueError:  # how rasterio says that there is none

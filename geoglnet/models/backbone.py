@@ -104,7 +104,7 @@ def load_backbone_weights(backbone: Backbone, source: str) -> None:
 
     Args:
         backbone: changed in place.
-        name: that it was built with. With other than three bands, the first convolution takes the colour average per band.
+        name: that it was built with. With other than three bands, the first convolution takes the color average per band.
         source: ``"imagenet"`` (torchvision's, downloaded once) or a safetensors file with torchvision's names.
 
     Raises:

@@ -1,6 +1,6 @@
 """A branch: backbone, feature pyramid, and its maps (paper §3.2.1).
 
-No normalisation and no ReLU stand after c2…c5: from there to the logits everything is affine, which is what lets the
+No normalization and no ReLU stand after c2…c5: from there to the logits everything is affine, which is what lets the
 network fold at inference (DESIGN §2).
 """
 
@@ -77,7 +77,7 @@ class Pyramid(nn.Module):
         self.smooth_second = nn.ModuleList(_conv3x3(n * pyramid_channels, smooth_channels) for n in folds)
         self.fuse = _conv3x3(sum(folds) * smooth_channels, last_channels) if shared_levels else nn.Identity()
         self.classify = _conv3x3(last_channels, num_classes)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, bottom_up: Levels, shared: SharedMaps | None = None) -> FeatureMaps:
         """c2…c5 (and the other branch's maps) → all maps of this branch; logits ``(B, num_classes, h/4, w/4)``."""
@@ -129,7 +129,7 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight, a=1)  # as torchvision's FPN; the authors' N(0, 0.01) learns slowly
         if module.bias is not None:
@@ -151,7 +151,7 @@ class Branch(nn.Module):
         self.pyramid = Pyramid(self.backbone.channels, *widths, shared_levels)
 
     def forward(self, image: Tensor, shared: SharedMaps | None = None) -> FeatureMaps:
-        """``(B, C, h, w)`` normalised image → this branch's maps."""
+        """``(B, C, h, w)`` normalized image → this branch's maps."""
         maps: FeatureMaps = self.pyramid(self.backbone(image), shared)
         return maps
 

@@ -63,7 +63,7 @@ def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
         path: ``.safetensors`` file; :func:`geoglnet.load_model` takes names of shipped models too.
 
     Returns:
-        Network on the CPU; its architecture, classes, bands, resolution in metres, training and scores.
+        Network on the CPU; its architecture, classes, bands, resolution in meters, training and scores.
 
     Raises:
         CheckpointError: the file is missing, truncated, not ours, of a newer format, or its tensors don't fit or aren't finite.

@@ -106,7 +106,7 @@ def tight_place(mask: npt.NDArray[np.bool_], shape: Shape) -> Place | None:
 
 
 def relaxed_place(place: Place, foreground_area: float, shape: Shape, least_size: int = 1) -> Place:
-    """A rectangle grown about its centre until foreground and background in it are about as large (§3.3, footnote 1).
+    """A rectangle grown about its center until foreground and background in it are about as large (§3.3, footnote 1).
 
     Both sides are multiplied by ``s = max(1, √(2 · foreground_area / area))``; at the region's border the rectangle is shifted
     inside, and clipped where it would be larger than the region.

@@ -2,7 +2,7 @@
 
 Kernels are composed in float64, so that what they add up to is rounded once.
 
-Nothing in the decoder after c2…c5 is normalised or rectified, so from there to the logits it is affine, and affine parts
+Nothing in the decoder after c2…c5 is normalized or rectified, so from there to the logits it is affine, and affine parts
 compose. A chain of convolutions without a change of resolution is one larger convolution to ``num_classes`` channels; such
 a convolution is a 1×1 convolution to k² · num_classes channels, each for one tap, followed by adding up the shifted
 channels; and 1×1 convolutions commute with cropping and bilinear resizing. So every wide map is mixed down before it is

@@ -91,7 +91,7 @@ class GLNet(nn.Module):
     >>> import torch
     >>> from geoglnet import GLNet, ModelConfig
     >>> network = GLNet(ModelConfig(num_classes=7, backbone="mobilenet_v2", pyramid_channels=16, smooth_channels=8)).eval()
-    >>> maps = network.see(torch.zeros(1, 3, 64, 64))  # overview (B, C, h1, w1), normalised
+    >>> maps = network.see(torch.zeros(1, 3, 64, 64))  # overview (B, C, h1, w1), normalized
     >>> patches, footprints = torch.zeros(2, 3, 96, 96), torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
     >>> network.segment(patches, footprints, maps).final.shape  # (n, num_classes, h2/4, w2/4)
     torch.Size([2, 7, 24, 24])
@@ -122,7 +122,7 @@ class GLNet(nn.Module):
         """The global branch on whole regions.
 
         Args:
-            overviews: ``(B, C, h1, w1)`` float, normalised.
+            overviews: ``(B, C, h1, w1)`` float, normalized.
 
         Returns:
             All maps of the global branch; ``logits`` are s_glb ``(B, num_classes, ⌈h1/4⌉, ⌈w1/4⌉)``.
@@ -142,7 +142,7 @@ class GLNet(nn.Module):
         """The local branch on patches, with the global branch's maps at their footprints.
 
         Args:
-            patches: ``(n, C, h2, w2)`` float, normalised.
+            patches: ``(n, C, h2, w2)`` float, normalized.
             footprints: ``(n, 4)`` of (top, left, bottom, right), fractions of the patch's region.
             maps: what :meth:`see` returned, or :meth:`refine` where sharing is bidirectional; not needed by a network with a
                 local branch only.

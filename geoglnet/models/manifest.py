@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, to_plain
+from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, respelled, to_plain
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import Legend
 from geoglnet.plain import check_text, shortened
@@ -38,7 +38,7 @@ class Manifest:
         mean: per band, on the 0–1 scale.
         std: per band, on the 0–1 scale.
         scaling: how raster values are brought to 0–255.
-        training: data, licence, attribution, split, settings.
+        training: data, license, attribution, split, settings.
         metrics: scores with their split.
         version: geoglnet that wrote it.
 
@@ -69,10 +69,10 @@ class Manifest:
             raise ConfigError(f"{self.model.in_channels} input channels but {counts}")
         for name in ("resolution_m", "assumed_pixel_size_m"):
             if not 1e-6 <= getattr(self, name) <= 1e9:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be a positive size in metres")
+                raise ConfigError(f"{name} = {getattr(self, name)} must be a positive size in meters")
         low, high = self.resolution_range_m
         if not 0 <= low <= high <= 1e12:
-            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in metres, in order")
+            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in meters, in order")
         if not all(1e-6 <= value <= 1e6 for value in self.std) or not all(abs(value) <= 1e6 for value in self.mean):
             raise ConfigError(f"mean = {list(self.mean)} and std = {list(self.std)} must be moderate numbers, std positive")
         if len(set(self.bands)) != len(self.bands):
@@ -99,8 +99,9 @@ class Manifest:
             if len(parts) < 3:
                 raise ConfigError(f"it lacks {', '.join(sorted({'model', 'region', 'legend'} - parts.keys()))}")
             legend = Legend.from_dict(parts["legend"])
+            training = respelled(plain.get("training", {}))
             model, region = from_plain(ModelConfig, parts["model"]), from_plain(RegionConfig, parts["region"])
-            return from_plain(cls, {**plain, "model": model, "region": region, "legend": legend})
+            return from_plain(cls, {**plain, "model": model, "region": region, "legend": legend, "training": training})
         except ConfigError as error:
             raise CheckpointError(f"manifest cannot be used: {error}") from error
 

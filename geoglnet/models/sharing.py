@@ -55,11 +55,11 @@ def crop(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
     """
     top, left, bottom, right = footprints.to(source.device, torch.float32).unbind(dim=1)
     whole = source.float().expand(len(footprints), -1, -1, -1)  # in this order: no copy per footprint
-    return _sample(whole, _centres(top, bottom, size[0]), _centres(left, right, size[1])).to(source.dtype)
+    return _sample(whole, _centers(top, bottom, size[0]), _centers(left, right, size[1])).to(source.dtype)
 
 
 def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
-    """A patch's map at the merged map's cells whose centres lie in its footprint, resampled bilinearly.
+    """A patch's map at the merged map's cells whose centers lie in its footprint, resampled bilinearly.
 
     Args:
         local: ``(C, h, w)``.
@@ -91,18 +91,18 @@ def _sample(source: Tensor, y: Tensor, x: Tensor) -> Tensor:
         return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _centres(start: Tensor, end: Tensor, count: int) -> Tensor:
+def _centers(start: Tensor, end: Tensor, count: int) -> Tensor:
     steps = (torch.arange(count, device=start.device) + 0.5) / count
     return start[:, None] + steps * (end - start)[:, None]
 
 
 def _cells(start: float, end: float, length: int) -> slice:
-    """Cells, of ``length`` from 0 to 1, whose centres lie between two fractions."""
+    """Cells, of ``length`` from 0 to 1, whose centers lie between two fractions."""
     return slice(math.ceil(start * length - 0.5), math.ceil(end * length - 0.5))
 
 
 def _cells_inside(start: float, end: float, length: int, device: torch.device) -> tuple[slice, Tensor]:
-    """The cells with their centres in a span, and the centres as fractions of the span."""
+    """The cells with their centers in a span, and the centers as fractions of the span."""
     cells = _cells(start, end, length)
-    centres = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
-    return cells, ((centres - start) / (end - start)).float()[None]
+    centers = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
+    return cells, ((centers - start) / (end - start)).float()[None]

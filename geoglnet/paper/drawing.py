@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from geoglnet.paper.sheet import Line
 
 Image = npt.NDArray[np.uint8]
-_RED, _BLUE, _GREY = "#c0392b", "#2c6fbb", "#7f8c8d"
+_RED, _BLUE, _GRAY = "#c0392b", "#2c6fbb", "#7f8c8d"
 
 
 def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapping[str, float]) -> Figure:
@@ -32,7 +32,7 @@ def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapp
     points = [(line, line.memory["memory_mb"], line.miou(convention)) for line in lines if line.memory]
     device = next((line.memory["device"] for line in lines if line.memory), "")
     families = list(dict.fromkeys(_family(line) for line in lines))
-    palette = dict(zip(families, _colours(len(families)), strict=True))
+    palette = dict(zip(families, _colors(len(families)), strict=True))
     scales = {name: f"×{scale:.2g}" for name, scale in sizes.items()}
     _scatter(axes[0], points, {line.system.name: line.system.title for line in lines} | scales, palette)
     axes[0].set(title="here", xlabel=f"memory of one region, MB ({device})", ylabel="score, %")
@@ -54,10 +54,10 @@ def _scatter(
     widest, tallest = (max(values, default=1.0) - min(values, default=0.0) for values in _axes_of(known))
     for number, (line, x, y) in enumerate(known):
         is_crowded = any(abs(a - x) < 0.12 * widest and 0 < b - y < 0.05 * tallest for _, a, b in known[number + 1 :])
-        colour = _RED if _is_glnet(line) else palette[_family(line)]
-        axis.scatter([x], [y], color=colour, s=55, zorder=3)
+        color = _RED if _is_glnet(line) else palette[_family(line)]
+        axis.scatter([x], [y], color=color, s=55, zorder=3)
         label = labels[line.system.name]
-        axis.annotate(label, (x, y), xytext=(6, -13 if is_crowded else 5), textcoords="offset points", fontsize=8, color=colour)
+        axis.annotate(label, (x, y), xytext=(6, -13 if is_crowded else 5), textcoords="offset points", fontsize=8, color=color)
     for family in palette:
         swept = sorted((x, y) for line, x, y in known if _family(line) == family and line.system.size)
         if len(swept) > 1:
@@ -80,7 +80,7 @@ def _is_glnet(line: Line) -> bool:
     return "GLNet" in line.system.title
 
 
-def _colours(count: int) -> list[str]:
+def _colors(count: int) -> list[str]:
     palette = ["#2c6fbb", "#2a9d5c", "#8e5ea2", "#e08e0b", "#16a0a0", "#7f5539", "#5d6d7e", "#b8860b", "#3b3b98", "#6a994e"]
     return [palette[i % len(palette)] for i in range(count)]
 
@@ -90,9 +90,9 @@ def draw_balance(title: str, before: Sequence[float], after: Sequence[float]) ->
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axis = figure.subplots()
     bins = np.linspace(0, 2, 21).tolist()
-    for values, colour, label in ((before, _BLUE, "whole regions"), (after, _RED, "inside the box")):
-        axis.hist(np.clip(values, 0, 2), bins, color=colour, alpha=0.6, label=f"{label}, median {np.median(values):.2f}")
-    axis.axvline(1, color=_GREY, linewidth=1, linestyle="--")
+    for values, color, label in ((before, _BLUE, "whole regions"), (after, _RED, "inside the box")):
+        axis.hist(np.clip(values, 0, 2), bins, color=color, alpha=0.6, label=f"{label}, median {np.median(values):.2f}")
+    axis.axvline(1, color=_GRAY, linewidth=1, linestyle="--")
     axis.set(title=title, xlabel="foreground : background (2 and more in the last bar)", ylabel="regions")
     axis.legend()
     return figure

@@ -20,7 +20,7 @@ from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress
 from geoglnet.raster.scene import RasterScene
-from geoglnet.training.pictures import as_rgb, coloured
+from geoglnet.training.pictures import as_rgb, colored
 from geoglnet.types import Labels, Place
 
 SIZE = 1024  # most pixels along a side of what is drawn: the middle of larger scenes
@@ -38,11 +38,11 @@ class Sheet(NamedTuple):
 def sheet(
     systems: Sequence[tuple[str, Path]], sources: Sequence[SourceConfig], data: Path, device: str, progress: Progress
 ) -> Sheet:
-    """Pictures of the first labelled scene: itself, its truth, and labels by each system.
+    """Pictures of the first labeled scene: itself, its truth, and labels by each system.
 
     Args:
         systems: title and checkpoint; the zoomed-in places are where the first errs most and the last does not.
-        sources: of labelled scenes.
+        sources: of labeled scenes.
         data: folder that their patterns start from.
         device: to predict on.
         progress: told of patches.
@@ -65,7 +65,7 @@ def sheet(
             if not panels:
                 panels += _given(pair, scene, place, manifest.legend)
                 truth = _truth(pair, scene)[place]
-        panels.append(Panel(title, coloured(maps[-1], manifest.legend)))
+        panels.append(Panel(title, colored(maps[-1], manifest.legend)))
     return Sheet(panels, zooms(truth, maps[0], maps[-1]))
 
 
@@ -109,7 +109,7 @@ def _truth(pair: Pair, scene: RasterScene) -> Labels:
 
 def _given(pair: Pair, scene: RasterScene, place: Place, legend: Legend) -> list[Panel]:
     image = as_rgb(scene.read_window(_whole(scene)).image)[place]
-    return [Panel("scene", image), Panel("truth", coloured(_truth(pair, scene)[place], legend))]
+    return [Panel("scene", image), Panel("truth", colored(_truth(pair, scene)[place], legend))]
 
 
 def _whole(scene: RasterScene) -> Window:

@@ -32,7 +32,7 @@ class Study:
     """What is compared, on what, and where it is kept.
 
     Every system is trained by ``fit`` and scored by ``score``, as with ``geoglnet train`` and ``evaluate``: the same scenes,
-    samples, losses, optimiser and blending. What begins with another system's branches takes that system's checkpoint of the
+    samples, losses, optimizer and blending. What begins with another system's branches takes that system's checkpoint of the
     same seed. Checkpoints and scores lie in the folder under the system's name and seed; a training that was cut off goes on.
 
     Args:
@@ -104,7 +104,7 @@ class Study:
         return read_json(path) if path.exists() else None
 
     def steps(self, system: System) -> int:
-        """Optimiser steps that a system's weights have seen, in all its stages."""
+        """Optimizer steps that a system's weights have seen, in all its stages."""
         own: int = getattr(system.configured(self.config).optim, f"{system.own_stage.value}_steps")
         return own + (self.steps(find_system(system.begins_with)) if system.begins_with else 0)
 

@@ -48,7 +48,7 @@ class Area:
         return self.polygons is None and (self.window.height, self.window.width) == self.shape
 
     def wanted(self, window: Window) -> npt.NDArray[np.bool_] | None:
-        """``(h, w)`` bool over a window of the scene: pixels whose centres lie in the area; ``None`` when all of them do."""
+        """``(h, w)`` bool over a window of the scene: pixels whose centers lie in the area; ``None`` when all of them do."""
         if self.is_everything:
             return None
         inside = np.zeros((int(window.height), int(window.width)), dtype=bool)
@@ -59,7 +59,7 @@ class Area:
             slice(start - offset, stop - offset)
             for (start, stop), offset in zip(part.toranges(), (int(window.row_off), int(window.col_off)), strict=True)
         )
-        inside[rows, cols] = True if self.polygons is None else self._rasterised(part)
+        inside[rows, cols] = True if self.polygons is None else self._rasterized(part)
         return inside
 
     def has_any(self, window: Window) -> bool:
@@ -72,7 +72,7 @@ class Area:
         """The blocks of a plan that the area meets."""
         return AreaBlocks(self, plan)
 
-    def _rasterised(self, window: Window) -> npt.NDArray[np.bool_]:
+    def _rasterized(self, window: Window) -> npt.NDArray[np.bool_]:
         shapes = self._near(window)
         shape = (int(window.height), int(window.width))
         if not len(shapes):

@@ -2,7 +2,7 @@
 
 A region gives probabilities to its reach: its core, and the blend zones right of it, below it and at the lower right. Those
 zones belong to other cores. A core is the sum of what four regions give to it, always in this order: its own and the left
-neighbour's; the upper neighbour's and the upper left one's; then both sums. Each term is a pure function of its region, so it
+neighbor's; the upper neighbor's and the upper left one's; then both sums. Each term is a pure function of its region, so it
 makes no difference to a single bit whether it was kept here or is computed again because the run began in the middle.
 """
 
@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.blocks import Download, Layer, PendingBlock, download, empty_layers, quantised_layers, winners
+from geoglnet.prediction.blocks import Download, Layer, PendingBlock, download, empty_layers, quantized_layers, winners
 from geoglnet.prediction.plan import BlockWork, Plan, PlannedRegion, Zone, overlap, shifted
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import Progress
@@ -60,17 +60,17 @@ class Carry:
             self._strip.close()
 
     def left_of(self, planned: PlannedRegion) -> Tensor | None:
-        """What the left neighbour gives to a region's core and to the zone below it; ``None`` when that is nothing.
+        """What the left neighbor gives to a region's core and to the zone below it; ``None`` when that is nothing.
 
         Raises:
-            KeyError: the left neighbour was not the last region that came.
+            KeyError: the left neighbor was not the last region that came.
         """
         if self._right is None or self._right[:2] != (planned.row, planned.col - 1):
             raise KeyError((planned.row, planned.col - 1))
         return self._right[2]
 
     def above(self, planned: PlannedRegion, device: torch.device) -> Tensor | None:
-        """What the upper neighbour, and the one left of it, give to a region's core; ``None`` when that is nothing.
+        """What the upper neighbor, and the one left of it, give to a region's core; ``None`` when that is nothing.
 
         Raises:
             KeyError: they did not come.
@@ -89,7 +89,7 @@ class Carry:
         return torch.from_numpy(values).to(device)
 
     def hand_on(self, planned: PlannedRegion, right: Tensor | None, below: Tensor | None) -> None:
-        """Keep what a region gives to the cores right of it (with the corner) and below it (with its left neighbour's part).
+        """Keep what a region gives to the cores right of it (with the corner) and below it (with its left neighbor's part).
 
         Raises:
             OSError: the disk is full.
@@ -215,7 +215,7 @@ class Sweep:
             layers = empty_layers(self.layers, shape, self.segmenter.num_classes)
         else:
             rows, cols = shifted(window, -int(planned.core.row_off), -int(planned.core.col_off)).toslices()
-            layers = quantised_layers(self.layers, core[:, rows, cols], visible[rows, cols])
+            layers = quantized_layers(self.layers, core[:, rows, cols], visible[rows, cols])
         return PendingBlock(planned.row, planned.col, window, layers, counts, self.segmenter.precision)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS
-from geoglnet.prediction.effort import normalised_entropy
+from geoglnet.prediction.effort import normalized_entropy
 from geoglnet.types import Shape
 
 SCALE = 254
@@ -39,7 +39,7 @@ class Layer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How far neighbouring regions agree where they overlap.
+    """How far neighboring regions agree where they overlap.
 
     Args:
         num_compared: valid pixels that two regions gave probabilities to.
@@ -128,7 +128,7 @@ def empty_layers(layers: Collection[Layer], shape: Shape, num_classes: int) -> d
     }
 
 
-def quantised_layers(layers: Collection[Layer], probabilities: Tensor, visible: Tensor) -> dict[Layer, Download]:
+def quantized_layers(layers: Collection[Layer], probabilities: Tensor, visible: Tensor) -> dict[Layer, Download]:
     """Layers of final probabilities, computed where they are and sent off as bytes.
 
     Args:
@@ -159,17 +159,17 @@ def _values(layer: Layer, probabilities: Tensor) -> Tensor:
     if layer is Layer.CONFIDENCE:
         return probabilities.amax(dim=0, keepdim=True)
     if layer is Layer.ENTROPY:
-        return normalised_entropy(probabilities)[None]
+        return normalized_entropy(probabilities)[None]
     return probabilities
 
 
 def _bytes(values: Tensor) -> Tensor:
     if not values.is_floating_point():
         return values
-    quantised = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
-    for band, steps in zip(values, quantised, strict=True):
+    quantized = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
+    for band, steps in zip(values, quantized, strict=True):
         steps.copy_((band * SCALE).round_().clamp_(0, SCALE))
-    return quantised
+    return quantized
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class PredictConfig:
         coarse_to_fine: look for the foreground with the global branch first, and run the whole network on that part of each
             region only, with an overview made anew (paper §3.3); for legends of a background and one other class.
         augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.
-        bands: numbers, from 1, of the bands that the model's bands are; chosen by colour interpretation when left out.
+        bands: numbers, from 1, of the bands that the model's bands are; chosen by color interpretation when left out.
         scaling: how values become 0–255; chosen from the values when left out.
         nodata: a value that all bands have where there is none, beside what the scene itself declares.
         resolution_m: ground size of the pixels to segment at; the model's when left out.

@@ -97,11 +97,11 @@ def choose_selection(effort: float, background: int | None) -> Selection:
 
 def doubt(probabilities: Tensor, background: int | None) -> Tensor:
     """How unsure probabilities ``(K, h, w)`` are, ``(h, w)`` from 0 to 1; see :class:`UnsurePatches`."""
-    unsure = normalised_entropy(probabilities)
+    unsure = normalized_entropy(probabilities)
     return unsure if background is None else torch.maximum(unsure, 1 - probabilities[background])
 
 
-def normalised_entropy(probabilities: Tensor) -> Tensor:
+def normalized_entropy(probabilities: Tensor) -> Tensor:
     """Entropy of ``(K, h, w)`` probabilities as a fraction of that of K equal ones: ``(h, w)`` from 0 to 1."""
     num_classes = len(probabilities)
     if num_classes < 2:

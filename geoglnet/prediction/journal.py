@@ -42,7 +42,7 @@ class FinishedBlock:
         num_valid: pixels that have a class.
         compared: pixels that two regions gave probabilities to.
         differing: those where the two would have chosen different classes.
-        pairs: neighbouring pixels inside the block that both have a class.
+        pairs: neighboring pixels inside the block that both have a class.
         borders: those pairs whose classes differ.
     """
 

@@ -47,9 +47,9 @@ class Destinations:
     """Files to write; at least one.
 
     Args:
-        labels_path: cloud-optimised GeoTIFF of class numbers, 255 where the scene is invalid.
+        labels_path: cloud-optimized GeoTIFF of class numbers, 255 where the scene is invalid.
         vector_path: GeoPackage of polygons with class, area and confidence.
-        confidence_path: cloud-optimised GeoTIFF of the chosen class's probability times 254, 255 where the scene is invalid.
+        confidence_path: cloud-optimized GeoTIFF of the chosen class's probability times 254, 255 where the scene is invalid.
         entropy_path: the same of the probabilities' entropy, as a fraction of the largest possible.
         probabilities_path: the same of every class's probability, one band each.
         overwrite: replace files that exist.

@@ -1,7 +1,7 @@
 """Where the regions, patches and cores of a scene lie, and which blocks are computed.
 
 A region is *read*; the part of it that counts is its *reach*, the core plus the zone in which the core fades into its
-right and lower neighbours; the *core* is what can be written once the region is done. The plan depends on the scene's
+right and lower neighbors; the *core* is what can be written once the region is done. The plan depends on the scene's
 shape and the sizes alone, so any part of it can be computed at any time.
 """
 
@@ -229,13 +229,13 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class BlockWork:
-    """A block to compute, and what of its neighbours was not computed before it in the same run.
+    """A block to compute, and what of its neighbors was not computed before it in the same run.
 
     Args:
         planned: its region.
-        left: what the left neighbour gives to the core and the zone below it.
-        above: what the upper neighbour gives to the core.
-        corner: what the neighbour at the upper left gives to the core.
+        left: what the left neighbor gives to the core and the zone below it.
+        above: what the upper neighbor gives to the core.
+        corner: what the neighbor at the upper left gives to the core.
     """
 
     planned: PlannedRegion
@@ -245,12 +245,12 @@ class BlockWork:
 
     @property
     def has_left(self) -> bool:
-        """Whether a left neighbour gives something to the core."""
+        """Whether a left neighbor gives something to the core."""
         return self.planned.col > 0 and self.planned.config.blend_size > 0
 
     @property
     def has_above(self) -> bool:
-        """Whether upper neighbours give something to the core."""
+        """Whether upper neighbors give something to the core."""
         return self.planned.row > 0 and self.planned.config.blend_size > 0
 
     @property

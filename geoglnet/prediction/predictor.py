@@ -134,7 +134,7 @@ def predict_scene(
         BandsError: the scene has not the model's bands.
         SceneError: the scene cannot be read.
         OSError: the disk is full.
-        Cancelled: ``progress`` said so.
+        Canceled: ``progress`` said so.
     """
     layers = (Layer.LABELS,) if confidence is None else (Layer.LABELS, Layer.CONFIDENCE)
     predictor = Predictor(network, manifest, config)
@@ -206,7 +206,7 @@ class Predictor:
             BandsError: the scene has not the model's bands.
             SceneError: the scene cannot be read.
             OSError: the disk is full.
-            Cancelled: ``progress`` said so.
+            Canceled: ``progress`` said so.
         """
         plan = Plan(scene.shape, self.manifest.region)
         progress = progress or SilentProgress()

@@ -137,18 +137,18 @@ class Uploaded:
     std: Tensor
 
     def overview(self, shape: Shape) -> Tensor:
-        """``(1, C, *shape)`` float32, normalised and decimated with antialiasing; band by band, for the memory."""
+        """``(1, C, *shape)`` float32, normalized and decimated with antialiasing; band by band, for the memory."""
         bands = [
-            F.interpolate(self._normalised(slice(c, c + 1)), size=shape, mode="bilinear", align_corners=False, antialias=True)
+            F.interpolate(self._normalized(slice(c, c + 1)), size=shape, mode="bilinear", align_corners=False, antialias=True)
             for c in range(len(self.image))
         ]
         return torch.cat(bands, dim=1).contiguous(memory_format=torch.channels_last)
 
     def patches(self, windows: Sequence[Window]) -> Tensor:
-        """``(n, C, h, w)`` float32, normalised crops at windows of one size."""
-        return torch.cat([self._normalised(slice(None), *window.toslices()) for window in windows])
+        """``(n, C, h, w)`` float32, normalized crops at windows of one size."""
+        return torch.cat([self._normalized(slice(None), *window.toslices()) for window in windows])
 
-    def _normalised(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+    def _normalized(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
         image = self.image[bands, rows, cols].float().sub_(self.mean[bands]).div_(self.std[bands])
         return image.masked_fill_(~self.valid[rows, cols], 0.0)[None]  # 0: the mean
 

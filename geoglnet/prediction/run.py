@@ -65,7 +65,7 @@ def segment(
         ModelNotFoundError: no such model.
         CheckpointError: the model file cannot be used.
         SceneError: the scene cannot be read, or changed meanwhile.
-        Cancelled: ``progress`` said so.
+        Canceled: ``progress`` said so.
     """
     started = time.monotonic()
     config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)

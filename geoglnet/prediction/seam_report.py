@@ -22,7 +22,7 @@ class SeamReport:
     Args:
         disagreement: share of the pixels in overlaps where two regions alone would have chosen different classes; blending
             settles them.
-        on_lines: share of neighbouring pixels across block lines whose classes differ.
+        on_lines: share of neighboring pixels across block lines whose classes differ.
         elsewhere: the same inside blocks. Where blending leaves no seam the two are equal, but for chance.
         has_lines: whether there are block lines with a class on both sides at all.
     """
@@ -62,7 +62,7 @@ def count_borders(first: Labels, second: Labels) -> tuple[int, int]:
 
 
 def count_inner_borders(labels: Labels) -> tuple[int, int]:
-    """Pairs of neighbours in ``(h, w)`` labels, along rows and columns, and those whose classes differ."""
+    """Pairs of neighbors in ``(h, w)`` labels, along rows and columns, and those whose classes differ."""
     across, down = count_borders(labels[:, :-1], labels[:, 1:]), count_borders(labels[:-1], labels[1:])
     return across[0] + down[0], across[1] + down[1]
 

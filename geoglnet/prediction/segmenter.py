@@ -36,7 +36,7 @@ class RegionSegmenter:
     """A network made ready to turn regions into probabilities.
 
     The network is moved to the device, laid out channels last, and put into evaluation mode. Patches are blended as
-    probabilities, with weights that fall towards their edges; a network with ``compat = "official"`` is blended as the authors
+    probabilities, with weights that fall toward their edges; a network with ``compat = "official"`` is blended as the authors
     do: logits, upsampled to the nearest, every patch counting alike.
 
     Memory on the device, with K classes, a region of side R, an overview of side S and n patches of side P, in bytes: the

@@ -79,8 +79,8 @@ def _attribute_table(legend: Legend) -> ElementTree.Element:
         column = ElementTree.SubElement(table, "FieldDefn", index=str(index))
         for tag, text in (("Name", name), ("Type", kind), ("Usage", usage)):
             ElementTree.SubElement(column, tag).text = text
-    for value, (name, colour) in enumerate(zip(legend.names, legend.colours, strict=True)):
+    for value, (name, color) in enumerate(zip(legend.names, legend.colors, strict=True)):
         row = ElementTree.SubElement(table, "Row", index=str(value))
-        for cell in (value, name, *colour):
+        for cell in (value, name, *color):
             ElementTree.SubElement(row, "F").text = storable(str(cell))
     return table

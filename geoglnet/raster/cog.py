@@ -1,4 +1,4 @@
-"""Finished rasters: cloud-optimised GeoTIFFs that QGIS opens with the right colours and class names."""
+"""Finished rasters: cloud-optimized GeoTIFFs that QGIS opens with the right colors and class names."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def write_cog(
     num_valid: int | None = None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> None:
-    """Copy a uint8 raster to a cloud-optimised GeoTIFF with pyramid levels; nodata is 255.
+    """Copy a uint8 raster to a cloud-optimized GeoTIFF with pyramid levels; nodata is 255.
 
-    With a legend the raster holds labels: it gets a colour table, the class names (in a tag, and in an ``.aux.xml`` sidecar
+    With a legend the raster holds labels: it gets a color table, the class names (in a tag, and in an ``.aux.xml`` sidecar
     for other programs), and pyramid levels by majority. Without one it holds quantities: its levels are averages.
 
     Args:
@@ -84,7 +84,7 @@ def write_cog(
 
 
 def read_legend(path: StrPath) -> Legend | None:
-    """Legend of a label raster: our own tag, else the class names that GDAL knows with the colour table.
+    """Legend of a label raster: our own tag, else the class names that GDAL knows with the color table.
 
     Names that are empty or repeat are made distinct by their values (:func:`~geoglnet.raster.classnames.distinct_names`).
 
@@ -98,14 +98,14 @@ def read_legend(path: StrPath) -> Legend | None:
     """
     with open_raster(path) as src, environment(path):
         tag = src.tags().get(LEGEND_TAG)
-        colours = _colours(src)
+        colors = _colors(src)
     if tag is not None:
         return _parsed(tag, path)
     names = distinct_names(read_class_names(path))
     if not names:
         return None
-    greys = [round(255 * value / len(names)) for value in range(len(names))]
-    return Legend(names, tuple(colours.get(value, (grey, grey, grey)) for value, grey in enumerate(greys)))
+    grays = [round(255 * value / len(names)) for value in range(len(names))]
+    return Legend(names, tuple(colors.get(value, (gray, gray, gray)) for value, gray in enumerate(grays)))
 
 
 def _parsed(tag: str, path: StrPath) -> Legend:
@@ -115,17 +115,17 @@ def _parsed(tag: str, path: StrPath) -> Legend:
         raise LegendError(f"{os.fspath(path)}: tag {LEGEND_TAG} is not a legend ({error}); remove the tag") from error
 
 
-def _colours(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
+def _colors(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
     if not src.count:
         raise SceneError(f"{src.name} has no bands; give a label raster")
     try:
         return {value: (red, green, blue) for value, (red, green, blue, _) in src.colormap(1).items()}
-    except ValueError:  # rasterio's way to say that there is no colour table
+    except ValueError:  # rasterio's way to say that there is no color table
         return {}
 
 
 def _described(source: DatasetReader, legend: Legend | None, band_names: Sequence[str], tags: Mapping[str, str]) -> str:
-    """A VRT of ``source`` with colours, names and tags, so that the source itself need not be touched.
+    """A VRT of ``source`` with colors, names and tags, so that the source itself need not be touched.
 
     Of a mosaic's blocks it is another mosaic: once GDAL 3.10 has read a VRT within a VRT, it gives zeros for parts of later
     ones that it cannot open (:mod:`geoglnet.raster.failures`).
@@ -143,7 +143,7 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
     ]
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{width}" blockYSize="{height}">'
-        f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_colour_table(legend)}"
+        f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_color_table(legend)}"
         f"{sources[band - 1]}</VRTRasterBand>"
         for band in source.indexes
     )
@@ -157,10 +157,10 @@ def _description(band_names: Sequence[str], band: int) -> str:
     return f"<Description>{xml(band_names[band - 1])}</Description>" if band_names else ""
 
 
-def _colour_table(legend: Legend | None) -> str:
+def _color_table(legend: Legend | None) -> str:
     if legend is None:
         return "<ColorInterp>Gray</ColorInterp>"
     spare = [(0, 0, 0, 255)] * (NODATA - legend.num_classes)
-    entries = [*((*colour, 255) for colour in legend.colours), *spare, (0, 0, 0, 0)]
+    entries = [*((*color, 255) for color in legend.colors), *spare, (0, 0, 0, 0)]
     rows = "".join('<Entry c1="{}" c2="{}" c3="{}" c4="{}"/>'.format(*entry) for entry in entries)
     return f"<ColorInterp>Palette</ColorInterp><ColorTable>{rows}</ColorTable>"

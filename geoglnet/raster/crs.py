@@ -1,4 +1,4 @@
-"""What a coordinate reference system says about the ground: how its units become metres, and whether two are one place."""
+"""What a coordinate reference system says about the ground: how its units become meters, and whether two are one place."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _UNKNOWN_UNIT = "unknown unit"
 
 @dataclass(frozen=True, slots=True, eq=False)  # an ellipsoid has no hash
 class Ground:
-    """How the coordinates of a CRS become metres.
+    """How the coordinates of a CRS become meters.
 
     Args:
         degrees: CRS of longitude and latitude on the ellipsoid below; ``None`` where the CRS has no place on any body.
         ellipsoid: of the body, :data:`WGS84` on the Earth; ``None`` where there is none.
-        unit_m: metres of a step in a plane that lies nowhere (engineering and local CRSs); ``None`` elsewhere, and where
+        unit_m: meters of a step in a plane that lies nowhere (engineering and local CRSs); ``None`` elsewhere, and where
             the unit is unknown.
         rule: how things are measured, in words, where that is not as usual; else empty.
-        reason: why nothing can be measured in metres, in words; empty where it can.
+        reason: why nothing can be measured in meters, in words; empty where it can.
         is_placeless: whether the coordinates lie on no body at all.
     """
 
@@ -37,7 +37,7 @@ class Ground:
 
     @property
     def is_measured(self) -> bool:
-        """Whether metres are known."""
+        """Whether meters are known."""
         return not self.reason
 
     @property
@@ -47,7 +47,7 @@ class Ground:
 
 
 def ground_of(crs: Any) -> Ground:
-    """How the coordinates of a CRS become metres.
+    """How the coordinates of a CRS become meters.
 
     Args:
         crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
@@ -85,7 +85,7 @@ def horizontal(crs: Any) -> CRS:
 
 
 def are_one_place(first: Any, second: Any) -> bool:
-    """Whether coordinates of two CRSs mean the same places, heights and the flavour of their definitions apart.
+    """Whether coordinates of two CRSs mean the same places, heights and the flavor of their definitions apart.
 
     A local CRS has nothing but its name and its unit to be known by.
 
@@ -134,13 +134,13 @@ def _ground(definition: str) -> Ground:
     body = crs.geodetic_crs
     if body is not None and body.ellipsoid is not None and _has_way(crs, body):
         shape = body.ellipsoid
-        ellipsoid = Geod(a=shape.semi_major_metre, b=shape.semi_minor_metre)
-        return Ground(body, ellipsoid, rule=f"metres are those of the ellipsoid of {shape.name} ({crs.name})")
+        ellipsoid = Geod(a=shape.semi_major_meter, b=shape.semi_minor_meter)
+        return Ground(body, ellipsoid, rule=f"meters are those of the ellipsoid of {shape.name} ({crs.name})")
     unit_m = _unit_m(horizontal(crs))
     if unit_m is None:
         reason = f"a CRS ({crs.name}) without a place on the Earth and without a known unit of length"
         return Ground(reason=reason, is_placeless=True)
-    rule = f"its CRS ({crs.name}) has no place on the Earth: metres are measured in its plane"
+    rule = f"its CRS ({crs.name}) has no place on the Earth: meters are measured in its plane"
     return Ground(unit_m=unit_m, rule=rule, is_placeless=True)
 
 
@@ -153,8 +153,8 @@ def _has_way(crs: CRS, degrees: CRS) -> bool:
 
 
 def _unit_m(crs: CRS) -> float | None:
-    """Metres of a unit along the axes; ``None`` where it is unknown or no length. Only PROJ's JSON tells kinds of units."""
-    if _UNKNOWN_UNIT in crs.name.casefold():  # GDAL's word for layers of no CRS; files such as GeoTIFF make it metres
+    """Meters of a unit along the axes; ``None`` where it is unknown or no length. Only PROJ's JSON tells kinds of units."""
+    if _UNKNOWN_UNIT in crs.name.casefold():  # GDAL's word for layers of no CRS; files such as GeoTIFF make it meters
         return None
     axes = crs.to_json_dict().get("coordinate_system", {}).get("axis", [])
     units = [axis.get("unit", "") for axis in axes[:2]]

@@ -168,7 +168,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def colour_bands(dataset: DatasetReader) -> tuple[int, ...]:
+def color_bands(dataset: DatasetReader) -> tuple[int, ...]:
     """1-based indexes of all bands that hold an image: every band but alpha."""
     return tuple(i for i, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha)
 

@@ -97,7 +97,7 @@ class Grid:
         shape: pixels of the grid.
         transform: grid pixel to CRS coordinates.
         crs: coordinate reference system.
-        pixel_size_m: ground size of a grid pixel at the centre.
+        pixel_size_m: ground size of a grid pixel at the center.
     """
 
     native_shape: Shape
@@ -113,7 +113,7 @@ class Grid:
 
     @property
     def native_pixel_size_m(self) -> float | None:
-        """Ground size of a raster pixel at the centre."""
+        """Ground size of a raster pixel at the center."""
         if self.pixel_size_m is None:
             return None
         return self.pixel_size_m * math.sqrt(math.prod(self.shape) / math.prod(self.native_shape))
@@ -167,12 +167,12 @@ def is_rotated(transform: Affine, shape: Shape) -> bool:
 
 
 def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple[float, float] | None:
-    """Geodesic width and height in metres of the pixel at a raster's centre.
+    """Geodesic width and height in meters of the pixel at a raster's center.
 
     On another body they are geodesic on its ellipsoid; in a plane that lies nowhere they are the plane's.
 
     Returns:
-        ``None`` where metres are unknown, see :func:`~geoglnet.raster.crs.ground_of`.
+        ``None`` where meters are unknown, see :func:`~geoglnet.raster.crs.ground_of`.
     """
     if crs is None:
         return None
@@ -227,9 +227,9 @@ def check_interpolated(name: str, native_m: float | None, resolution_m: float | 
     raise ResolutionError(f"{message}; {way_out}" if way_out else message, native_m)
 
 
-def described_m(metres: float) -> str:
+def described_m(meters: float) -> str:
     """A size of pixels as people write it."""
-    return f"{metres / 1000:,.3g} km" if metres >= 1000 else f"{metres:.3g} m"
+    return f"{meters / 1000:,.3g} km" if meters >= 1000 else f"{meters:.3g} m"
 
 
 def choose_grid(
@@ -246,9 +246,9 @@ def choose_grid(
         ConfigError: the resolution is not positive.
         ResolutionError: ``is_strict``, and the raster is much too coarse for it.
     """
-    for name, metres in (("resolution_m", resolution_m), ("assumed_pixel_size_m", assumed_pixel_size_m)):
-        if metres is not None and not (math.isfinite(metres) and metres > 0):
-            raise ConfigError(f"{name} = {metres} must be a size in metres above 0")
+    for name, meters in (("resolution_m", resolution_m), ("assumed_pixel_size_m", assumed_pixel_size_m)):
+        if meters is not None and not (math.isfinite(meters) and meters > 0):
+            raise ConfigError(f"{name} = {meters} must be a size in meters above 0")
     native_shape = Shape(dataset.height, dataset.width)
     place = placement(dataset)
     place.tell(dataset.name, progress)

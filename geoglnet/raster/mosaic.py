@@ -83,9 +83,9 @@ def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
         for part, window in zip(parts, windows, strict=True)
     ]
     orders = [_bands_as(first, part) for part in parts]
-    for number, (kind, colour) in enumerate(zip(first.dtypes, first.colours, strict=True)):
+    for number, (kind, color) in enumerate(zip(first.dtypes, first.colors, strict=True)):
         band = _band(root, number + 1, kind)
-        ElementTree.SubElement(band, "ColorInterp").text = colour
+        ElementTree.SubElement(band, "ColorInterp").text = color
         for (part, window), order in zip(placed, orders, strict=True):
             _masked_source(band, part.name, str(order[number]), part.whole, window)
     mask = _band(ElementTree.SubElement(root, "MaskBand"), None, "Byte")
@@ -104,7 +104,7 @@ class _Part:
     crs: CRS | None
     transform: Affine
     dtypes: tuple[str, ...]
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
 
     @property
     def whole(self) -> Window:
@@ -133,10 +133,10 @@ def _described(path: StrPath) -> _Part:
             raise SceneError(f"{src.name} holds {unknown[0]} values; convert it with gdal_translate -ot Float32")
         name = src.name if is_remote(path) or src.name.startswith("<") else str(Path(src.name).absolute())
         types = tuple(_GDAL_TYPES[dtype] for dtype in src.dtypes)
-        return _Part(name, Shape(*src.shape), src.crs, src.transform, types, _colours(src))
+        return _Part(name, Shape(*src.shape), src.crs, src.transform, types, _colors(src))
 
 
-def _colours(src: DatasetReader) -> tuple[str, ...]:
+def _colors(src: DatasetReader) -> tuple[str, ...]:
     return tuple(kind.name.capitalize() if kind.name != "gray" else "Gray" for kind in src.colorinterp)
 
 
@@ -175,19 +175,19 @@ def _bands_as(first: _Part, other: _Part) -> list[int]:
     Raises:
         SceneError: their colors contradict each other.
     """
-    in_order = list(range(1, len(first.colours) + 1))
-    if other.colours == first.colours:
+    in_order = list(range(1, len(first.colors) + 1))
+    if other.colors == first.colors:
         return in_order
-    ours, theirs = ({kind: part.colours.index(kind) for kind in _NAMED if kind in part.colours} for part in (first, other))
+    ours, theirs = ({kind: part.colors.index(kind) for kind in _NAMED if kind in part.colors} for part in (first, other))
     if all(color in ours and color in theirs for color in _RGB) and ours.keys() == theirs.keys():
         spare = iter(index for index in range(len(in_order)) if index not in theirs.values())
-        return [1 + (theirs[kind] if kind in theirs else next(spare)) for kind in first.colours]
+        return [1 + (theirs[kind] if kind in theirs else next(spare)) for kind in first.colors]
     is_same = all(ours[kind] == theirs[kind] for kind in ours.keys() & theirs.keys())
     lone = {kind: index for kind, index in (ours | theirs).items() if kind not in ours or kind not in theirs}
     if is_same and all(lone.get(color, index) == index for index, color in enumerate(_RGB)):
         return in_order
     raise SceneError(
-        f"{other.name} has the colors {_said(other.colours)}, {first.name} {_said(first.colours)}; give both the same, "
+        f"{other.name} has the colors {_said(other.colors)}, {first.name} {_said(first.colors)}; give both the same, "
         "in one order, with gdal_edit.py -colorinterp_1 red …, or gdal_translate -b"
     )
 

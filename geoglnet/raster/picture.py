@@ -1,4 +1,4 @@
-"""Pictures of rasters for people: decimated, coloured, with their place; memory depends on the picture's size alone."""
+"""Pictures of rasters for people: decimated, colored, with their place; memory depends on the picture's size alone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Picture:
 
 
 def scene_picture(paths: Sequence[StrPath], *, size: int, bounds: Bounds | None = None) -> Picture:
-    """A scene as its model sees it (bands by colour, scaled to 8 bits), decimated; transparent where it is invalid.
+    """A scene as its model sees it (bands by color, scaled to 8 bits), decimated; transparent where it is invalid.
 
     Args:
         paths: one raster, or several of one grid.
@@ -97,7 +97,7 @@ def scene_picture(paths: Sequence[StrPath], *, size: int, bounds: Bounds | None 
 
 
 def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds | None = None) -> Picture:
-    """Labels in the legend's colours, decimated; transparent where there is no class, or the background.
+    """Labels in the legend's colors, decimated; transparent where there is no class, or the background.
 
     Args:
         path: label raster.
@@ -117,13 +117,13 @@ def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds |
         shape = Shape(math.ceil(window.height / factor), math.ceil(window.width / factor))
         labels = src.read(1, window=window, out_shape=shape, resampling=Resampling.nearest)
         scale = Affine.scale(window.width / shape.width, window.height / shape.height)
-        return Picture(_colours(legend)[labels], window_transform(window, transform) @ scale, place.crs)
+        return Picture(_colors(legend)[labels], window_transform(window, transform) @ scale, place.crs)
 
 
-def _colours(legend: Legend) -> npt.NDArray[np.uint8]:
+def _colors(legend: Legend) -> npt.NDArray[np.uint8]:
     table = np.zeros((NO_CLASS + 1, 4), np.uint8)
     for value in legend.polygon_values:
-        table[value] = (*legend.colours[value], OPAQUE)
+        table[value] = (*legend.colors[value], OPAQUE)
     return table
 
 

@@ -70,7 +70,7 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
 
     8-bit rasters and rasters whose values lie in 0–255 are taken as they are; floats in 0–1 are multiplied by 255, those in
     0–100 that are no whole numbers are percent; all others are stretched between their 2nd and 98th percentiles, all bands
-    together so that colours keep their balance; so is everything under :attr:`ScalingRule.STRETCH`. What decides is all
+    together so that colors keep their balance; so is everything under :attr:`ScalingRule.STRETCH`. What decides is all
     values but a hundredth: a glint changes nothing.
 
     Args:

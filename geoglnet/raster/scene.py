@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.environment import check_real, colour_bands, environment, open_raster
+from geoglnet.raster.environment import check_real, color_bands, environment, open_raster
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
@@ -67,7 +67,7 @@ class Scene(Protocol):
 
     @property
     def pixel_size_m(self) -> float | None:
-        """Geodesic ground size of a pixel at the scene's centre in metres; ``None`` without a CRS."""
+        """Geodesic ground size of a pixel at the scene's center in meters; ``None`` without a CRS."""
 
     def read_window(self, window: Window) -> Pixels:
         """Pixels of a window of whole pixels inside the scene."""
@@ -321,7 +321,7 @@ class RasterScene:
         if MaskFlags.per_dataset in flags:
             valid &= self._dataset.read_masks(self.bands[0], out_shape=shape, **options) > 0
         elif MaskFlags.all_valid not in flags:
-            # the alpha band is honoured below
+            # the alpha band is honored below
             with silenced(NodataShadowWarning) if ColorInterp.alpha in self._dataset.colorinterp else nullcontext():
                 masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *shape), **options)
             valid &= masks.any(axis=0)
@@ -421,7 +421,7 @@ def open_scene(
 def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int, ...]:
     """The 1-based bands that a model of ``count`` bands takes from a raster; never the alpha band.
 
-    Red, green and blue by their colour interpretation where three are wanted, else the first ``count``; without a count,
+    Red, green and blue by their color interpretation where three are wanted, else the first ``count``; without a count,
     three or as many as there are.
 
     Raises:
@@ -431,14 +431,14 @@ def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int,
     if not dataset.count:
         parts = f"name one of its parts, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "give another raster"
         raise BandsError(f"{name} has no bands; {parts}")
-    kinds, usable = dataset.colorinterp, colour_bands(dataset)
+    kinds, usable = dataset.colorinterp, color_bands(dataset)
     count = min(len(RGB), len(usable)) if count is None else count
     if count == len(RGB) and all(kind in kinds for kind in RGB):
         return tuple(kinds.index(kind) + 1 for kind in RGB)
     if len(usable) >= count:
         return usable[:count]
     if ColorInterp.palette in kinds:
-        raise BandsError(f"{name} has one band of palette colours, {count} are needed; use gdal_translate -expand rgb")
+        raise BandsError(f"{name} has one band of palette colors, {count} are needed; use gdal_translate -expand rgb")
     found = f"{len(usable)} image band{'' if len(usable) == 1 else 's'}"
     raise BandsError(f"{name} has {found}, {count} are needed; choose another model or raster")
 

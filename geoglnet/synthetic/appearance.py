@@ -22,34 +22,34 @@ class Covering(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RoofStyle:
-    """Covering and colour of a roof; ``rust`` is the fraction of its sheets that have corroded."""
+    """Covering and color of a roof; ``rust`` is the fraction of its sheets that have corroded."""
 
     covering: Covering
-    colour: Rgb
+    color: Rgb
     rust: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """Colours (0–255), light and camera of one world.
+    """Colors (0–255), light and camera of one world.
 
     Args:
         sun: unit vector toward the sun (right, down, up).
         lush: grass where it is wet.
         dry: grass where it is not.
         soil: bare ground.
-        crops: colours of fields.
-        crowns: colours of trees.
-        water: colour of ponds and rivers.
-        asphalt: colour of paved roads.
+        crops: colors of fields.
+        crowns: colors of trees.
+        water: color of ponds and rivers.
+        asphalt: color of paved roads.
         roofs: styles that buildings draw from, with repetition.
         building_density: fraction of building plots that are built on.
         tree_density: multiplies the number of trees outside forests.
-        saturation: strength of the colours.
-        haze: how much of a grey veil lies over the image.
+        saturation: strength of the colors.
+        haze: how much of a gray veil lies over the image.
         gain: brightness of the exposure.
         blur_m: deviation of the camera's point spread.
-        noise: deviation of the sensor's noise in grey levels.
+        noise: deviation of the sensor's noise in gray levels.
     """
 
     sun: tuple[float, float, float]
@@ -132,12 +132,12 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     )
 
 
-def jittered(rng: np.random.Generator, colour: Rgb, amount: float) -> Rgb:
-    """A colour a little lighter or darker and a little off its hue."""
+def jittered(rng: np.random.Generator, color: Rgb, amount: float) -> Rgb:
+    """A color a little lighter or darker and a little off its hue."""
     shift = rng.normal(0, amount) + rng.normal(0, amount / 3, 3)
-    red, green, blue = np.clip(np.asarray(colour) + shift, 10, 245)
+    red, green, blue = np.clip(np.asarray(color) + shift, 10, 245)
     return float(red), float(green), float(blue)
 
 
-def _one_of(rng: np.random.Generator, colours: tuple[Rgb, ...]) -> Rgb:
-    return colours[int(rng.integers(len(colours)))]
+def _one_of(rng: np.random.Generator, colors: tuple[Rgb, ...]) -> Rgb:
+    return colors[int(rng.integers(len(colors)))]

@@ -1,4 +1,4 @@
-"""The picture being painted: colour and height per pixel, the light on them, and the camera."""
+"""The picture being painted: color and height per pixel, the light on them, and the camera."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Slices = tuple[slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Colour (H, W, 3) 0–255 as lit by the sun, height (H, W) in metres, and noises that painters share."""
+    """Color (H, W, 3) 0–255 as lit by the sun, height (H, W) in meters, and noises that painters share."""
 
     image: npt.NDArray[np.float32]
     height: Field
@@ -34,7 +34,7 @@ class Canvas:
 
     @classmethod
     def blank(cls, rng: np.random.Generator, shape: Shape, pixel_size: float) -> Canvas:
-        """An empty canvas; ``broad`` has features of some 20 m, ``fine`` of half a metre to 2 m, ``grain`` of a pixel."""
+        """An empty canvas; ``broad`` has features of some 20 m, ``fine`` of half a meter to 2 m, ``grain`` of a pixel."""
         broad = fractal_noise(rng, shape, 40 / pixel_size, 4)
         fine = fractal_noise(rng, shape, 2.4 / pixel_size, 3)
         grain = rng.standard_normal(shape, dtype=np.float32)
@@ -45,7 +45,7 @@ class Canvas:
         return Shape(*self.height.shape)
 
     def around(self, x: float, y: float, radius: float) -> Slices | None:
-        """Pixels of the square about a point in metres, or ``None`` when it is outside."""
+        """Pixels of the square about a point in meters, or ``None`` when it is outside."""
         top, bottom = ((y + d) / self.pixel_size for d in (-radius, radius))
         left, right = ((x + d) / self.pixel_size for d in (-radius, radius))
         rows = slice(max(0, math.floor(top)), min(self.shape.height, math.ceil(bottom)))
@@ -53,7 +53,7 @@ class Canvas:
         return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
 
     def coordinates(self, place: Slices) -> tuple[Field, Field]:
-        """x and y in metres of the pixel centres; x is a row and y a column, to be broadcast."""
+        """x and y in meters of the pixel centers; x is a row and y a column, to be broadcast."""
         rows, cols = place
         x = (np.arange(cols.start, cols.stop, dtype=np.float32) + 0.5) * np.float32(self.pixel_size)
         y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * np.float32(self.pixel_size)
@@ -99,9 +99,9 @@ def photograph(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> np
     """The canvas through haze, lens and sensor, as ``(3, H, W)`` uint8."""
     vignette = 1 + np.float32(0.03) * smooth_noise(rng, canvas.shape, 150 / canvas.pixel_size)
     image = np.empty((3, *canvas.shape), np.uint8)
-    grey = canvas.image @ np.array([0.3, 0.59, 0.11], np.float32)
+    gray = canvas.image @ np.array([0.3, 0.59, 0.11], np.float32)
     for band in range(3):
-        layer = grey + np.float32(look.saturation) * (canvas.image[..., band] - grey)
+        layer = gray + np.float32(look.saturation) * (canvas.image[..., band] - gray)
         layer *= vignette * np.float32(look.gain)
         layer += np.float32(look.haze) * (np.float32(HAZE[band]) - layer)
         layer = ndimage.gaussian_filter(layer, max(look.blur_m / canvas.pixel_size, 0.45), output=np.float32)

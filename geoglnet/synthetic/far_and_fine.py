@@ -1,7 +1,7 @@
 """Generated scenes whose classes need what is far away *and* what is fine: paper §3.1's dilemma, made on purpose.
 
 A scene is a valley with fields. What grows on a field shows in its finest texture alone: dots (an orchard) or rows (a
-vineyard), of the same mean colour, so that the decimated overview sees plain fields. Whether a field is irrigated shows nowhere
+vineyard), of the same mean color, so that the decimated overview sees plain fields. Whether a field is irrigated shows nowhere
 near it: only in what lies at one side of the valley, a lake or a dune, further from every field than a patch is wide. The
 class of a field is both together. So a network that sees patches alone cannot know the water, one that sees overviews alone
 cannot know the crop, and neither can do better on fields than guess one of two.

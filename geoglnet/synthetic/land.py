@@ -1,4 +1,4 @@
-"""The plan of a generated land: roads, parcels and water, as shapes in metres (x right, y down)."""
+"""The plan of a generated land: roads, parcels and water, as shapes in meters (x right, y down)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """A road as it is driven on; ``centre`` is its axis. Small ones end at the water."""
+    """A road as it is driven on; ``center`` is its axis. Small ones end at the water."""
 
     shape: shapely.Geometry
-    centre: shapely.Geometry
+    center: shapely.Geometry
     width: float
     is_paved: bool
 
@@ -55,11 +55,11 @@ class Cover:
 
 @dataclass(frozen=True, slots=True)
 class _Village:
-    centre: Points
+    center: Points
     radius: float
 
     def holds(self, point: Points) -> bool:
-        return bool(np.hypot(*(point - self.centre)) < self.radius)
+        return bool(np.hypot(*(point - self.center)) < self.radius)
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class _Frame:
 
 
 def plan_land(rng: np.random.Generator, width: float, height: float) -> Land:
-    """Roads, parcels and water of a land of ``width`` × ``height`` metres."""
+    """Roads, parcels and water of a land of ``width`` × ``height`` meters."""
     extent = shapely.box(0, 0, width, height)
     frame = _draw_frame(rng, width, height)
     survey = _Survey(rng, _draw_villages(rng, frame, width, height), frame)
@@ -141,8 +141,8 @@ def _draw_frame(rng: np.random.Generator, width: float, height: float) -> _Frame
 
 def _draw_villages(rng: np.random.Generator, frame: _Frame, width: float, height: float) -> tuple[_Village, ...]:
     size = min(width, height)
-    centre = frame.placed(rng.uniform(-0.15, 0.15, (1, 2)) * size)[0]
-    villages = [_Village(centre, rng.uniform(0.28, 0.42) * size)]
+    center = frame.placed(rng.uniform(-0.15, 0.15, (1, 2)) * size)[0]
+    villages = [_Village(center, rng.uniform(0.28, 0.42) * size)]
     for _ in range(int(rng.integers(0, 3))):
         villages.append(_Village(rng.uniform(0, 1, 2) * (width, height), rng.uniform(0.08, 0.16) * size))
     return tuple(villages)
@@ -154,11 +154,11 @@ def _iter_roads(rng: np.random.Generator, survey: _Survey, water: shapely.Geomet
         if (width := _road_width(rng, depth, in_village)) is None:
             continue
         steps = np.linspace(0, 1, max(2, int(np.hypot(*(ends[1] - ends[0])) / 8)))[:, None]
-        centre = shapely.LineString(survey.frame.placed(ends[0] + steps * (ends[1] - ends[0])))
+        center = shapely.LineString(survey.frame.placed(ends[0] + steps * (ends[1] - ends[0])))
         is_paved = bool(rng.random() < (0.75 if depth < 2 else 0.3 if width > 4.5 else 0.05))
         has_bridge = depth < 3
-        shape = centre.buffer(width / 2, cap_style="flat")
-        yield Road(shape if has_bridge else shape - water, centre if has_bridge else centre - water, width, is_paved)
+        shape = center.buffer(width / 2, cap_style="flat")
+        yield Road(shape if has_bridge else shape - water, center if has_bridge else center - water, width, is_paved)
 
 
 def _road_width(rng: np.random.Generator, depth: int, in_village: bool) -> float | None:
@@ -195,20 +195,20 @@ def _draw_water(rng: np.random.Generator, width: float, height: float, villages:
         across = np.array([math.cos(side), math.sin(side)])
         steps = np.linspace(-1, 1, 80)[:, None] * math.hypot(width, height)
         bends = 14 * np.sin(steps / 50 + rng.uniform(0, 6)) + 6 * np.sin(steps / 21 + rng.uniform(0, 6))
-        axis = villages[0].centre + across * (away + 20 + bends) + steps * np.array([-across[1], across[0]])
+        axis = villages[0].center + across * (away + 20 + bends) + steps * np.array([-across[1], across[0]])
         water.append(shapely.LineString(axis).buffer(rng.uniform(4, 12)))
     for _ in range(int(rng.integers(1, 3))):
         water.append(_pond(rng, rng.uniform(0.08, 0.92, 2) * (width, height), rng.uniform(10, 0.05 * min(width, height) + 12)))
     return water
 
 
-def _pond(rng: np.random.Generator, centre: Points, radius: float) -> shapely.Polygon:
+def _pond(rng: np.random.Generator, center: Points, radius: float) -> shapely.Polygon:
     angles = np.linspace(0, 2 * math.pi, 72, endpoint=False)
     radii = np.full(72, radius)
     for k in (2, 3, 5):
         radii += radius * rng.normal(0, 0.22 / k) * np.sin(k * angles + rng.uniform(0, 6))
     stretch = np.array([rng.uniform(0.7, 1.4), 1.0])
-    return shapely.Polygon(centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1) * stretch).buffer(0)
+    return shapely.Polygon(center + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1) * stretch).buffer(0)
 
 
 def _parts(geometry: shapely.Geometry) -> list[shapely.Polygon]:

@@ -19,12 +19,12 @@ from geoglnet.synthetic.noise import Field
 from geoglnet.synthetic.standing import Building, Form, Roof, Tree
 from geoglnet.types import Shape
 
-Colours: TypeAlias = npt.NDArray[np.floating[Any]]
+Colors: TypeAlias = npt.NDArray[np.floating[Any]]
 STRIP_SIZE = 256  # rows painted at once where a painter covers the whole canvas
 
 
 def burn(shapes: Iterable[tuple[shapely.Geometry, int]], shape: Shape, pixel_size: float) -> npt.NDArray[np.uint16]:
-    """Rasterise shapes in metres; later ones cover earlier ones, 0 where there is none."""
+    """Rasterize shapes in meters; later ones cover earlier ones, 0 where there is none."""
     pairs = [(geometry, value) for geometry, value in shapes if not geometry.is_empty]
     if not pairs:
         return np.zeros(shape, np.uint16)
@@ -52,32 +52,32 @@ def _paint_parcel(
     if place is None:
         return
     if parcel.use == "field":
-        colours = _crop(canvas, rng, place, parcel.angle, look)
+        colors = _crop(canvas, rng, place, parcel.angle, look)
     elif parcel.use == "forest":
-        colours = _meadow(canvas, place, look, wet=0.8) * np.float32(0.62)
+        colors = _meadow(canvas, place, look, wet=0.8) * np.float32(0.62)
     elif parcel.use == "grass":
-        colours = _meadow(canvas, place, look, wet=rng.normal(0, 0.5))
+        colors = _meadow(canvas, place, look, wet=rng.normal(0, 0.5))
     else:
-        colours = _trodden(canvas, place, look, grassy=rng.normal(0.1, 0.35) if parcel.use == "ground" else -1.2)
+        colors = _trodden(canvas, place, look, grassy=rng.normal(0.1, 0.35) if parcel.use == "ground" else -1.2)
     inside = places[place] == index
-    canvas.image[place][inside] = colours[inside]
+    canvas.image[place][inside] = colors[inside]
 
 
-def _meadow(canvas: Canvas, place: Slices, look: Appearance, wet: float) -> Colours:
+def _meadow(canvas: Canvas, place: Slices, look: Appearance, wet: float) -> Colors:
     broad, fine, grain = canvas.broad[place], canvas.fine[place], canvas.grain[place]
     lushness = np.clip(0.5 + 0.35 * wet + 0.32 * broad + 0.16 * fine, 0, 1)
-    colours = _mixed(look.dry, look.lush, lushness)
+    colors = _mixed(look.dry, look.lush, lushness)
     bare = np.clip((-broad - 1.0 + 0.4 * fine - 0.3 * wet) * 1.5, 0, 0.8)
-    return _towards(colours, look.soil, bare) * _texture(fine, grain, 0.13, 0.12)
+    return _toward(colors, look.soil, bare) * _texture(fine, grain, 0.13, 0.12)
 
 
-def _trodden(canvas: Canvas, place: Slices, look: Appearance, grassy: float) -> Colours:
+def _trodden(canvas: Canvas, place: Slices, look: Appearance, grassy: float) -> Colors:
     broad, fine, grain = canvas.broad[place], canvas.fine[place], canvas.grain[place]
     grass = np.clip(0.3 + grassy + 0.55 * broad + 0.3 * fine, 0, 1)
-    return _towards(_mixed(look.soil, look.lush, grass), look.dry, 0.3 * grass) * _texture(fine, grain, 0.09, 0.08)
+    return _toward(_mixed(look.soil, look.lush, grass), look.dry, 0.3 * grass) * _texture(fine, grain, 0.09, 0.08)
 
 
-def _crop(canvas: Canvas, rng: np.random.Generator, place: Slices, angle: float, look: Appearance) -> Colours:
+def _crop(canvas: Canvas, rng: np.random.Generator, place: Slices, angle: float, look: Appearance) -> Colors:
     """Rows of a crop over soil, with growth that varies and the tracks of the tractor."""
     x, y = canvas.coordinates(place)
     across = x * math.cos(angle) + y * math.sin(angle)
@@ -86,11 +86,11 @@ def _crop(canvas: Canvas, rng: np.random.Generator, place: Slices, angle: float,
     rows = np.sin(2 * math.pi * (across / spacing + 0.08 * fine))
     cover = np.clip(rng.uniform(0.35, 1.1) + contrast * rows + 0.18 * broad + 0.12 * fine, 0, 1)
     crop = jittered(rng, look.crops[int(rng.integers(len(look.crops)))], 9)
-    colours = _mixed(jittered(rng, look.soil, 10), crop, cover) * _texture(fine, grain, 0.08, 0.1)
+    colors = _mixed(jittered(rng, look.soil, 10), crop, cover) * _texture(fine, grain, 0.08, 0.1)
     if rng.random() < 0.5:
         track = (np.abs(across % rng.uniform(9, 18) - 1) < 0.35)[..., None]
-        colours *= 1 - np.float32(0.16) * track
-    return colours
+        colors *= 1 - np.float32(0.16) * track
+    return colors
 
 
 def _paint_water(canvas: Canvas, land: Land, look: Appearance) -> None:
@@ -112,11 +112,11 @@ def _paint_roads(canvas: Canvas, rng: np.random.Generator, land: Land, look: App
         canvas.image[ragged] = np.asarray(look.soil) * _texture(canvas.fine[ragged], canvas.grain[ragged], 0.07, 0.04)
         inside = burn(((road.shape, 1) for road in roads), canvas.shape, canvas.pixel_size) == 1
         canvas.image[inside] = np.asarray(surface) * _texture(canvas.fine[inside], canvas.grain[inside], 0.035, 0.03)
-        tracks = (road.centre.buffer(0.27 * road.width + 0.35) - road.centre.buffer(0.27 * road.width - 0.35) for road in roads)
+        tracks = (road.center.buffer(0.27 * road.width + 0.35) - road.center.buffer(0.27 * road.width - 0.35) for road in roads)
         worn = burn(((track, 1) for track in tracks), canvas.shape, canvas.pixel_size) == 1
         canvas.image[worn & inside] *= 0.95 if is_paved else 1.07
     marked = [r for r in land.roads if r.is_paved and r.width > 6.5 and rng.random() < 0.5]
-    lines = burn(((road.centre.buffer(0.08), 1) for road in marked), canvas.shape, canvas.pixel_size) == 1
+    lines = burn(((road.center.buffer(0.08), 1) for road in marked), canvas.shape, canvas.pixel_size) == 1
     canvas.image[lines] = canvas.image[lines] * 0.6 + 80
 
 
@@ -135,24 +135,24 @@ def paint_clutter(canvas: Canvas, rng: np.random.Generator, land: Land, look: Ap
             _drop(canvas, place, rng.uniform((0.2, 0.2), (0.9, 0.9)), heaps[int(rng.integers(len(heaps)))])
 
 
-def _drop(canvas: Canvas, at: npt.NDArray[np.float64], size: npt.NDArray[np.float64], colour: Rgb) -> None:
+def _drop(canvas: Canvas, at: npt.NDArray[np.float64], size: npt.NDArray[np.float64], color: Rgb) -> None:
     if (place := canvas.around(at[0], at[1], float(size.max()) + 0.3)) is None:
         return
     x, y = canvas.coordinates(place)
     inside = np.square((x - at[0]) / size[0]) + np.square((y - at[1]) / size[1]) < 1 + 0.3 * canvas.fine[place]
-    canvas.image[place][inside] = np.asarray(colour, np.float32) * (1 + 0.1 * canvas.grain[place][inside])[:, None]
+    canvas.image[place][inside] = np.asarray(color, np.float32) * (1 + 0.1 * canvas.grain[place][inside])[:, None]
     canvas.height[place][inside] = 0.5
 
 
 def paint_buildings(canvas: Canvas, rng: np.random.Generator, buildings: Sequence[Building], look: Appearance) -> None:
     """Roofs, low ones first, each with the wear of its covering."""
     for building in buildings:
-        colour = jittered(rng, building.roofs[0].style.colour, 7)
+        color = jittered(rng, building.roofs[0].style.color, 7)
         for roof in sorted(building.roofs, key=lambda roof: roof.eaves):
-            _paint_roof(canvas, rng, roof, colour, look)
+            _paint_roof(canvas, rng, roof, color, look)
 
 
-def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, colour: Rgb, look: Appearance) -> None:
+def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb, look: Appearance) -> None:
     place = canvas.around(roof.x, roof.y, math.hypot(roof.length, roof.width) / 2 + 1)
     if place is None:
         return
@@ -166,8 +166,8 @@ def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, colour: Rg
     shade = lit(look, slope_along * cos - slope_across * sin, slope_along * sin + slope_across * cos)
     if roof.style.covering is Covering.METAL:
         shade = shade + 0.25 * np.maximum(shade - 1, 0)
-    colours = _covering(canvas, rng, roof, colour, place, along, across) * shade[..., None]
-    canvas.image[place][inside] = np.minimum(colours, 250)[inside]
+    colors = _covering(canvas, rng, roof, color, place, along, across) * shade[..., None]
+    canvas.image[place][inside] = np.minimum(colors, 250)[inside]
     canvas.height[place][inside] = height[inside]
     if roof.form is Form.FLAT:
         _furnish(canvas, rng, roof)
@@ -191,10 +191,10 @@ def _relief(roof: Roof, along: Field, across: Field) -> tuple[Field, Field, Fiel
 
 
 def _covering(
-    canvas: Canvas, rng: np.random.Generator, roof: Roof, colour: Rgb, place: Slices, along: Field, across: Field
-) -> Colours:
+    canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb, place: Slices, along: Field, across: Field
+) -> Colors:
     fine, grain = canvas.fine[place], canvas.grain[place]
-    base: Colours = np.asarray(colour, np.float32)
+    base: Colors = np.asarray(color, np.float32)
     if roof.style.covering is Covering.METAL:
         return _sheets(canvas, rng, roof, base, along, across) * _texture(fine, grain, 0.025, 0.02)
     if roof.style.covering is Covering.TILE:
@@ -206,7 +206,7 @@ def _covering(
     return base * (1 + 0.12 * rim)[..., None] * _texture(fine, grain, 0.08, 0.025)
 
 
-def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colours, along: Field, across: Field) -> Colours:
+def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colors, along: Field, across: Field) -> Colors:
     """Corrugated sheets, each a little different, some rusty or replaced, with a ridge cap."""
     size_along, size_across = 0.85, rng.uniform(1.8, 3.2)
     column = np.clip((along + roof.length / 2) / size_along, 0, None).astype(np.intp)
@@ -218,7 +218,7 @@ def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colours,
     period = max(0.76, 2.6 * canvas.pixel_size)
     ribs = 1 + np.float32(rng.uniform(0.015, 0.05)) * np.sin(2 * math.pi * along / period)
     cap = 1 + 0.08 * (np.abs(across) < 0.22) * (roof.form is not Form.LEAN_TO)
-    return _towards(base * (tone[column, row] * ribs * cap)[..., None], (128, 84, 62), rust)
+    return _toward(base * (tone[column, row] * ribs * cap)[..., None], (128, 84, 62), rust)
 
 
 def _furnish(canvas: Canvas, rng: np.random.Generator, roof: Roof) -> None:
@@ -259,21 +259,21 @@ def _paint_crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, look: App
     steepness = 0.55 / dome
     leaves = 0.4 * canvas.fine[place] + 0.45 * canvas.grain[place]
     shade = lit(look, -right * steepness + 0.5 * leaves, -down * steepness - 0.5 * leaves) * (0.82 + 0.2 * dome)
-    colour = np.asarray(jittered(rng, look.crowns[int(rng.integers(len(look.crowns)))], 7), np.float32)
-    colours = colour * (shade * (1 + 0.3 * leaves))[..., None]
-    canvas.image[place][inside] = colours[inside]
+    color = np.asarray(jittered(rng, look.crowns[int(rng.integers(len(look.crowns)))], 7), np.float32)
+    colors = color * (shade * (1 + 0.3 * leaves))[..., None]
+    canvas.image[place][inside] = colors[inside]
     crown = tree.height * (0.55 + 0.45 * dome)
     canvas.height[place][inside] = np.maximum(canvas.height[place], crown)[inside]
 
 
-def _mixed(first: Rgb, second: Rgb, share: Field) -> Colours:
+def _mixed(first: Rgb, second: Rgb, share: Field) -> Colors:
     one, other = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return one + share[..., None] * (other - one)
 
 
-def _towards(colours: Colours, colour: Rgb, share: Field) -> Colours:
-    return colours + share[..., None] * (np.asarray(colour, np.float32) - colours)
+def _toward(colors: Colors, color: Rgb, share: Field) -> Colors:
+    return colors + share[..., None] * (np.asarray(color, np.float32) - colors)
 
 
-def _texture(fine: Field, grain: Field, fine_amount: float, grain_amount: float) -> Colours:
+def _texture(fine: Field, grain: Field, fine_amount: float, grain_amount: float) -> Colors:
     return np.asarray(1 + np.float32(fine_amount) * fine + np.float32(grain_amount) * grain)[..., None]

@@ -29,7 +29,7 @@ ORIGIN = (612_000.0, 9_312_000.0)
 
 GENERATED_LEGEND = Legend(
     names=("grass", "ground", "bare", "field", "forest", "water", "road", "tree", "building"),
-    colours=(
+    colors=(
         (170, 200, 120),
         (220, 200, 170),
         (235, 225, 205),
@@ -129,7 +129,7 @@ def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArr
 def _iter_truth(
     land: Land, buildings: Sequence[Building], trees: Sequence[Tree], extent: shapely.Polygon
 ) -> Iterator[tuple[str, shapely.Geometry]]:
-    """Class names and visible shapes in metres, none over another."""
+    """Class names and visible shapes in meters, none over another."""
     crowns = shapely.buffer(
         shapely.points([(t.x, t.y) for t in trees if not t.in_forest] or np.empty((0, 2))),
         np.array([t.radius for t in trees if not t.in_forest]),

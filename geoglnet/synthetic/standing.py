@@ -1,4 +1,4 @@
-"""What stands on a generated land: buildings along the streets and trees around them, in metres."""
+"""What stands on a generated land: buildings along the streets and trees around them, in meters."""
 
 from __future__ import annotations
 

@@ -9,17 +9,28 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from geoglnet.config import ARCHITECTURES, LEVELS, ModelConfig, RegionConfig, ScalingRule, from_plain, suggestion
+from geoglnet.config import (
+    ARCHITECTURES,
+    FORMER_KEYS,
+    LEVELS,
+    ModelConfig,
+    RegionConfig,
+    ScalingRule,
+    from_plain,
+    respelled,
+    suggestion,
+)
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
 from geoglnet.plain import checked, shortened
+from geoglnet.progress import Progress
 
 
-class Regularisation(Enum):
-    """Form of the feature map regularisation: the paper's Euclidean norm or the authors' mean square."""
+class Regularization(Enum):
+    """Form of the feature map regularization: the paper's Euclidean norm or the authors' mean square."""
 
     EUCLIDEAN = "euclidean"
     MEAN_SQUARE = "mean_square"
@@ -44,7 +55,7 @@ class OptimConfig:
     Args:
         recipe: named set of values for what the configuration leaves out: ``"paper"``, or ``"official"`` for the authors' code
             (see :data:`RECIPES`).
-        global_steps: optimiser steps of the global stage.
+        global_steps: optimizer steps of the global stage.
         local_steps: of the local stage.
         bidirectional_steps: of the bidirectional stage, when sharing is bidirectional.
         is_joint: train both branches at once, with all losses, in ``local_steps`` steps, instead of one after the other.
@@ -61,7 +72,7 @@ class OptimConfig:
         ema_decay: decay of the moving average of weights that is kept in the end, smaller in the first steps; 0 keeps the last
             weights.
         gamma: focal loss exponent.
-        lambda_fmreg: weight of the feature map regularisation.
+        lambda_fmreg: weight of the feature map regularization.
         fmreg: its form.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
         backbone_weights: ``"imagenet"``, a safetensors file relative to the data folder, or empty for random weights.
@@ -86,7 +97,7 @@ class OptimConfig:
     ema_decay: float = 0.0
     gamma: float = 6.0
     lambda_fmreg: float = 0.15
-    fmreg: Regularisation = Regularisation.EUCLIDEAN
+    fmreg: Regularization = Regularization.EUCLIDEAN
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     backbone_weights: str = "imagenet"
     save_every_s: float = 60.0
@@ -138,7 +149,7 @@ class TrainConfig:
         resolution_range_m: ground pixel sizes that the model is meant for.
         assumed_pixel_size_m: pixel size taken for scenes without a CRS.
         scaling: how raster values are brought to 0–255, in training and ever after.
-        data: licence, attribution and split of the data, kept in the checkpoint.
+        data: license, attribution and split of the data, kept in the checkpoint.
     """
 
     name: str
@@ -159,10 +170,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not 1e-6 <= self.resolution_m <= 1e9:
-            raise ConfigError(f"resolution_m = {self.resolution_m} must be positive, in metres")
+            raise ConfigError(f"resolution_m = {self.resolution_m} must be positive, in meters")
         low, high = self.resolution_range_m
         if not 0 <= low <= high <= 1e12:
-            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in metres, in order")
+            raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in meters, in order")
         for name in ("segment_resolution_m", "assumed_pixel_size_m"):
             if getattr(self, name):
                 _check_range(self, name, 1e-6, 1e9)
@@ -179,13 +190,14 @@ class TrainConfig:
 _PARTS = {"region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
 
 
-def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> TrainConfig:
     """Read a TOML file.
 
     Args:
         path: the file.
         overrides: values by dotted key, such as ``{"optim.global_steps": 100}``; they win over the file. A baseline's
             ``model.architecture`` brings its own backbone, one branch and no sharing with it.
+        progress: receiver of a warning about keys that have another spelling today.
 
     Raises:
         ConfigError: the file is missing or malformed, or a key is unknown (the nearest known one is suggested).
@@ -200,7 +212,28 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Train
         plain["model"] = _table(plain, "model") | alone((overrides or {})["model.architecture"])
     for key, value in (overrides or {}).items():
         _set(plain, key, value)
+    former = _respell(plain)
+    if former and progress is not None:
+        words = ", ".join(f"{key} is now {FORMER_KEYS[key]}" for key in sorted(former))
+        progress.warn(f"{path}: {words}; the old spelling is still read, please change it")
     return _build(plain)
+
+
+def _respell(plain: dict[str, Any]) -> set[str]:
+    """Bring the keys of a configuration to their present spelling, in place, and name those that had another."""
+    legend = plain.get("legend")
+    places = [(plain, "augment"), (plain, "data")]
+    for owner, key in ((legend, "classes"), (plain, "train"), (plain, "validation")):
+        tables = owner.get(key) if isinstance(owner, dict) else None
+        places += [(tables, index) for index in range(len(tables))] if isinstance(tables, list) else []
+    former: set[str] = set()
+    for owner, key in places:
+        table = owner[key] if isinstance(owner, list) else owner.get(key)
+        new = respelled(table)
+        if new is not table:
+            former |= FORMER_KEYS.keys() & table.keys()
+            owner[key] = new
+    return former
 
 
 def alone(architecture: str) -> dict[str, Any]:
@@ -214,7 +247,7 @@ def alone(architecture: str) -> dict[str, Any]:
 
 def _build(plain: dict[str, Any]) -> TrainConfig:
     if "legend" not in plain:
-        raise ConfigError("the configuration has no [legend]; give classes = [{name, colour}, …]")
+        raise ConfigError("the configuration has no [legend]; give classes = [{name, color}, …]")
     legend = Legend.from_dict(plain["legend"])
     if "optim" in plain:
         chosen = _table(plain, "optim")

@@ -16,7 +16,7 @@ from torch import Tensor, distributed, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from geoglnet import errors
-from geoglnet.errors import Cancelled, ConfigError, GeoglnetError
+from geoglnet.errors import Canceled, ConfigError, GeoglnetError
 from geoglnet.progress import Progress
 
 
@@ -101,7 +101,7 @@ class Relay:
 
     def _send(self, name: str, *values: Any, **figures: float) -> None:
         if self.stopped.is_set():
-            raise Cancelled("stopped")
+            raise Canceled("stopped")
         self.calls.put((name, values, figures))
 
     @classmethod
@@ -115,7 +115,7 @@ class Relay:
             name, values, figures = call
             try:
                 getattr(progress, name)(*values, **figures)
-            except Cancelled:
+            except Canceled:
                 self.stopped.set()
 
 

@@ -43,22 +43,22 @@ class WorstRegion:
     Args:
         scene: its name.
         window: its core in the scene, at the model's resolution.
-        wrong: how many labelled pixels were segmented as another class.
-        labelled: how many are labelled.
+        wrong: how many labeled pixels were segmented as another class.
+        labeled: how many are labeled.
         picture: what it looks like.
     """
 
     scene: str
     window: Window
     wrong: int
-    labelled: int
+    labeled: int
     picture: ScenePicture
 
     @property
     def described(self) -> str:
         place = f"rows {self.window.row_off} to {self.window.row_off + self.window.height}"
         place += f", columns {self.window.col_off} to {self.window.col_off + self.window.width}"
-        return f"{self.scene}, {place}: {self.wrong / max(1, self.labelled):.0%} of labelled pixels wrong"
+        return f"{self.scene}, {place}: {self.wrong / max(1, self.labeled):.0%} of labeled pixels wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def evaluate(
         DatasetError: there is no validation source, or its files cannot be used.
     """
     network, manifest = load_checkpoint(model_path(model))
-    settings = read_config(config_path)
+    settings = read_config(config_path, progress=progress)
     _check_legends(manifest.legend, settings.legend)
     if not settings.validation:
         raise DatasetError(f"{settings.name} has no [[validation]] source; name at least one")
@@ -171,7 +171,7 @@ def score(
     config: PredictConfig | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a network on labelled scenes; see :func:`evaluate`."""
+    """Score a network on labeled scenes; see :func:`evaluate`."""
     config, progress = config or PredictConfig(), progress or SilentProgress()
     evaluation = Evaluation(manifest.legend)
     reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress, scaling=manifest.scaling)

@@ -16,7 +16,7 @@ Image = npt.NDArray[np.uint8]
 PICTURE_SIZE = 400
 """Longest side of a kept picture, in pixels."""
 
-_NOTHING, _RIGHT, _WRONG = (np.array(colour, np.uint8) for colour in ((90, 90, 90), (235, 235, 235), (200, 30, 30)))
+_NOTHING, _RIGHT, _WRONG = (np.array(color, np.uint8) for color in ((90, 90, 90), (235, 235, 235), (200, 30, 30)))
 _GAP = 4
 
 
@@ -46,15 +46,15 @@ def as_rgb(image: Image) -> Image:
     return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
 
 
-def coloured(labels: Image, legend: Legend) -> Image:
-    """``(h, w, 3)`` labels in the legend's colours, grey where there is no class."""
+def colored(labels: Image, legend: Legend) -> Image:
+    """``(h, w, 3)`` labels in the legend's colors, gray where there is no class."""
     table = np.full((256, 3), _NOTHING, np.uint8)
-    table[: legend.num_classes] = legend.colours
+    table[: legend.num_classes] = legend.colors
     return table[labels]
 
 
 def errors(truth: Image, labels: Image) -> Image:
-    """``(h, w, 3)``: light where right, red where wrong, grey where nothing is known."""
+    """``(h, w, 3)``: light where right, red where wrong, gray where nothing is known."""
     picture = np.where((truth == labels)[..., None], _RIGHT, _WRONG)
     return np.where((truth == NO_CLASS)[..., None], _NOTHING, picture)
 

@@ -17,7 +17,7 @@ from geoglnet.escaping import csv_cell, figure_text
 from geoglnet.legend import Legend
 from geoglnet.output import OutputFile
 from geoglnet.training.evaluate import Evaluation, WorstRegion
-from geoglnet.training.pictures import coloured, errors
+from geoglnet.training.pictures import colored, errors
 from geoglnet.training.runlog import LossPoint
 
 SCORES_JSON, SCORES_CSV, SHEET = "scores.json", "scores.csv", "report.png"
@@ -120,7 +120,7 @@ def _draw_curves(axes: Axes, losses: Sequence[LossPoint]) -> None:
 def _draw_classes(axes: Axes, evaluation: Evaluation) -> None:
     legend, values = evaluation.legend, evaluation.total.iou()
     places = np.arange(legend.num_classes)[::-1]
-    edges = np.array(legend.colours) / 255
+    edges = np.array(legend.colors) / 255
     axes.barh(places, np.nan_to_num(values), color=edges, edgecolor="black", linewidth=0.6)
     for place, value in zip(places, values, strict=True):
         text = "does not occur" if np.isnan(value) else f"{value:.3f}"
@@ -149,7 +149,7 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
 
 def _draw_region(figure: SubFigure, region: WorstRegion, legend: Legend) -> None:
     picture = region.picture
-    images = (picture.image, coloured(picture.truth, legend), coloured(picture.labels, legend))
+    images = (picture.image, colored(picture.truth, legend), colored(picture.labels, legend))
     shown = {"scene": images[0], "truth": images[1], "segmented": images[2], "errors": errors(picture.truth, picture.labels)}
     figure.suptitle(figure_text(region.described), fontsize=9, x=0.01, ha="left")
     for axes, (name, image) in zip(figure.subplots(1, 4), shown.items(), strict=True):

@@ -23,7 +23,7 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet, OverviewMaps
-from geoglnet.training.pictures import Image, as_rgb, coloured, side_by_side
+from geoglnet.training.pictures import Image, as_rgb, colored, side_by_side
 from geoglnet.training.task import StageTask
 
 LOSSES_CSV = "losses.csv"
@@ -71,7 +71,7 @@ class Specimen:
     """A held-out region that is looked at again and again, with all of its patches.
 
     Args:
-        batch: of one region, normalised.
+        batch: of one region, normalized.
         picture: ``(h, w, 3)`` the region as people see it, at the size of its labels.
         legend: classes.
     """
@@ -83,7 +83,7 @@ class Specimen:
     def panel(self, labels: Mapping[str, Image]) -> Image:
         """Scene, truth, and what each branch makes of it, side by side."""
         truth = self.batch.overview_labels[0].cpu().numpy()
-        return side_by_side([self.picture, *(coloured(part, self.legend) for part in (truth, *labels.values()))])
+        return side_by_side([self.picture, *(colored(part, self.legend) for part in (truth, *labels.values()))])
 
 
 def specimen(batch: RegionBatch, mean: Tensor, std: Tensor, legend: Legend) -> Specimen:

@@ -22,10 +22,10 @@ from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.branch import Branch, FeatureMaps
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.plain import shortened
-from geoglnet.training.config import OptimConfig, Regularisation
+from geoglnet.training.config import OptimConfig, Regularization
 from geoglnet.training.devices import average_gradients
 
-_FMREG = {Regularisation.EUCLIDEAN: fmreg_euclidean, Regularisation.MEAN_SQUARE: fmreg_mean_square}
+_FMREG = {Regularization.EUCLIDEAN: fmreg_euclidean, Regularization.MEAN_SQUARE: fmreg_mean_square}
 TRAINED_PARTS = {
     Stage.GLOBAL: ("global_branch",),
     Stage.LOCAL: ("local_branch", "f_agg"),
@@ -51,7 +51,7 @@ def _fitting() -> Iterator[None]:
 
 
 class PatchLosses(NamedTuple):
-    """Losses of some patches: focal losses added up, and λ times the regularisation of x_loc, where there is one."""
+    """Losses of some patches: focal losses added up, and λ times the regularization of x_loc, where there is one."""
 
     focal: Tensor
     fmreg: Tensor | None
@@ -67,7 +67,7 @@ class StageTask(LightningModule):
     Args:
         network: changed in place.
         stage: which part is trained.
-        optim: losses and optimiser.
+        optim: losses and optimizer.
         steps: how many steps the stage has, for the schedule.
 
     Raises:
@@ -99,7 +99,7 @@ class StageTask(LightningModule):
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
-        """One step of the optimiser on a batch, and of the schedule and the moving average after it."""
+        """One step of the optimizer on a batch, and of the schedule and the moving average after it."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.differentiate(batch)
@@ -127,7 +127,7 @@ class StageTask(LightningModule):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state` once the trainer has made the optimiser.
+        """Go on from a :meth:`state` once the trainer has made the optimizer.
 
         Raises:
             CheckpointError: it is not the state of such a stage.
@@ -167,7 +167,7 @@ class StageTask(LightningModule):
     def differentiate(self, batch: RegionBatch) -> Tensor:
         """The loss of a batch, with its gradients added to those of the trained parameters.
 
-        Losses are means over all labelled pixels (and over all patches) of the batch, however it is taken apart.
+        Losses are means over all labeled pixels (and over all patches) of the batch, however it is taken apart.
         """
         maps = self._maps(batch)
         total = torch.zeros((), device=batch.overviews.device)
@@ -176,9 +176,9 @@ class StageTask(LightningModule):
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         held = None if maps is None else _held(maps)
-        for part, labelled, share in self._parts(batch):
+        for part, labeled, share in self._parts(batch):
             losses = self.patch_losses(part, held)
-            total += self._backward(labelled * losses.focal, None if losses.fmreg is None else share * losses.fmreg)
+            total += self._backward(labeled * losses.focal, None if losses.fmreg is None else share * losses.fmreg)
         if maps is not None and held is not None and self.stage in _GLOBAL_RATE:
             loss = self.overview_loss(batch, maps)
             _backward_through(maps, held, loss)
@@ -190,7 +190,7 @@ class StageTask(LightningModule):
         return self._focal(maps.logits, batch.overview_labels)
 
     def patch_losses(self, part: RegionBatch, maps: OverviewMaps | None) -> PatchLosses:
-        """Losses of patches. In the bidirectional stage the local branch is frozen: no s_loc, no regularisation."""
+        """Losses of patches. In the bidirectional stage the local branch is frozen: no s_loc, no regularization."""
         logits = self.network.segment(part.patches, part.footprints, maps, part.overview_index)
         trains_local = self.stage is not Stage.BIDIRECTIONAL
         scored = (logits.s_loc if trains_local else None, logits.s_agg)
@@ -201,7 +201,7 @@ class StageTask(LightningModule):
         return PatchLosses(torch.stack(focal).sum(), self.optim.lambda_fmreg * distance)
 
     def _backward(self, focal: Tensor, fmreg: Tensor | None) -> Tensor:
-        """Gradients of a part's losses. The regularisation must not reach the global branch, not even through shared maps."""
+        """Gradients of a part's losses. The regularization must not reach the global branch, not even through shared maps."""
         if fmreg is not None and self.stage is Stage.JOINT and self.network.local_branch is not None:
             focal.backward(retain_graph=True)  # type: ignore[no-untyped-call]
             fmreg.backward(inputs=self._reaching_x_loc(self.network.local_branch))  # type: ignore[no-untyped-call]
@@ -247,14 +247,14 @@ class StageTask(LightningModule):
         return network.refine(batch.overviews, maps, merge.maps())
 
     def _parts(self, batch: RegionBatch) -> Iterator[tuple[RegionBatch, float, float]]:
-        """Patches in parts, each with its share of the labelled pixels and of the patches."""
+        """Patches in parts, each with its share of the labeled pixels and of the patches."""
         count, size = len(batch.patches), self.optim.patches_at_once
-        labelled = (batch.patch_labels != NO_CLASS).flatten(1).sum(dim=1)
-        total = max(1, int(labelled.sum()))
+        labeled = (batch.patch_labels != NO_CLASS).flatten(1).sum(dim=1)
+        total = max(1, int(labeled.sum()))
         for start in range(0, count, size):
             chosen = slice(start, start + size)
             part = batch.part(chosen)
-            yield part, int(labelled[chosen].sum()) / total, len(part.patches) / count
+            yield part, int(labeled[chosen].sum()) / total, len(part.patches) / count
 
     @staticmethod
     def _reaching_x_loc(branch: Branch) -> list[nn.Parameter]:

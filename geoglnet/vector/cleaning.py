@@ -44,7 +44,7 @@ def opening_margin(radius: int) -> int:
 def open_labels(labels: Labels, radius: int, background: int | None) -> Labels:
     """Morphological opening of every class with a square of ``2 · radius + 1`` pixels.
 
-    What is thinner than that becomes background; where there is none, neighbours grow into it by majority, and what they
+    What is thinner than that becomes background; where there is none, neighbors grow into it by majority, and what they
     do not reach within ``2 · radius + 1`` steps stays.
 
     Args:
@@ -88,10 +88,10 @@ def _majority(around: Labels) -> Labels:
 def sieve_labels(
     labels: Labels, min_pixels: float, connectivity: int = 4, open_sides: tuple[str, ...] = ()
 ) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """Give areas of fewer than ``min_pixels`` pixels to the neighbour with which they share the longest border.
+    """Give areas of fewer than ``min_pixels`` pixels to the neighbor with which they share the longest border.
 
-    Small areas that only have small neighbours wait until one of these has been given away. Clusters of small areas without
-    any large neighbour stay as they are.
+    Small areas that only have small neighbors wait until one of these has been given away. Clusters of small areas without
+    any large neighbor stay as they are.
 
     Args:
         labels: ``(h, w)`` uint8; 255 stays, and nothing is given to it.
@@ -129,12 +129,12 @@ def _connected(one: Ints, other: Ints, count: int) -> Ints:
 
 
 def _borders(ids: npt.NDArray[np.int32], is_small: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Pairs of a small component and a neighbour, with the length of their border in pixels."""
+    """Pairs of a small component and a neighbor, with the length of their border in pixels."""
     codes = []
     for one, other in _side_by_side(ids):
-        for small, neighbour in ((one, other), (other, one)):
-            meets = is_small[small] & (neighbour > 0) & (small != neighbour)
-            codes.append((small[meets].astype(np.int64) << 32) | neighbour[meets])
+        for small, neighbor in ((one, other), (other, one)):
+            meets = is_small[small] & (neighbor > 0) & (small != neighbor)
+            codes.append((small[meets].astype(np.int64) << 32) | neighbor[meets])
     pairs, length = np.unique(np.concatenate(codes), return_counts=True)
     return (pairs >> 32).astype(np.intp), (pairs & 0xFFFFFFFF).astype(np.intp), length.astype(np.intp)
 

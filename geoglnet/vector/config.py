@@ -64,7 +64,7 @@ class Quantity:
             reason: why it is unknown: what the raster has.
 
         Raises:
-            ConfigError: it is in metres, and the pixel size is unknown.
+            ConfigError: it is in meters, and the pixel size is unknown.
         """
         if self.unit == "px":
             return self.value
@@ -84,12 +84,12 @@ class VectorConfig:
         tile_size: side in pixels of the tiles that are traced one by one; memory grows with its square.
         connectivity: 4, or 8 to join areas that touch at a corner only (they become multipolygons).
         opening: radius in pixels of the square with which every class but the background is opened: parts thinner than
-            ``2 · opening + 1`` pixels become background, or their neighbours where there is none.
-        sieve: areas smaller than this (``"50px"``, ``"20m2"``) go to the neighbour with which they share the longest border.
+            ``2 · opening + 1`` pixels become background, or their neighbors where there is none.
+        sieve: areas smaller than this (``"50px"``, ``"20m2"``) go to the neighbor with which they share the longest border.
         fill_holes: background that a single class encloses becomes that class, up to 256 px across.
-        simplify: outlines are simplified within this distance (``"1.5px"``, ``"2m"``), neighbours keeping shared borders.
-        smooth: corners are rounded, neighbours keeping shared borders.
-        regularize: polygons get straight walls and right angles where that fits them well. Neighbours may then overlap:
+        simplify: outlines are simplified within this distance (``"1.5px"``, ``"2m"``), neighbors keeping shared borders.
+        smooth: corners are rounded, neighbors keeping shared borders.
+        regularize: polygons get straight walls and right angles where that fits them well. Neighbors may then overlap:
             for buildings, not for land cover.
         min_area_m2: polygons smaller than this are dropped (needs a CRS).
         min_hole_m2: holes smaller than this are closed (needs a CRS).

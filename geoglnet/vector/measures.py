@@ -1,13 +1,13 @@
 """Areas and perimeters on the ground.
 
-A square in degrees is not an area and a square metre of web-mercator is 0.55 m² at 42° N. Near each other (one tile of a
+A square in degrees is not an area and a square meter of web-mercator is 0.55 m² at 42° N. Near each other (one tile of a
 scene) polygons are measured in the plane and corrected by the CRS's scale at their middle: the ellipsoid's metric, sampled
 on a grid over all of them and smoothed by a quadric; on 100 km it errs by a few millionths.
 
-Where they lie further apart, all coordinates go through one vectorised transformation to an equal-area projection of WGS 84,
+Where they lie further apart, all coordinates go through one vectorized transformation to an equal-area projection of WGS 84,
 where the planar area is the ellipsoidal one: for geographic CRSs a cylindrical one, in which edges along parallels and
-meridians stay straight (a pixel's edge follows the parallel, not the geodesic); for all others the azimuthal one centred on
-the polygons, which near its centre keeps lengths too.
+meridians stay straight (a pixel's edge follows the parallel, not the geodesic); for all others the azimuthal one centered on
+the polygons, which near its center keeps lengths too.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _GRID = np.linspace(-1.0, 1.0, 4)
 _CONFORMAL = 1e-6  # directions whose scales differ by less than this are measured alike, which is far quicker
 _LARGEST_LATITUDE = 85.0  # beyond it longitudes converge too fast
 
-Metres = npt.NDArray[np.float64]
+Meters = npt.NDArray[np.float64]
 
 
-def ground_measures(geometries: Outlines, crs: Any) -> tuple[Metres, Metres]:
+def ground_measures(geometries: Outlines, crs: Any) -> tuple[Meters, Meters]:
     """Ellipsoidal areas and perimeters of polygons that lie near each other (one scene).
 
     Args:
@@ -44,7 +44,7 @@ def ground_measures(geometries: Outlines, crs: Any) -> tuple[Metres, Metres]:
         crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
 
     Returns:
-        ``(n,)`` float64 square metres and ``(n,)`` float64 metres (holes' borders count); NaN where metres are unknown, see
+        ``(n,)`` float64 square meters and ``(n,)`` float64 meters (holes' borders count); NaN where meters are unknown, see
         :func:`~geoglnet.raster.crs.ground_of`, and for geometries outside the CRS's domain.
     """
     unknown = np.full(len(geometries), np.nan)
@@ -70,7 +70,7 @@ def ground_measures(geometries: Outlines, crs: Any) -> tuple[Metres, Metres]:
     return areas, lengths
 
 
-def geodesic_areas(geometries: Geometries, crs: Any) -> Metres:
+def geodesic_areas(geometries: Geometries, crs: Any) -> Meters:
     """The areas of :func:`ground_measures`."""
     return ground_measures(geometries, crs)[0]
 
@@ -85,21 +85,21 @@ class _Metric:
         coefficients: ``(6, 3)`` of the quadric.
     """
 
-    middle: Metres
-    half: Metres
-    coefficients: Metres
+    middle: Meters
+    half: Meters
+    coefficients: Meters
 
-    def at(self, points: Metres) -> Metres:
+    def at(self, points: Meters) -> Meters:
         """``(n, 3)`` metric at ``(n, 2)`` points."""
         return np.asarray(_quadric((points - self.middle) / self.half) @ self.coefficients)
 
 
-def _quadric(points: Metres) -> Metres:
+def _quadric(points: Meters) -> Meters:
     u, v = points.T
     return np.column_stack([np.ones_like(u), u, v, u * u, u * v, v * v])
 
 
-def _local_metric(bounds: Metres, source: CRS, ground: Ground) -> _Metric | None:
+def _local_metric(bounds: Meters, source: CRS, ground: Ground) -> _Metric | None:
     """The metric around some polygons; ``None`` where they reach too far, or too near a pole."""
     low, high = bounds[:2], bounds[2:]
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9 * np.abs(high).max() + 1e-12)
@@ -126,8 +126,8 @@ def _local_metric(bounds: Metres, source: CRS, ground: Ground) -> _Metric | None
     return _Metric(middle, half, np.linalg.lstsq(_quadric(places), metric, rcond=None)[0])
 
 
-def _on_ground(lon: Metres, lat: Metres, ellipsoid: Geod) -> tuple[Metres, Metres]:
-    """Metres to the east and to the north between two rows of places, a short way apart."""
+def _on_ground(lon: Meters, lat: Meters, ellipsoid: Geod) -> tuple[Meters, Meters]:
+    """Meters to the east and to the north between two rows of places, a short way apart."""
     middle = np.radians(lat.mean(axis=0))
     flattened = 1 - ellipsoid.es * np.sin(middle) ** 2
     difference = (lon[1] - lon[0] + 180) % 360 - 180
@@ -135,21 +135,21 @@ def _on_ground(lon: Metres, lat: Metres, ellipsoid: Geod) -> tuple[Metres, Metre
     return east, ellipsoid.a * (1 - ellipsoid.es) / flattened**1.5 * np.radians(lat[1] - lat[0])
 
 
-def _total_bounds(geometries: Outlines) -> Metres:
+def _total_bounds(geometries: Outlines) -> Meters:
     if isinstance(geometries, Rings):
         x, y = geometries.points.T
         return np.array([x.min(), y.min(), x.max(), y.max()])
-    total: Metres = shapely.total_bounds(geometries)
+    total: Meters = shapely.total_bounds(geometries)
     return total
 
 
-def _in_plane(geometries: Outlines) -> tuple[Metres, Metres, Metres]:
+def _in_plane(geometries: Outlines) -> tuple[Meters, Meters, Meters]:
     if isinstance(geometries, Rings):
         return geometries.measures()
     return shapely.bounds(geometries), shapely.area(geometries), shapely.length(geometries)
 
 
-def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Metres, Metres]:
+def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Meters, Meters]:
     bounds, areas, lengths = _in_plane(geometries)
     west, south, east, north = bounds.T
     xx, yy, xy = metric.at(np.column_stack([(west + east) / 2, (south + north) / 2])).T
@@ -163,7 +163,7 @@ def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Metres, Metre
     return areas, np.bincount(index, weights=lengths, minlength=len(geometries)).astype(np.float64)
 
 
-def _steps(geometries: Geometries) -> tuple[Metres, npt.NDArray[np.intp]]:
+def _steps(geometries: Geometries) -> tuple[Meters, npt.NDArray[np.intp]]:
     """From every point to the next one of its ring, zero at a ring's end; and the geometry that each belongs to."""
     points, index = shapely.get_coordinates(geometries, return_index=True)
     steps = np.zeros_like(points)
@@ -173,7 +173,7 @@ def _steps(geometries: Geometries) -> tuple[Metres, npt.NDArray[np.intp]]:
 
 
 def _equal_area(geometries: Geometries, source: CRS, ground: Ground) -> Geometries:
-    lon, lat = _centre(geometries, source, ground)
+    lon, lat = _center(geometries, source, ground)
     transformer = _equal_area_transformer(source, ground, lon, 0.0 if source.is_geographic else lat)
 
     def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -183,7 +183,7 @@ def _equal_area(geometries: Geometries, source: CRS, ground: Ground) -> Geometri
     return projected
 
 
-def _length_of_degrees(geometries: Geometries, source: CRS, ground: Ground) -> Metres:
+def _length_of_degrees(geometries: Geometries, source: CRS, ground: Ground) -> Meters:
     """Lengths of borders in longitude and latitude: steps along meridian and parallel at the middle of every edge."""
     ellipsoid, unit = ground.ellipsoid or WGS84, float(source.axis_info[0].unit_conversion_factor)  # radians
     steps, index = _steps(geometries)
@@ -208,7 +208,7 @@ def _equal_area_transformer(source: CRS, ground: Ground, lon: float, lat: float)
     return Transformer.from_crs(source, f"{kind} +lon_0={lon} {datum} +units=m +type=crs", always_xy=True)
 
 
-def _centre(geometries: Geometries, source: CRS, ground: Ground) -> tuple[float, float]:
+def _center(geometries: Geometries, source: CRS, ground: Ground) -> tuple[float, float]:
     """Longitude and latitude of the middle, in whole degrees so that few projections are ever built."""
     west, south, east, north = shapely.total_bounds(geometries)
     lon, lat = _to_degrees(source, ground.degrees).transform((west + east) / 2, (south + north) / 2, errcheck=True)

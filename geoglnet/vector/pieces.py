@@ -50,7 +50,7 @@ class TracingRules:
 
     @property
     def reshapes(self) -> bool:
-        """Whether outlines leave the pixels' corners, so that all neighbours must be traced too."""
+        """Whether outlines leave the pixels' corners, so that all neighbors must be traced too."""
         return self.smooth or self.tolerance > 0
 
     def chosen(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -107,7 +107,7 @@ class OpenTile:
 
     Args:
         window: the tile.
-        sides: for each side with a neighbour (``"top"``, ``"left"``, ``"bottom"``, ``"right"``), the piece at each pixel:
+        sides: for each side with a neighbor (``"top"``, ``"left"``, ``"bottom"``, ``"right"``), the piece at each pixel:
             its number from 1, 0 where there is none.
         class_id: ``(n,)`` uint8.
         totals: ``(n, 3)`` int64.
@@ -180,7 +180,7 @@ def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[Lab
 def _reshaped(
     tile: LabelTile, surroundings: npt.NDArray[np.int16], rules: TracingRules, origin: tuple[int, int]
 ) -> tuple[Components, Geometries]:
-    """Simplified and smoothed outlines. What becomes no polygon is a neighbour like any other until then."""
+    """Simplified and smoothed outlines. What becomes no polygon is a neighbor like any other until then."""
     faces = label_components(tile.labels, tile.confidence, without_label=True)
     outlines = trace_components(faces.ids, junctions=True, surroundings=surroundings).polygons()
     if rules.tolerance > 0:

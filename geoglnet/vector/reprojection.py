@@ -23,10 +23,10 @@ from geoglnet.vector.rings import Geometries
 
 _EARTH_M = 6_378_137.0
 _MARGINS_M = (50_000.0, 1_000.0)  # around the scene; the smaller where the projection ends before the larger
-_LONG_EDGE_M = 500.0  # a straight edge this long bends by millimetres in another projection
+_LONG_EDGE_M = 500.0  # a straight edge this long bends by millimeters in another projection
 _STEPS = 21  # along each side of the scene that its place in another CRS is found with
 _MOST = 0.9  # of a turn of longitudes: what spans more is the whole world
-_HAIR = 1e-11  # of a turn: less than a millimetre
+_HAIR = 1e-11  # of a turn: less than a millimeter
 _NOWHERE = shapely.Polygon()
 
 
@@ -224,7 +224,7 @@ def _full_turn(crs: CRS) -> float:
     return 2 * math.pi / float(crs.axis_info[0].unit_conversion_factor)
 
 
-def _length(metres: float, crs: CRS) -> float:
+def _length(meters: float, crs: CRS) -> float:
     """A length in the units of a CRS's axes, of longitudes at the equator."""
     factor = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
-    return metres / (factor * (_EARTH_M if crs.is_geographic else 1.0))
+    return meters / (factor * (_EARTH_M if crs.is_geographic else 1.0))

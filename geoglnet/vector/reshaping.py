@@ -1,11 +1,11 @@
 """Outlines made simpler or straighter: shared borders stay shared.
 
 All faces of a tile take part, also those that become no polygon, so that every border between two faces is inside the
-coverage; the tile's own border does not move, so that pieces of neighbouring tiles still meet.
+coverage; the tile's own border does not move, so that pieces of neighboring tiles still meet.
 
 A building's outline on pixels is a staircase. Its edges, freed of the stairs, vote for a direction modulo 90°, each with its
 length; every edge becomes a wall along or across that direction, at the length-weighted mean of its points; walls shorter
-than the noise join their neighbours; where two walls meet is a corner. What does not fit well is returned as it was.
+than the noise join their neighbors; where two walls meet is a corner. What does not fit well is returned as it was.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from geoglnet.vector.rings import Geometries, Rings
 _ROUNDS = 2
 _ATTEMPTS = 4
 MIN_IOU = 0.8
-"""A regularised polygon that overlaps with its original less than this is not used."""
+"""A regularized polygon that overlaps with its original less than this is not used."""
 _STAIR_PIXELS = 1.5  # the outline of a straight wall deviates from it by less than this
 _WALL_PIXELS = 4.0  # shorter walls are noise
 Points = npt.NDArray[np.float64]
 
 
 def simplify_coverage(outlines: Geometries, tolerance: float) -> Geometries:
-    """Drop points whose triangle with their neighbours is smaller than ``tolerance²`` (Visvalingam-Whyatt).
+    """Drop points whose triangle with their neighbors is smaller than ``tolerance²`` (Visvalingam-Whyatt).
 
     Args:
         outlines: polygons that share all their vertices and together fill a rectangle.
@@ -216,7 +216,7 @@ def _joined(walls: list[_Wall]) -> list[_Wall]:
 
 
 def _lengths(walls: list[_Wall]) -> list[float]:
-    """Length of every wall between its neighbours."""
+    """Length of every wall between its neighbors."""
     return [abs(walls[(i + 1) % len(walls)].offset - walls[i - 1].offset) for i in range(len(walls))]
 
 

@@ -160,7 +160,7 @@ def _points_to_crs(points: npt.NDArray[np.float64], transform: Affine) -> npt.ND
 
 
 def _regularized(geometries: Geometries, is_whole: npt.NDArray[np.bool_], rules: FinishingRules) -> Geometries:
-    """Whole polygons that the raster's border does not cut, regularised on the ground."""
+    """Whole polygons that the raster's border does not cut, regularized on the ground."""
     left, top, right, bottom = shapely.bounds(geometries).T
     is_inside = (left > 0) & (top > 0) & (right < rules.shape.width) & (bottom < rules.shape.height)
     chosen = is_whole & is_inside

@@ -1,4 +1,4 @@
-"""Seams: pieces of a component in neighbouring tiles, held until no tile to come can add to them, then dissolved.
+"""Seams: pieces of a component in neighboring tiles, held until no tile to come can add to them, then dissolved.
 
 Tiles arrive row by row, left to right. What is held: two numbers per column of the raster (the row of tiles above), two per
 row of a tile (the tile on the left), and the pieces that touch a line beyond which nothing has been traced yet. Where these

@@ -1,4 +1,4 @@
-"""Outlines of components from those of their pieces in neighbouring tiles, on the pixel grid.
+"""Outlines of components from those of their pieces in neighboring tiles, on the pixel grid.
 
 Pieces meet only on the lines between tiles. So all edges stay as they are but those on such a line: there the edges of two
 pieces of one component run in opposite directions, and where they do, both go. The others are linked to rings again. Geometry
@@ -107,7 +107,7 @@ def _order(points: Ints, direction: Ints, component: Ints, lines: TileLines) -> 
 
 
 def _left_over(edges: _Edges) -> _Edges:
-    """What is left of edges on lines where opposite ones of a component have cancelled each other."""
+    """What is left of edges on lines where opposite ones of a component have canceled each other."""
     is_upright = np.tile(edges.start[:, 0] == edges.end[:, 0], 2)
     ends = np.concatenate([edges.start, edges.end])
     line, along = np.where(is_upright, ends[:, 0], ends[:, 1]), np.where(is_upright, ends[:, 1], ends[:, 0])

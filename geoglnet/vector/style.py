@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from geoglnet.escaping import qgis_label, storable
-from geoglnet.legend import Colour, Legend
+from geoglnet.legend import Color, Legend
 
 FILL_OPACITY = 0.6
 OUTLINE_WIDTH_MM = 0.26
 _OUTLINE_TONE = 0.55
-_PIXELS_PER_MM = 1 / 0.28  # the standardised pixel of SLD
+_PIXELS_PER_MM = 1 / 0.28  # the standardized pixel of SLD
 
 _SLD = "http://www.opengis.net/sld"
 _SE = "http://www.opengis.net/se"
@@ -23,7 +23,7 @@ def qml(legend: Legend, attribute: str = "class_name") -> str:
     """Style of a polygon layer for QGIS 3: one category per class that becomes polygons.
 
     Args:
-        legend: names and colours.
+        legend: names and colors.
         attribute: field with the class names.
     """
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
@@ -34,7 +34,7 @@ def qml(legend: Legend, attribute: str = "class_name") -> str:
     for position, value in enumerate(legend.polygon_values):
         name, symbol = storable(legend.names[value]), str(position)
         SubElement(categories, "category", symbol=symbol, value=name, label=qgis_label(name), render="true", type="string")
-        symbols.append(_qml_symbol(symbol, legend.colours[value]))
+        symbols.append(_qml_symbol(symbol, legend.colors[value]))
     SubElement(root, "layerGeometryType").text = "2"
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
@@ -49,24 +49,24 @@ def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
     user_style = SubElement(named, f"{{{_SLD}}}UserStyle")
     rules = SubElement(user_style, f"{{{_SE}}}FeatureTypeStyle")
     for value in legend.polygon_values:
-        rules.append(_sld_rule(storable(legend.names[value]), legend.colours[value], attribute))
+        rules.append(_sld_rule(storable(legend.names[value]), legend.colors[value], attribute))
     return _text(root)
 
 
-def outline_colour(colour: Colour) -> Colour:
+def outline_color(color: Color) -> Color:
     """The same hue, darker."""
-    red, green, blue = (round(channel * _OUTLINE_TONE) for channel in colour)
+    red, green, blue = (round(channel * _OUTLINE_TONE) for channel in color)
     return red, green, blue
 
 
-def _qml_symbol(name: str, colour: Colour) -> Element:
+def _qml_symbol(name: str, color: Color) -> Element:
     symbol = Element("symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     properties: Mapping[str, str] = {
-        "color": _rgba(colour, FILL_OPACITY),
+        "color": _rgba(color, FILL_OPACITY),
         "style": "solid",
         "joinstyle": "miter",
-        "outline_color": _rgba(outline_colour(colour), 1.0),
+        "outline_color": _rgba(outline_color(color), 1.0),
         "outline_style": "solid",
         "outline_width": str(OUTLINE_WIDTH_MM),
         "outline_width_unit": "MM",
@@ -77,7 +77,7 @@ def _qml_symbol(name: str, colour: Colour) -> Element:
     return symbol
 
 
-def _sld_rule(name: str, colour: Colour, attribute: str) -> Element:
+def _sld_rule(name: str, color: Color, attribute: str) -> Element:
     rule = Element(f"{{{_SE}}}Rule")
     SubElement(rule, f"{{{_SE}}}Name").text = name
     is_equal = SubElement(SubElement(rule, f"{{{_OGC}}}Filter"), f"{{{_OGC}}}PropertyIsEqualTo")
@@ -85,8 +85,8 @@ def _sld_rule(name: str, colour: Colour, attribute: str) -> Element:
     SubElement(is_equal, f"{{{_OGC}}}Literal").text = name
     symbol = SubElement(rule, f"{{{_SE}}}PolygonSymbolizer")
     width = f"{OUTLINE_WIDTH_MM * _PIXELS_PER_MM:.2f}"
-    _sld_parameters(symbol, "Fill", {"fill": _hex(colour), "fill-opacity": str(FILL_OPACITY)})
-    _sld_parameters(symbol, "Stroke", {"stroke": _hex(outline_colour(colour)), "stroke-width": width})
+    _sld_parameters(symbol, "Fill", {"fill": _hex(color), "fill-opacity": str(FILL_OPACITY)})
+    _sld_parameters(symbol, "Stroke", {"stroke": _hex(outline_color(color)), "stroke-width": width})
     return rule
 
 
@@ -96,12 +96,12 @@ def _sld_parameters(symbol: Element, kind: str, parameters: Mapping[str, str]) -
         SubElement(part, f"{{{_SE}}}SvgParameter", name=key).text = value
 
 
-def _rgba(colour: Colour, opacity: float) -> str:
-    return ",".join(str(channel) for channel in (*colour, round(255 * opacity)))
+def _rgba(color: Color, opacity: float) -> str:
+    return ",".join(str(channel) for channel in (*color, round(255 * opacity)))
 
 
-def _hex(colour: Colour) -> str:
-    return "#" + bytes(colour).hex()
+def _hex(color: Color) -> str:
+    return "#" + bytes(color).hex()
 
 
 def _text(root: Element) -> str:

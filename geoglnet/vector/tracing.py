@@ -155,7 +155,7 @@ def trace_components(
     Args:
         ids: ``(h, w)`` int32 component numbers from 1, each 4-connected, in the order of their first pixels; 0 is outside.
         origin: column and row of the first pixel, added to all coordinates.
-        junctions: keep the points on straight edges where two neighbours of a component meet, so that neighbouring
+        junctions: keep the points on straight edges where two neighbors of a component meet, so that neighboring
             polygons share all their vertices (what coverage simplification needs).
         surroundings: ``(h + 2, w + 2)`` int16, of which the outermost pixels are read: the labels around ``ids``, -1 outside
             the raster. With ``junctions``, points where they change are kept too, as the tile across the line has them.

@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError, SceneError
-from geoglnet.legend import Colour, Legend
+from geoglnet.legend import Color, Legend
 from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
@@ -218,8 +218,8 @@ def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig
         progress: receiver of the rule.
 
     Raises:
-        SceneError: areas in m² are asked for, and metres are unknown there.
-        ConfigError: another quantity in metres is, or the format cannot hold the coordinates.
+        SceneError: areas in m² are asked for, and meters are unknown there.
+        ConfigError: another quantity in meters is, or the format cannot hold the coordinates.
     """
     check_place(vector_path, crs)
     ground = ground_of(crs)
@@ -389,25 +389,25 @@ def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tup
     values = ", ".join(str(value) for value in found[:8]) + (", …" if len(found) > 8 else "")
     if has_255 and not found and (tiles.seen[0] or src.nodata == 0):
         progress.log(f"{src.name} has no legend and holds 0 and {NO_LABEL} only: a mask, in which {NO_LABEL} becomes class 1")
-        return Legend(("background", "class 1"), _colours(src, 2), background=0), True
+        return Legend(("background", "class 1"), _colors(src, 2), background=0), True
     if has_255:
         progress.warn(f"{src.name}: the value {NO_LABEL} is read as no class; give classes numbers from 1 to 254")
     progress.log(f"{src.name} has no legend: values {values or '(none)'} become classes, 0 is background")
     count = max(found, default=1) + 1
     names = ("background", *(f"class {value}" for value in range(1, count)))
-    return Legend(names, _colours(src, count), background=0), False
+    return Legend(names, _colors(src, count), background=0), False
 
 
-def _colours(src: DatasetReader, count: int) -> tuple[Colour, ...]:
+def _colors(src: DatasetReader, count: int) -> tuple[Color, ...]:
     try:
         table = src.colormap(1)
-    except ValueError:  # rasterio's way of saying that there is no colour table
+    except ValueError:  # rasterio's way of saying that there is no color table
         table = {}
-    return tuple(table[value][:3] if value in table else _generated_colour(value) for value in range(count))
+    return tuple(table[value][:3] if value in table else _generated_color(value) for value in range(count))
 
 
-def _generated_colour(value: int) -> Colour:
-    # Steps of the golden angle keep neighbouring numbers far apart in hue.
+def _generated_color(value: int) -> Color:
+    # Steps of the golden angle keep neighboring numbers far apart in hue.
     red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.65, 0.85))
     return red, green, blue
 

@@ -85,7 +85,7 @@ class Layer:
 
     Args:
         path: what the file will be called, for the layer's name and for messages.
-        legend: class names and colours.
+        legend: class names and colors.
         crs_wkt: CRS of the geometries; ``None`` when there is none.
         geometry_type: ``"Polygon"`` or ``"MultiPolygon"``.
         scene: name of the scene that was segmented; null when unknown.

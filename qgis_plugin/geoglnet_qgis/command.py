@@ -23,13 +23,13 @@ class Shaping:
     Args:
         tolerance: how far corners may move; 0 keeps every corner of a pixel.
         min_area_m2: smaller polygons are dropped.
-        is_regularised: whether corners are squared.
+        is_regularized: whether corners are squared.
         unit: of the tolerance, ``m`` or, where there is no CRS, ``px``.
     """
 
     tolerance: float = 0.0
     min_area_m2: float = 0.0
-    is_regularised: bool = False
+    is_regularized: bool = False
     unit: str = "m"
 
     def words(self) -> list[str]:
@@ -38,7 +38,7 @@ class Shaping:
             words += ["--simplify", f"{_number(self.tolerance)}{self.unit}"]
         if self.min_area_m2 > 0:
             words += ["--min-area", _number(self.min_area_m2)]
-        if self.is_regularised:
+        if self.is_regularized:
             words += ["--regularize"]
         return words
 
@@ -57,7 +57,7 @@ class Segmentation:
         device: ``auto``, ``cpu``, ``cuda`` …
         batch: patches per step; 0 leaves it to the program.
         effort: 0 to 1; ``None`` leaves it to the program.
-        pixel_size_m: metres per pixel of a raster without CRS.
+        pixel_size_m: meters per pixel of a raster without CRS.
         bands: 1-based numbers of red, green, blue.
         is_resumed: whether to go on with a run that was stopped.
         replaces: whether outputs that exist are replaced.

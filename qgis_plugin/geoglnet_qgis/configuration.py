@@ -12,8 +12,8 @@ HEADER = "# Written by the geoglnet plugin of QGIS.\n"
 CONFIGURATION = "train.toml"
 CLASS_COLUMN = "class"
 BACKGROUND = "background"
-BACKGROUND_COLOUR = (32, 32, 32)
-PALETTE = (  # Okabe and Ito's colours, which colour-blind people can tell apart
+BACKGROUND_COLOR = (32, 32, 32)
+PALETTE = (  # Okabe and Ito's colors, which color-blind people can tell apart
     (230, 75, 50),
     (86, 180, 233),
     (0, 158, 115),
@@ -51,7 +51,7 @@ class Training:
     Args:
         name: of the model.
         resolution_m: ground size of the pixels to train at.
-        classes: names and colours, without the background.
+        classes: names and colors, without the background.
         train, validation: pairs of files.
         size: a key of :data:`SIZES`.
         steps: of the global stage and of the local stage.
@@ -72,8 +72,8 @@ class Training:
     def to_toml(self) -> str:
         """Text of the configuration file."""
         size = SIZES[self.size]
-        colours = {BACKGROUND: BACKGROUND_COLOUR, **self.classes}
-        classes = [{"name": name, "colour": list(colour)} for name, colour in colours.items()]
+        colors = {BACKGROUND: BACKGROUND_COLOR, **self.classes}
+        classes = [{"name": name, "color": list(color)} for name, color in colors.items()]
         steps = {"global_steps": self.steps[0], "local_steps": self.steps[1], "backbone_weights": self.backbone_weights}
         assumed = {"assumed_pixel_size_m": self.assumed_pixel_size_m} if self.assumed_pixel_size_m else {}
         tables = {
@@ -89,7 +89,7 @@ class Training:
         return "\n".join(parts)
 
     def _source(self, pair: Pair) -> dict[str, Any]:
-        files = {"images": pair.raster, "polygons": pair.polygons, "class_column": CLASS_COLUMN, "unlabelled": "background"}
+        files = {"images": pair.raster, "polygons": pair.polygons, "class_column": CLASS_COLUMN, "unlabeled": "background"}
         if self.assumed_pixel_size_m:
             return {"kind": "images", **files, "pixel_size_m": self.assumed_pixel_size_m}
         return {"kind": "rasters", **files, **({"area": pair.area} if pair.area else {})}
@@ -104,8 +104,8 @@ def is_own_folder(folder: str) -> bool:
         return False
 
 
-def colours_for(names: Sequence[str], styled: Mapping[str, Sequence[int]] | None = None) -> dict[str, tuple[int, ...]]:
-    """A colour for every class: the layer's own where its style has one, else from a palette."""
+def colors_for(names: Sequence[str], styled: Mapping[str, Sequence[int]] | None = None) -> dict[str, tuple[int, ...]]:
+    """A color for every class: the layer's own where its style has one, else from a palette."""
     own = styled or {}
     return {name: tuple(own.get(name, PALETTE[n % len(PALETTE)])) for n, name in enumerate(names)}
 

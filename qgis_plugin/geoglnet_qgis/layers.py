@@ -183,13 +183,13 @@ def _class_name(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def class_colours(layer: QgsMapLayer | None, column: str) -> dict[str, tuple[int, int, int]]:
-    """Colours that a layer's own style gives to the values of a column."""
+def class_colors(layer: QgsMapLayer | None, column: str) -> dict[str, tuple[int, int, int]]:
+    """Colors that a layer's own style gives to the values of a column."""
     renderer = layer.renderer() if isinstance(layer, QgsVectorLayer) else None
     if not isinstance(renderer, QgsCategorizedSymbolRenderer) or renderer.classAttribute().strip('"') != column:
         return {}
-    colours = ((category.value(), category.symbol().color()) for category in renderer.categories() if category.symbol())
-    return {_class_name(value): (colour.red(), colour.green(), colour.blue()) for value, colour in colours}
+    colors = ((category.value(), category.symbol().color()) for category in renderer.categories() if category.symbol())
+    return {_class_name(value): (color.red(), color.green(), color.blue()) for value, color in colors}
 
 
 def _write(

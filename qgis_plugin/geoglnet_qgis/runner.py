@@ -36,7 +36,7 @@ class Outcome:
         error: the event of one that failed.
         stderr: last lines on standard error.
         strange: last lines on standard output that are no events.
-        was_cancelled: the user stopped it.
+        was_canceled: the user stopped it.
     """
 
     code: int = 0
@@ -44,16 +44,16 @@ class Outcome:
     error: Event | None = None
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     strange: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    was_cancelled: bool = False
+    was_canceled: bool = False
 
     @property
     def is_success(self) -> bool:
-        return self.code == 0 and self.done is not None and self.error is None and not self.was_cancelled
+        return self.code == 0 and self.done is not None and self.error is None and not self.was_canceled
 
     def explanation(self) -> str:
         """One sentence for a run that did not succeed."""
-        if self.was_cancelled:
-            return "cancelled"
+        if self.was_canceled:
+            return "canceled"
         if self.error is not None and self.error.message:
             return self.error.message
         if self.code < 0:
@@ -71,7 +71,7 @@ def run_program(
     words: Sequence[str],
     environment: Mapping[str, str],
     receive: Callable[[Event], None],
-    is_cancelled: Callable[[], bool] = lambda: False,
+    is_canceled: Callable[[], bool] = lambda: False,
     *,
     hear: Callable[[str], None] = lambda line: None,
     grace_s: float = GRACE_S,
@@ -82,9 +82,9 @@ def run_program(
         words: program and arguments; no shell sees them.
         environment: all of the child's variables.
         receive: called with every event, in the calling thread.
-        is_cancelled: asked ten times a second.
+        is_canceled: asked ten times a second.
         hear: called with other lines: standard error, and what is no event on standard output.
-        grace_s: seconds that a cancelled program has to clean up.
+        grace_s: seconds that a canceled program has to clean up.
 
     Raises:
         OSError: the program cannot be started.
@@ -93,7 +93,7 @@ def run_program(
     outcome = Outcome()
     child = _Child(words, environment)
     try:
-        for stream, line in child.iter_lines(is_cancelled, grace_s):
+        for stream, line in child.iter_lines(is_canceled, grace_s):
             event = parse_event(line) if stream == "stdout" else None
             if event is not None:
                 _note(outcome, event)
@@ -103,7 +103,7 @@ def run_program(
                 hear(line)
     finally:
         outcome.code = child.close()
-    outcome.was_cancelled = child.was_asked_to_stop
+    outcome.was_canceled = child.was_asked_to_stop
     return outcome
 
 
@@ -141,11 +141,11 @@ class _Child:
         for reader in self._readers:
             reader.start()
 
-    def iter_lines(self, is_cancelled: Callable[[], bool], grace_s: float) -> Iterator[tuple[str, str]]:
+    def iter_lines(self, is_canceled: Callable[[], bool], grace_s: float) -> Iterator[tuple[str, str]]:
         """Lines by stream until both streams end, the process is gone, or patience is."""
         num_open = len(self._readers)
         while num_open and not self._is_over():
-            if not self.was_asked_to_stop and is_cancelled():
+            if not self.was_asked_to_stop and is_canceled():
                 self.interrupt()
                 self._deadline = time.monotonic() + grace_s
             try:

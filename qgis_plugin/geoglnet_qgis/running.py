@@ -77,7 +77,7 @@ def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback) -> Mapping[s
         What the closing event says was written.
 
     Raises:
-        QgsProcessingException: the program is missing, too old, failed or was cancelled.
+        QgsProcessingException: the program is missing, too old, failed or was canceled.
     """
     environment = child_environment()
     program = require_program(words, environment)

@@ -65,7 +65,7 @@ def arrange(context: QgsProcessingContext, titles: dict[str, str]) -> None:
 
 
 def keep_named_classes(layer: QgsRasterLayer) -> None:
-    """Take the entries without a name out of a paletted legend: a TIFF's colour table always has 256."""
+    """Take the entries without a name out of a paletted legend: a TIFF's color table always has 256."""
     renderer = layer.renderer()
     if not isinstance(renderer, QgsPalettedRasterRenderer):
         return

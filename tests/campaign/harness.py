@@ -1,8 +1,8 @@
 """Runs cases in forks of one process that has everything imported, judges how they end, and keeps those that end badly.
 
 A *target* is a function ``(rng, bench)``: it makes hostile input below ``bench.folder`` and calls :meth:`Bench.run` with the
-words of a command line, once or several times. What every ending has to fulfil is judged here, by :meth:`Bench.judge`; what
-one case has to fulfil besides, the target says by :meth:`Bench.problem`.
+words of a command line, once or several times. What every ending has to fulfill is judged here, by :meth:`Bench.judge`; what
+one case has to fulfill besides, the target says by :meth:`Bench.problem`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from campaign.faults import Fault, arm
 CPU_S, WALL_S, GRACE_S = 40, 240, 60  # of one run; after the grace a run that was asked to stop hangs
 MEMORY = 1_500_000_000  # bytes beyond what the imports take
 OTHER_FILES = 200_000  # bytes: larger files of a failed case are not kept, the seed makes them again
-DONE, REFUSED, USAGE, CANCELLED = 0, 1, 2, 130
+DONE, REFUSED, USAGE, CANCELED = 0, 1, 2, 130
 Rng = np.random.Generator
 
 
@@ -269,14 +269,14 @@ def problems_of_ending(ended: Ended, *, stops: bool = False) -> list[str]:
         return [f"failed for want of addresses, it says: {_anonymous(lines[-1])}"]
     if "out of memory" in ended.err:
         return ["memory: said to be out of it"]
-    allowed = {DONE: (), REFUSED: ("Error: ",), USAGE: ("Usage: ", "Try ", "Error: "), CANCELLED: ("Cancelled",)}
-    if ended.code not in allowed or (ended.code == CANCELLED and not stops):
+    allowed = {DONE: (), REFUSED: ("Error: ",), USAGE: ("Usage: ", "Try ", "Error: "), CANCELED: ("Canceled",)}
+    if ended.code not in allowed or (ended.code == CANCELED and not stops):
         return [f"exit code {ended.code}: {lines[-1][:100] if lines else ''}"]
     said = [line for line in lines if line and not line.startswith(("Warning: ", "Note: "))]
     if ended.code == DONE:
         return [f"leak on stderr: {_anonymous(line)}" for line in said[:-1]]
     strays = [line for line in said if not line.startswith(allowed[ended.code])]
-    errors = [line for line in said if line.startswith(("Error: ", "Cancelled"))]
+    errors = [line for line in said if line.startswith(("Error: ", "Canceled"))]
     if strays:
         return [f"leak on stderr: {_anonymous(line)}" for line in strays[:3]]
     return [] if len(errors) == 1 else [f"{len(errors)} lines that say why, with exit code {ended.code}"]

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from campaign.faults import build_library
-from campaign.harness import CANCELLED, DONE, OTHER_FILES, REFUSED, USAGE, Bench, Unmade
+from campaign.harness import CANCELED, DONE, OTHER_FILES, REFUSED, USAGE, Bench, Unmade
 
 KEPT = 3  # failed cases kept of one fault
-ENDS = {DONE: "done", REFUSED: "refused", USAGE: "usage", CANCELLED: "stopped"}
+ENDS = {DONE: "done", REFUSED: "refused", USAGE: "usage", CANCELED: "stopped"}
 FUZZ = ("model", "scene", "labels", "vector", "config", "options", "journal", "savepoint", "faults")
 KILLS = ("kill_predict", "kill_vectorize", "kill_train")
 _WEIGHTS = {"savepoint": 0.3, "faults": 1.5, "scene": 1.5}  # share of the time; 1 for others

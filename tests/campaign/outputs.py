@@ -1,4 +1,4 @@
-"""What an output has to fulfil whatever its input was, and when two are the same."""
+"""What an output has to fulfill whatever its input was, and when two are the same."""
 
 from __future__ import annotations
 

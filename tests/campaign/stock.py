@@ -23,7 +23,7 @@ PREDICT = (
     "predict", "scene.tif", "-o", "labels.tif", "--vector", "vector.gpkg", "--confidence", "confidence.tif",
     "--entropy", "entropy.tif", "--probabilities", "probabilities.tif", "--model", "tiny.safetensors", "--device", "cpu",
 )  # fmt: skip
-VECTORIZE = ("vectorize", "truth.tif", "vector.gpkg", "--confidence", "grey.tif", "--simplify", "1px", "--style", "qml")
+VECTORIZE = ("vectorize", "truth.tif", "vector.gpkg", "--confidence", "gray.tif", "--simplify", "1px", "--style", "qml")
 MADE = ("made.safetensors", "made.global.safetensors")
 TRAIN = ("train", "train.toml", "-o", "made.safetensors")
 CONFIG = {
@@ -31,7 +31,7 @@ CONFIG = {
     "resolution_m": 1.0,
     "assumed_pixel_size_m": 1.0,
     "legend": {
-        "classes": [{"name": "ground", "colour": [1, 1, 1]}, {"name": "roof", "colour": [255, 0, 0]}],
+        "classes": [{"name": "ground", "color": [1, 1, 1]}, {"name": "roof", "color": [255, 0, 0]}],
         "background": 0,
     },
     "model": {"backbone": "mobilenet_v3_small", "pyramid_channels": 4, "smooth_channels": 2},
@@ -50,7 +50,7 @@ CONFIG = {
 }
 INPUTS = {
     "predict": (PREDICT, ("scene.tif", "tiny.safetensors"), ALL_OUTPUTS),
-    "vectorize": (VECTORIZE, ("truth.tif", "grey.tif"), ("vector.gpkg",)),
+    "vectorize": (VECTORIZE, ("truth.tif", "gray.tif"), ("vector.gpkg",)),
     "train": (TRAIN, ("train.toml", "scene.tif", "truth.tif"), MADE),
 }
 """By verb: the command, its inputs in the stock, its outputs."""
@@ -63,8 +63,8 @@ def make_stock(folder: Path, *, everything: bool = True) -> None:
     labels = np.kron(np.random.default_rng(3).integers(0, 2, (8, 10)), np.ones((8, 8), int)).astype(np.uint8)
     write_raster(folder / "scene.tif", picture(labels * 5, 3), transform=TRANSFORM, crs=CRS)
     write_raster(folder / "truth.tif", labels[None], transform=TRANSFORM, crs=CRS)
-    grey = np.random.default_rng(1).integers(1, 255, (1, 64, 80)).astype(np.uint8)
-    write_raster(folder / "grey.tif", grey, transform=TRANSFORM, crs=CRS)
+    gray = np.random.default_rng(1).integers(1, 255, (1, 64, 80)).astype(np.uint8)
+    write_raster(folder / "gray.tif", gray, transform=TRANSFORM, crs=CRS)
     write_layer_of(folder / "polygons.gpkg", {"roof": polygons_of(labels, TRANSFORM, 1)}, CRS)
     (folder / "train.toml").write_text(to_toml(CONFIG))
     if everything:

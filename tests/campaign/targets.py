@@ -243,7 +243,7 @@ def _vrt(rng: Rng, path: Path) -> str:
 
 def labels(rng: Rng, bench: Bench, is_good: bool) -> None:
     """Label rasters of every dtype, with category tables and legends, and every option of polygons."""
-    bench.take("grey.tif")
+    bench.take("gray.tif")
     path = bench.folder / "labels.tif"
     if is_good:
         bench.take("truth.tif")
@@ -278,7 +278,7 @@ def polygon_options(rng: Rng) -> list[str]:
     choices: dict[str, tuple[str, ...]] = {
         "--simplify": sizes, "--sieve": areas, "--min-area": ("0", "3", "1e12", "1e-300"), "--min-hole": ("0", "3", "1e12"),
         "--connectivity": ("4", "8"), "--opening": ("0", "1", "64"), "--max-vertices": ("4", "5", "50", "1000"),
-        "--style": ("qml", "sld"), "--statistics": ("grey.tif", "labels.tif"), "--confidence": ("grey.tif", "labels.tif"),
+        "--style": ("qml", "sld"), "--statistics": ("gray.tif", "labels.tif"), "--confidence": ("gray.tif", "labels.tif"),
         "--progress": ("json", "none"),
     }  # fmt: skip
     words = [word for name in choices if chance(rng, 0.25) for word in (name, pick(rng, choices[name]))]
@@ -306,7 +306,7 @@ def config(rng: Rng, bench: Bench, is_good: bool) -> None:
         bench.run(["train", path.name, "-o", "made.safetensors", *words], MADE, stop_after_s=patience(is_good, TRAIN_S))
 
 
-_INPUT_NAMES = ("scene.tif", "truth.tif", "grey.tif", "polygons.gpkg", "tiny.safetensors", "train.toml", "nowhere.tif", ".")
+_INPUT_NAMES = ("scene.tif", "truth.tif", "gray.tif", "polygons.gpkg", "tiny.safetensors", "train.toml", "nowhere.tif", ".")
 _NAMES = (
     "a b.gpkg", "a;b.gpkg", "Wow!/roofs.gpkg", "a:b.parquet", "-x.gpkg", "#12.gpkg", "[site 4] r.geojson",
     "(1) roofs.gpkg", "a\nb.gpkg",
@@ -325,7 +325,7 @@ def options(rng: Rng, bench: Bench, is_good: bool) -> None:
     """Options of every verb, as click declares them, with values of every kind and names that are hard to write."""
     from geoglnet.cli.main import geoglnet
 
-    bench.take("scene.tif", "truth.tif", "grey.tif", "polygons.gpkg", "tiny.safetensors", "train.toml")
+    bench.take("scene.tif", "truth.tif", "gray.tif", "polygons.gpkg", "tiny.safetensors", "train.toml")
     verb = (
         "vectorize" if is_good else pick(rng, ("predict",) * 4 + ("vectorize",) * 4 + ("info", "train", "evaluate", "models"))
     )

@@ -49,7 +49,7 @@ def vector(rng: Rng, bench: Bench, is_good: bool) -> None:
         words = ["predict", "scene.tif", "-o", "labels.tif", "--model", "tiny.safetensors", "--device", "cpu", "--mask", name]
         bench.run(words, ["labels.tif"])
     if is_good or not bench.runs:
-        sources: list[dict[str, Any]] = [{"images": "scene.tif", "polygons": name, "unlabelled": "background"}]
+        sources: list[dict[str, Any]] = [{"images": "scene.tif", "polygons": name, "unlabeled": "background"}]
         if not is_good and chance(rng, 0.3):
             sources[0] |= {"class_column": pick(rng, ("kind", "none", "fid", "geom"))}
         (bench.folder / "train.toml").write_text(to_toml(CONFIG | {"train": sources}))

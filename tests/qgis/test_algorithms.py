@@ -255,7 +255,7 @@ def test_cancel_leaves_no_process_and_no_partial_file(demo: Path, tmp_path: Path
     watcher.start()
     started = time.monotonic()
     scene = crop(demo / "scene.tif", tmp_path / "to cancel.tif", (0, 0, 3072, 2560))
-    with pytest.raises(QgsProcessingException, match="cancelled"):
+    with pytest.raises(QgsProcessingException, match="canceled"):
         run("segmentscene", feedback, INPUT=str(scene), LABELS=str(tmp_path / "l.tif"), POLYGONS=str(tmp_path / "p.gpkg"))
     watcher.join()
     assert time.monotonic() - started < 300
@@ -270,7 +270,7 @@ def test_a_run_that_is_to_be_kept_goes_on_where_it_was_stopped(demo: Path, tmp_p
     unfinished = tmp_path / "l.tif.unfinished"
     watcher = threading.Thread(target=cancel_when, args=(feedback, lambda: any(unfinished.glob("labels/*"))))
     watcher.start()
-    with pytest.raises(QgsProcessingException, match="cancelled"):
+    with pytest.raises(QgsProcessingException, match="canceled"):
         run("segmentscene", feedback, INPUT=str(scene), **outputs)
     watcher.join()
     assert unfinished.is_dir()

@@ -79,7 +79,7 @@ def test_a_person_segments_watches_cancels_and_works_in_batches(
     assert found["styles"] == ["building"]
     assert found["polygons"] > 0
     assert found["before_cancel"]
-    assert "cancelled" in found["cancelled"]
+    assert "canceled" in found["canceled"]
     assert found["left"] == []
     assert list(processes_with(str(large))) == []
     assert found["batch"] == [

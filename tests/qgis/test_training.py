@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from geoglnet_qgis.layers import class_colours
+from geoglnet_qgis.layers import class_colors
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsFeature,
@@ -85,7 +85,7 @@ def test_a_model_is_trained_on_layers_in_two_sittings_and_segments(
     stopped = Feedback()
     watcher = threading.Thread(target=cancel_when, args=(stopped, savepoint.exists))
     watcher.start()
-    with pytest.raises(QgsProcessingException, match="cancelled"):
+    with pytest.raises(QgsProcessingException, match="canceled"):
         run("trainonlayers", stopped, **chosen)
     watcher.join()
     assert "--resume" not in stopped.command
@@ -121,12 +121,12 @@ def test_training_without_a_class_in_some_polygon_is_refused(scene_path: Path, p
         )
 
 
-def test_the_classes_take_the_colours_of_the_layers_style(tmp_path: Path) -> None:
+def test_the_classes_take_the_colors_of_the_layers_style(tmp_path: Path) -> None:
     drawn = QgsVectorLayer("Polygon?field=kind:string(20)", "drawn", "memory")
     symbol = QgsFillSymbol.createSimple({"color": "10,20,30"})
     drawn.setRenderer(QgsCategorizedSymbolRenderer("kind", [QgsRendererCategory("roof", symbol, "Dach")]))
-    assert class_colours(drawn, "kind") == {"roof": (10, 20, 30)}
-    assert class_colours(drawn, "other") == {}
+    assert class_colors(drawn, "kind") == {"roof": (10, 20, 30)}
+    assert class_colors(drawn, "other") == {}
 
 
 def test_a_training_folder_with_files_of_something_else_is_refused(

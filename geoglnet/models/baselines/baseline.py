@@ -17,7 +17,7 @@ from geoglnet.models.branch import Branch, FeatureMaps, SharedMaps
 
 OWN: dict[str, type[FCN8s | SegNet | ICNet]] = {"fcn8s": FCN8s, "segnet": SegNet, "icnet": ICNet}
 POOLS_EVERYTHING = ("deeplabv3plus",)
-"""Architectures that normalise a map of one pixel per image, which says nothing of a batch of one."""
+"""Architectures that normalize a map of one pixel per image, which says nothing of a batch of one."""
 
 
 LIBRARY_STRIDE = 32
@@ -48,18 +48,18 @@ class Baseline(Branch):
         self.stride = 1 if config.architecture in OWN else LIBRARY_STRIDE
 
     def forward(self, image: Tensor, shared: SharedMaps | None = None) -> FeatureMaps:
-        """``(B, C, h, w)`` normalised image → logits ``(B, num_classes, h, w)`` (ICNet's at 1/4), which are its last map too.
+        """``(B, C, h, w)`` normalized image → logits ``(B, num_classes, h, w)`` (ICNet's at 1/4), which are its last map too.
 
         Raises:
             ConfigError: a batch of one image while training a network that cannot learn from it.
         """
         if self.training and len(image) == 1 and self.architecture in POOLS_EVERYTHING:
             raise ConfigError(
-                f"{self.architecture} normalises over a batch and cannot be trained on single images; "
+                f"{self.architecture} normalizes over a batch and cannot be trained on single images; "
                 "set optim.batch_size to 2 or more, and optim.patches_at_once to a divisor of the patches of a batch"
             )
         height, width = image.shape[-2:]
-        filled = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))  # with the mean colour
+        filled = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))  # with the mean color
         logits: Tensor = self.head(image, self.backbone(filled))
         return FeatureMaps((), (), (), (), logits, logits)  # type: ignore[arg-type]  # no levels
 

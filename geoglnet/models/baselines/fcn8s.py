@@ -96,7 +96,7 @@ def _cropped(whole: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 def _upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Learnt upsampling that starts as bilinear interpolation."""
+    """Learned upsampling that starts as bilinear interpolation."""
     size = 2 * factor
     conv = nn.ConvTranspose2d(channels, channels, size, stride=factor, bias=False)
     ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / factor

@@ -115,7 +115,7 @@ def _stage(channels: int, inner: int, wide: int, count: int, dilation: int = 1) 
 
 
 def _unit(channels: int, wide: int, size: int, stride: int = 1, dilation: int = 1, is_last: bool = False) -> nn.Sequential:
-    """Convolution and batch normalisation, rectified unless something is added first."""
+    """Convolution and batch normalization, rectified unless something is added first."""
     conv = nn.Conv2d(channels, wide, size, stride, padding=dilation * (size // 2), dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight)
     layers = [conv, nn.BatchNorm2d(wide)]

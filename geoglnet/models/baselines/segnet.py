@@ -21,7 +21,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """torchvision's VGG16 with batch normalisation, up to its last pooling, under torchvision's names."""
+    """torchvision's VGG16 with batch normalization, up to its last pooling, under torchvision's names."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()

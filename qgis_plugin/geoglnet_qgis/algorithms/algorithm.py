@@ -142,7 +142,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         kind = QgsProcessingParameterNumber.Type.Double
         self.add(
             QgsProcessingParameterNumber(SIMPLIFY, tr("Simplify polygons [m]"), kind, 0.0, minValue=0.0),
-            tr("Corners may move by this much; neighbours keep shared borders. 0 keeps all. Pixels where there is no CRS."),
+            tr("Corners may move by this much; neighbors keep shared borders. 0 keeps all. Pixels where there is no CRS."),
         )
         self.add(
             QgsProcessingParameterNumber(MIN_AREA, tr("Smallest polygon [m²]"), kind, 0.0, minValue=0.0),
@@ -159,7 +159,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
             unit="m" if raster.crs.isValid() else "px",
             tolerance=self.parameterAsDouble(parameters, SIMPLIFY, context),
             min_area_m2=self.parameterAsDouble(parameters, MIN_AREA, context),
-            is_regularised=self.parameterAsBool(parameters, REGULARIZE, context),
+            is_regularized=self.parameterAsBool(parameters, REGULARIZE, context),
         )
 
     def chosen_raster(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> RasterFile:

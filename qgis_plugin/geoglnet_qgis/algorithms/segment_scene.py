@@ -43,9 +43,9 @@ class SegmentScene(GeoglnetAlgorithm):
     SUMMARY = "Classes and polygons of a satellite, aerial or drone scene of any size"
     HELP = (
         "<p>Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and "
-        "confidence. Both load with the model's colours.</p>"
+        "confidence. Both load with the model's colors.</p>"
         "<p>The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent "
-        "pixels get no class. Nothing appears under its name before it is whole, and a cancelled run leaves nothing.</p>"
+        "pixels get no class. Nothing appears under its name before it is whole, and a canceled run leaves nothing.</p>"
         "<p>Layers that come from a server or live in memory have to be exported to a file first.</p>"
     )
 
@@ -70,7 +70,7 @@ class SegmentScene(GeoglnetAlgorithm):
 
     def _add_outputs(self) -> None:
         labels = QgsProcessingParameterRasterDestination(LABELS, tr("Labels"), optional=True, createByDefault=True)
-        self.add(labels, tr("Raster of class numbers with colours and names (.tif, cloud-optimised)."))
+        self.add(labels, tr("Raster of class numbers with colors and names (.tif, cloud-optimized)."))
         kind = QgsProcessing.SourceType.TypeVectorPolygon
         polygons = QgsProcessingParameterVectorDestination(POLYGONS, tr("Polygons"), kind, optional=True, createByDefault=True)
         self.add(polygons, tr("GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson)."))
@@ -99,20 +99,20 @@ class SegmentScene(GeoglnetAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber(PIXEL_SIZE, tr("Pixel size without CRS [m]"), broken, optional=True, minValue=0.0),
-            tr("Metres per pixel of a scene that has no coordinate system."),
+            tr("Meters per pixel of a scene that has no coordinate system."),
             is_advanced=True,
         )
         self.add(
             QgsProcessingParameterBand(
                 BANDS, tr("Red, green and blue bands"), parentLayerParameterName=INPUT, optional=True, allowMultiple=True
             ),
-            tr("Numbers of the bands in this order. Empty: by their colours, else the first three."),
+            tr("Numbers of the bands in this order. Empty: by their colors, else the first three."),
             is_advanced=True,
         )
         self.add_overwrite()
         self.add(
             QgsProcessingParameterBoolean(RESUME, tr("Keep a stopped run, and go on with it"), False),
-            tr("A run that is cancelled, or lost, keeps its finished parts beside the first output; the next one uses them."),
+            tr("A run that is canceled, or lost, keeps its finished parts beside the first output; the next one uses them."),
             is_advanced=True,
         )
 
@@ -145,7 +145,7 @@ class SegmentScene(GeoglnetAlgorithm):
         return {**{key: path for key, path in outputs.items() if path}, **found}
 
     def _settle(self, segmentation: Segmentation, kept: Collection[str], feedback: QgsProcessingFeedback) -> None:
-        """Remove, or tell of, what a cancelled run keeps to go on from."""
+        """Remove, or tell of, what a canceled run keeps to go on from."""
         if segmentation.is_resumed:
             feedback.pushInfo(tr("what is finished is kept beside the first output; run again with the same settings to go on"))
         else:

@@ -26,8 +26,8 @@ from qgis.core import (
 )
 
 from ..command import savepoint_of, train_words
-from ..configuration import BACKGROUND, CONFIGURATION, SIZES, Pair, Training, colours_for, is_own_folder
-from ..layers import RasterFile, class_colours, write_classes, write_polygons
+from ..configuration import BACKGROUND, CONFIGURATION, SIZES, Pair, Training, colors_for, is_own_folder
+from ..layers import RasterFile, class_colors, write_classes, write_polygons
 from ..running import answer_of, run_verb
 from ..translation import tr
 from .algorithm import MODEL_FILTER, RESUME, GeoglnetAlgorithm, Parameters
@@ -49,7 +49,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
     HELP = (
         "<p>Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on "
         "them. What lies in no polygon is background: draw completely, or say in an area layer where you did.</p>"
-        "<p>The class colours are those of the layer's categorized style. The small network takes half an hour or more "
+        "<p>The class colors are those of the layer's categorized style. The small network takes half an hour or more "
         "on two cores; a graphics card is much quicker. Needs the extra: <code>pip install 'geoglnet[train]'</code>.</p>"
         "<p>Keep a second raster with polygons out to learn how good the model is.</p>"
     )
@@ -122,7 +122,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         self._held_out = self.chosen_raster(parameters, HELD_OUT_INPUT, context) if has_held_out else None
         self._column = self.parameterAsString(parameters, FIELD, context)
         layer = self.parameterAsVectorLayer(parameters, POLYGONS, context)
-        self._colours = class_colours(layer, self._column)
+        self._colors = class_colors(layer, self._column)
         return True
 
     def processAlgorithm(
@@ -170,7 +170,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         return Training(
             name=os.path.splitext(file_name)[0],
             resolution_m=size_m or float(f"{own_m:.4g}"),
-            classes=colours_for([name for name in names if name != BACKGROUND], self._colours),
+            classes=colors_for([name for name in names if name != BACKGROUND], self._colors),
             train=[train],
             validation=held_out,
             size=self.parameterAsEnumString(parameters, SIZE, context),

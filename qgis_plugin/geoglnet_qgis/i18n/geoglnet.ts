@@ -7,14 +7,14 @@
   <message><source>(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)</source><translation type='unfinished'/></message>
   <message><source>0 is the fastest, 1 looks at everything. Empty: geoglnet chooses.</source><translation type='unfinished'/></message>
   <message><source>1 patch</source><translation type='unfinished'/></message>
-  <message><source>&lt;p&gt;Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on them. What lies in no polygon is background: draw completely, or say in an area layer where you did.&lt;/p&gt;&lt;p&gt;The class colours are those of the layer's categorized style. The small network takes half an hour or more on two cores; a graphics card is much quicker. Needs the extra: &lt;code&gt;pip install 'geoglnet[train]'&lt;/code&gt;.&lt;/p&gt;&lt;p&gt;Keep a second raster with polygons out to learn how good the model is.&lt;/p&gt;</source><translation type='unfinished'/></message>
-  <message><source>&lt;p&gt;Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and confidence. Both load with the model's colours.&lt;/p&gt;&lt;p&gt;The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent pixels get no class. Nothing appears under its name before it is whole, and a cancelled run leaves nothing.&lt;/p&gt;&lt;p&gt;Layers that come from a server or live in memory have to be exported to a file first.&lt;/p&gt;</source><translation type='unfinished'/></message>
+  <message><source>&lt;p&gt;Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on them. What lies in no polygon is background: draw completely, or say in an area layer where you did.&lt;/p&gt;&lt;p&gt;The class colors are those of the layer's categorized style. The small network takes half an hour or more on two cores; a graphics card is much quicker. Needs the extra: &lt;code&gt;pip install 'geoglnet[train]'&lt;/code&gt;.&lt;/p&gt;&lt;p&gt;Keep a second raster with polygons out to learn how good the model is.&lt;/p&gt;</source><translation type='unfinished'/></message>
+  <message><source>&lt;p&gt;Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and confidence. Both load with the model's colors.&lt;/p&gt;&lt;p&gt;The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent pixels get no class. Nothing appears under its name before it is whole, and a canceled run leaves nothing.&lt;/p&gt;&lt;p&gt;Layers that come from a server or live in memory have to be exported to a file first.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Shows a model's card: classes, resolution, what it was trained on, under which terms, how well it does.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Traces a label raster into polygons, again and with other settings, without running the network.&lt;/p&gt;&lt;p&gt;Works with any raster of up to 255 classes that names them, and with the labels of Segment scene.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>A model of your own (.safetensors), instead of the one above.</source><translation type='unfinished'/></message>
   <message><source>A model of your own from a raster layer and polygons that you have drawn on it</source><translation type='unfinished'/></message>
   <message><source>A page to read; it opens in the results viewer.</source><translation type='unfinished'/></message>
-  <message><source>A run that is cancelled, or lost, keeps its finished parts beside the first output; the next one uses them.</source><translation type='unfinished'/></message>
+  <message><source>A run that is canceled, or lost, keeps its finished parts beside the first output; the next one uses them.</source><translation type='unfinished'/></message>
   <message><source>Area of interest</source><translation type='unfinished'/></message>
   <message><source>Area where the polygons are complete</source><translation type='unfinished'/></message>
   <message><source>Backbone weights</source><translation type='unfinished'/></message>
@@ -22,7 +22,7 @@
   <message><source>Classes and polygons of a satellite, aerial or drone scene of any size</source><translation type='unfinished'/></message>
   <message><source>Classes, resolution, training data, terms, scores and known failures of a model</source><translation type='unfinished'/></message>
   <message><source>Confidence</source><translation type='unfinished'/></message>
-  <message><source>Corners may move by this much; neighbours keep shared borders. 0 keeps all. Pixels where there is no CRS.</source><translation type='unfinished'/></message>
+  <message><source>Corners may move by this much; neighbors keep shared borders. 0 keeps all. Pixels where there is no CRS.</source><translation type='unfinished'/></message>
   <message><source>Device</source><translation type='unfinished'/></message>
   <message><source>Draws outlines with right angles where they nearly are, for buildings.</source><translation type='unfinished'/></message>
   <message><source>Effort</source><translation type='unfinished'/></message>
@@ -44,7 +44,7 @@
   <message><source>Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary.</source><translation type='unfinished'/></message>
   <message><source>Labels</source><translation type='unfinished'/></message>
   <message><source>Libraries</source><translation type='unfinished'/></message>
-  <message><source>Metres per pixel of a scene that has no coordinate system.</source><translation type='unfinished'/></message>
+  <message><source>Meters per pixel of a scene that has no coordinate system.</source><translation type='unfinished'/></message>
   <message><source>Model</source><translation type='unfinished'/></message>
   <message><source>Model file</source><translation type='unfinished'/></message>
   <message><source>Model information</source><translation type='unfinished'/></message>
@@ -54,7 +54,7 @@
   <message><source>Network</source><translation type='unfinished'/></message>
   <message><source>Never trained on; the model is scored on it.</source><translation type='unfinished'/></message>
   <message><source>Number of polygons</source><translation type='unfinished'/></message>
-  <message><source>Numbers of the bands in this order. Empty: by their colours, else the first three.</source><translation type='unfinished'/></message>
+  <message><source>Numbers of the bands in this order. Empty: by their colors, else the first three.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees details.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees the whole region.</source><translation type='unfinished'/></message>
   <message><source>One KEY = VALUE of the configuration per line, such as optim.batch_size = 2.</source><translation type='unfinished'/></message>
@@ -69,7 +69,7 @@
   <message><source>Polygons of a label raster, as if it had been traced at once, in memory that does not grow with it</source><translation type='unfinished'/></message>
   <message><source>Probabilities</source><translation type='unfinished'/></message>
   <message><source>Program</source><translation type='unfinished'/></message>
-  <message><source>Raster of class numbers with colours and names (.tif, cloud-optimised).</source><translation type='unfinished'/></message>
+  <message><source>Raster of class numbers with colors and names (.tif, cloud-optimized).</source><translation type='unfinished'/></message>
   <message><source>Raster of class numbers; 255 is no class.</source><translation type='unfinished'/></message>
   <message><source>Raster of the same pixels: the probability of the class, times 254.</source><translation type='unfinished'/></message>
   <message><source>Raster with a band per class (.tif).</source><translation type='unfinished'/></message>

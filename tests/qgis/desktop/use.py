@@ -87,7 +87,7 @@ def scenario() -> Steps:
     canvas.waitWhileRendering()
     picture("styled", window)
 
-    folder = FOLDER / "cancelled"
+    folder = FOLDER / "canceled"
     folder.mkdir()
     dialog = processing.createAlgorithmDialog(
         ALGORITHM, {"INPUT": LARGE, "LABELS": str(folder / "l.tif"), "POLYGONS": str(folder / "p.gpkg")}
@@ -99,8 +99,8 @@ def scenario() -> Steps:
     note(live=bar(dialog), before_cancel=sorted(path.name for path in folder.iterdir()))
     dialog.cancelButton().click()
     yield dialog.runButton().isEnabled
-    picture("cancelled", dialog)
-    note(cancelled=log_of(dialog), left=sorted(path.name for path in folder.iterdir()))
+    picture("canceled", dialog)
+    note(canceled=log_of(dialog), left=sorted(path.name for path in folder.iterdir()))
     dialog.close()
 
     algorithm = QgsApplication.processingRegistry().createAlgorithmById(ALGORITHM)
