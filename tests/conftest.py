@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on several threads tiny tensors mostly wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -18,9 +19,13 @@ import pytest
 import rasterio
 from affine import Affine
 from hypothesis import settings
-from rasters import noise, write_raster
-from served import Server, serving
-from windows_rules import sitecustomize as windows_rules
+
+# Last, so that what is installed is tested: ``tests.rasters`` and the like, in processes that tests start too.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from tests.rasters import noise, write_raster
+from tests.served import Server, serving
+from tests.windows_rules import sitecustomize as windows_rules
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import shapely
 from affine import Affine
 from pyogrio.raw import write as write_layer
-from rasters import write_raster
 
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
 from geoglnet.datasets.layouts import split_keys
+from tests.rasters import write_raster
 
 SIZE = 96
 Array = npt.NDArray[np.uint8]

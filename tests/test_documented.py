@@ -10,17 +10,17 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
-import official
 import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
-from rasters import write_raster
 from shapely import box
-from test_public import MINE
 
 import geoglnet
 from geoglnet.cli.main import geoglnet as program
+from tests import official
+from tests.api.test_public import MINE
+from tests.rasters import write_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
 

@@ -23,8 +23,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from nasty import NASTY
-from rasters import write_raster
 
 import geoglnet
 from geoglnet import escaping
@@ -42,6 +40,8 @@ from geoglnet.training.evaluate import Evaluation
 from geoglnet.training.report import write_table
 from geoglnet.types import Shape
 from geoglnet.vector.style import qml, sld
+from tests.nasty import NASTY
+from tests.rasters import write_raster
 
 STORED = tuple(name for name in NASTY if "\ud800" not in name and "\x00" not in name)  # what another program may write
 every_name = pytest.mark.parametrize("name", NASTY, ids=lambda name: ascii(name)[:24])

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from campaign.faults import Fault, arm
+from tests.campaign.faults import Fault, arm
 
 CPU_S, WALL_S, GRACE_S = 40, 240, 60  # of one run; after the grace a run that was asked to stop hangs
 MEMORY = 1_500_000_000  # bytes beyond what the imports take
@@ -115,7 +115,7 @@ class Bench:
 
     def judge(self, ended: Ended, before: dict[str, str], outputs: Sequence[str], *, stops: bool) -> None:
         """Whatever the input was: one line or a result, whole outputs, nothing else touched."""
-        from campaign.outputs import fault_of_output
+        from tests.campaign.outputs import fault_of_output
 
         self.problems += problems_of_ending(ended, stops=stops)
         after = _digests(self.folder)

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from campaign.faults import build_library
-from campaign.harness import CANCELED, DONE, OTHER_FILES, REFUSED, USAGE, Bench, Unmade
+from tests.campaign.faults import build_library
+from tests.campaign.harness import CANCELED, DONE, OTHER_FILES, REFUSED, USAGE, Bench, Unmade
 
 KEPT = 3  # failed cases kept of one fault
 ENDS = {DONE: "done", REFUSED: "refused", USAGE: "usage", CANCELED: "stopped"}
@@ -33,8 +33,8 @@ _WEIGHTS = {"savepoint": 0.3, "faults": 1.5, "scene": 1.5}  # share of the time;
 
 def targets() -> dict[str, Any]:
     """Functions by kind of case."""
-    from campaign import luck, vectors
-    from campaign import targets as hostile
+    from tests.campaign import luck, vectors
+    from tests.campaign import targets as hostile
 
     named = {kind: getattr(hostile, kind) for kind in FUZZ if hasattr(hostile, kind)}
     named |= {"vector": vectors.vector, "faults": luck.faults}
@@ -67,7 +67,7 @@ def serve(stock: Path) -> None:
     import geoglnet.api.prediction  # noqa: F401 - loaded before a case is timed
     import geoglnet.cli.main
     import geoglnet.training.fit  # noqa: F401
-    from campaign.stock import make_stock
+    from tests.campaign.stock import make_stock
 
     if not (stock / "ready").exists():
         make_stock(stock)
@@ -158,12 +158,11 @@ class Campaign:
 
     def start(self) -> subprocess.Popen[str]:
         """Start the worker and wait until it has made the stock, half a minute the first time."""
-        here = Path(__file__).resolve().parents[1]
-        paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         if self.library:
             environment["LD_PRELOAD"] = str(self.library)
-        code = "import sys, pathlib; from campaign.loop import serve; serve(pathlib.Path(sys.argv[1]))"
+        code = "import sys, pathlib; from tests.campaign.loop import serve; serve(pathlib.Path(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(self.folder / "stock")]
         self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self._worker.stdout is not None

@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from campaign.faults import ERRORS, KINDS, Fault
-from campaign.harness import Bench, Ended
-from campaign.mutations import chance, pick
-from campaign.outputs import differences
-from campaign.stock import INPUTS
+from tests.campaign.faults import ERRORS, KINDS, Fault
+from tests.campaign.harness import Bench, Ended
+from tests.campaign.mutations import chance, pick
+from tests.campaign.outputs import differences
+from tests.campaign.stock import INPUTS
 
 Rng = np.random.Generator
 SECONDS = {"predict": 1.5, "vectorize": 0.7, "train": 4.0}  # about as long as a run takes

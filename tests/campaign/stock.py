@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from miniature import picture, polygons_of, write_layer_of
 from rasterio import Affine
-from rasters import write_raster
 
-from campaign.faults import Fault
-from campaign.harness import Bench, Ended
+from tests.campaign.faults import Fault
+from tests.campaign.harness import Bench, Ended
+from tests.miniature import picture, polygons_of, write_layer_of
+from tests.rasters import write_raster
 
 TRANSFORM = Affine(1, 0, 500_000, 0, -1, 5_000_000)
 CRS = "EPSG:32633"
@@ -58,7 +58,7 @@ INPUTS = {
 
 def make_stock(folder: Path, *, everything: bool = True) -> None:
     """Write the good inputs; with ``everything`` also results, unfinished runs, and how many calls a run makes."""
-    from campaign.mutations import to_toml
+    from tests.campaign.mutations import to_toml
 
     labels = np.kron(np.random.default_rng(3).integers(0, 2, (8, 10)), np.ones((8, 8), int)).astype(np.uint8)
     write_raster(folder / "scene.tif", picture(labels * 5, 3), transform=TRANSFORM, crs=CRS)

@@ -17,11 +17,11 @@ import rasterio
 import rasterio.shutil
 from rasterio import Affine
 from rasterio.errors import RasterioError
-from rasters import write_raster
 
-from campaign.harness import Bench, Unmade
-from campaign.mutations import TEXTS, chance, nasty, pick, spoil_bytes, spoil_text, spoil_tree, to_json, to_toml
-from campaign.stock import ALL_OUTPUTS, CONFIG, CRS, MADE, PREDICT, TRANSFORM
+from tests.campaign.harness import Bench, Unmade
+from tests.campaign.mutations import TEXTS, chance, nasty, pick, spoil_bytes, spoil_text, spoil_tree, to_json, to_toml
+from tests.campaign.stock import ALL_OUTPUTS, CONFIG, CRS, MADE, PREDICT, TRANSFORM
+from tests.rasters import write_raster
 
 Rng = np.random.Generator
 TRAIN_S = 6.0  # a training that a mutation made longer is asked to stop then

@@ -10,10 +10,10 @@ import numpy as np
 import pyogrio
 import shapely
 
-from campaign.harness import Bench, Unmade
-from campaign.mutations import chance, pick, spoil_bytes, spoil_text, spoil_tree, to_json, to_toml
-from campaign.stock import CONFIG, MADE
-from campaign.targets import CRSS, TRAIN_S, Rng, patience
+from tests.campaign.harness import Bench, Unmade
+from tests.campaign.mutations import chance, pick, spoil_bytes, spoil_text, spoil_tree, to_json, to_toml
+from tests.campaign.stock import CONFIG, MADE
+from tests.campaign.targets import CRSS, TRAIN_S, Rng, patience
 
 _WKTS = (
     "POINT (500010 4999990)", "MULTIPOINT (500010 4999990, 500020 4999980)", "LINESTRING (500000 5000000, 500080 4999940)",

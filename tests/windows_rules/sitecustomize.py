@@ -1,6 +1,6 @@
 """Windows' rule about open files, simulated on Linux: what is open or mapped can be neither removed nor renamed nor replaced.
 
-``GEOGLNET_TEST_WINDOWS_RULES=1 pytest tests/test_cli_*.py`` runs tests under it. Child processes obey it too: this folder is on
+``GEOGLNET_TEST_WINDOWS_RULES=1 pytest tests/cli`` runs tests under it. Child processes obey it too: this folder is on
 their ``PYTHONPATH``, where Python looks for a module of this name when it starts.
 
 Python's own calls are seen, through an audit hook that nothing in the process can go around; what GDAL and SQLite remove

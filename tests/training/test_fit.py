@@ -1,0 +1,209 @@
+"""Training and evaluation on a small generated set: stages, baselines, errors, and a network that learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from geoglnet.config import Branches
+from geoglnet.errors import CheckpointError, ConfigError, DatasetError, OutputExistsError
+from geoglnet.legend import Legend
+from geoglnet.metrics import ConfusionMatrix
+from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.models.manifest import read_manifest
+from geoglnet.progress import RecordedProgress
+from geoglnet.training.config import TrainConfig, read_config
+from geoglnet.training.evaluate import evaluate
+from geoglnet.training.fit import Start, fit, global_only, local_only
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
+
+CONFIG = """
+name = "toy"
+resolution_m = 1.0
+assumed_pixel_size_m = 1.0
+[legend]
+classes = [{name = "ground", color = [1, 1, 1]}, {name = "roof", color = [255, 0, 0]}]
+background = 0
+[model]
+backbone = "mobilenet_v2"
+pyramid_channels = 8
+smooth_channels = 4
+[region]
+region_size = 96
+overview_size = 48
+patch_size = 64
+patch_overlap = 16
+margin = 16
+[[train]]
+images = "*_image.tif"
+labels = "*_label.tif"
+pixel_size_m = 1.0
+[[validation]]
+images = "*_image.tif"
+labels = "*_label.tif"
+pixel_size_m = 1.0
+[sample]
+region_size = 96
+patch_size = 64
+patches_per_region = 1
+[optim]
+global_steps = 2
+local_steps = 2
+batch_size = 2
+global_learning_rate = 0.01
+local_learning_rate = 0.01
+backbone_weights = ""
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "toy.toml").write_text(CONFIG)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        roofs = np.kron(rng.random((10, 13)) < 0.3, np.ones((16, 16))).astype(np.uint8)[:150, :200]
+        image = np.where(roofs, 200, 60)[None] + rng.integers(-30, 30, (3, *roofs.shape))
+        labels = np.where(roofs, np.array([255, 0, 0])[:, None, None], 1)
+        for kind, array in (("image", image), ("label", labels)):
+            profile = {"driver": "GTiff", "width": 200, "height": 150, "count": 3, "dtype": "uint8"}
+            with (
+                pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+                rasterio.open(folder / f"{name}_{kind}.tif", "w", **profile) as dst,
+            ):
+                dst.write(array.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def config(folder: Path) -> TrainConfig:
+    return read_config(folder / "toy.toml")
+
+
+def test_training_writes_a_checkpoint_and_the_global_baseline(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    progress = RecordedProgress()
+    manifest = fit(config, folder, tmp_path / "toy.safetensors", progress=progress)
+    assert read_manifest(tmp_path / "toy.safetensors") == manifest
+    assert set(manifest.metrics["scenes"]) == {"a_image.tif", "b_image.tif"}
+    assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:3] == ["global stage", "local stage"]
+    assert sum("loss" in e for e in progress.events) == 4
+    baseline, alone = load_checkpoint(tmp_path / "toy.global.safetensors")
+    assert alone.model.branches is Branches.GLOBAL
+    whole, _ = load_checkpoint(tmp_path / "toy.safetensors")
+    ours, theirs = whole.global_branch.state_dict(), baseline.global_branch.state_dict()
+    assert all(torch.allclose(ours[n], theirs[n], rtol=2e-3, atol=1e-5) for n in ours)  # float16 beside float32
+
+
+def test_a_trained_global_branch_can_be_gone_on_from(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    fit(global_only(config), folder, tmp_path / "first.safetensors")
+    progress = RecordedProgress()
+    fit(config, folder, tmp_path / "second.safetensors", start=Start(tmp_path / "first.safetensors"), progress=progress)
+    assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:2] == ["local stage"]
+    fit(local_only(config), folder, tmp_path / "local.safetensors")
+    with pytest.raises(CheckpointError, match="no global branch"):
+        fit(config, folder, tmp_path / "third.safetensors", start=Start(tmp_path / "local.safetensors"))
+
+
+def test_the_same_seed_trains_the_same_weights(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    for name in "ab":
+        fit(config, folder, tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_an_existing_checkpoint_stops_training_before_it_begins(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "toy.safetensors").write_bytes(b"precious")
+    with pytest.raises(OutputExistsError):
+        fit(config, folder, tmp_path / "toy.safetensors")
+    assert (tmp_path / "toy.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.slow
+def test_a_network_learns_what_is_easy(folder: Path, tmp_path: Path) -> None:
+    steps = {"optim.global_steps": 40, "optim.local_steps": 60, "optim.gamma": 2.0, "optim.cosine": True}
+    fit(read_config(folder / "toy.toml", steps), folder, tmp_path / "toy.safetensors")
+    evaluation = evaluate(str(tmp_path / "toy.safetensors"), folder / "toy.toml", folder)
+    assert set(evaluation.scenes) == {"a_image.tif", "b_image.tif"}
+    assert evaluation.total.to_dict()["roof"] > 0.6
+
+
+def test_evaluation_refuses_another_legend(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    fit(config, folder, tmp_path / "toy.safetensors")
+    (tmp_path / "other.toml").write_text(CONFIG.replace("roof", "lake"))
+    with pytest.raises(ConfigError, match="the model's classes are ground, roof"):
+        evaluate(str(tmp_path / "toy.safetensors"), tmp_path / "other.toml", folder)
+
+
+def test_missing_training_data_are_named(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no file matches"):
+        fit(config, tmp_path, tmp_path / "toy.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optim.gama", 2, "did you mean 'gamma'"),
+        ("optim.batch_size", 0, "must be at least 1"),
+        ("optim.batch_size", "six", "must be a whole number"),
+        ("optim.precision", "8-bit", "bf16-mixed"),
+        ("optim.fmreg", "cubic", "euclidean"),
+        ("model.backbone", "resnet19", "did you mean 'resnet"),
+        ("resolution", 1, "did you mean 'resolution_m'"),
+        ("resolution_m", -1.0, "must be positive"),
+        ("segment_resolution_m", 5.0, "outside the trained range 0.75 to 1.33 m"),
+        ("sample.region_size.x", 1, "not a table"),
+    ],
+)
+def test_a_wrong_setting_is_named(folder: Path, key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_config(folder / "toy.toml", {key: value})
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        read_config(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("name = [")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_config(tmp_path / "broken.toml")
+
+
+def test_keys_as_older_versions_spelled_them_are_read_with_a_warning(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    former = (folder / "toy.toml").read_text().replace("color", "colour") + '[augment]\ncolour = 0.5\n[data]\nlicence = "CC0"\n'
+    (tmp_path / "former.toml").write_text(former)
+    progress = RecordedProgress()
+    read = read_config(tmp_path / "former.toml", progress=progress)
+    assert read.legend == config.legend
+    assert read.augment.color == 0.5
+    assert read.data == {"license": "CC0"}
+    (warning,) = progress.messages("warning")
+    assert "colour is now color, licence is now license" in warning
+
+
+def test_a_configuration_from_notepad_is_read(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "toy.toml").read_text(encoding="utf-8")
+    (tmp_path / "notepad.toml").write_text(text, encoding="utf-8-sig", newline="\r\n")
+    assert read_config(tmp_path / "notepad.toml") == read_config(folder / "toy.toml")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples/configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_configurations_can_be_read(path: Path) -> None:
+    assert read_config(path).train
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    matrix = ConfusionMatrix(Legend(("ground", "roof"), ((1, 1, 1), (255, 0, 0)), background=0))
+    matrix.update(np.array([[0, 0, 1], [1, 255, 1]], np.uint8), np.array([[0, 1, 1], [1, 1, 255]], np.uint8))
+    assert matrix.iou().tolist() == [1 / 2, 2 / 4]
+    assert matrix.mean_iou() == 2 / 4  # the background class does not count
+    with pytest.raises(ConfigError, match="one grid"):
+        matrix.update(np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8))
+
+
+def test_the_configuration_in_the_readme_can_be_read(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(readme.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert read_config(tmp_path / "mine.toml").validation
