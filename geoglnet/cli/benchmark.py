@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import data_option, device_option, progress_options
+from geoglnet.cli.options import data_option, device_option, option, progress_options
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.train import parse_overrides
 from geoglnet.cli.verb import Verb
@@ -33,20 +33,23 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int
 @click.command(cls=Verb)
 @click.argument("target", metavar="TABLE|FIGURE")
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
+@option("-o", "--output", group="Outputs", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER",
+        help="Folder for models, scores and tables; what it already holds is not computed again.")  # fmt: skip
+@option("--dry", group="Outputs", is_flag=True, help="Train and measure nothing; tabulate what FOLDER holds.")
+@option("--memory/--no-memory", "measures", group="Outputs", default=True, help="Measure memory and speed.  [default: yes]")
+@option("--own-data", group="Outputs", is_flag=True, help="Leave out the paper's numbers: CONFIG.toml uses other data.")
+@option("--systems", group="Systems", default="", metavar="A,B", help="Only these systems.  [default: all of the table's]")
+@option("--seeds", group="Systems", callback=_numbers, default="0", show_default=True, metavar="0,1,2",
+        help="Random seeds; every system is trained once per seed.")  # fmt: skip
+@option("--sizes", group="Systems", callback=_numbers, default="", metavar="500,1000",
+        help="Image sizes that figure1b and figure1c compare.")  # fmt: skip
+@option("--checkpoint", "checkpoints", group="Systems", multiple=True, callback=_checkpoints, metavar="SYSTEM=FILE",
+        help="Use this model instead of training SYSTEM; {seed} in FILE is replaced by the seed. May be repeated.")  # fmt: skip
 @data_option
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER",
-              help="Where everything is kept; what is there is not done again.")  # fmt: skip
-@click.option("--seeds", callback=_numbers, default="0", show_default=True, metavar="0,1,2", help="Trainings of each system.")
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps of every stage, instead of the configuration's.")
-@click.option("--systems", default="", metavar="A,B", help="Only these systems.  [default: all of the table's]")
-@click.option("--sizes", callback=_numbers, default="", metavar="500,1000", help="Sizes that figure1b and figure1c sweep.")
-@click.option("--checkpoint", "checkpoints", multiple=True, callback=_checkpoints, metavar="SYSTEM=FILE",
-              help="A trained model instead of training one; {seed} is the seed; may repeat.")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, callback=parse_overrides, metavar="KEY=VALUE",
-              help="Override the file; may repeat.")  # fmt: skip
-@click.option("--dry", is_flag=True, help="Train and measure nothing: write what FOLDER holds.")
-@click.option("--memory/--no-memory", "measures", default=True, help="Measure memory and speed too.  [default: yes]")
-@click.option("--own-data", is_flag=True, help="CONFIG is of other data than the paper's: leave its numbers out.")
+@option("--steps", group="Configuration", type=click.IntRange(1), metavar="N",
+        help="Optimizer steps of every stage, instead of the configuration's.")  # fmt: skip
+@option("--set", "overrides", group="Configuration", multiple=True, callback=parse_overrides, metavar="KEY=VALUE",
+        help="Override a setting of CONFIG.toml; may be repeated.")  # fmt: skip
 @device_option
 @progress_options
 def benchmark(
@@ -69,8 +72,8 @@ def benchmark(
     """Make a table or figure of the paper on your data.
 
     TABLE|FIGURE is table2, table3, table4, table5, table7, figure1a, figure1b, figure1c, figure7 or figure8. Every system in it
-    is trained (or taken: --checkpoint), scored on the validation scenes of CONFIG.toml and measured; the table, with the
-    paper's columns beside ours, is printed and kept as Markdown, CSV, PNG and SVG. Needs the extras:
+    is trained (or loaded, see --checkpoint), scored on the validation scenes of CONFIG.toml and measured. The table, with the
+    paper's columns beside ours, is printed and written as Markdown, CSV, PNG and SVG. Needs the extras:
     pip install 'geoglnet[train,baselines]'.
     """
     from geoglnet.paper.report import Wishes, report

@@ -16,10 +16,10 @@ from geoglnet.cli.verb import Verb
 @overwrite_option
 @progress_options
 def demo(folder: Path, overwrite: bool, reporter: Reporter) -> None:
-    """Write a small generated scene to try it on.
+    """Write a small generated scene to try geoglnet on.
 
-    FOLDER receives a georeferenced scene, drawn by rule, and its true polygons. It needs no data and no network:
-    roofs, roads, fields, trees and water with shading and noise.
+    FOLDER receives a georeferenced scene (roofs, roads, fields, trees and water, with shadows and noise) and its true
+    polygons. Needs no data and no network.
     """
     from geoglnet.synthetic import write_generated
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import json_option
+from geoglnet.cli.options import json_option, option
 from geoglnet.cli.terminal import PROTOCOL_VERSION
 from geoglnet.cli.verb import FAILED, Verb
 
 
 @click.command(cls=Verb)
 @json_option
-@click.option("--quick", is_flag=True, help="Say versions and options only; load neither torch nor GDAL.")
+@option("--quick", group="Run", is_flag=True, help="Show only versions and options, without loading torch or GDAL.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, quick: bool) -> None:
-    """Check this installation; say what is missing.
+    """Check this installation and list what is missing.
 
-    Exits with 1 when scenes cannot be segmented here. With --json it also lists the options of every verb, by which a
-    program that starts this one knows what it may ask for.
+    Exits with code 1 if scenes cannot be predicted here. With --json it also lists the options of every verb, so that a
+    program that starts geoglnet knows what this version supports.
     """
     missing: list[str] = []
     facts: dict[str, Any] = {"version": version("geoglnet"), "protocol": PROTOCOL_VERSION, "python": platform.python_version()}

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import batch_option, data_option, device_option, json_option, overwrite_option, progress_options
+from geoglnet.cli.options import (
+    batch_option,
+    data_option,
+    device_option,
+    json_option,
+    option,
+    overwrite_option,
+    progress_options,
+)
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.verb import Verb
 from geoglnet.escaping import visible
@@ -18,19 +26,26 @@ from geoglnet.escaping import visible
 @click.command(cls=Verb)
 @click.argument("model")
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
-@data_option
-@click.option(
+@option(
     "-o",
     "--output",
+    group="Outputs",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write scores.json, scores.csv and report.png there.",
+    help="Write scores.json, scores.csv and report.png into this folder.",
 )
-@click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Split of published data sets.")
+@json_option
 @overwrite_option
+@data_option
+@option(
+    "--split",
+    group="Data",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    metavar="SPLIT",
+    help="Split of a published data set to score: train, validation, test or all.",
+)
 @device_option
 @batch_option
-@json_option
 @progress_options
 def evaluate(
     model: str,
@@ -46,8 +61,8 @@ def evaluate(
 ) -> None:
     """Score a model on held-out scenes.
 
-    MODEL is a shipped one's name or a file; the scenes are the validation sources of CONFIG.toml, whose patterns start
-    from the --data folder. Prints the intersection over union of every class, and the whole under each convention in use.
+    MODEL is the name of a shipped model or a .safetensors file. The scenes are the validation sources of CONFIG.toml. Prints
+    the intersection over union (IoU) of every class per scene, and the mean IoU under each convention in use.
     """
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.training.evaluate import evaluate as score

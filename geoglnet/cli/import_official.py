@@ -8,35 +8,61 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import overwrite_option, path_option
+from geoglnet.cli.options import option, overwrite_option, path_option
 from geoglnet.cli.verb import Verb
 from geoglnet.errors import ConfigError
 
 
 @click.command(cls=Verb)
 @click.argument("checkpoint", metavar="CHECKPOINT", type=click.Path(path_type=Path))
-@path_option("-o", "--model", required=True, help="Model file to write (.safetensors).")
-@click.option(
-    "--stage",
-    type=click.Choice(["global", "g2l", "bidirectional"]),
-    help="Which stage left CHECKPOINT. Default: bidirectional with --global-checkpoint, else g2l.",
-)
-@path_option("--global-checkpoint", help="What the global stage left (their path_g); the bidirectional stage needs it.")
-@path_option("--g2l-checkpoint", help="What the second stage left (their path_g2l), for tensors that CHECKPOINT lacks.")
-@path_option("--legend", help="TOML file with a [legend], as in a training configuration. Default: by the number of classes.")
-@click.option("--resolution", type=click.FloatRange(min=0, min_open=True), help="Pixel size in meters that it was trained at.")
-@click.option("--region", type=click.IntRange(min=64), help="Side of the images that it was trained on, in pixels.")
-@click.option(
-    "--side", type=click.IntRange(min=32), default=508, show_default=True, help="Of overviews and patches, in pixels."
-)
+@path_option("-o", "--model", group="Outputs", required=True, help="Model file to write (.safetensors).")
 @overwrite_option
+@option(
+    "--stage",
+    group="Checkpoints",
+    type=click.Choice(["global", "g2l", "bidirectional"]),
+    metavar="STAGE",
+    help="Stage that wrote CHECKPOINT: global, g2l or bidirectional.  [default: g2l; bidirectional with --global-checkpoint]",
+)
+@path_option(
+    "--global-checkpoint",
+    group="Checkpoints",
+    help="Checkpoint of the global stage (path_g), which the bidirectional stage needs.",
+)
+@path_option(
+    "--g2l-checkpoint",
+    group="Checkpoints",
+    help="Checkpoint of the g2l stage (path_g2l), for tensors that CHECKPOINT lacks.",
+)
+@path_option(
+    "--legend",
+    group="Training data",
+    help="TOML file with a [legend], as in a training configuration.  [default: by the number of classes]",
+)
+@option(
+    "--resolution",
+    group="Training data",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="M",
+    help="Meters per pixel that the model was trained at.",
+)
+@option("--region", group="Training data", type=click.IntRange(min=64), metavar="PX", help="Side of the training images.")
+@option(
+    "--side",
+    group="Training data",
+    type=click.IntRange(min=32),
+    default=508,
+    show_default=True,
+    metavar="PX",
+    help="Side of overviews and patches.",
+)
 def import_official(
     checkpoint: Path, model: Path, legend: Path | None, resolution: float | None, region: int | None, **options: Any
 ) -> None:
     """Import weights that the authors trained.
 
-    CHECKPOINT is a file that their code (VITA-Group/GLNet) wrote; nothing in it is executed. The model gives the authors'
-    logits: their roundings are kept with it (compat = "official"). 7 classes are taken for DeepGlobe's, 2 for Inria's, in the
+    CHECKPOINT is a file written by their code (VITA-Group/GLNet); nothing in it is executed. The model reproduces the authors'
+    logits, their rounding included (compat = "official"). Seven classes are assumed to be DeepGlobe's and two Inria's, in the
     authors' order.
     """
     from geoglnet.models.official.conversion import BY_CLASSES, ImportConfig, OfficialStage

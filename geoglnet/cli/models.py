@@ -15,9 +15,9 @@ from geoglnet.cli.verb import Verb
 @click.argument("name", required=False)
 @json_option
 def models(name: str | None, as_json: bool) -> None:
-    """List the shipped models, or show a card.
+    """List the shipped models, or show the card of one.
 
-    The card says what the model was trained on, under which terms, how well it does and where it fails.
+    The card describes the training data and their license, the scores on held-out scenes, and known failures.
     """
     from geoglnet.models.shipped import card_text, shipped_models
 

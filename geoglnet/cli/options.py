@@ -45,56 +45,87 @@ def _start_watch(ctx: click.Context, param: click.Parameter, is_wanted: bool) ->
         stop_on_stdin_eof()
 
 
+class Option(click.Option):
+    """An option that stands under a heading of its verb's help."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+def option(*names: str, group: str, **attributes: Any) -> Callable[[FunctionT], FunctionT]:
+    """Add an option that stands under the heading ``group`` of its verb's help."""
+    return click.option(*names, cls=Option, group=group, **attributes)
+
+
+def path_option(*names: str, group: str, help: str, required: bool = False) -> Callable[[FunctionT], FunctionT]:
+    """Add an option that names a file to write or to read; the tool checks it."""
+    return option(*names, group=group, type=click.Path(path_type=Path), metavar="FILE", help=help, required=required)
+
+
 def progress_options(function: FunctionT) -> FunctionT:
-    """``--progress`` (given to the verb as ``reporter``) and ``--stop-on-stdin-eof``."""
-    function = click.option(
+    """Add ``--progress``, which the verb receives as ``reporter``, and ``--stop-on-stdin-eof``."""
+    function = option(
         "--stop-on-stdin-eof",
+        group="Run",
         is_flag=True,
         expose_value=False,
         callback=_start_watch,
-        help="Stop when standard input closes: the program that started this one is gone.",
+        help="Stop when standard input closes, as it does when the program that started this one ends.",
     )(function)
-    return click.option(
+    return option(
         "--progress",
         "reporter",
+        group="Run",
         type=click.Choice(["auto", "json", "none"]),
         default="auto",
         show_default=True,
         callback=lambda _ctx, _param, mode: reporter_for(mode),
         is_eager=True,
-        help="auto: a line on a terminal, warnings in a pipe. json: events on stdout, one per line.",
+        help="auto: a progress line in a terminal, warnings elsewhere. json: one event per line on stdout.",
     )(function)
 
 
-def path_option(*names: str, help: str, required: bool = False) -> Callable[[FunctionT], FunctionT]:
-    """An option that names a file to write or to read; the tool checks it."""
-    return click.option(*names, type=click.Path(path_type=Path), metavar="FILE", help=help, required=required)
-
-
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-bands_option = click.option(
-    "--bands", callback=_bands, metavar="1,2,3", help="Bands that are red, green, blue.  [default: by color]"
+overwrite_option = option("--overwrite", group="Outputs", is_flag=True, help="Replace existing outputs.")
+json_option = option("--json", "as_json", group="Outputs", is_flag=True, help="Print JSON.")
+bands_option = option(
+    "--bands",
+    group="Input values",
+    callback=_bands,
+    metavar="R,G,B",
+    help="Numbers of the red, green and blue bands, from 1.  [default: as the file describes its bands]",
 )
-nodata_option = click.option(
-    "--nodata", type=float, metavar="VALUE", help="Value that is none, where the scene does not say so itself."
+nodata_option = option(
+    "--nodata",
+    group="Input values",
+    type=float,
+    metavar="VALUE",
+    help="Nodata value of a scene that declares none.",
 )
-device_option = click.option(
-    "--device", callback=_device, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+device_option = option(
+    "--device",
+    group="Run",
+    callback=_device,
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="Where the network runs: auto, cpu, cuda, cuda:N or mps.",
 )
-data_option = click.option(
+data_option = option(
     "--data",
+    group="Data",
     type=click.Path(path_type=Path),
     default=Path(),
     metavar="FOLDER",
-    help="Where the configuration's patterns start.  [default: here]",
+    help="Folder that the file patterns in CONFIG.toml are relative to.  [default: the current folder]",
 )
-batch_option = click.option(
+batch_option = option(
     "--batch",
     "batch_size",
+    group="Run",
     callback=_batch,
     default="auto",
     show_default=True,
-    metavar="auto|N",
-    help="Patches per step; halved by itself where a GPU's memory is too small.",
+    metavar="N|auto",
+    help="Patches per step of the network; halved automatically when a GPU runs out of memory.",
 )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.options import path_option
+from geoglnet.cli.options import option, path_option
 from geoglnet.errors import ConfigError
 from geoglnet.vector.config import Quantity
 
@@ -27,45 +27,77 @@ def _quantity(*units: str) -> Callable[[click.Context, click.Parameter, str | No
 
 _AREA = click.FloatRange(min=0)
 _OPTIONS = (
-    click.option(
-        "--simplify", callback=_quantity("px", "m"), metavar="1.5m|2px", help="Fewer vertices; neighbors keep shared borders."
+    option(
+        "--simplify",
+        group="Polygons",
+        callback=_quantity("px", "m"),
+        metavar="DISTANCE",
+        help="Simplify outlines by up to this distance (1.5px, 2m); neighbors keep their shared borders.",
     ),
-    click.option("--smooth", is_flag=True, help="Round corners; neighbors keep shared borders. Goes well with --simplify."),
-    click.option("--regularize", is_flag=True, help="Straight walls and right angles, where they fit: for buildings."),
-    click.option("--min-area", "min_area_m2", type=_AREA, default=0.0, metavar="M2", help="Drop smaller polygons."),
-    click.option("--min-hole", "min_hole_m2", type=_AREA, default=0.0, metavar="M2", help="Close smaller holes."),
-    click.option(
+    option(
+        "--smooth",
+        group="Polygons",
+        is_flag=True,
+        help="Round the corners; neighbors keep their shared borders. Best together with --simplify.",
+    ),
+    option("--regularize", group="Polygons", is_flag=True, help="Straighten walls and square corners (buildings)."),
+    option("--min-area", "min_area_m2", group="Polygons", type=_AREA, default=0.0, metavar="M2", help="Drop smaller polygons."),
+    option("--min-hole", "min_hole_m2", group="Polygons", type=_AREA, default=0.0, metavar="M2", help="Fill smaller holes."),
+    option(
         "--connectivity",
+        group="Polygons",
         type=click.Choice(["4", "8"]),
         default="4",
         show_default=True,
         callback=lambda _ctx, _param, number: int(number),
-        help="8 joins areas that touch at a corner.",
+        help="8 joins pixels that touch only at a corner.",
     ),
-    click.option(
+    option(
         "--sieve",
+        group="Polygons",
         callback=_quantity("px", "m2"),
-        metavar="50px|20m2",
-        help="Give smaller areas to the neighbor with the longest border.",
+        metavar="AREA",
+        help="Merge smaller areas (50px, 20m2) into the neighbor with the longest shared border.",
     ),
-    click.option("--fill-holes", is_flag=True, help="Fill background that one class encloses, up to 256 px across."),
-    click.option(
+    option("--fill-holes", group="Polygons", is_flag=True, help="Fill background enclosed by one class, up to 256 px wide."),
+    option(
         "--opening",
+        group="Polygons",
         type=click.IntRange(0, 64),
         default=0,
         metavar="PX",
-        help="Remove parts of a class that are thinner than twice this and one.",
+        help="Remove parts of a class that are narrower than 2 PX + 1 pixels (morphological opening).",
     ),
-    click.option(
+    option(
         "--max-vertices",
+        group="Polygons",
         type=click.IntRange(min=4),
         default=2_000_000,
         show_default=True,
-        help="Of polygons that are open at a time; the largest is cut beyond it.",
+        metavar="N",
+        help="Vertices of unfinished polygons held in memory; beyond it the largest polygon is cut.",
     ),
-    path_option("--statistics", "statistics_path", help="Raster whose mean, stdev, min and max become attributes."),
-    click.option("--style", type=click.Choice(["qml", "sld"]), help="Write the legend's style beside the polygons."),
-    click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that trace polygons."),
+    path_option(
+        "--statistics",
+        "statistics_path",
+        group="Polygons",
+        help="Raster whose mean, stdev, min and max within each polygon become attributes.",
+    ),
+    option(
+        "--style",
+        group="Polygons",
+        type=click.Choice(["qml", "sld"]),
+        help="Write the style into a file beside the polygons.",
+    ),
+    option(
+        "--workers",
+        group="Polygons",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes that trace polygons.",
+    ),
 )
 _NAMES = (
     "simplify",
@@ -85,7 +117,7 @@ _NAMES = (
 
 
 def polygon_options(function: FunctionT) -> FunctionT:
-    """Adds the options; the function is given ``vector_config``."""
+    """Add the options; the function receives them as ``vector_config``."""
 
     @functools.wraps(function)
     def gathered(**given: Any) -> Any:
@@ -94,6 +126,6 @@ def polygon_options(function: FunctionT) -> FunctionT:
         config = VectorConfig(**{name: given.pop(name) for name in _NAMES})
         return function(**given, vector_config=config)
 
-    for option in reversed(_OPTIONS):
-        gathered = option(gathered)
+    for add in reversed(_OPTIONS):
+        gathered = add(gathered)
     return gathered  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""``geoglnet predict``: labels and polygons of a scene."""
+"""``geoglnet predict``: labels and polygons for a scene."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geoglnet.cli.options import overwrite_option, path_option, progress_options
+from geoglnet.cli.options import option, overwrite_option, path_option, progress_options
 from geoglnet.cli.polygons import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
@@ -22,16 +22,23 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb)
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
-@path_option("-o", "--labels", help="Label raster to write (a cloud-optimized GeoTIFF).")
-@path_option("--vector", help="Polygons to write: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet.")
-@path_option("--confidence", help="Raster of the winning class's probability to write.")
-@path_option("--entropy", help="Raster of how unsure the model is to write.")
-@path_option("--probabilities", help="Raster of every class's probability to write, one band each.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model's name, or a .safetensors file.")
+@path_option("-o", "--labels", group="Outputs", help="Write labels, as a cloud-optimized GeoTIFF.")
+@path_option("--vector", group="Outputs", help="Write polygons: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet.")
+@path_option("--confidence", group="Outputs", help="Write the probability of the chosen class.")
+@path_option("--entropy", group="Outputs", help="Write the entropy of the class probabilities: how uncertain the model is.")
+@path_option("--probabilities", group="Outputs", help="Write the probability of every class, one band each.")
+@overwrite_option
+@option(
+    "--model",
+    group="Model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Name of a shipped model (see geoglnet models), or a .safetensors file.",
+)
 @config_options
 @polygon_options
-@overwrite_option
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped; the result is the same.")
+@option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
 def predict(
     scenes: tuple[str, ...],
@@ -47,11 +54,11 @@ def predict(
     config: PredictConfig,
     vector_config: VectorConfig,
 ) -> None:
-    """Segment a scene into labels and polygons.
+    """Predict labels and polygons for a scene.
 
-    SCENE is any raster that GDAL opens, of any size; several of one grid are one mosaic. It is read at the model's
-    resolution, nodata and transparent pixels get no class and no polygon, and nothing appears under its final name
-    before it is whole.
+    SCENE is any raster that GDAL opens, of any size; several files of one grid are read as one mosaic. The scene is read
+    at the model's resolution. Nodata and transparent pixels get no class and no polygon. Outputs appear under their final
+    names only when they are complete.
     """
     if not any((labels, vector, confidence, entropy, probabilities)):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")

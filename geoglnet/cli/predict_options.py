@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.options import bands_option, batch_option, device_option, nodata_option, path_option
+from geoglnet.cli.options import bands_option, batch_option, device_option, nodata_option, option, path_option
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -21,55 +21,84 @@ def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float]
 
 _METERS = click.FloatRange(min=0, min_open=True)
 _OPTIONS = (
-    device_option,
-    batch_option,
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="Of the network.",
+    option(
+        "--resolution",
+        "resolution_m",
+        group="Model",
+        type=_METERS,
+        metavar="M",
+        help="Meters per pixel at which the model runs.  [default: the model's own]",
     ),
-    click.option(
+    option(
         "--effort",
+        group="Model",
         type=click.FloatRange(0, 1),
         default=1.0,
         show_default=True,
         metavar="0..1",
-        help="Below 1, at most this share of the patches: where the global branch is unsure.",
+        help="Below 1, run at most this share of the patches: those where the global branch is least certain.",
     ),
-    click.option(
+    option(
         "--coarse-to-fine",
+        group="Model",
         is_flag=True,
-        help="Find the foreground first, run the network there only; for a background and one class.",
+        help="Find the foreground first and run the network only there. For models of a background and one class.",
     ),
-    click.option("--tta", "augment", is_flag=True, help="Average the eight ways to turn a square; eight times the cost."),
-    click.option(
-        "--resolution",
-        "resolution_m",
-        type=_METERS,
-        metavar="M",
-        help="Meters per pixel to segment at.  [default: the model's]",
+    option(
+        "--tta",
+        "augment",
+        group="Model",
+        is_flag=True,
+        help="Average the predictions of all eight rotations and reflections, at eight times the cost.",
     ),
-    click.option(
+    option(
+        "--bounds",
+        group="Area",
+        nargs=4,
+        type=float,
+        metavar="LEFT BOTTOM RIGHT TOP",
+        help="Predict only this rectangle, in the scene's CRS.",
+    ),
+    path_option("--mask", "mask_path", group="Area", help="Predict only inside these polygons."),
+    bands_option,
+    option(
+        "--scale",
+        group="Input values",
+        nargs=2,
+        type=float,
+        callback=_scale,
+        metavar="MIN MAX",
+        help="Map MIN..MAX to the model's 0..255 input range.",
+    ),
+    nodata_option,
+    option(
         "--pixel-size",
         "assumed_pixel_size_m",
+        group="Input values",
         type=_METERS,
         metavar="M",
-        help="Meters per pixel of a scene without CRS.",
+        help="Meters per pixel of a scene without a CRS.",
     ),
-    click.option("--bounds", nargs=4, type=float, metavar="LEFT BOTTOM RIGHT TOP", help="Only this part, in the scene's CRS."),
-    path_option("--mask", "mask_path", help="Polygons outside of which there is no class."),
-    click.option("--scale", nargs=2, type=float, callback=_scale, metavar="MIN MAX", help="Values that become 0 and 255."),
-    nodata_option,
-    bands_option,
-    click.option(
+    device_option,
+    batch_option,
+    option(
+        "--precision",
+        group="Run",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        metavar="TYPE",
+        help="Number type of the network: float32, bfloat16 or float16.",
+    ),
+    option(
         "--readers",
         "num_readers",
+        group="Run",
         type=click.IntRange(min=1),
         default=2,
         show_default=True,
-        help="Threads that read ahead.",
+        metavar="N",
+        help="Threads that read the scene ahead of the network.",
     ),
 )
 _NAMES = (
@@ -91,15 +120,15 @@ _NAMES = (
 
 
 def config_options(function: FunctionT) -> FunctionT:
-    """Adds the options; the function is given ``config``."""
+    """Add the options; the function receives them as ``config``."""
 
     @functools.wraps(function)
     def gathered(**given: Any) -> Any:
         config = _config(**{name: given.pop(name) for name in _NAMES})
         return function(**given, config=config)
 
-    for option in reversed(_OPTIONS):
-        gathered = option(gathered)
+    for add in reversed(_OPTIONS):
+        gathered = add(gathered)
     return gathered  # type: ignore[return-value]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import data_option, overwrite_option, path_option, progress_options
+from geoglnet.cli.options import data_option, option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
 from geoglnet.errors import Canceled
@@ -31,16 +31,26 @@ def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str
 
 @click.command(cls=Verb)
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
-@data_option
-@path_option("-o", "--checkpoint", required=True, help="Model file to write (.safetensors).")
-@path_option("--global-branch-from", help="Checkpoint whose global branch is taken instead of training one.")
-@path_option("--branches-from", help="Checkpoint whose branches and f_agg are taken: only what comes after is trained.")
-@click.option(
-    "--set", "overrides", multiple=True, callback=parse_overrides, metavar="KEY=VALUE", help="Override the file; may repeat."
-)
-@click.option("--resume", is_flag=True, help="Go on where a training of the same CHECKPOINT was cut off.")
-@click.option("--skip-corrupt", is_flag=True, help="Pass over damaged files with a warning instead of stopping.")
+@path_option("-o", "--checkpoint", group="Outputs", required=True, help="Model file to write (.safetensors).")
 @overwrite_option
+@data_option
+@option("--skip-corrupt", group="Data", is_flag=True, help="Skip damaged files with a warning instead of stopping.")
+@option(
+    "--set",
+    "overrides",
+    group="Configuration",
+    multiple=True,
+    callback=parse_overrides,
+    metavar="KEY=VALUE",
+    help="Override a setting of CONFIG.toml, such as optim.batch_size=4; may be repeated.",
+)
+@path_option(
+    "--global-branch-from", group="Configuration", help="Take the global branch from this checkpoint instead of training it."
+)
+@path_option(
+    "--branches-from", group="Configuration", help="Take both branches and f_agg from this checkpoint; train only what follows."
+)
+@option("--resume", group="Run", is_flag=True, help="Continue an interrupted training of the same CHECKPOINT.")
 @progress_options
 def train(
     config: Path,
@@ -54,11 +64,11 @@ def train(
     overwrite: bool,
     reporter: Reporter,
 ) -> None:
-    """Train a model as a config file says.
+    """Train a model from a configuration file.
 
-    The patterns in CONFIG.toml start from the --data folder; the whole configuration is stored in the checkpoint. Beside it,
-    CHECKPOINT.run gets the log (tensorboard --logdir) and the report of the scores. A training that is cut off can be resumed,
-    and ends with the same weights. Needs the extra: pip install 'geoglnet[train]'.
+    The checkpoint stores the whole configuration. The folder CHECKPOINT.run beside it holds the training log (tensorboard
+    --logdir CHECKPOINT.run) and a report of the scores. An interrupted training can be resumed and ends with the same
+    weights. Needs the extra: pip install 'geoglnet[train]'.
     """
     from geoglnet.training.config import read_config
     from geoglnet.training.devices import silence_lightning

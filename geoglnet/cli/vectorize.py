@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @click.command(cls=Verb)
 @click.argument("labels", metavar="LABELS.tif")
 @click.argument("vector", metavar="OUT.gpkg", type=click.Path(path_type=Path))
-@path_option("--confidence", help="Confidence or probabilities of the same labels, for the attribute confidence.")
-@polygon_options
+@path_option(
+    "--confidence", group="Outputs", help="Confidence or probabilities of the same labels, for the attribute confidence."
+)
 @overwrite_option
+@polygon_options
 @progress_options
 def vectorize(
     labels: str,
@@ -34,9 +36,9 @@ def vectorize(
     """Trace a label raster into styled polygons.
 
     OUT is a GeoPackage (.gpkg, opens styled in QGIS), FlatGeobuf (.fgb), GeoJSON (.geojson, or .geojsonl with one feature
-    per line; longitude and latitude) or GeoParquet (.parquet). Attributes: class_id, class_name, area_m2 and perimeter_m
-    (on the ellipsoid), confidence (0 to 1), part_of, scene, model. The result is the same as if the whole raster had been
-    traced at once, in memory that does not grow with it.
+    per line; in longitude and latitude) or GeoParquet (.parquet). Attributes: class_id, class_name, area_m2 and perimeter_m
+    (on the ellipsoid), confidence (0 to 1), part_of, scene, model. The result equals tracing the whole raster at once, but
+    memory does not grow with the raster.
     """
     from geoglnet.vector.vectorize import vectorize as trace
 

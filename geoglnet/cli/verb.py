@@ -15,6 +15,7 @@ from geoglnet.errors import Canceled, GeoglnetError
 from geoglnet.escaping import visible
 
 FAILED, CANCELED = 1, 130
+FEW_OPTIONS, LAST, WIDEST = 8, "Run", 30  # in a help: most options under one heading, the last heading, width of names
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
 _LOAD_TORCH = ("predict", "train", "evaluate", "benchmark", "import-official")
 _EXTRAS = dict.fromkeys(("lightning", "matplotlib", "tensorboard", "torchgeo"), "train")  # library: the extra that brings it
@@ -26,6 +27,17 @@ class Verb(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, callback=_keep, help="Show tracebacks."))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under headings in the order of their first options, "Run" last; a few options need no headings."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        rows = [(getattr(one, "group", LAST), *record) for one in options if (record := one.get_help_record(ctx))]
+        if len(rows) <= FEW_OPTIONS:
+            rows = [("Options", names, text) for _, names, text in rows]
+        width = min(WIDEST, max(len(names) for _, names, _ in rows))  # of all groups, so that their texts stand in one column
+        for heading in sorted(dict.fromkeys(group for group, _, _ in rows), key=LAST.__eq__):
+            with formatter.section(heading):
+                formatter.write_dl([(names.ljust(width), text) for group, names, text in rows if group == heading], WIDEST)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         wants_events = "--progress json" in " ".join(args).replace("=", " ")

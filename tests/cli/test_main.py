@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from importlib.metadata import version
 
@@ -24,6 +25,15 @@ def test_every_verb_has_help_and_a_first_line_that_fits(verb: str) -> None:
     assert "--debug" in ran.stdout
     line = next(line for line in CliRunner().invoke(geoglnet, ["-h"]).stdout.splitlines() if line.strip().startswith(verb))
     assert not line.endswith("...")
+
+
+def test_many_options_stand_under_headings_and_few_under_one() -> None:
+    def headings(verb: str) -> list[str]:
+        return re.findall(r"^(\w[\w ]*):$", CliRunner().invoke(geoglnet, [verb, "-h"]).stdout, flags=re.MULTILINE)
+
+    assert headings("predict") == ["Outputs", "Model", "Area", "Input values", "Polygons", "Run"]
+    assert headings("vectorize") == ["Outputs", "Polygons", "Run"]
+    assert headings("demo") == ["Options"]
 
 
 @pytest.mark.parametrize("chosen", [[], ["default"]])
