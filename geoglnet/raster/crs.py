@@ -134,7 +134,7 @@ def _ground(definition: str) -> Ground:
     body = crs.geodetic_crs
     if body is not None and body.ellipsoid is not None and _has_way(crs, body):
         shape = body.ellipsoid
-        ellipsoid = Geod(a=shape.semi_major_meter, b=shape.semi_minor_meter)
+        ellipsoid = Geod(a=shape.semi_major_metre, b=shape.semi_minor_metre)
         return Ground(body, ellipsoid, rule=f"meters are those of the ellipsoid of {shape.name} ({crs.name})")
     unit_m = _unit_m(horizontal(crs))
     if unit_m is None:
