@@ -36,6 +36,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError
 from geoglnet.existing import CARRIED, check_replaceable, machine_made, made_by_hand, set_aside
 from geoglnet.filenames import check_filename
+from geoglnet.message import Keyword
 from geoglnet.types import StrPath
 
 PART_SUFFIX = ".part"
@@ -263,7 +264,9 @@ class OutputFile:
         if not os.path.lexists(self.target):
             return
         if not self.overwrite:
-            raise OutputExistsError(f"{self.path} exists; pass --overwrite to replace it, or choose another name")
+            raise OutputExistsError(
+                f"{self.path} exists; pass " + Keyword("overwrite", True) + " to replace it, or choose another name"
+            )
         if any(is_held(path) for path in (self.target, *machine_made(self.target))):
             raise OutputError(f"{self.path} is open in another program (QGIS?); close it there, or choose another output")
         check_replaceable(self.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ PACKAGE = Path(geoglnet.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "types", "progress", "filenames", "plain", "escaping", "optional"), 0),
+    **dict.fromkeys(("errors", "message", "types", "progress", "filenames", "plain", "escaping", "optional"), 0),
     **dict.fromkeys(("windows", "blending", "legend", "config", "existing", "output"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "synthetic": 2.5,
@@ -26,6 +27,7 @@ FLOORS: dict[str, float] = {
 TORCH_SIDE, GEO_SIDE = {"models", "losses", "metrics"}, {"raster", "vector"}
 NO_TORCH = GEO_SIDE | {
     "errors",
+    "message",
     "types",
     "progress",
     "filenames",
@@ -131,7 +133,7 @@ def test_imports_point_down_only() -> None:
 
 
 def test_the_halves_of_floor_2_do_not_meet() -> None:
-    below = {"config", "legend", "errors", "types", "progress", "plain", "output"}
+    below = {"config", "legend", "errors", "message", "types", "progress", "plain", "output"}
 
     def rule(path: Path) -> Iterator[str]:
         room, rooms = room_of(path), own_rooms(path)
@@ -217,6 +219,21 @@ def test_only_doors_print_and_nobody_catches_everything_or_asserts() -> None:
                 raises_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
                 if not raises_again and caught in {"", "Exception", "BaseException"}:
                     yield f"{node.lineno}: catches everything"
+
+    assert not remarks(rule)
+
+
+def test_only_the_command_line_names_its_options() -> None:
+    """A message of the library has a :class:`~geoglnet.message.Keyword`, which each door spells in its own way."""
+
+    def rule(path: Path) -> Iterator[str]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documented = (n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+        docstrings = {ast.get_docstring(node, clean=False) for node in documented}
+        for node in ast.walk(tree) if room_of(path) != "cli" else ():
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in docstrings
+            if is_text and re.search(r"(^|[ (])--[a-z]", node.value):
+                yield f"{node.lineno}: {node.value!r}"
 
     assert not remarks(rule)
 

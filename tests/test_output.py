@@ -79,7 +79,7 @@ def test_what_an_earlier_run_left_is_removed_first(tmp_path: Path) -> None:
 def test_an_existing_file_is_refused_without_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "labels.tif"
     path.write_text("old")
-    with pytest.raises(OutputExistsError, match=r"labels\.tif exists; pass --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"labels\.tif exists; pass overwrite=True"):
         OutputFile(path)
 
 

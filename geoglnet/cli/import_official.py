@@ -26,11 +26,13 @@ from geoglnet.errors import ConfigError
 )
 @path_option(
     "--global-checkpoint",
+    "global_path",
     group="Checkpoints",
     help="Checkpoint of the global stage (path_g), which the bidirectional stage needs.",
 )
 @path_option(
     "--g2l-checkpoint",
+    "g2l_path",
     group="Checkpoints",
     help="Checkpoint of the g2l stage (path_g2l), for tensors that CHECKPOINT lacks.",
 )
@@ -41,12 +43,20 @@ from geoglnet.errors import ConfigError
 )
 @option(
     "--resolution",
+    "resolution_m",
     group="Training data",
     type=click.FloatRange(min=0, min_open=True),
     metavar="M",
     help="Meters per pixel that the model was trained at.",
 )
-@option("--region", group="Training data", type=click.IntRange(min=64), metavar="PX", help="Side of the training images.")
+@option(
+    "--region",
+    "image_size",
+    group="Training data",
+    type=click.IntRange(min=64),
+    metavar="PX",
+    help="Side of the training images.",
+)
 @option(
     "--side",
     group="Training data",
@@ -57,7 +67,7 @@ from geoglnet.errors import ConfigError
     help="Side of overviews and patches.",
 )
 def import_official(
-    checkpoint: Path, model: Path, legend: Path | None, resolution: float | None, region: int | None, **options: Any
+    checkpoint: Path, model: Path, legend: Path | None, resolution_m: float | None, image_size: int | None, **options: Any
 ) -> None:
     """Import weights that the authors trained.
 
@@ -69,17 +79,17 @@ def import_official(
     from geoglnet.models.official.conversion import import_official as convert
 
     dataset = None
-    if legend or resolution or region:
-        dataset = _dataset(legend, resolution, region, BY_CLASSES)
+    if legend or resolution_m or image_size:
+        dataset = _dataset(legend, resolution_m, image_size, BY_CLASSES)
     stage = options["stage"] and OfficialStage(options["stage"])
-    config = ImportConfig(stage, options["global_checkpoint"], options["g2l_checkpoint"], dataset, options["side"])
+    config = ImportConfig(stage, options["global_path"], options["g2l_path"], dataset, options["side"])
     manifest = convert(checkpoint, model, config, overwrite=options["overwrite"])
     click.echo(
         f"{model}: {manifest.model.sharing.value}, {manifest.model.backbone}, {', '.join(manifest.legend.names)}", err=True
     )
 
 
-def _dataset(legend_path: Path | None, resolution: float | None, region: int | None, known: Any) -> Any:
+def _dataset(legend_path: Path | None, resolution_m: float | None, image_size: int | None, known: Any) -> Any:
     """What was said of the data, completed from a published data set of as many classes."""
     from geoglnet.legend import Legend
     from geoglnet.models.official.conversion import DEEPGLOBE, Dataset
@@ -91,4 +101,4 @@ def _dataset(legend_path: Path | None, resolution: float | None, region: int | N
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{legend_path} has no [legend] to read ({error})") from error
     like = known.get(legend.num_classes, DEEPGLOBE)
-    return Dataset(legend, resolution or like.resolution_m, region or like.image_size)
+    return Dataset(legend, resolution_m or like.resolution_m, image_size or like.image_size)

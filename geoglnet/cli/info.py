@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from geoglnet.cli.options import json_option, nodata_option
+from geoglnet.cli.terminal import in_options
 from geoglnet.cli.verb import Verb
 from geoglnet.escaping import visible
 from geoglnet.progress import RecordedProgress
@@ -54,7 +55,9 @@ def _scene(path: str, nodata: float | None) -> dict[str, Any]:
             "values": scene.values_rule or "8-bit, as they are",
             "transform": list(scene.transform)[:6],
         }
-    facts |= {"remarks": warned} if (warned := remarks.messages("warning")) else {}
+    command = click.get_current_context().command
+    warned = [in_options(message, command) for message in remarks.messages("warning")]
+    facts |= {"remarks": warned} if warned else {}
     legend = read_legend(path)
     return facts | ({"kind": "labels", "classes": list(legend.names)} if legend else {})
 

@@ -80,7 +80,7 @@ def progress_options(function: FunctionT) -> FunctionT:
         type=click.Choice(["auto", "json", "none"]),
         default="auto",
         show_default=True,
-        callback=lambda _ctx, _param, mode: reporter_for(mode),
+        callback=lambda ctx, _param, mode: reporter_for(mode, ctx.command),
         is_eager=True,
         help="auto: a progress line in a terminal, warnings elsewhere. json: one event per line on stdout.",
     )(function)

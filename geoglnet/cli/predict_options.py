@@ -63,6 +63,7 @@ _OPTIONS = (
     bands_option,
     option(
         "--scale",
+        "scaling",
         group="Input values",
         nargs=2,
         type=float,
@@ -112,7 +113,7 @@ _NAMES = (
     "assumed_pixel_size_m",
     "bounds",
     "mask_path",
-    "scale",
+    "scaling",
     "nodata",
     "bands",
     "num_readers",
@@ -132,8 +133,8 @@ def config_options(function: FunctionT) -> FunctionT:
     return gathered  # type: ignore[return-value]
 
 
-def _config(scale: tuple[float, float] | None, **chosen: Any) -> Any:
+def _config(scaling: tuple[float, float] | None, **chosen: Any) -> Any:
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.raster.scaling import Scaling
 
-    return PredictConfig(scaling=Scaling(*scale, "given with --scale") if scale else None, **chosen)
+    return PredictConfig(scaling=Scaling(*scaling, "given with --scale") if scaling else None, **chosen)

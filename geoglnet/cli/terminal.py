@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
+import click
+
 from geoglnet.cli.environment import abandon
 from geoglnet.errors import OutputError
 from geoglnet.escaping import encodable, visible
+from geoglnet.message import Keyword, Message
 from geoglnet.progress import Progress, Rule
 
 PROTOCOL_VERSION = 1
@@ -87,6 +90,21 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def in_options(message: str, command: click.Command | None) -> str:
+    """Write a message of the library in the words of the command line: keywords become the options of ``command``."""
+    if command is None or not isinstance(message, Message):
+        return str(message)
+    options = {param.name: param.opts[-1] for param in command.params if isinstance(param, click.Option)}
+
+    def spell(keyword: Keyword) -> str:
+        option = options.get(keyword.name) or options.get(keyword.name.removesuffix("_path"))
+        if option is None or keyword.value in (None, True):
+            return option or str(keyword)
+        return f"{option} {keyword.value:.15g}" if isinstance(keyword.value, float) else f"{option} {keyword.value}"
+
+    return message.spelled(spell)
+
+
 def _print(text: str, stream: TextIO, end: str = "\n") -> OSError | None:
     """Print what a person or a program watches. A run that nobody can watch any more, on a full disk, say, goes on."""
     try:
@@ -103,6 +121,7 @@ class QuietReporter:
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     tells_rules: bool = False
+    command: click.Command | None = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None: ...
 
@@ -110,10 +129,10 @@ class QuietReporter:
 
     def log(self, message: str) -> None:
         if self.tells_rules and isinstance(message, Rule):
-            _print(f"Note: {visible(message)}", self.stream)
+            _print(f"Note: {visible(in_options(message, self.command))}", self.stream)
 
     def warn(self, message: str) -> None:
-        _print(f"Warning: {visible(message)}", self.stream)
+        _print(f"Warning: {visible(in_options(message, self.command))}", self.stream)
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         _print(visible(sentence), self.stream)
@@ -127,6 +146,7 @@ class TerminalReporter:
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     stage: Stage = field(default_factory=Stage)
+    command: click.Command | None = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self._finish_line()
@@ -139,10 +159,10 @@ class TerminalReporter:
             self._show()
 
     def log(self, message: str) -> None:
-        self._print_above(message)
+        self._print_above(in_options(message, self.command))
 
     def warn(self, message: str) -> None:
-        self._print_above(f"Warning: {message}")
+        self._print_above(f"Warning: {in_options(message, self.command)}")
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         self._finish_line()
@@ -173,6 +193,7 @@ class JsonReporter:
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     stage: Stage = field(default_factory=Stage)
+    command: click.Command | None = None
     lost: OSError | None = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
@@ -187,10 +208,10 @@ class JsonReporter:
             self._emit("progress", **place, figures=stage.figures)
 
     def log(self, message: str) -> None:
-        self._emit("log", message=visible(message))
+        self._emit("log", message=visible(in_options(message, self.command)))
 
     def warn(self, message: str) -> None:
-        self._emit("warning", message=visible(message))
+        self._emit("warning", message=visible(in_options(message, self.command)))
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
         self._emit("done", message=visible(sentence), outputs=_encodable(outputs))
@@ -213,10 +234,10 @@ def _encodable(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else encodable(str(value))
 
 
-def reporter_for(mode: str) -> Reporter:
-    """Adapter for ``--progress``: ``auto`` draws on a terminal, and is nearly quiet in a pipe."""
+def reporter_for(mode: str, command: click.Command) -> Reporter:
+    """Make the adapter for ``--progress``: ``auto`` draws in a terminal, and says little elsewhere."""
     if mode == "json":
-        return JsonReporter()
+        return JsonReporter(command=command)
     if mode == "auto" and sys.stderr.isatty():
-        return TerminalReporter()
-    return QuietReporter(tells_rules=mode == "auto")
+        return TerminalReporter(command=command)
+    return QuietReporter(tells_rules=mode == "auto", command=command)

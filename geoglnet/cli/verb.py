@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from geoglnet.cli.environment import abandon, address_space_limit, check_address_space, explain_limit, unprinted
-from geoglnet.cli.terminal import JsonReporter, Reporter
+from geoglnet.cli.terminal import JsonReporter, Reporter, in_options
 from geoglnet.errors import Canceled, GeoglnetError
 from geoglnet.escaping import visible
 
@@ -85,8 +85,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "DefaultCPUAllocator" in said or (isinstance(error, MemoryError) and not isinstance(error, GeoglnetError))
 
 
-def sentence_of(error: BaseException) -> str:
-    """What a person should read, on one line."""
+def sentence_of(error: BaseException, command: click.Command | None = None) -> str:
+    """Write what a person should read, on one line, in the options of a command."""
     if isinstance(error, (KeyboardInterrupt, Canceled)):
         return "canceled; no half-written file is left"
     if is_out_of_memory(error):
@@ -97,14 +97,15 @@ def sentence_of(error: BaseException) -> str:
         return f"disk full while writing {error.filename or 'an output'}; free some space or choose another folder"
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; pip install 'geoglnet[{_EXTRAS[(error.name or '').split('.')[0]]}]'"
-    return visible(" ".join(str(error).split())) or type(error).__name__
+    message = error.args[0] if isinstance(error, GeoglnetError) and error.args else str(error)
+    return visible(" ".join(in_options(message, command).split())) or type(error).__name__
 
 
 def _end(ctx: click.Context, error: BaseException) -> NoReturn:
     if ctx.meta.get("geoglnet.debug"):
         traceback.print_exception(error)
     canceled = isinstance(error, (KeyboardInterrupt, Canceled))
-    message = sentence_of(error)
+    message = sentence_of(error, ctx.command)
     if isinstance(error, OSError):
         message = unprinted(error) or message
     _report(ctx, message, "Canceled" if canceled else type(error).__name__)

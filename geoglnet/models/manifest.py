@@ -27,7 +27,7 @@ class Manifest:
     """What a model is, what it takes, what it gives, and how it came about.
 
     Args:
-        name: short name, as ``predict --model`` shows it.
+        name: short name, as the list of models shows it.
         model: architecture.
         region: region, overview and patch sizes.
         legend: classes in logit order.

@@ -11,6 +11,7 @@ from typing import Any
 
 from geoglnet.config import to_plain
 from geoglnet.errors import ConfigError
+from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.output import OutputFile
 from geoglnet.paper.systems import System, find_system
@@ -62,7 +63,7 @@ class Study:
         if path.exists():
             return path
         if system.name in self.checkpoints:
-            raise ConfigError(f"no checkpoint {path} of {system.name}; check --checkpoint")
+            raise ConfigError(f"no checkpoint {path} of {system.name}; check " + Keyword("checkpoints"))
         start = Start(resume=savepoint_path(path).exists())
         if system.begins_with:
             before = self.trained(find_system(system.begins_with), seed)

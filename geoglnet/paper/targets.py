@@ -9,6 +9,7 @@ from enum import Enum
 from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.message import Keyword
 from geoglnet.paper import published
 from geoglnet.paper.published import Row
 from geoglnet.paper.systems import System, find_system
@@ -90,11 +91,13 @@ class Target:
         }
         needs_foreground = self.kind is Kind.HISTOGRAM or any("coarse" in row.system for row in self.rows)
         if (needs_foreground and not is_binary) or not (fits[self.data] or is_own_data):
-            way_out = "" if needs_foreground and not is_binary else ", or pass --own-data to leave the paper's numbers out"
-            raise ConfigError(
+            message = (
                 f"{self.name} needs {_WANTED[self.data]}; the configuration's classes are {', '.join(legend.names)}. "
-                f"Give a configuration of that data set{way_out}"
+                "Give a configuration of that data set"
             )
+            if not needs_foreground or is_binary:
+                message += ", or pass " + Keyword("own_data", True) + " to leave out the paper's numbers"
+            raise ConfigError(message)
 
 
 _GLNET = (published.TABLE3[-2], published.TABLE3[-1])

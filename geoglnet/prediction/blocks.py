@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS
+from geoglnet.message import Keyword
 from geoglnet.prediction.effort import normalized_entropy
 from geoglnet.types import Shape
 
@@ -115,10 +116,10 @@ class PendingBlock:
 def overflow(where: str, precision: str) -> ConfigError:
     """The error of a network whose numbers leave the range of a precision: no class would be more likely than another."""
     if precision == "float32":
-        way_out = "its weights are too large for any scene like this; take another model"
+        way_out: str = "its weights are too large for any scene like this; take another model"
     else:
-        way_out = "use --precision float32"
-    return ConfigError(f"the model gives no probabilities to {where}: numbers overflow in {precision}; {way_out}")
+        way_out = "use " + Keyword("precision", "float32")
+    return ConfigError(f"the model gives no probabilities to {where}: numbers overflow in {precision}; " + way_out)
 
 
 def empty_layers(layers: Collection[Layer], shape: Shape, num_classes: int) -> dict[Layer, Download]:

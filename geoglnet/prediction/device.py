@@ -12,6 +12,7 @@ from torch import nn
 
 from geoglnet.config import Branches
 from geoglnet.errors import CapacityError, ConfigError
+from geoglnet.message import Keyword
 from geoglnet.models.demand import largest_side, map_bytes, training_bytes
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
@@ -37,7 +38,7 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         _check_cuda(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps' asked for, but this machine has none that torch can use; use --device cpu")
+        raise ConfigError("torch has no device 'mps' that it can use on this machine; use " + Keyword("device", "cpu"))
     return device
 
 
@@ -52,11 +53,11 @@ def first_batch_size(device: torch.device) -> int:
 def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
         built_for = torch.version.cuda
-        why = "no CUDA device is visible to it" if built_for else "it was built for CPUs only"
-        raise ConfigError(f"device {str(device)!r} asked for, but torch {torch.__version__} says {why}; use --device cpu")
+        why = "it sees no CUDA device" if built_for else "it was built for CPUs only"
+        raise ConfigError(f"torch {torch.__version__} cannot use {str(device)!r}: {why}; use " + Keyword("device", "cpu"))
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"device {str(device)!r} asked for, but there are {count}; use cuda:0 to cuda:{count - 1}")
+        raise ConfigError(f"there is no device {str(device)!r}; use cuda:0 to cuda:{count - 1}")
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.errors import BandsError
+from geoglnet.message import Keyword
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion, overlap, shifted
 from geoglnet.raster.scene import Pixels
@@ -161,7 +162,7 @@ def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded
     """
     found, wanted = pixels.image.shape[0], len(manifest.mean)
     if found != wanted:
-        raise BandsError(f"{found} bands read, the model takes {wanted} ({', '.join(manifest.bands)}); choose --bands")
+        raise BandsError(f"{found} bands read, the model takes {wanted} ({', '.join(manifest.bands)}); set " + Keyword("bands"))
     mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
     return Uploaded(_moved(pixels.image, device), _moved(pixels.valid, device), mean, std)
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from geoglnet.errors import GeoglnetError
+from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
@@ -174,7 +175,7 @@ def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
     finally:
         count = len(workspace.journal.blocks)
         if count and not is_finished:
-            progress.warn(f"{_counted(count)} kept in {workspace.folder}; --resume goes on from there")
+            progress.warn(f"{_counted(count)} kept in {workspace.folder}; continue with " + Keyword("resume", True))
 
 
 def _counted(count: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geoglnet.config import Branches, Compat, Sharing
 from geoglnet.errors import ConfigError
+from geoglnet.message import Keyword
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
@@ -123,7 +124,7 @@ class RegionSegmenter:
             except torch.cuda.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise ConfigError(
-                        f"{self.device} has no memory left for a single patch; use --device cpu, or free the GPU"
+                        f"{self.device} has no memory left for a single patch; free some, or use " + Keyword("device", "cpu")
                     ) from None
             self.batch_size //= 2  # outside the handler, whose traceback keeps the tensors alive
             if self.device.type == "cuda":

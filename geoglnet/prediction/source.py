@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from geoglnet.errors import ConfigError, ResolutionError, SceneError
+from geoglnet.message import Keyword
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path, shipped_models
 from geoglnet.prediction.config import PredictConfig
@@ -113,13 +114,13 @@ def _too_coarse(error: ResolutionError, manifest: Manifest) -> ResolutionError:
     """The same error with the shipped model that fits, if there is one, and the way out."""
     fitting = [name for name in shipped_models() if _fits(read_manifest(model_path(name)), error.pixel_size_m)]
     if fitting:
-        way_out = f"--model {fitting[0]} is made for such pixels"
+        way_out: str = "use " + Keyword("model", fitting[0]) + ", which is made for such pixels"
     else:
         way_out = "no shipped model is made for such pixels: train one (geoglnet train)"
     finest, coarsest = manifest.resolution_range_m
     return ResolutionError(
-        f"{error}, and model {manifest.name} was trained on {finest:g} to {coarsest:g} m; {way_out}, or say "
-        f"--resolution {float(f'{error.pixel_size_m:.3g}'):.15g} and expect poor labels",
+        f"{error}, and model {manifest.name} was trained on {finest:g} to {coarsest:g} m; "
+        + (way_out + ", or pass " + Keyword("resolution_m", float(f"{error.pixel_size_m:.3g}")) + " and expect poor labels"),
         error.pixel_size_m,
     )
 
@@ -187,8 +188,8 @@ class SceneFiles:
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise SceneError(
-                f"{name} changed while it was read ({'; '.join(changed[:3])}{more}), so the labels would be of two scenes; "
-                "begin again, with --overwrite, when it stays as it is"
+                f"{name} changed while it was read ({'; '.join(changed[:3])}{more}), so the labels would mix two scenes; "
+                "when it no longer changes, start over with " + Keyword("overwrite", True)
             )
 
 

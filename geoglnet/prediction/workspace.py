@@ -22,6 +22,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import NO_CLASS
+from geoglnet.message import Keyword
 from geoglnet.output import LockedFolder, sync_folder, unwritable
 from geoglnet.prediction.blocks import Block, Layer, PendingBlock
 from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal
@@ -163,8 +164,8 @@ def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bo
         return found
     if found is not None and found.blocks and not overwrite:
         raise OutputExistsError(
-            f"{folder} holds {len(found.blocks)} finished blocks of a run that was stopped; "
-            "pass --resume to go on with it, or --overwrite to begin again"
+            f"{folder} holds {len(found.blocks)} finished blocks of an interrupted run; pass "
+            + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
         )
     _clear(folder)
     return begin_journal(folder / _JOURNAL, facts)
@@ -200,8 +201,8 @@ def check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
     changed = differences(journal.facts, facts)
     if changed:
         raise OutputError(
-            f"{journal.path.parent} is an unfinished run of something else ({'; '.join(changed)}); "
-            "give what it was begun with, or --overwrite without --resume to begin again"
+            f"{journal.path.parent} is an unfinished run with other settings ({'; '.join(changed)}); use those, or start over "
+            "with " + Keyword("overwrite", True) + " and without " + Keyword("resume", True)
         )
 
 

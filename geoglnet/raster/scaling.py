@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
+from geoglnet.message import Keyword
 
 PERCENTILES = (2.0, 98.0)
 DIM = 10.0  # 8-bit values and percent are brighter somewhere
@@ -92,7 +93,7 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
         return Scaling(
             description=f"{np.dtype(dtype).name} within 0 to 255",
             doubt=f"{np.dtype(dtype).name} values of {least:g} to {most:g} are taken as 8-bit ones; "
-            "if the scene is merely dark, say which values are black and white with --scale",
+            "if the scene is merely dark, set its black and white values with " + Keyword("scaling"),
         )
     return _stretched(finite)
 
@@ -141,19 +142,20 @@ def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:
     least, most = float(finite.min()), float(finite.max())
     if least >= 0 and most <= 1:
         return Scaling(0, 1, "fractions")
-    outside = f"{least:g} to {most:g} are clipped; if these are no fractions, say which values are black and white with --scale"
+    outside = f"{least:g} to {most:g} are clipped; if these are no fractions, set the scene's black and white values with "
     if _are_nearly_within(finite, 1):
         share = float(np.mean((finite < 0) | (finite > 1)))
-        doubt = "" if least >= -1 and most <= 2 else f"{1 - share:.2%} of the values lie within 0 to 1, the others of {outside}"
-        return Scaling(0, 1, f"fractions; {share:.2g} of the values are outside and clipped", doubt)
+        is_clear = least >= -1 and most <= 2
+        doubt = f"{1 - share:.2%} of the values lie within 0 to 1, the others of {outside}" + Keyword("scaling")
+        return Scaling(0, 1, f"fractions; {share:.2g} of the values are outside and clipped", "" if is_clear else doubt)
     is_whole, bright = bool((finite == np.rint(finite)).all()), float(np.percentile(finite, PERCENTILES[1]))
     if not is_whole and most <= 200 and bright > DIM and _are_nearly_within(finite, 100):
         return Scaling(
             0,
             100,
             f"percent, from {least:g} to {most:g}",
-            f"{name} values of {least:g} to {most:g} are taken as percent; if they are not, say which values are black and "
-            "white with --scale (0 255 for 8-bit values)",
+            f"{name} values of {least:g} to {most:g} are taken as percent; if they are not, set the scene's black and white "
+            "values with " + Keyword("scaling") + " (0 and 255 for 8-bit values)",
         )
     if least >= 0 and most <= 255 and (is_whole or bright > DIM):
         return Scaling(description=f"{name} within 0 to 255")

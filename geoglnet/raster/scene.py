@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
+from geoglnet.message import Keyword
 from geoglnet.progress import Progress, Rule, SilentProgress
 from geoglnet.raster.environment import check_real, color_bands, environment, open_raster
 from geoglnet.raster.failures import check_filled, reading
@@ -238,18 +239,19 @@ class RasterScene:
             if self.nodata is None and (is_sentinel & valid).any():
                 self.nodata = sentinel
                 progress.warn(
-                    f"{self.name}: {sentinel:g} lies far from all other values and is read as no value, in "
-                    f"{np.mean(is_sentinel):.1%} of the pixels; name another with --nodata"
+                    f"{self.name}: {sentinel:g} lies far from all other values and is read as nodata, in "
+                    f"{np.mean(is_sentinel):.1%} of the pixels; choose another value with " + Keyword("nodata")
                 )
             valid &= ~is_sentinel
         collar = find_collar(values, valid) if values.dtype != np.uint8 else None
         if collar is not None:
             progress.warn(
-                f"{self.name}: all bands are {collar:g} along one of its sides; if that is no value, say --nodata {collar:g}"
+                f"{self.name}: all bands are {collar:g} along one of its sides; if that means nodata, pass "
+                + Keyword("nodata", collar)
             )
         self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
         if self.scaling.doubt:
-            progress.warn(f"{self.name}: {self.scaling.doubt}")
+            progress.warn(f"{self.name}: " + self.scaling.doubt)
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         values = self._values(source, shape, resampling)

@@ -18,6 +18,7 @@ from geoglnet.datasets.sources import DeepGlobeSource, InriaSource, IsicSource, 
 from geoglnet.datasets.truth import Truth
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS, Legend
+from geoglnet.message import Keyword
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix, conventions, summed
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.glnet import GLNet
@@ -233,7 +234,7 @@ def _unused_name(path: Path, used: dict[str, ConfusionMatrix]) -> str:
 def _with_split(source: SourceConfig, split: str) -> SourceConfig:
     if isinstance(source, (DeepGlobeSource, InriaSource, IsicSource)):
         return replace(source, split=split)
-    raise ConfigError(f"a source of kind = {source.kind!r} has no split {split!r}; leave --split out")
+    raise ConfigError(f"a source of kind = {source.kind!r} has no split {split!r}; leave out " + Keyword("split"))
 
 
 def _check_legends(ours: Legend, theirs: Legend) -> None:

@@ -17,6 +17,7 @@ from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError
+from geoglnet.message import Keyword
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
@@ -145,7 +146,10 @@ def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Sa
     if start.resume:
         return read_savepoint(path, config)
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: a training was cut off here; --resume goes on, --overwrite begins anew")
+        raise OutputExistsError(
+            f"{path}: a training was interrupted here; pass "
+            + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
+        )
     if path.exists():
         check_savepoint(path)
     return None

@@ -22,6 +22,7 @@ from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
+from geoglnet.message import Keyword
 from geoglnet.models.glnet import GLNet, OverviewMaps
 from geoglnet.training.pictures import Image, as_rgb, colored, side_by_side
 from geoglnet.training.task import StageTask
@@ -162,7 +163,9 @@ class RunLog(Callback):
             yield
         except OSError as error:
             reason = error.strerror or error
-            raise OutputError(f"{self.folder} cannot be written ({reason}); --resume goes on once it can") from error
+            raise OutputError(
+                f"{self.folder} cannot be written ({reason}); make it writable and continue with " + Keyword("resume", True)
+            ) from error
 
     def _write(self, rows: Sequence[Sequence[Any]], mode: str) -> None:
         """Rows of losses; the file is closed at once, so that a run that is killed leaves them all."""

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from geoglnet.config import Stage, to_plain
 from geoglnet.errors import CheckpointError, OutputError
+from geoglnet.message import Keyword
 from geoglnet.models.pickles import read_pickle
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
@@ -63,7 +64,7 @@ def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
         CheckpointError: there is none, it is damaged, or it belongs to another configuration (the difference is named).
     """
     if not path.is_file():
-        raise CheckpointError(f"nothing to resume: no {path}; start the training without --resume")
+        raise CheckpointError(f"nothing to resume: no {path}; start the training without " + Keyword("resume", True))
     plain = read_pickle(path, "a whole savepoint")
     try:
         stage, state = Stage(plain["stage"]), plain["state"]
@@ -73,7 +74,10 @@ def read_savepoint(path: Path, config: TrainConfig) -> Savepoint:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} is not a whole savepoint; delete it and start the training anew")
     if difference:
-        raise CheckpointError(f"{path} belongs to another configuration: {difference}; resume with the same, or --overwrite")
+        raise CheckpointError(
+            f"{path} belongs to another configuration: {difference}; resume with that one, or start over with "
+            + Keyword("overwrite", True)
+        )
     return Savepoint(stage, state)
 
 

@@ -62,8 +62,7 @@ class Statistics:
         with open_raster(path) as src:
             if not _is_same(src, crs_wkt):
                 raise SceneError(
-                    f"{path} is in {crs_label(src.crs)}, the labels are in {crs_label(crs_wkt)}; "
-                    "warp it first (rio warp --like)"
+                    f"{path} is in {crs_label(src.crs)}, the labels are in {crs_label(crs_wkt)}; warp it first (gdalwarp)"
                 )
             if is_rotated(src.transform, Shape(*src.shape)):
                 raise SceneError(f"{path} is rotated, so its pixels have no rows to be read by; warp it first (gdalwarp)")

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Color, Legend
+from geoglnet.message import Keyword
 from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
@@ -309,7 +310,7 @@ class _Run:
             self._is_noise_told = True
             self.progress.warn(
                 f"the labels are noise: {traced.num_pieces} polygons in {window.width} × {window.height} px from column "
-                f"{window.col_off}, row {window.row_off}; sieve them (--sieve 10px) for a file that can be used"
+                f"{window.col_off}, row {window.row_off}; for a usable file, merge small areas with " + Keyword("sieve", "10px")
             )
 
     def _tell_cut(self, seams: Seams) -> None:

@@ -157,7 +157,7 @@ def test_table_4_trains_coarse_to_fine_and_scores_as_isic_does(lesions: Place) -
     [
         ("table6", (), "unknown table or figure 'table6'; did you mean 'table"),
         ("table4", (), "needs a background and one other class, such as ISIC's lesion; the configuration's classes are urban"),
-        ("table7", (), "or pass --own-data to leave the paper's numbers out"),
+        ("table7", (), "or pass --own-data to leave out the paper's numbers"),
         ("table3", ("--systems", "icnet-patch"), "unknown system 'icnet-patch'; did you mean 'icnet-patches'"),
         ("table3", ("--seeds", "0,x"), "is not a list of whole numbers"),
         ("table3", ("--checkpoint", "one-way"), "give SYSTEM=FILE"),

@@ -113,7 +113,7 @@ def test_a_run_that_was_stopped_is_neither_lost_nor_taken_up_unasked(run: Run, t
     _, cut = folders(tmp_path)
     with pytest.raises(Stopped):
         run(cut, progress=StopAfter(150))
-    with pytest.raises(OutputExistsError, match=r"finished blocks of a run that was stopped; pass --resume .* --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"finished blocks of an interrupted run; pass resume=True .* overwrite=True"):
         run(cut)
     progress = RecordedProgress()
     run(cut, overwrite=True, progress=progress)
@@ -131,7 +131,7 @@ def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: P
     _, cut = folders(tmp_path)
     with pytest.raises(Stopped):
         run(cut, progress=StopAfter(150))
-    with pytest.raises(OutputError, match=r"unfinished run of something else \(effort: 1, now 0.5\)"):
+    with pytest.raises(OutputError, match=r"unfinished run with other settings \(effort: 1, now 0.5\)"):
         run(cut, resume=True, config=PredictConfig(device="cpu", effort=0.5))
     with pytest.raises(OutputError, match=r"batch: auto, now 8"):
         run(cut, resume=True, config=PredictConfig(device="cpu", batch_size=8))
@@ -435,7 +435,7 @@ def test_signals_leave_a_state_that_can_be_resumed(
         _, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors.decode()
     if stop is not signal.SIGKILL:
-        assert "--resume goes on from there" in errors.decode()
+        assert "continue with --resume" in errors.decode()
     left = {"labels.tif.unfinished"} | ({"labels.tif.part", "confidence.tif.part"} if stop is signal.SIGKILL else set())
     assert {path.name for path in cut.iterdir()} == left
     for folder in (cut, whole):

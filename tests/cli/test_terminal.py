@@ -6,12 +6,34 @@ import io
 import json
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geoglnet.cli import terminal
-from geoglnet.cli.terminal import JsonReporter, QuietReporter, Reporter, Stage, TerminalReporter, clock, count_of, reporter_for
+from geoglnet.cli.terminal import (
+    JsonReporter,
+    QuietReporter,
+    Reporter,
+    Stage,
+    TerminalReporter,
+    clock,
+    count_of,
+    in_options,
+    reporter_for,
+)
+from geoglnet.message import Keyword
+
+COMMAND = click.Command(
+    "predict",
+    params=[
+        click.Option(["--overwrite"], is_flag=True),
+        click.Option(["--bands"]),
+        click.Option(["-o", "--labels"]),
+        click.Option(["--resolution", "resolution_m"], type=float),
+    ],
+)
 
 
 def report_a_run(reporter: Reporter) -> None:
@@ -92,6 +114,27 @@ def test_the_line_is_never_wider_than_the_terminal(total: int, count: int, width
     assert len(Stage("predict", total, "regions", count).describe(width)) <= width
 
 
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        (Keyword("overwrite", True), "--overwrite"),
+        (Keyword("bands"), "--bands"),
+        (Keyword("labels_path", "a.tif"), "--labels a.tif"),
+        (Keyword("resolution_m", 10.0), "--resolution 10"),
+        (Keyword("sieve", "10px"), "sieve='10px'"),
+    ],
+    ids=str,
+)
+def test_keywords_become_options_where_the_verb_has_one(keyword: Keyword, text: str) -> None:
+    assert in_options("--x.tif: pass " + keyword + ".", COMMAND) == f"--x.tif: pass {text}."
+
+
+@pytest.mark.parametrize("mode", ["json", "auto", "none"])
+def test_warnings_name_options(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter_for(mode, COMMAND).warn("choose " + Keyword("bands"))
+    assert "choose --bands" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
@@ -104,13 +147,13 @@ def test_counts_read_like_english(number: int, text: str) -> None:
 
 def test_auto_is_quiet_when_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert isinstance(reporter_for("auto"), QuietReporter)
-    assert isinstance(reporter_for("none"), QuietReporter)
-    assert isinstance(reporter_for("json"), JsonReporter)
+    assert isinstance(reporter_for("auto", COMMAND), QuietReporter)
+    assert isinstance(reporter_for("none", COMMAND), QuietReporter)
+    assert isinstance(reporter_for("json", COMMAND), JsonReporter)
 
 
 def test_auto_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", screen)
-    assert isinstance(reporter_for("auto"), TerminalReporter)
+    assert isinstance(reporter_for("auto", COMMAND), TerminalReporter)

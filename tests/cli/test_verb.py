@@ -21,6 +21,7 @@ from geoglnet.cli.options import bands_option, device_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
 from geoglnet.errors import Canceled, MemoryLimitError, SceneError
+from geoglnet.message import Keyword
 from tests.rasters import write_raster
 
 
@@ -40,6 +41,12 @@ def run_verb(error: BaseException | None, *arguments: str) -> Result:
 def test_our_error_is_one_line_and_exit_code_1() -> None:
     ran = run_verb(SceneError("scene.tif cannot be read;\n  copy it again"))
     assert (ran.exit_code, ran.stdout, ran.stderr) == (1, "", "Error: scene.tif cannot be read; copy it again\n")
+
+
+def test_an_error_names_the_option_that_helps_here() -> None:
+    error = SceneError("scene.tif has 4 bands; choose " + Keyword("bands"))
+    assert run_verb(error).stderr == "Error: scene.tif has 4 bands; choose --bands\n"
+    assert json.loads(run_verb(error, "--progress", "json").stdout)["message"] == "scene.tif has 4 bands; choose --bands"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Canceled("stop")])

@@ -146,7 +146,7 @@ class Harmful:
 
 
 def test_the_last_stage_needs_the_first_ones_checkpoint() -> None:
-    with pytest.raises(CheckpointError, match="--global-checkpoint"):
+    with pytest.raises(CheckpointError, match="global_path="):
         official_network(random_state(7), Sharing.BIDIRECTIONAL)
 
 

@@ -281,7 +281,7 @@ def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
 
 
 @pytest.mark.parametrize("branches", [Branches.BOTH, Branches.GLOBAL])
-@pytest.mark.parametrize(("precision", "way_out"), [("bfloat16", "use --precision float32"), ("float32", "take another model")])
+@pytest.mark.parametrize(("precision", "way_out"), [("bfloat16", "use precision='float32'"), ("float32", "take another model")])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_overflow_are_refused_with_the_precision_and_the_way_out(
     branches: Branches, precision: str, way_out: str, value: float

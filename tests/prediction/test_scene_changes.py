@@ -132,7 +132,7 @@ def test_a_tile_rewritten_in_place_is_noticed_before_resuming_and_before_publish
     with pytest.raises(Stopped):
         run(scene, progress=After(stop))
     rewrite_in_place(tile)
-    with pytest.raises(OutputError, match=r"unfinished run of something else \(scene file \d, 1\.tif: \d+ bytes") as caught:
+    with pytest.raises(OutputError, match=r"unfinished run with other settings \(scene file \d, 1\.tif: \d+ bytes") as caught:
         run(scene, resume=True)
     assert "\n" not in str(caught.value)
     with pytest.raises(SceneError, match=r"changed while it was read \(scene file \d, 1\.tif"):

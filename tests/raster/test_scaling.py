@@ -56,7 +56,7 @@ def test_values_far_above_1_are_clipped_with_a_warning() -> None:
     values[:5] = 65535
     scaling = choose_scaling(values, "float32")
     assert (scaling.low, scaling.high) == (0, 1)
-    assert "--scale" in scaling.doubt
+    assert "scaling=" in scaling.doubt
     assert "65535" in scaling.doubt
 
 

@@ -517,7 +517,7 @@ def test_a_collar_that_nobody_declared_is_found_and_said(tmp_path: Path, dtype: 
         assert (pixels.image[:, valid] == image[:, valid].astype(int)).all()
         assert scene.values_rule.endswith("; -9999 is no value")
     assert "-9999 lies far from all other values" in progress.messages("warning")[0]
-    assert "name another with --nodata" in progress.messages("warning")[0]
+    assert "choose another value with nodata=…" in progress.messages("warning")[0]
 
 
 def test_a_side_of_one_color_is_doubted_but_kept(tmp_path: Path) -> None:
@@ -525,7 +525,9 @@ def test_a_side_of_one_color_is_doubted_but_kept(tmp_path: Path) -> None:
     image[:, :, :9] = 241
     with open_scene(write_raster(tmp_path / "a.tif", image), progress=progress) as scene:
         assert whole(scene).valid.all()
-    assert "all bands are 241 along one of its sides; if that is no value, say --nodata 241" in progress.messages("warning")[0]
+    assert (
+        "all bands are 241 along one of its sides; if that means nodata, pass nodata=241.0" in progress.messages("warning")[0]
+    )
 
 
 def test_one_glint_does_not_turn_a_scene_black(scene_factory: Factory) -> None:

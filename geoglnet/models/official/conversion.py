@@ -10,6 +10,7 @@ from pathlib import Path
 from geoglnet.config import RegionConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import save_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.official.weights import official_network, read_state
@@ -106,7 +107,8 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
     dataset = config.dataset or BY_CLASSES.get(network.config.num_classes)
     if dataset is None:
         raise ConfigError(
-            f"no published data set has {network.config.num_classes} classes; give --legend, --resolution, --region"
+            f"no published data set has {network.config.num_classes} classes; give "
+            + (Keyword("legend") + ", " + Keyword("resolution_m") + " and " + Keyword("image_size"))
         )
     manifest = Manifest(
         name=f"official-{stage.value}",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geoglnet.config import Branches, Compat, ModelConfig, Sharing
 from geoglnet.errors import CheckpointError
+from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import Blank
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.pickles import read_pickle
@@ -59,7 +60,9 @@ def official_network(state: State, sharing: Sharing | None, fixed: State | None 
         CheckpointError: a tensor is missing or does not fit, or ``fixed`` is.
     """
     if sharing is Sharing.BIDIRECTIONAL and fixed is None:
-        raise CheckpointError("the bidirectional stage needs the global stage's checkpoint too: give --global-checkpoint")
+        raise CheckpointError(
+            "the bidirectional stage also needs the global stage's checkpoint: give " + Keyword("global_path")
+        )
     config = _config(state, sharing)
     try:
         ours: dict[str, Tensor] = dict(_branch(fixed or state, "global", "global_branch"))
