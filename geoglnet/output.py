@@ -73,11 +73,14 @@ def is_held(path: Path) -> bool:
     """Whether a file cannot be replaced because a program has it open: so on Windows, elsewhere never."""
     try:
         path.rename(path)  # changes nothing, and is refused where replacing would be
-    except PermissionError:
-        return True
-    except OSError:  # there is no such file
-        return False
+    except OSError as error:  # or there is no such file
+        return _is_of_windows(error)
     return False
+
+
+def _is_of_windows(error: OSError) -> bool:
+    """Whether a refusal is Windows' own, for an open file; others are about permissions."""
+    return isinstance(error, PermissionError) and getattr(error, "winerror", None) is not None
 
 
 def unwritable(path: StrPath, error: BaseException, size: int = 0) -> OutputError:
@@ -333,9 +336,12 @@ class OutputFile:
             raise type(error)(f"{error}; {self._keep()}") from error
         for wait_s in (*_WAITS_S, 0.0):
             if not is_held(self.target):
-                with suppress(PermissionError):
+                try:
                     self._move(self.target)
                     return
+                except PermissionError as error:
+                    if not _is_of_windows(error):
+                        raise OutputError(f"{self.path} cannot be replaced ({_reason(error)}); {self._keep()}") from error
             time.sleep(wait_s)
         raise OutputError(f"{self.path} cannot be replaced, another program has it open (QGIS?); {self._keep()}")
 

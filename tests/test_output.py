@@ -357,6 +357,22 @@ def test_everything_is_on_the_disk_before_it_gets_its_name_and_the_name_after_it
     ]
 
 
+def test_a_result_that_may_not_get_its_name_is_kept_and_the_reason_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def write() -> None:
+        with OutputFile(tmp_path / "a.tif") as part_path:
+            part_path.write_text("new")
+            monkeypatch.setattr(os, "replace", fail)
+
+    with pytest.raises(OutputError, match=r"a\.tif cannot be replaced \(Permission denied\)") as caught:
+        write()
+    assert Path(str(caught.value).rpartition(" kept as ")[2]).read_text() == "new"
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_failing_sync_or_rename_is_named_and_leaves_the_old_file(

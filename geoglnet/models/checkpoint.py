@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from geoglnet.errors import CheckpointError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
-from geoglnet.output import OutputFile
+from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.types import StrPath
 
@@ -45,7 +47,10 @@ def save_checkpoint(
     with file as part_path:
         part_path.touch()
         mode = part_path.stat().st_mode
-        save_file(tensors, part_path, metadata=header)
+        try:
+            save_file(tensors, part_path, metadata=header)
+        except SafetensorError as error:
+            raise unwritable(part_path, _system_error(error)) from error
         part_path.chmod(mode)  # safetensors writes through a private temporary file
 
 
@@ -156,6 +161,12 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
         return tensor
     small = tensor.to(torch.float16)
     return small if small.isfinite().all() else tensor  # beyond 65504 it stays as it is
+
+
+def _system_error(error: SafetensorError) -> Exception:
+    """The system's error that safetensors has put into words: it keeps the number there alone."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def _first_line(error: Exception) -> str:

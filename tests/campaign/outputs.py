@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def _fault_of_polygons(path: Path) -> str:
     if path.suffix.lower() == ".gpkg":
         import sqlite3
 
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
             said = database.execute("PRAGMA integrity_check").fetchone()[0]
         if said != "ok":
             return f"integrity_check: {said}"
@@ -75,7 +78,10 @@ def _fault_of_polygons(path: Path) -> str:
 
 
 def rows(path: Path) -> tuple[dict[str, object], np.ndarray, dict[str, np.ndarray]]:
-    """Facts, geometries as WKB, and columns of a vector file."""
+    """Facts, geometries as WKB, and columns of a vector file; under a plain name, for pyogrio takes others for URLs."""
+    if not re.fullmatch(r"[A-Za-z0-9_/.-]+", str(path)):
+        with tempfile.TemporaryDirectory() as folder:
+            return rows(Path(shutil.copyfile(path, Path(folder, "plain").with_suffix(path.suffix))))
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geoglnet.config import ModelConfig, RegionConfig, from_plain, to_plain
-from geoglnet.errors import CheckpointError, ConfigError, ModelNotFoundError, OutputExistsError
+from geoglnet.errors import CheckpointError, ConfigError, ModelNotFoundError, OutputError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.models.backbone import build_backbone, load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
@@ -240,6 +243,21 @@ def test_weights_beyond_half_precision_are_kept_as_they_are(tmp_path: Path, netw
     save_checkpoint(tmp_path / "large.safetensors", network, MANIFEST)
     assert load_checkpoint(tmp_path / "large.safetensors")[0].f_agg.weight[0, 0, 0, 0] == 1e6
     assert load_file(tmp_path / "large.safetensors")["local_branch.pyramid.classify.weight"].dtype is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EDQUOT, "disk full while writing .*a.safetensors"), (errno.EIO, r"\(Input/output")]
+)
+def test_what_the_disk_says_is_said_when_weights_cannot_be_written(
+    tmp_path: Path, network: GLNet, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr("geoglnet.models.checkpoint.save_file", fail)
+    with pytest.raises(OutputError, match=words):
+        save_checkpoint(tmp_path / "a.safetensors", network, MANIFEST)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_diverged_network_is_not_written(tmp_path: Path, network: GLNet) -> None:

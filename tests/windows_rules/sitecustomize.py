@@ -57,9 +57,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         return
     for path in paths:
         if path is not None and _is_held(path):
-            raise PermissionError(
-                13, "The process cannot access the file because it is being used by another process", os.fspath(path)
-            )
+            said = "The process cannot access the file because it is being used by another process"
+            error = PermissionError(13, said, os.fspath(path))
+            error.winerror = 32
+            raise error
 
 
 def _absolute(path: Any, folder_descriptor: int) -> Path | None:
