@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoglnet.api.bars import watched
 from geoglnet.api.model import Model, load_model, path_of
 from geoglnet.api.report import Report
-from geoglnet.errors import Canceled, ConfigError
+from geoglnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,13 +122,17 @@ class Scores:
         from geoglnet.training.report import draw_sheet
 
         del pyplot  # imported so that notebooks know how to show a figure
-        return draw_sheet(f"{self.model}: {len(self.evaluation.scenes)} held-out scenes", self.evaluation)
+        return draw_sheet(self._title, self.evaluation)
 
     def save(self, folder: StrPath, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write ``scores.json``, ``scores.csv`` and ``report.png``."""
         from geoglnet.training.report import write_report
 
-        return write_report(Path(folder), self.model, self.evaluation, overwrite=overwrite)
+        return write_report(Path(folder), self._title, self.evaluation, overwrite=overwrite)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.model}: {len(self.evaluation.scenes)} held-out scenes"
 
     @property
     def report(self) -> Report:
@@ -199,7 +200,7 @@ def train(
     first, both = (None if path is None else Path(path) for path in (global_branch_from, branches_from))
     start = Start(first, both, resume)
     checkpoint = Path(checkpoint_path)
-    with watched(progress) as told, _quiet_lightning():
+    with watched(progress) as told:
         settings = read_config(Path(config), overrides, told) if isinstance(config, (str, os.PathLike)) else config
         manifest = fit(settings, Path(folder), checkpoint, start=start, overwrite=overwrite, progress=told)
     return Training(checkpoint, run_folder(checkpoint), manifest)
@@ -253,20 +254,3 @@ def _check_extra() -> None:
 
     for library in ("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"):
         needed(library, "train")
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's talk about what we chose; and its way of stopping (SystemExit) becomes ours."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
-            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
-            yield
-    except SystemExit as left:
-        raise Canceled("training was stopped") from left
-    finally:
-        logger.setLevel(level)

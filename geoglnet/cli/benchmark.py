@@ -11,7 +11,6 @@ from geoglnet.cli.options import data_option, device_option, option, progress_op
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.train import parse_overrides
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Canceled
 
 _STEPS = ("global_steps", "local_steps", "bidirectional_steps")
 
@@ -80,17 +79,12 @@ def benchmark(
     from geoglnet.paper.study import Study
     from geoglnet.paper.targets import find_target
     from geoglnet.training.config import read_config
-    from geoglnet.training.devices import silence_lightning
 
-    silence_lightning()
     wanted = find_target(target)
     all_steps = {f"optim.{name}": steps for name in _STEPS} if steps else {}
     study = Study(read_config(config, all_steps | overrides, reporter), data, output, checkpoints, device, reporter)
     only = tuple(name.strip() for name in systems.split(",") if name.strip())
-    try:
-        made = report(wanted, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
-    except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
-        raise Canceled("the benchmark was stopped; the same command goes on") from left
+    made = report(wanted, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
     if not isinstance(reporter, JsonReporter):
         click.echo(made.text, nl=False)
     reporter.done(", ".join(map(str, made.paths)), {path.suffix[1:]: path for path in made.paths})

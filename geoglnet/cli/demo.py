@@ -21,7 +21,8 @@ def demo(folder: Path, overwrite: bool, reporter: Reporter) -> None:
     FOLDER receives a georeferenced scene (roofs, roads, fields, trees and water, with shadows and noise) and its true
     polygons. Needs no data and no network.
     """
-    from geoglnet.synthetic import write_generated
+    from geoglnet.api.demonstration import demo as tool
 
-    written = write_generated(folder, overwrite=overwrite, progress=reporter)
+    scene_path = tool(folder, overwrite=overwrite, progress=reporter)
+    written = (scene_path, scene_path.with_name("truth.gpkg"))
     reporter.done(f"{folder}: {', '.join(path.name for path in written)}", {"files": written})

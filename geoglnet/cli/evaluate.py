@@ -64,16 +64,14 @@ def evaluate(
     MODEL is the name of a shipped model or a .safetensors file. The scenes are the validation sources of CONFIG.toml. Prints
     the intersection over union (IoU) of every class per scene, and the mean IoU under each convention in use.
     """
+    from geoglnet.api.training import evaluate as tool
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.training.evaluate import evaluate as score
 
     settings = PredictConfig(batch_size=batch_size, device=device)
-    evaluation = score(model, config, data, split=split or "", config=settings, progress=reporter)
+    found = tool(model, config, folder=data, split=split or "", predict_config=settings, progress=reporter)
     if output is not None:
-        from geoglnet.training.report import write_report
-
-        write_report(output, f"{Path(model).stem} on {config.stem}", evaluation, overwrite=overwrite)
-    scores = evaluation.to_dict()
+        found.save(output, overwrite=overwrite)
+    scores = found.evaluation.to_dict()
     reporter.done(f"mean IoU {scores['total']['mean_iou']:.3f}", scores)
     if not isinstance(reporter, JsonReporter):
         click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))

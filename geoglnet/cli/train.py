@@ -11,8 +11,6 @@ import click
 from geoglnet.cli.options import data_option, option, overwrite_option, path_option, progress_options
 from geoglnet.cli.terminal import Reporter
 from geoglnet.cli.verb import Verb
-from geoglnet.errors import Canceled
-from geoglnet.output import OutputFile, refuse_inputs
 
 
 def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -70,16 +68,17 @@ def train(
     --logdir CHECKPOINT.run) and a report of the scores. An interrupted training can be resumed and ends with the same
     weights. Needs the extra: pip install 'geoglnet[train]'.
     """
-    from geoglnet.training.config import read_config
-    from geoglnet.training.devices import silence_lightning
-    from geoglnet.training.fit import Start, fit
+    from geoglnet.api.training import train as tool
 
-    silence_lightning()
-    refuse_inputs([OutputFile(checkpoint, overwrite or resume)], [("the configuration", config)])
-    settings = read_config(config, overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}), reporter)
-    try:
-        start = Start(global_branch_from, branches_from, resume)
-        fit(settings, data, checkpoint, start=start, overwrite=overwrite, progress=reporter)
-    except SystemExit as left:  # how Lightning ends on Ctrl-C and SIGTERM
-        raise Canceled("training was stopped") from left
-    reporter.done(f"checkpoint {checkpoint}", {"checkpoint": checkpoint, "run": checkpoint.with_suffix(".run")})
+    trained = tool(
+        config,
+        checkpoint,
+        folder=data,
+        overrides=overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}),
+        global_branch_from=global_branch_from,
+        branches_from=branches_from,
+        resume=resume,
+        overwrite=overwrite,
+        progress=reporter,
+    )
+    reporter.done(f"checkpoint {checkpoint}", {"checkpoint": trained.checkpoint_path, "run": trained.run_path})

@@ -40,7 +40,9 @@ def vectorize(
     (on the ellipsoid), confidence (0 to 1), part_of, scene, model. The result equals tracing the whole raster at once, but
     memory does not grow with the raster.
     """
-    from geoglnet.vector.vectorize import vectorize as trace
+    from geoglnet.api.polygons import vectorize as tool
 
-    count = trace(labels, vector, confidence_path=confidence, config=vector_config, overwrite=overwrite, progress=reporter)
-    reporter.done(f"{count_of(count, 'polygon')} in {vector}", {"vector": vector, "num_polygons": count})
+    layer = tool(labels, vector, confidence_path=confidence, config=vector_config, overwrite=overwrite, progress=reporter)
+    reporter.done(
+        f"{count_of(layer.num_polygons, 'polygon')} in {vector}", {"vector": vector, "num_polygons": layer.num_polygons}
+    )

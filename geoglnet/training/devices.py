@@ -19,6 +19,8 @@ from geoglnet import errors
 from geoglnet.errors import Canceled, ConfigError, GeoglnetError
 from geoglnet.progress import Progress
 
+_LOGGERS = ("lightning.pytorch", "lightning.fabric")
+
 
 class UnwrappedDDP(DDPStrategy):
     """DDP without the wrapper that shares gradients during *the* backward pass: a step of ours has several.
@@ -40,11 +42,32 @@ class UnwrappedDDP(DDPStrategy):
 
 def silence_lightning() -> None:
     """Keep to this process's Progress; call after Lightning's import, which sets its own level."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning 2.6 with torch 2.15
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")  # about workers, and what we froze
     threading.excepthook = _without_writers
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep to this process's Progress while Lightning trains, and stop in our way instead of its.
+
+    Raises:
+        Canceled: Lightning left with ``SystemExit``, as it does on Ctrl-C and SIGTERM.
+    """
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    hook = threading.excepthook
+    try:
+        with warnings.catch_warnings():
+            silence_lightning()
+            yield
+    except SystemExit as left:
+        raise Canceled("training was stopped") from left
+    finally:
+        threading.excepthook = hook
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _without_writers(args: threading.ExceptHookArgs) -> None:

@@ -27,6 +27,7 @@ from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.environment import local_files
 from geoglnet.training.config import TrainConfig
+from geoglnet.training.devices import quiet_lightning
 from geoglnet.training.evaluate import score
 from geoglnet.training.report import check_report, write_report
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
@@ -59,6 +60,7 @@ class Start:
         return self.branches_from or (self.global_branch_from if stage is Stage.GLOBAL else None)
 
 
+@quiet_lightning()
 def fit(
     config: TrainConfig,
     folder: Path,
@@ -96,6 +98,7 @@ def fit(
         CheckpointError: a checkpoint or savepoint to go on from, or the backbone weights, do not fit.
         OutputExistsError: the checkpoint exists, or a savepoint that nobody asked to go on from.
         CapacityError: a baseline whose images the device is too small for; it says which it can take.
+        Canceled: it was interrupted.
     """
     saved_path = savepoint_path(checkpoint_path)
     file = OutputFile(checkpoint_path, overwrite or (start.resume and _is_finished(checkpoint_path, config)))

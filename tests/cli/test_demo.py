@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.main import geoglnet
-from geoglnet.synthetic import write_generated
 from geoglnet.types import Shape
 
 
 @pytest.fixture(autouse=True)
 def _small_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(write_generated, shape=Shape(240, 240))
-    monkeypatch.setattr("geoglnet.synthetic.write_generated", small)
+    monkeypatch.setattr("geoglnet.synthetic.scene.DEFAULT_SHAPE", Shape(240, 240))
 
 
 def run(*arguments: str | Path) -> Result:

@@ -55,7 +55,7 @@ def test_lightnings_way_of_stopping_is_a_canceled_run(config_path: Path, monkeyp
     def stopped(*_: Any, **__: Any) -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr("geoglnet.training.fit.fit", stopped)
+    monkeypatch.setattr("geoglnet.training.fit.savepoint_path", stopped)
     ran = run_train(config_path, "-o", "m.safetensors")
     assert ran.exit_code == 130
     assert ran.stderr == "Canceled; no half-written file is left\n"
