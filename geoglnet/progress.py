@@ -1,4 +1,4 @@
-"""Progress port: what a long-running tool tells whoever started it.
+"""Progress port: how a long-running tool reports to whoever started it.
 
 Tools call a :class:`Progress`; doors (command line, notebook, QGIS) decide what a person sees. Tools never print.
 """
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Rule(str):
-    """A message for :meth:`Progress.log` about what decides the result as a whole: kept where others are not, in a pipe say."""
+    """A message for :meth:`Progress.log` that affects the whole result; shown even where other log messages are not."""
 
     __slots__ = ()
 
@@ -19,23 +19,23 @@ class Progress(Protocol):
     """Receiver of events. Every method may raise :class:`geoglnet.errors.Canceled` to stop the tool."""
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
-        """A stage begins that will take ``total`` steps, each one ``unit`` (``"regions"``, ``"steps"``).
+        """Begin a stage of ``total`` steps, counted in ``unit`` (``"regions"``, ``"steps"``).
 
-        ``figures`` say what the work amounts to where that is known: ``patches``, ``minutes``, ``output_bytes``.
+        ``figures`` estimate the work where it is known: ``patches``, ``minutes``, ``output_bytes``.
         """
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """``amount`` steps of the current stage are done; ``figures`` are worth showing beside it (a loss, say)."""
+        """Count ``amount`` more steps of the current stage; ``figures`` are shown beside it (a loss, for example)."""
 
     def log(self, message: str) -> None:
-        """A fact the user should be able to read later: a rule applied, a choice made."""
+        """Log a fact that the user should be able to read later: a rule applied, a choice made."""
 
     def warn(self, message: str) -> None:
-        """Something unexpected that does not stop the tool."""
+        """Report something unexpected that does not stop the tool."""
 
 
 class SilentProgress:
-    """Progress that nobody watches."""
+    """Progress that is discarded."""
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None: ...
 
@@ -65,5 +65,5 @@ class RecordedProgress:
         self.events.append({"event": "warning", "message": message})
 
     def messages(self, event: str) -> list[str]:
-        """Texts of all ``"log"`` or ``"warning"`` events, in order."""
+        """Return the texts of all ``"log"`` or ``"warning"`` events, in order."""
         return [entry["message"] for entry in self.events if entry["event"] == event]

@@ -69,7 +69,7 @@ class Recorder:
 
 @contextmanager
 def watched(progress: Progress | None) -> Iterator[Recorder]:
-    """The progress to give to a tool: the caller's, or bars that are closed in the end."""
+    """Yield the progress for a tool: the caller's, or bars that are closed at the end; what is logged is recorded."""
     bars = Bars()
     try:
         yield Recorder(bars if progress is None else progress)
@@ -78,7 +78,7 @@ def watched(progress: Progress | None) -> Iterator[Recorder]:
 
 
 def _tqdm() -> Any:
-    """The bar that suits: a notebook without ipywidgets gets the line."""
+    """Import the tqdm that suits the place; a notebook without ipywidgets gets the text bar."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TqdmWarning: ipywidgets is missing
         from tqdm.auto import tqdm

@@ -20,7 +20,7 @@ PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#b
 
 
 def new_axes(width: float = 9.0, height: float = 6.5) -> Axes:
-    """An axis of a new figure, in inches."""
+    """Make the axes of a new figure, sized in inches."""
     needed("matplotlib")
     from matplotlib import pyplot
 
@@ -28,7 +28,7 @@ def new_axes(width: float = 9.0, height: float = 6.5) -> Axes:
 
 
 def draw_picture(axes: Axes, picture: Picture, opacity: float = 1.0) -> None:
-    """A picture in its place; degrees get the aspect of their latitude."""
+    """Draw a picture at its coordinates; degrees get the aspect of their latitude."""
     left, bottom, right, top = picture.bounds
     axes.imshow(picture.image, extent=(left, right, bottom, top), alpha=opacity, interpolation="nearest")
     is_degrees = picture.crs is not None and picture.crs.is_geographic
@@ -38,14 +38,14 @@ def draw_picture(axes: Axes, picture: Picture, opacity: float = 1.0) -> None:
 
 
 def draw_polygons(axes: Axes, polygons: GeoDataFrame, colors: Mapping[str, str]) -> None:
-    """Polygons filled in their classes' colors."""
+    """Draw polygons filled with the colors of their classes."""
     for number, (name, part) in enumerate(polygons.groupby("class_name")):
         color = colors.get(str(name), PALETTE[number % len(PALETTE)])
         part.plot(ax=axes, facecolor=(color, 0.5), edgecolor=color, linewidth=0.8)
 
 
 def draw_legend(axes: Axes, colors: Mapping[str, str]) -> None:
-    """Class names beside their colors."""
+    """Draw the class names beside their colors."""
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=color, label=figure_text(name)) for name, color in colors.items()]
@@ -54,7 +54,7 @@ def draw_legend(axes: Axes, colors: Mapping[str, str]) -> None:
 
 
 def draw_losses(axes: Axes, losses: pandas.DataFrame) -> None:
-    """A curve per stage of a training, step after step, with its running mean."""
+    """Draw the losses of a training as one curve per stage, with a running mean."""
     start = 0
     for stage in losses["stage"].unique():
         values = losses.loc[losses["stage"] == stage, "loss"].reset_index(drop=True)

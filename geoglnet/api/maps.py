@@ -40,14 +40,14 @@ class WebMap:
         self.is_earth = True
 
     def add_picture(self, name: str, picture: Picture, *, opacity: float = 1.0, shown: bool = True) -> None:
-        """A layer with a picture; it becomes part of the page."""
+        """Add a layer with a picture, which becomes part of the page."""
         box = self._box(picture.bounds, picture.crs)
         image = picture.in_web_mercator().image
         layer = folium.raster_layers.ImageOverlay(image, _corners(box), opacity=opacity, name=name, show=shown)
         self.layers.append(layer)
 
     def add_polygons(self, polygons: GeoDataFrame, colors: Mapping[str, str]) -> None:
-        """A layer per class, with attributes where the pointer is."""
+        """Add a layer per class, with a tooltip of attributes."""
         if not len(polygons):
             return
         self._box(tuple(polygons.total_bounds), polygons.crs)
@@ -64,7 +64,7 @@ class WebMap:
             self.layers.append(_class_layer(str(name), _literal(part.round(3), columns), columns, color))
 
     def finished(self, colors: Mapping[str, str]) -> folium.Map:
-        """The map, zoomed to what was added."""
+        """Return the map, zoomed to what was added."""
         world = folium.Map(tiles="OpenStreetMap" if self.is_earth else None, crs="EPSG3857" if self.is_earth else "Simple")
         world.options["maxZoom"] = 22
         for layer in self.layers:
@@ -97,7 +97,7 @@ def _class_layer(name: str, polygons: GeoDataFrame, columns: list[str], color: s
 
 
 def _literal(polygons: GeoDataFrame, columns: Sequence[str]) -> GeoDataFrame:
-    """Attributes that a tooltip shows as they are: it takes HTML."""
+    """Escape text attributes for a tooltip, which takes HTML."""
     return polygons.assign(
         **{name: [html(value) if isinstance(value, str) else value for value in polygons[name]] for name in columns}
     )

@@ -106,5 +106,5 @@ def load_model(model: StrPath = "buildings") -> Model:
 
 
 def path_of(model: StrPath | Model) -> str:
-    """What the tools take for a model: a name or a path."""
+    """Return what the tools accept as a model: a name or a path."""
     return str(model.path if isinstance(model, Model) else model)

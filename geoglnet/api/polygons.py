@@ -49,7 +49,7 @@ class PolygonLayer:
     notes: tuple[str, ...] = ()
 
     def polygons(self, *, bounds: Bounds | None = None, limit_mb: float | None = None) -> GeoDataFrame:
-        """The polygons, or those that touch (left, bottom, right, top); areas in m², perimeters in m, confidence 0–1."""
+        """Read the polygons, or those that touch (left, bottom, right, top); areas in m², perimeters in m, confidence 0–1."""
         return self._views().polygons(bounds, limit_mb)
 
     def plot(self, *, bounds: Bounds | None = None, size: int = 1000, ax: Axes | None = None) -> Axes:
@@ -57,7 +57,7 @@ class PolygonLayer:
         return self._views().plot(bounds, size, ax)
 
     def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> Map:
-        """A map to zoom in, with attributes and legend; needs ``geoglnet[notebook]``."""
+        """Make a web map with attributes and legend; needs ``geoglnet[notebook]``."""
         return self._views().explore(bounds, size, limit)
 
     @property

@@ -74,7 +74,7 @@ class Prediction(Segmented):
     warnings: tuple[str, ...] = ()
 
     def labels(self, *, limit_mb: float | None = None) -> DataArray:
-        """Labels as a lazy ``(band, y, x)`` uint8 DataArray, 255 where there is no class; needs ``geoglnet[notebook]``.
+        """Open the labels as a lazy ``(band, y, x)`` uint8 DataArray, 255 without a class; needs ``geoglnet[notebook]``.
 
         Nothing is read until pixels are asked for, and then no more than ``limit_mb`` at once::
 
@@ -84,7 +84,7 @@ class Prediction(Segmented):
         return self.open("labels", limit_mb=limit_mb)
 
     def open(self, kind: str = "labels", *, limit_mb: float | None = None) -> DataArray:
-        """Any raster that was written, as :meth:`labels`.
+        """Open any raster that was written, like :meth:`labels`.
 
         Args:
             kind: ``"labels"``, ``"confidence"``, ``"entropy"`` or ``"probabilities"``.
@@ -94,7 +94,7 @@ class Prediction(Segmented):
         return opened
 
     def polygons(self, *, bounds: Bounds | None = None, limit_mb: float | None = None) -> GeoDataFrame:
-        """The polygons, or those that touch some bounds, with class, area in m², perimeter in m, confidence 0–1.
+        """Read the polygons, or those that touch some bounds, with class, area in m², perimeter in m, confidence 0–1.
 
         Args:
             bounds: (left, bottom, right, top) in :attr:`crs`.
@@ -108,7 +108,7 @@ class Prediction(Segmented):
         return self._views().plot(bounds, size, ax)
 
     def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> Map:
-        """A map to zoom in: scene, labels, polygons with their attributes, legend; needs ``geoglnet[notebook]``.
+        """Make a web map of scene, labels, polygons with attributes, and legend; needs ``geoglnet[notebook]``.
 
         Args:
             bounds: (left, bottom, right, top) in :attr:`crs`.
@@ -160,7 +160,7 @@ def predict(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Prediction:
-    """Segment a scene into a label raster, polygons, or both.
+    """Predict labels, polygons, or both for a scene.
 
     The scene may be larger than memory, of any type and in any CRS, or have none. It is read at the model's resolution;
     pixels that are nodata, transparent or masked get no class. Memory depends on the model's region, not on the scene.
@@ -248,7 +248,7 @@ def iter_blocks(
     blocks: BlockSet | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Block]:
-    """Segment a scene block by block, and keep nothing: for programs that have a place of their own for the pixels.
+    """Predict a scene block by block without writing files, for programs that store pixels themselves.
 
     A block depends on scene, model and options alone, so any of them can be computed anywhere, in any order.
 

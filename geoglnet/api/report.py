@@ -30,7 +30,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain form for JSON."""
+        """Convert to plain values for JSON."""
         return {"title": self.title, "facts": dict(self.facts), "notes": list(self.notes)}
 
     def __str__(self) -> str:

@@ -52,11 +52,11 @@ class Training:
     manifest: Manifest
 
     def model(self) -> Model:
-        """The trained model, to predict with."""
+        """Load the trained model, to predict with."""
         return load_model(self.checkpoint_path)
 
     def losses(self) -> DataFrame:
-        """Loss of every step: ``stage, step, loss``."""
+        """Read the loss of every step: ``stage, step, loss``."""
         import pandas
 
         return pandas.read_csv(self.run_path / "losses.csv")
@@ -108,7 +108,7 @@ class Scores:
         return float(self.evaluation.total.to_dict()["mean_iou"])
 
     def table(self) -> DataFrame:
-        """IoU per class, their mean and boundary F1, a row per scene and one for all; NaN where a class does not occur."""
+        """Tabulate IoU per class, mean IoU and boundary F1: a row per scene and one for all; NaN for absent classes."""
         import pandas
 
         scores = self.evaluation.to_dict()
@@ -116,7 +116,7 @@ class Scores:
         return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("scene")
 
     def plot(self) -> Figure:
-        """The sheet: scores per class, confusion, the worst regions beside their truth."""
+        """Draw the scores per class, the confusion matrix, and the worst regions beside their truth."""
         from matplotlib import pyplot
 
         from geoglnet.training.report import draw_sheet

@@ -38,7 +38,7 @@ class Views:
     vector_path: Path | None
 
     def polygons(self, bounds: Bounds | None, limit_mb: float | None) -> GeoDataFrame:
-        """Polygons as they lie in the file."""
+        """Read the polygons from the file."""
         from geoglnet.vector.reader import read_frame
 
         if self.vector_path is None:
@@ -46,7 +46,7 @@ class Views:
         return read_frame(self.vector_path, limit_mb=options.limit_mb if limit_mb is None else limit_mb, bounds=bounds)
 
     def plot(self, bounds: Bounds | None, size: int, axes: Axes | None) -> Axes:
-        """The scene with labels or polygons over it, on an axis with the CRS's coordinates."""
+        """Draw the scene under its labels or polygons, on axes with the CRS's coordinates."""
         from geoglnet.api.figures import draw_legend, draw_picture, draw_polygons, new_axes
 
         axes = new_axes() if axes is None else axes
@@ -61,7 +61,7 @@ class Views:
         return axes
 
     def explore(self, bounds: Bounds | None, size: int, limit: int | None) -> Map:
-        """The same on a web map."""
+        """Make a web map of the scene, labels and polygons."""
         needed("folium")
         from geoglnet.api.maps import WebMap
 
@@ -78,13 +78,13 @@ class Views:
         return world.finished(self.colors)
 
     def scene(self, size: int, bounds: Bounds | None) -> Picture:
-        """The scene, decimated."""
+        """Read the scene, decimated."""
         from geoglnet.raster.picture import scene_picture
 
         return scene_picture(self.scene_paths, size=size, bounds=bounds)
 
     def labels(self, path: Path, legend: Legend, size: int, bounds: Bounds | None) -> Picture:
-        """Labels in color, decimated."""
+        """Read the labels, decimated and in color."""
         from geoglnet.raster.picture import labels_picture
 
         return labels_picture(path, legend, size=size, bounds=bounds)
@@ -98,7 +98,7 @@ class Views:
         return {self.legend.names[v]: "#{:02x}{:02x}{:02x}".format(*self.legend.colors[v]) for v in values}
 
     def check_count(self, bounds: Bounds | None, limit: int | None) -> None:
-        """Refuse more polygons than a figure or a browser can bear, before they are read."""
+        """Refuse more polygons than a figure or a browser can handle, before they are read."""
         from geoglnet.vector.reader import count_polygons
 
         limit = options.limit_polygons if limit is None else limit

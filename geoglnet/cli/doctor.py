@@ -70,7 +70,7 @@ def _models() -> dict[str, Any]:
 
 
 def _options(ctx: click.Context) -> dict[str, list[str]]:
-    """Long options by verb, from the commands themselves."""
+    """List the long options of every verb, from the commands themselves."""
     group = ctx.parent.command if ctx.parent else None
     if not isinstance(group, click.Group):
         return {}

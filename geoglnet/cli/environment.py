@@ -21,7 +21,7 @@ ORPHANED = 3  # exit code of a process whose parent is gone
 
 
 def prepare_environment() -> None:
-    """Settle environment variables that other programs leave behind; ones the user set for us win.
+    """Set environment variables that torch and GDAL read, without overriding what the user has set for geoglnet.
 
     * OpenMP threads that spin while they wait cost 40 % when cores are shared.
     * QGIS and its launchers export ``PROJ_LIB`` and ``GDAL_DATA`` of *their* versions; a rasterio wheel brings its own.
@@ -60,7 +60,7 @@ def _open_closed_streams() -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Lead a stream that cannot be written nowhere, so that what it still holds fails no more, at the latest at exit."""
+    """Redirect a stream that cannot be written to the null device, so that flushing it at exit does not fail again."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -71,7 +71,7 @@ def abandon(stream: TextIO) -> None:
 
 
 def unprinted(error: OSError) -> str:
-    """Say that a standard stream cannot be written, if that is what an error is: click raised it. Both then lead nowhere."""
+    """Explain an error of click, that stdout or stderr cannot be written, and redirect stdout; empty for other errors."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -82,7 +82,7 @@ def unprinted(error: OSError) -> str:
 
 
 def address_space_limit() -> int | None:
-    """Bytes that this process may map (``ulimit -v``); ``None`` where nothing limits it."""
+    """Return how many bytes this process may map (``ulimit -v``); ``None`` without a limit."""
     limit: int | None = None
     if sys.platform != "win32":
         import resource  # Windows has none
@@ -110,7 +110,7 @@ def check_address_space() -> None:
 
 
 def explain_limit() -> str:
-    """Tail of a message about a failure that a limit may have caused; empty without one."""
+    """Write the end of a message about a failure that a memory limit may have caused; empty without a limit."""
     limit = address_space_limit()
     return "" if limit is None else f"; {_limited(limit)}, which may be too little"
 

@@ -90,7 +90,7 @@ def import_official(
 
 
 def _dataset(legend_path: Path | None, resolution_m: float | None, image_size: int | None, known: Any) -> Any:
-    """What was said of the data, completed from a published data set of as many classes."""
+    """Complete what the options say of the data from a published data set with as many classes."""
     from geoglnet.legend import Legend
     from geoglnet.models.official.conversion import DEEPGLOBE, Dataset
 

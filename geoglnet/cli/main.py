@@ -55,7 +55,7 @@ def geoglnet() -> None:
 
 
 def main() -> None:
-    """Entry point of the ``geoglnet`` program."""
+    """Run the ``geoglnet`` program."""
     speak_utf8()
     prepare_environment()
     stop_on_terminate()

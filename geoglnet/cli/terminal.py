@@ -28,10 +28,10 @@ class Reporter(Progress, Protocol):
     """A Progress that also learns how the run ended."""
 
     def done(self, sentence: str, outputs: Mapping[str, Any]) -> None:
-        """The run succeeded; ``sentence`` is for people, ``outputs`` (paths and counts) for programs."""
+        """Report success: ``sentence`` is for people, ``outputs`` (paths and counts) for programs."""
 
     def failed(self, message: str, kind: str) -> None:
-        """The run ends with an error, which the caller writes to stderr."""
+        """Report an error, which the caller also writes to stderr."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Stage:
         return min(1.0, self.count / self.total) if self.total > 0 else 0.0
 
     def is_due(self) -> bool:
-        """Whether it is time to show the stage again; its end always is."""
+        """Return whether it is time to show the stage again; the end is always shown."""
         now = time.monotonic()
         if now - self.shown < INTERVAL_S and self.count != self.total:
             return False
@@ -63,7 +63,7 @@ class Stage:
         return True
 
     def describe(self, width: int) -> str:
-        """One line: name, bar, share, count, rate, time left, figures; no wider than ``width``."""
+        """Write one line of at most ``width`` columns: name, bar, share, count, rate, time left, figures."""
         filled = round(self.fraction * BAR_WIDTH)
         bar = "█" * filled + "·" * (BAR_WIDTH - filled)
         elapsed = max(time.monotonic() - self.started, 1e-9)
@@ -79,14 +79,14 @@ class Stage:
 
 
 def clock(seconds: float) -> str:
-    """Duration as ``m:ss`` or ``h:mm:ss``."""
+    """Format a duration as ``m:ss`` or ``h:mm:ss``."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
 def count_of(number: int, noun: str) -> str:
-    """``1 polygon``, ``2 polygons``."""
+    """Write ``1 polygon``, ``2 polygons``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -106,7 +106,7 @@ def in_options(message: str, command: click.Command | None) -> str:
 
 
 def _print(text: str, stream: TextIO, end: str = "\n") -> OSError | None:
-    """Print what a person or a program watches. A run that nobody can watch any more, on a full disk, say, goes on."""
+    """Print a line of progress; return the error if the stream cannot be written, because the run should go on."""
     try:
         print(text, end=end, file=stream, flush=True)
     except OSError as error:
@@ -226,7 +226,7 @@ class JsonReporter:
 
 
 def _encodable(value: Any) -> Any:
-    """A tree of outputs that any JSON parser takes."""
+    """Convert a tree of outputs to what any JSON parser takes."""
     if isinstance(value, Mapping):
         return {encodable(str(key)): _encodable(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -14,7 +14,7 @@ from geoglnet.cli.verb import Verb
 
 
 def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
-    """Values by dotted key, of ``KEY=VALUE`` as TOML reads it."""
+    """Parse ``KEY=VALUE`` options into values by dotted key, as TOML reads them."""
     overrides: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

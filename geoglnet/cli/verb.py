@@ -51,7 +51,7 @@ class Verb(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; what may go wrong outside our power ends in one line."""
+        """Run the verb; expected errors end in one line and an exit code."""
         try:
             if ctx.info_name in _LOAD_TORCH:
                 check_address_space()
@@ -68,12 +68,12 @@ class Verb(click.Command):
 
 
 def is_broken_pipe(error: BaseException) -> bool:
-    """Whether the reader of our stdout has gone (``geoglnet models | head``)."""
+    """Return whether the reader of stdout has gone (``geoglnet models | head``)."""
     return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether it is neither ours nor the machine's: a module that no extra would have brought, a failure of other causes."""
+    """Return whether an error is a bug: neither ours, nor a missing extra, nor a lack of memory."""
     if isinstance(error, ModuleNotFoundError):
         return (error.name or "").split(".")[0] not in _EXTRAS
     if isinstance(error, (ImportError, RuntimeError)) and not isinstance(error, GeoglnetError):
@@ -82,7 +82,7 @@ def is_bug(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left; torch says so on the CPU with a plain RuntimeError, by its text alone."""
+    """Return whether memory ran out; on the CPU torch raises a plain RuntimeError that only its text tells apart."""
     said = str(error) if isinstance(error, RuntimeError) else ""
     return "DefaultCPUAllocator" in said or (isinstance(error, MemoryError) and not isinstance(error, GeoglnetError))
 

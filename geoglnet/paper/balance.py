@@ -34,7 +34,7 @@ class Balance(NamedTuple):
 
 
 def balance(checkpoint: Path, sources: Sequence[SourceConfig], data: Path, device: str, progress: Progress) -> Balance:
-    """Ratios over all regions of labeled scenes that have foreground.
+    """Compute the ratios of foreground to background of all regions that have foreground.
 
     Args:
         checkpoint: of a network with a global branch, and classes of a background and one other.

@@ -17,7 +17,7 @@ _RED, _BLUE, _GRAY = "#c0392b", "#2c6fbb", "#7f8c8d"
 
 
 def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapping[str, float]) -> Figure:
-    """Score against memory: ours filled, the paper's hollow, GLNets red as in the paper.
+    """Draw score against memory: ours filled, the paper's hollow, GLNets red as in the paper.
 
     Args:
         title: of the figure.
@@ -86,7 +86,7 @@ def _colors(count: int) -> list[str]:
 
 
 def draw_balance(title: str, before: Sequence[float], after: Sequence[float]) -> Figure:
-    """Fig. 8 (1): how many regions have which ratio of foreground to background, before and after the box."""
+    """Draw Fig. 8 (1): how many regions have which ratio of foreground to background, before and after the box."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axis = figure.subplots()
     bins = np.linspace(0, 2, 21).tolist()
@@ -107,7 +107,7 @@ class Panel:
 
 
 def draw_panels(title: str, panels: Sequence[Panel], zooms: Sequence[tuple[slice, slice]]) -> Figure:
-    """Fig. 7: a column per system, the whole above and zoomed-in places below.
+    """Draw Fig. 7: a column per system, the whole above and zoomed-in places below.
 
     Args:
         title: of the figure.

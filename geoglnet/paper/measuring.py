@@ -46,7 +46,7 @@ class MeasuringError(GeoglnetError, RuntimeError):
 
 
 def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = False) -> Mapping[str, Any]:
-    """Figures of a checkpoint on one region, measured in a fresh process, or read where they were kept.
+    """Measure a checkpoint on one region in a fresh process, or read the figures that an earlier run kept.
 
     Args:
         checkpoint: of the system.
@@ -68,7 +68,7 @@ def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = F
 
 
 def measure(checkpoint: Path, device_name: str, coarse_to_fine: bool = False) -> dict[str, Any]:
-    """Figures of this process; see the module. Memory first, before anything else has been predicted."""
+    """Measure this process; memory first, before anything else has been predicted."""
     device = resolve_device(device_name)
     meter = Meter(device)
     network, manifest = load_checkpoint(checkpoint)
@@ -119,7 +119,7 @@ class Meter:
             _CLEAR.write_text("5", encoding="ascii")
 
     def figures(self) -> dict[str, float]:
-        """In MB (10⁶ bytes): the idle process (or bare context), the peak over it, and what PyTorch says on CUDA."""
+        """Return MB (10⁶ bytes): the idle process (or bare context), the peak above it, and on CUDA what PyTorch reports."""
         if self.device.type != "cuda":
             return {"idle_mb": round(self.idle / MB, 1), "memory_mb": round((_peak_rss() - self.idle) / MB, 1)}
         torch.cuda.synchronize(self.device)
@@ -132,7 +132,7 @@ class Meter:
 
 
 def used_bytes(device: torch.device) -> int:
-    """What this process uses: of the GPU's memory, or resident in the computer's."""
+    """Return the bytes this process uses: of the GPU's memory, or resident in main memory."""
     if device.type != "cuda":
         return _status("VmRSS") or _peak_rss()
     own = _nvml_bytes(device)
@@ -143,7 +143,7 @@ def used_bytes(device: torch.device) -> int:
 
 
 def _nvml_bytes(device: torch.device) -> int | None:
-    """This process's memory by NVML; ``None`` without ``pynvml``, or where the driver does not know our number (containers)."""
+    """Return this process's GPU memory by NVML; ``None`` without ``pynvml`` or in containers (other PIDs)."""
     if find_spec("pynvml") is None:
         return None
     nvml: Any = import_module("pynvml")
@@ -155,7 +155,7 @@ def _nvml_bytes(device: torch.device) -> int | None:
 
 
 def _status(name: str) -> int:
-    """A size of this process on Linux, 0 elsewhere."""
+    """Read a size of this process on Linux; 0 elsewhere."""
     if not _STATUS.exists():
         return 0
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
@@ -163,7 +163,7 @@ def _status(name: str) -> int:
 
 
 def _peak_rss() -> int:
-    """The most that was resident: since the meter began on Linux, since the process did elsewhere."""
+    """Return the peak resident memory: since the meter began on Linux, since the process began elsewhere."""
     if find_spec("resource") is None:
         raise MeasuringError("this system does not tell a process its peak memory; measure on Linux or macOS, or on CUDA")
     resource: Any = import_module("resource")  # not on Windows
@@ -172,7 +172,7 @@ def _peak_rss() -> int:
 
 
 def _run(predictor: Predictor, scene: ArrayScene) -> tuple[float, float]:
-    """Seconds and CPU seconds of one region in memory, finished blocks and all."""
+    """Time one region in memory up to its finished blocks, in seconds and CPU seconds."""
     started, cpu_started = time.perf_counter(), time.process_time()
     for pending in predictor.iter_blocks(scene):
         pending.resolve()
@@ -180,7 +180,7 @@ def _run(predictor: Predictor, scene: ArrayScene) -> tuple[float, float]:
 
 
 def _with_files(checkpoint: Path, scene: ArrayScene, config: PredictConfig) -> float:
-    """Seconds from a GeoTIFF to a label raster, loading of the model and all."""
+    """Time the way from a GeoTIFF to a label raster, including loading the model, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.tif"
         bands, height, width = scene.image.shape
@@ -192,7 +192,7 @@ def _with_files(checkpoint: Path, scene: ArrayScene, config: PredictConfig) -> f
 
 
 def picture(manifest: Manifest) -> npt.NDArray[np.uint8]:
-    """``(C, h, w)`` uint8 of a whole region, rough at two scales; what is in it does not change what it costs."""
+    """Make a ``(C, h, w)`` uint8 picture of a region, rough at two scales; its content does not affect the cost."""
     size, bands = manifest.region.region_size, manifest.model.in_channels
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 200, (bands, size // 64 + 1, size // 64 + 1), dtype=np.uint8).repeat(64, 1).repeat(64, 2)

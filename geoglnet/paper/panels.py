@@ -38,7 +38,7 @@ class Sheet(NamedTuple):
 def sheet(
     systems: Sequence[tuple[str, Path]], sources: Sequence[SourceConfig], data: Path, device: str, progress: Progress
 ) -> Sheet:
-    """Pictures of the first labeled scene: itself, its truth, and labels by each system.
+    """Picture the first labeled scene: the scene, its truth, and the labels of each system.
 
     Args:
         systems: title and checkpoint; the zoomed-in places are where the first errs most and the last does not.
@@ -70,7 +70,7 @@ def sheet(
 
 
 def zooms(truth: Labels, worse: Labels, better: Labels) -> list[Place]:
-    """Squares that do not touch, where one label map errs and the other does not."""
+    """Choose separate squares where one label map errs and the other does not."""
     size = min(ZOOM, *(side // 3 for side in truth.shape))
     gain = ((worse != truth).astype(np.int64) - (better != truth)) * (truth != NO_CLASS)
     sums = np.pad(gain, ((1, 0), (1, 0))).cumsum(0).cumsum(1)

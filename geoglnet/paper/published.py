@@ -76,12 +76,12 @@ FIGURE1A = (*TABLE3, Row("local", "FPN, patches", 57.3, 1189), Row("global", "FP
 
 
 def family(title: str) -> str:
-    """The method that a row is of, whatever its inference."""
+    """Return the method of a row, whatever its inference."""
     return title.partition(",")[0]
 
 
 def best_published() -> dict[str, Row]:
-    """Fig. 1(a)'s points: of each method the better of its two inferences."""
+    """Choose the points of Fig. 1(a): of each method the better of its two inferences."""
     best: dict[str, Row] = {}
     for row in sorted(FIGURE1A, key=lambda row: row.miou or 0):
         best[family(row.title)] = row

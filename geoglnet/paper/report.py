@@ -59,7 +59,7 @@ class Reported:
 
 
 def report(target: Target, study: Study, wishes: Wishes) -> Reported:
-    """Make a table or figure, with whatever it needs.
+    """Make a table or figure, training and measuring what it lacks.
 
     Args:
         target: which.
@@ -92,7 +92,7 @@ def report(target: Target, study: Study, wishes: Wishes) -> Reported:
 
 
 def best_lines(lines: Sequence[Line], convention: str) -> list[Line]:
-    """Fig. 1(a): of each method the better of its two inferences, ours by our scores and the paper's by the paper's."""
+    """Choose the lines of Fig. 1(a): of each method the better of its two inferences, by our scores and by the paper's."""
     best: dict[str, Line] = {}
     for line in sorted(lines, key=lambda line: line.miou(convention) or 0.0):
         best[family(line.row.title)] = line
@@ -101,7 +101,7 @@ def best_lines(lines: Sequence[Line], convention: str) -> list[Line]:
 
 
 def _reference(system: System, study: Study) -> int:
-    """What scale annotations are relative to: the region of a global image, the usual patch of a patch (as in the paper)."""
+    """Return the size that scale annotations refer to: the region, or for patches the usual patch (as in the paper)."""
     return study.config.region.region_size if system.sees_whole else study.config.region.patch_size
 
 
@@ -117,7 +117,7 @@ def _chosen(target: Target, study: Study, wishes: Wishes) -> list[System]:
 
 
 def _at_full_size(system: System, target: Target, study: Study) -> System:
-    """Baselines in global inference see the image at its full size, where sizes are not what is compared."""
+    """Give baselines in global inference the image at full size, unless the target compares sizes."""
     is_global_baseline = system.sees_whole and "architecture" in system.model
     if target.sweeps or system.size or not is_global_baseline:
         return system
@@ -125,7 +125,7 @@ def _at_full_size(system: System, target: Target, study: Study) -> System:
 
 
 def _default_sizes(target: Target, study: Study) -> tuple[int, ...]:
-    """Four sizes from a model's overview (or half its patch) up to the whole region (or twice the patch)."""
+    """Choose four sizes from a model's overview (or half its patch) up to the whole region (or twice the patch)."""
     region = study.config.region
     if target.sweeps == "patch":
         return tuple(min(region.region_size, round(region.patch_size * factor)) for factor in (0.5, 1, 1.5, 2))
@@ -152,7 +152,7 @@ def _line(system: System, target: Target, study: Study, wishes: Wishes) -> Line:
 
 
 def _memory(system: System, study: Study, wishes: Wishes) -> Mapping[str, object]:
-    """Measured once: neither seeds nor training change it."""
+    """Measure memory and speed once per system: neither seeds nor training change them."""
     device = str(resolve_device(study.device))
     path = study.folder / f"{system.name}.{device.replace(':', '')}.memory.json"
     checkpoint = study.checkpoint(system, wishes.seeds[0])
@@ -194,7 +194,7 @@ def _written(path: Path, text: str) -> Path:
 
 
 def _drawn(figure: Figure, stem: Path) -> list[Path]:
-    """PNG for looking at, SVG for print."""
+    """Save a figure as PNG and SVG."""
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
     for path in paths:
         with OutputFile(path, overwrite=True) as part:

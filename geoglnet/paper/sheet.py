@@ -48,7 +48,7 @@ class Line:
 
 
 def columns(line: Line, convention: str) -> dict[str, str]:
-    """Cells of a line by heading."""
+    """Return the cells of a line by heading."""
     run: Mapping[str, Any] = next(iter(line.scores.values()), {})
     on_cuda = {f"{name} MB": number(line.memory.get(f"{name}_mb"), 0) for name in ("allocated", "reserved")}
     return {
@@ -68,12 +68,12 @@ def columns(line: Line, convention: str) -> dict[str, str]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A figure, or a dash."""
+    """Format a number, or a dash."""
     return NOTHING if value is None else f"{value:.{digits}f}"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean, ± the standard deviation of the sample where there are several."""
+    """Format the mean, with ± the sample's standard deviation where there are several values."""
     if not values:
         return NOTHING
     mean = statistics.fmean(values)
@@ -81,7 +81,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def iter_markdown(lines: Sequence[Line], convention: str) -> Iterator[str]:
-    """A table, and under it why some of its lines are empty and what memory means."""
+    """Write a table, and below it why some lines are empty and what memory means."""
     rows = [columns(line, convention) for line in lines]
     heads = list(dict.fromkeys(head for row in rows for head in row))
     yield f"| {' | '.join(heads)} |"
@@ -107,7 +107,7 @@ def _iter_remarks(memories: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def write_csv(path: Path, lines: Sequence[Line], convention: str) -> None:
-    """The same with every seed in a row of its own, and IoU per class."""
+    """Write the table with one row per seed, and IoU per class."""
     rows = [row for line in lines for row in _seed_rows(line, convention)]
     heads = list(dict.fromkeys(head for row in rows for head in row))
     with OutputFile(path, overwrite=True) as part, part.open("w", newline="", encoding="utf-8") as opened:

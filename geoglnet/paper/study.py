@@ -53,12 +53,12 @@ class Study:
     progress: Progress = SilentProgress()  # noqa: RUF009 - it has no state
 
     def checkpoint(self, system: System, seed: int) -> Path:
-        """Where a system's checkpoint of a seed lies, or will."""
+        """Return the path of a system's checkpoint for a seed."""
         given = self.checkpoints.get(system.name, self.folder / f"{system.name}.{{seed}}.safetensors")
         return given.with_name(given.name.replace("{seed}", str(seed)))
 
     def trained(self, system: System, seed: int) -> Path:
-        """The checkpoint of a system; trained first where there is none, and so is what it begins with."""
+        """Return the checkpoint of a system; train it first if it is missing, as well as the system it starts from."""
         path = self.checkpoint(system, seed)
         if path.exists():
             return path
@@ -78,7 +78,7 @@ class Study:
         return path
 
     def scored(self, system: System, seed: int) -> Figures:
-        """Scores of a system; what is missing is trained and scored first."""
+        """Return the scores of a system; train and score it first if they are missing."""
         path = self.folder / f"{system.name}.{seed}.json"
         if path.exists():
             return read_json(path)
@@ -100,17 +100,17 @@ class Study:
         return figures
 
     def known(self, system: System, seed: int) -> Figures | None:
-        """Scores of a system, if they are there."""
+        """Return the scores of a system if they exist."""
         path = self.folder / f"{system.name}.{seed}.json"
         return read_json(path) if path.exists() else None
 
     def steps(self, system: System) -> int:
-        """Optimizer steps that a system's weights have seen, in all its stages."""
+        """Count the optimizer steps that a system's weights have seen in all stages."""
         own: int = getattr(system.configured(self.config).optim, f"{system.own_stage.value}_steps")
         return own + (self.steps(find_system(system.begins_with)) if system.begins_with else 0)
 
     def check_settings(self) -> None:
-        """Figures of one folder are of one configuration; the folder is made, and remembers it.
+        """Refuse a folder that holds figures of another configuration; make it and store the configuration if it is new.
 
         Raises:
             ConfigError: they are not.
@@ -143,7 +143,7 @@ class Study:
 
 
 def _differing(old: Figures, new: Figures) -> list[str]:
-    """Parts of two configurations that differ; settings that the older one's geoglnet did not know are at their defaults."""
+    """List the parts of two configurations that differ; settings unknown to an older geoglnet count as defaults."""
 
     def is_other(key: str) -> bool:
         then, now = old.get(key), new[key]
@@ -155,7 +155,7 @@ def _differing(old: Figures, new: Figures) -> list[str]:
 
 
 def read_json(path: Path) -> Figures:
-    """Figures that were kept."""
+    """Read figures that were kept."""
     figures: Figures = json.loads(path.read_text(encoding="utf-8"))
     return figures
 

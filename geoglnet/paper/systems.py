@@ -47,11 +47,11 @@ class System:
         return self.model.get("branches") is Branches.GLOBAL
 
     def at(self, size: int) -> System:
-        """The same system with another size of what it sees."""
+        """Return the same system with another size of what it sees."""
         return replace(self, name=f"{self.name}@{size}", title=f"{self.title} {size}", size=size)
 
     def configured(self, config: TrainConfig, seed: int = 0) -> TrainConfig:
-        """The configuration to train this system with; ``config`` is of a GLNet.
+        """Return the configuration to train this system with; ``config`` is that of a GLNet.
 
         Raises:
             ConfigError: the system cannot be built with the configuration's settings.
@@ -88,7 +88,7 @@ class System:
 
 
 def weights_for(own_backbone: str, weights: str) -> str:
-    """Where a backbone of a baseline's own has its weights, beside those of the configuration; random ones are ``""``."""
+    """Return the weights for a baseline that has a backbone of its own; ``""`` where they are random."""
     if not weights or own_backbone == ARCHITECTURES["icnet"]:
         return ""  # nobody has published ImageNet weights of a half-wide ResNet
     return weights if weights == "imagenet" else str(Path(weights).with_name(f"{own_backbone}.safetensors"))
@@ -125,7 +125,7 @@ BASELINES = {
 
 
 def _pair(architecture: str, title: str) -> tuple[System, System]:
-    """A baseline in patch inference and in global inference."""
+    """Make a baseline's systems for patch inference and for global inference."""
     one = {**_ONE, "architecture": architecture}
     return (
         System(f"{architecture}-patches", f"{title}, patches", {**one, "branches": Branches.LOCAL}, Stage.LOCAL),
@@ -137,7 +137,7 @@ SYSTEMS = {s.name: s for s in (*_GLNETS, *(s for name, title in BASELINES.items(
 
 
 def find_system(name: str) -> System:
-    """A system by name; ``NAME@SIZE`` at another size of what it sees.
+    """Find a system by name; ``NAME@SIZE`` sees another size.
 
     Raises:
         ConfigError: there is none; the nearest is suggested.

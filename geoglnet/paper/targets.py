@@ -66,7 +66,7 @@ class Target:
     sweeps: str = ""
 
     def systems(self, sizes: Sequence[int] = ()) -> list[System]:
-        """What it compares; where sizes are swept, every swept baseline at every size."""
+        """List the systems it compares; where sizes are swept, every swept baseline at every size."""
         if not self.sweeps:
             return [find_system(row.system) for row in self.rows]
         ending = "global" if self.sweeps == "overview" else "patches"
@@ -74,7 +74,7 @@ class Target:
         return [*swept, *(find_system(row.system) for row in self.rows)]
 
     def check(self, legend: Legend, *, is_own_data: bool = False) -> None:
-        """Refuse a configuration of other data than the paper's, whose numbers would stand beside those of another task.
+        """Refuse a configuration with other data than the paper's, whose numbers would stand beside other tasks'.
 
         Args:
             legend: of the configuration.
@@ -125,7 +125,7 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """A table or figure by name.
+    """Find a table or figure by name.
 
     Raises:
         ConfigError: there is none; the nearest is suggested.
