@@ -187,7 +187,7 @@ def test_a_picture_of_a_scene_is_transparent_where_nothing_is_valid(scene_factor
 
 def test_the_report_says_what_was_done_by_which_rules(done: Prediction, scene_path: Path) -> None:
     assert done.report.title == f"Segmented {scene_path}"
-    assert done.report.facts["pixels"] == "120 × 80, 1 meter of the CRS each"
+    assert done.report.facts["pixels"] == "120 × 80, 1 metre of the CRS each"
     assert any("model tiny: bands 1, 2, 3" in note for note in done.report.notes)
     assert "<th>polygons</th>" in done.report._repr_html_()
     assert json.loads(json.dumps(done.report.to_dict()))["facts"]["labels"] == str(done.paths["labels"])
