@@ -37,7 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoglnet.config import Sharing, Stage, to_plain
-from geoglnet.datasets.reader import PairReader, open_dataset
+from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.branch import Branch
 from geoglnet.models.checkpoint import load_checkpoint

@@ -13,8 +13,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.progress import SilentProgress
 from geoglnet.training.config import TrainConfig, read_config
 

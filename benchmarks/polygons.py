@@ -87,7 +87,7 @@ def write_mosaic(path: Path, pattern_path: Path, shape: tuple[int, int], place: 
 
 def trace_ours(labels: str, out: str, method: str) -> int:
     from geoglnet.legend import Legend
-    from geoglnet.vector.config import VectorConfig
+    from geoglnet.vector.settings import VectorConfig
     from geoglnet.vector.vectorize import vectorize
 
     legend = Legend(tuple(f"class {i}" for i in range(6)), tuple((40 * i, 0, 0) for i in range(6)))

@@ -26,7 +26,7 @@ import shapely
 from polygons import BLURS, gdal_library, make_raster, trace_gdal
 
 from geoglnet.legend import Legend
-from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vectorize
 from geoglnet.windows import core_edges
 

@@ -27,9 +27,9 @@ from rasterio.vrt import WarpedVRT
 from geoglnet import predict, vectorize
 from geoglnet.legend import Legend
 from geoglnet.raster.scene import open_scene
-from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.reader import read_polygons
 from geoglnet.vector.reshaping import dominant_direction, overlap
+from geoglnet.vector.settings import VectorConfig
 
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
 VARIANTS = {

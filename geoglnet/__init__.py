@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.models.glnet import GLNet as GLNet
     from geoglnet.prediction.config import PredictConfig as PredictConfig
     from geoglnet.raster.scene import open_scene as open_scene
-    from geoglnet.vector.config import VectorConfig as VectorConfig
+    from geoglnet.vector.settings import VectorConfig as VectorConfig
 
     __version__: str
 
@@ -54,7 +54,7 @@ _HOME = {
     "Scores": "geoglnet.api.training",
     "Sharing": "geoglnet.config",
     "Training": "geoglnet.api.training",
-    "VectorConfig": "geoglnet.vector.config",
+    "VectorConfig": "geoglnet.vector.settings",
     "demo": "geoglnet.api.demonstration",
     "evaluate": "geoglnet.api.training",
     "iter_blocks": "geoglnet.api.prediction",

@@ -9,8 +9,8 @@ import pytest
 
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.filenames import LONGEST_BESIDE, check_filename, windows_fault
-from geoglnet.raster.environment import open_raster
 from geoglnet.raster.files import gdal_name, is_remote
+from geoglnet.raster.gdal import open_raster
 
 DEVICE, LAST, SIGN, LONG = "is a device of Windows", "takes a last dot or space away", "and no name on Windows has", "too long"
 

@@ -46,7 +46,7 @@ def demo(
         OutputExistsError: a file exists.
         OutputError: the folder cannot be made, or the disk is full.
     """
-    from geoglnet.synthetic.scene import DEFAULT_SHAPE
+    from geoglnet.synthetic.generator import DEFAULT_SHAPE
     from geoglnet.synthetic.writing import write_generated
     from geoglnet.types import Shape
 

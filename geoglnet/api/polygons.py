@@ -97,7 +97,7 @@ def vectorize(
         legend: class names and colors; the raster's own when left out, else numbered classes.
         confidence_path: raster of the chosen class's probability times 254 (or of fractions, one band or one per class), for
             the polygons' mean confidence.
-        config: see :class:`~geoglnet.vector.config.VectorConfig`.
+        config: see :class:`~geoglnet.vector.settings.VectorConfig`.
         overwrite: replace the vector file if it exists.
         progress: receiver of steps; bars when left out.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from geoglnet.prediction.plan import BlockSet
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, StrPath
-    from geoglnet.vector.config import VectorConfig
+    from geoglnet.vector.settings import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def predict(
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: device, batch size, precision, bands, scaling, bounds, mask, effort, augmentation; see
             :class:`~geoglnet.prediction.config.PredictConfig`.
-        vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.config.VectorConfig`.
+        vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.settings.VectorConfig`.
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.

@@ -10,7 +10,7 @@ import click
 
 from geoglnet.cli.options import option, path_option
 from geoglnet.errors import ConfigError
-from geoglnet.vector.config import Quantity
+from geoglnet.vector.settings import Quantity
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -121,7 +121,7 @@ def polygon_options(function: FunctionT) -> FunctionT:
 
     @functools.wraps(function)
     def gathered(**given: Any) -> Any:
-        from geoglnet.vector.config import VectorConfig
+        from geoglnet.vector.settings import VectorConfig
 
         config = VectorConfig(**{name: given.pop(name) for name in _NAMES})
         return function(**given, vector_config=config)

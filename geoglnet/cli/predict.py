@@ -17,7 +17,7 @@ from geoglnet.models.shipped import DEFAULT_MODEL
 if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.outputs import Segmented
-    from geoglnet.vector.config import VectorConfig
+    from geoglnet.vector.settings import VectorConfig
 
 
 @click.command(cls=Verb)

@@ -13,7 +13,7 @@ from geoglnet.cli.terminal import Reporter, count_of
 from geoglnet.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from geoglnet.vector.config import VectorConfig
+    from geoglnet.vector.settings import VectorConfig
 
 
 @click.command(cls=Verb)

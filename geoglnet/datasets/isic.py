@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import set_coding
 from geoglnet.datasets.layouts import Layout, Tile, chosen
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import IsicSource
 from geoglnet.datasets.truth import image_truth
 from geoglnet.errors import DatasetError
 from geoglnet.legend import Legend
 from geoglnet.output import OutputFile
-from geoglnet.raster.environment import open_raster
+from geoglnet.raster.gdal import open_raster
 
 ISIC_LEGEND = Legend(("background", "lesion"), ((0, 0, 0), (255, 255, 255)), background=0)
 

@@ -22,7 +22,7 @@ from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import open_raster
+from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import check_interpolated
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene, open_scene

@@ -24,6 +24,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
+from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import Coding, check_palette, legend_coding
 from geoglnet.datasets.geodatasets import (
     GeoDataset,
@@ -38,13 +39,12 @@ from geoglnet.datasets.geodatasets import (
     query,
 )
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import check_real, environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.gdal import check_real, environment, one_line, open_raster
 from geoglnet.raster.grid import is_rotated, placement
 from geoglnet.types import Labels, Shape
 from geoglnet.vector.reader import read_polygons

@@ -26,12 +26,12 @@ from geoglnet.prediction.seam_report import SeamReport, seam_report
 from geoglnet.prediction.workspace import Workspace, workspace_path
 from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
-from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.lazy import open_lazily
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import Shape
-from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.formats import check_suffix
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vector_files, write_polygons
 
 if TYPE_CHECKING:

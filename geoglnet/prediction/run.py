@@ -26,10 +26,10 @@ from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.source import SceneFiles, Source
 from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal, write_behind
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import local_files
+from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
-from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import check_ground
 
 

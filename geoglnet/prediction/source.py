@@ -26,8 +26,8 @@ from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path, shipped_models
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import local_files
 from geoglnet.raster.files import short_name
+from geoglnet.raster.gdal import local_files
 from geoglnet.raster.grid import NATIVE_TOLERANCE
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import RasterScene, open_scene

@@ -16,8 +16,8 @@ from geoglnet.legend import Legend
 from geoglnet.output import unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
-from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.files import GDAL_ERRORS, block_sources
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
 

@@ -8,7 +8,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from geoglnet.legend import NO_CLASS
-from geoglnet.raster.environment import environment
+from geoglnet.raster.gdal import environment
 from geoglnet.types import Shape
 
 TILE_SIZE = 512

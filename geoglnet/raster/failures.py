@@ -17,8 +17,8 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
-from geoglnet.raster.environment import environment, unreadable
 from geoglnet.raster.files import GDAL_ERRORS, short_name
+from geoglnet.raster.gdal import environment, unreadable
 
 _POOLED = {"VRT", "STACIT"}  # drivers that open their parts by way of GDAL's pool, and fill in what they cannot
 _CHECKED_ROWS = 16

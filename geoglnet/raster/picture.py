@@ -19,8 +19,8 @@ from rasterio.windows import transform as window_transform
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.crs import ground_of
-from geoglnet.raster.environment import environment, open_raster
 from geoglnet.raster.failures import reading
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import placement
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import open_scene

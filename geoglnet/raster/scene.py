@@ -22,9 +22,9 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.environment import check_real, color_bands, environment, open_raster
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
+from geoglnet.raster.gdal import check_real, color_bands, environment, open_raster
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
 from geoglnet.types import Shape, StrPath

@@ -18,8 +18,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.output import unwritable
-from geoglnet.raster.environment import environment, one_line, open_raster
 from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.gdal import environment, one_line, open_raster
 from geoglnet.types import Shape, StrPath
 
 NODATA = 255

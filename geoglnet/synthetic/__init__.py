@@ -1,6 +1,6 @@
 """Scenes drawn by rule, with their true polygons: for ``geoglnet demo``, for tests, and to mix into training."""
 
-from geoglnet.synthetic.scene import (
+from geoglnet.synthetic.generator import (
     GENERATED_LEGEND,
     LANDCOVER_OF,
     GeneratedScene,

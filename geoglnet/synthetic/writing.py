@@ -10,9 +10,9 @@ import rasterio
 from geoglnet.errors import OutputError
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import environment
 from geoglnet.raster.files import GDAL_ERRORS
-from geoglnet.synthetic.scene import (
+from geoglnet.raster.gdal import environment
+from geoglnet.synthetic.generator import (
     DEFAULT_PIXEL_SIZE_M,
     DEFAULT_SHAPE,
     GENERATED_LEGEND,
@@ -20,8 +20,8 @@ from geoglnet.synthetic.scene import (
     generate_scene,
 )
 from geoglnet.types import Shape, StrPath
+from geoglnet.vector.geopackage import Layer, write_geopackage
 from geoglnet.vector.rows import PolygonRecords
-from geoglnet.vector.writer import Layer, write_geopackage
 
 
 def write_generated(

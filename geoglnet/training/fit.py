@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
+from geoglnet.datasets.assembly import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError
@@ -25,7 +25,7 @@ from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.environment import local_files
+from geoglnet.raster.gdal import local_files
 from geoglnet.training.config import TrainConfig
 from geoglnet.training.devices import quiet_lightning
 from geoglnet.training.evaluate import score

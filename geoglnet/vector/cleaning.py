@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geoglnet.progress import Progress
-from geoglnet.raster.environment import environment, open_raster
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import placement
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Ints, Labels, Shape

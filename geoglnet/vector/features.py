@@ -32,10 +32,10 @@ from geoglnet.config import suggestion
 from geoglnet.errors import DatasetError
 from geoglnet.progress import Progress
 from geoglnet.raster.crs import parsed
-from geoglnet.raster.environment import one_line
 from geoglnet.raster.files import DRIVERS_VARIABLE, allowed_drivers, is_remote, silenced
+from geoglnet.raster.gdal import one_line
 from geoglnet.types import StrPath
-from geoglnet.vector.writer import plain_name
+from geoglnet.vector.geopackage import plain_name
 
 Points = npt.NDArray[np.float64]
 Rings = list[Points]

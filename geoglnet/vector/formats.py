@@ -28,7 +28,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.output import unwritable
 from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.types import StrPath
-from geoglnet.vector.writer import Layer, errors_named, plain_name
+from geoglnet.vector.geopackage import Layer, errors_named, plain_name
 
 _BATCH_SIZE = 20_000
 _NO_FEATURES = '{"type": "FeatureCollection", "features": []}\n'

@@ -23,9 +23,9 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.types import Bounds, StrPath
 from geoglnet.vector.features import Features, Rings, first_layer, read_features, rings_of
+from geoglnet.vector.geopackage import plain_name
 from geoglnet.vector.reprojection import beyond_degrees, reproject
 from geoglnet.vector.rings import Geometries
-from geoglnet.vector.writer import plain_name
 
 _POLYGON_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 _FLAT_TYPES = (

@@ -24,8 +24,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
-from geoglnet.raster.environment import check_real, open_raster
 from geoglnet.raster.failures import check_filled, reading
+from geoglnet.raster.gdal import check_real, open_raster
 from geoglnet.raster.grid import is_rotated, placement
 from geoglnet.types import Shape
 from geoglnet.vector.rings import Geometries

@@ -22,20 +22,20 @@ from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
 from geoglnet.raster.crs import ground_of
-from geoglnet.raster.environment import environment, local_files, open_raster
+from geoglnet.raster.gdal import environment, local_files, open_raster
 from geoglnet.raster.grid import Placement, ground_pixel_size, pixel_size_m, placement
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
-from geoglnet.vector.config import Quantity, VectorConfig
 from geoglnet.vector.formats import check_place, check_suffix, convert, is_geopackage
+from geoglnet.vector.geopackage import Layer, write_geopackage
 from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords, finish
 from geoglnet.vector.seams import Seams
+from geoglnet.vector.settings import Quantity, VectorConfig
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tiles import DatasetTiles
 from geoglnet.vector.tracing import NO_LABEL
-from geoglnet.vector.writer import Layer, write_geopackage
 from geoglnet.windows import core_edges, iter_cores
 
 __all__ = ["VectorConfig", "vectorize"]

@@ -21,7 +21,7 @@ from geoglnet.legend import Legend
 from geoglnet.output import OutputFile
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.cog import LEGEND_TAG, read_legend, write_cog
-from geoglnet.raster.environment import open_raster
+from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Shape
 

@@ -20,9 +20,9 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.raster.grid import ground_pixel_size
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
-from geoglnet.vector.config import VectorConfig
 from geoglnet.vector.measures import ground_measures
 from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
 

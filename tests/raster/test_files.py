@@ -11,7 +11,7 @@ import pytest
 from rasterio.errors import RasterioIOError
 
 from geoglnet.errors import SceneError
-from geoglnet.raster.environment import open_raster
+from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import open_scene
 from tests.rasters import noise, write_raster

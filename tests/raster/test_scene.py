@@ -26,7 +26,7 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress
-from geoglnet.raster.environment import BLOCK_CACHE_BYTES, environment
+from geoglnet.raster.gdal import BLOCK_CACHE_BYTES, environment
 from geoglnet.raster.grid import BARE_TRANSFORM, is_usable
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scaling import Scaling

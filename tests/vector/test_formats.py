@@ -20,8 +20,8 @@ from scipy.ndimage import gaussian_filter
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.config import Quantity, VectorConfig
 from geoglnet.vector.formats import SUFFIXES
+from geoglnet.vector.settings import Quantity, VectorConfig
 from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
 

@@ -13,9 +13,9 @@ import pytest
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
-from geoglnet.vector.config import Quantity
 from geoglnet.vector.formats import SUFFIXES
 from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
+from geoglnet.vector.settings import Quantity
 from geoglnet.vector.vectorize import VectorConfig, vectorize
 from tests.conftest import SceneMaker
 

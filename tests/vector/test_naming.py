@@ -13,10 +13,10 @@ import shapely
 
 from geoglnet.errors import OutputError
 from geoglnet.existing import layer_name
-from geoglnet.vector import formats, writer
-from geoglnet.vector.config import VectorConfig
+from geoglnet.vector import formats, geopackage
 from geoglnet.vector.formats import SUFFIXES
 from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
 
@@ -95,7 +95,7 @@ def test_a_layer_is_called_as_its_file_unless_geopackage_refuses_it(name: str, l
 def test_a_geopackage_with_a_damaged_page_gets_no_name(
     labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = writer._check
+    check = geopackage._check
 
     def damage(part_path: Path, *given: Any) -> None:
         with part_path.open("r+b") as file:
@@ -103,7 +103,7 @@ def test_a_geopackage_with_a_damaged_page_gets_no_name(
             file.write(b"\0" * 4096)
         check(part_path, *given)
 
-    monkeypatch.setattr(writer, "_check", damage)
+    monkeypatch.setattr(geopackage, "_check", damage)
     with pytest.raises(OutputError, match=r"out\.gpkg cannot be written \(") as caught:
         vectorize(labels_path, tmp_path / "out.gpkg")
     assert "free some space" not in str(caught.value)

@@ -13,7 +13,7 @@ import shapely
 from rasterio.features import rasterize, shapes
 
 from geoglnet import predict
-from geoglnet.vector.config import VectorConfig
+from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vectorize
 
 DATA = Path(os.environ.get("GEOGLNET_DATA", Path(__file__).parents[3] / "shared" / "data"))

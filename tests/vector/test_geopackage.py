@@ -24,12 +24,12 @@ from rasterio.transform import Affine
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
-from geoglnet.vector import writer
+from geoglnet.vector import geopackage
+from geoglnet.vector.geopackage import Layer, layer_name, write_geopackage
 from geoglnet.vector.rings import to_wkb
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import outline_color, qml, sld
 from geoglnet.vector.vectorize import VectorConfig, vectorize
-from geoglnet.vector.writer import Layer, layer_name, write_geopackage
 
 LEGEND = Legend(("background", "roof", 'grass & "trees" <5 m'), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)
 FIELDS = ("class_id", "class_name", "area_m2", "perimeter_m", "confidence", "part_of", "scene", "model")
@@ -152,8 +152,8 @@ def test_a_geopackage_that_lost_a_write_is_refused(
         with closing(sqlite3.connect(tmp_path / "out.gpkg")) as database, database:
             database.execute(damage)
 
-    write = writer._write_stream
-    monkeypatch.setattr(writer, "_write_stream", lose)
+    write = geopackage._write_stream
+    monkeypatch.setattr(geopackage, "_write_stream", lose)
     with pytest.raises(OutputError, match=words):
         write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, "EPSG:32645"), map(square, range(3)), {})
 
