@@ -45,7 +45,7 @@ from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.gdal import check_real, environment, one_line, open_raster
-from geoglnet.raster.grid import is_rotated, placement
+from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Labels, Shape
 from geoglnet.vector.reader import read_polygons
 
@@ -212,7 +212,7 @@ def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
 
 
 def _placed_crs(src: DatasetReader) -> str:
-    place = placement(src)
+    place = georeference(src)
     if place.crs is None:
         reason = place.remark or "has no georeference"
         raise DatasetError(f"{src.name} {reason}; use kind = 'images', which pairs files by name")
@@ -231,8 +231,8 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
     for path in paths:
         with open_raster(path) as src:
             check_real(src, src.indexes)
-            if placement(src).remark:
-                raise DatasetError(f"{path} {placement(src).remark}; use kind = 'images', which pairs files by name")
+            if georeference(src).remark:
+                raise DatasetError(f"{path} {georeference(src).remark}; use kind = 'images', which pairs files by name")
             if src.crs is None:
                 raise DatasetError(f"{path} has no CRS; write one into it (gdal_edit.py -a_srs), or use kind = 'images'")
             check_palette(path, palette_of(src), coding, reader.legend)

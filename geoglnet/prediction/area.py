@@ -21,7 +21,7 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.files import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Bounds, Shape
-from geoglnet.vector.reader import LabelPolygons, read_polygons
+from geoglnet.vector.reader import PolygonSet, read_polygons
 
 _SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
 
@@ -40,7 +40,7 @@ class Area:
     shape: Shape
     window: Window
     transform: Affine = Affine.identity()  # noqa: RUF009 - an Affine is a tuple
-    polygons: LabelPolygons | None = None
+    polygons: PolygonSet | None = None
 
     @property
     def is_everything(self) -> bool:

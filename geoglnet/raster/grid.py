@@ -35,7 +35,7 @@ TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Georeference:
     """Pixel to coordinates, and what the coordinates mean.
 
     Args:
@@ -54,22 +54,22 @@ class Placement:
             progress.warn(f"{short_name(name)} {self.remark}; it is read without georeference, in pixels")
 
 
-def placement(dataset: DatasetReader) -> Placement:
+def georeference(dataset: DatasetReader) -> Georeference:
     """Where an open raster lies; one whose transform places no pixel lies nowhere, whatever its CRS."""
     transform = dataset.transform
     beside = f" (its CRS, {dataset.crs.to_string()[:60]}, is not used)" if dataset.crs is not None else ""
     if not transform.is_identity:
         if is_usable(transform, Shape(dataset.height, dataset.width)):
-            return Placement(transform, dataset.crs)
+            return Georeference(transform, dataset.crs)
         numbers = ", ".join(f"{number:g}" for number in transform.to_gdal())
-        return Placement(BARE_TRANSFORM, None, f"has the geotransform {numbers}, which places no pixel{beside}")
+        return Georeference(BARE_TRANSFORM, None, f"has the geotransform {numbers}, which places no pixel{beside}")
     if dataset.gcps[0]:
         way_out = "gdalwarp makes a raster with coordinates from them"
-        return Placement(BARE_TRANSFORM, None, f"has ground control points but no transform ({way_out})")
+        return Georeference(BARE_TRANSFORM, None, f"has ground control points but no transform ({way_out})")
     if dataset.rpcs is not None:
         way_out = "gdalwarp -rpc makes a raster with coordinates from them"
-        return Placement(BARE_TRANSFORM, None, f"has rational polynomial coefficients (RPC) but no transform ({way_out})")
-    return Placement(BARE_TRANSFORM, None, f"has no transform{beside}" if beside else "")
+        return Georeference(BARE_TRANSFORM, None, f"has rational polynomial coefficients (RPC) but no transform ({way_out})")
+    return Georeference(BARE_TRANSFORM, None, f"has no transform{beside}" if beside else "")
 
 
 def is_usable(transform: Affine, shape: Shape) -> bool:
@@ -250,7 +250,7 @@ def choose_grid(
         if meters is not None and not (math.isfinite(meters) and meters > 0):
             raise ConfigError(f"{name} = {meters} must be a size in meters above 0")
     native_shape = Shape(dataset.height, dataset.width)
-    place = placement(dataset)
+    place = georeference(dataset)
     place.tell(dataset.name, progress)
     crs = place.crs
     ground = ground_pixel_size(crs, place.transform, native_shape)

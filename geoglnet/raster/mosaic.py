@@ -18,7 +18,7 @@ from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.files import Mosaic, is_remote, short_name
 from geoglnet.raster.gdal import check_real, environment, open_raster
-from geoglnet.raster.grid import BARE_TRANSFORM, placement
+from geoglnet.raster.grid import BARE_TRANSFORM, georeference
 from geoglnet.types import Shape, StrPath
 
 _ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused
@@ -122,7 +122,7 @@ class _Part:
 def _described(path: StrPath) -> _Part:
     with open_raster(path) as src, environment(path):
         check_real(src, src.indexes)
-        place = placement(src)
+        place = georeference(src)
         if place.transform == BARE_TRANSFORM:
             raise SceneError(
                 f"{short_name(src.name)} {place.remark or 'has no georeference'}, so nobody knows where in the mosaic it lies; "

@@ -21,7 +21,7 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.crs import ground_of
 from geoglnet.raster.failures import reading
 from geoglnet.raster.gdal import environment, open_raster
-from geoglnet.raster.grid import placement
+from geoglnet.raster.grid import georeference
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Bounds, Shape, StrPath
@@ -110,7 +110,7 @@ def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds |
         ConfigError: the bounds lie outside.
     """
     with open_raster(path) as src, reading(src):
-        place = placement(src)
+        place = georeference(src)
         transform = place.transform
         window = _window(transform, Shape(src.height, src.width), bounds, str(path))
         factor = max(1.0, max(window.width, window.height) / size)

@@ -20,7 +20,7 @@ from geoglnet.synthetic.generator import (
     generate_scene,
 )
 from geoglnet.types import Shape, StrPath
-from geoglnet.vector.geopackage import Layer, write_geopackage
+from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
 from geoglnet.vector.rows import PolygonRecords
 
 
@@ -79,5 +79,5 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
 def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
     geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
     classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
-    layer = Layer(path, GENERATED_LEGEND, scene.crs.to_wkt())
+    layer = LayerDefinition(path, GENERATED_LEGEND, scene.crs.to_wkt())
     write_geopackage(part_path, layer, [PolygonRecords.of(geometries, classes, layer.crs_wkt)], {})

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geoglnet.progress import Progress
 from geoglnet.raster.gdal import environment, open_raster
-from geoglnet.raster.grid import placement
+from geoglnet.raster.grid import georeference
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Ints, Labels, Shape
 from geoglnet.vector.pieces import open_sides
@@ -326,7 +326,7 @@ def write_clean_labels(
         OutputError: the disk is full.
     """
     src, job = tiles.labels, CleaningJob(tiles.labels.name, rules, tiles.is_mask)
-    place = placement(src)
+    place = georeference(src)
     seen, is_exact = np.zeros(256, dtype=bool), True
     edges = [core_edges(length, CLEANING_TILE_SIZE, 0) for length in tiles.shape]
     progress.plan("cleaning", (len(edges[0]) - 1) * (len(edges[1]) - 1), "tiles")

@@ -28,7 +28,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.output import unwritable
 from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.types import StrPath
-from geoglnet.vector.geopackage import Layer, errors_named, plain_name
+from geoglnet.vector.geopackage import LayerDefinition, errors_named, plain_name
 
 _BATCH_SIZE = 20_000
 _NO_FEATURES = '{"type": "FeatureCollection", "features": []}\n'
@@ -101,7 +101,7 @@ def is_geopackage(path: StrPath) -> bool:
     return Path(path).suffix.lower() == ".gpkg"
 
 
-def convert(source_path: Path, part_path: Path, layer: Layer, num_polygons: int) -> None:
+def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_polygons: int) -> None:
     """Make a vector file of another format from a finished GeoPackage, and prove that all of it is there.
 
     Args:
@@ -180,7 +180,7 @@ def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
     return count if position == whole else count - 1
 
 
-def write_geoparquet(source_path: Path, part_path: Path, layer: Layer, num_polygons: int) -> None:
+def write_geoparquet(source_path: Path, part_path: Path, layer: LayerDefinition, num_polygons: int) -> None:
     """Make a GeoParquet file from a finished GeoPackage, and read its footer back; holds one row group.
 
     Args:
@@ -228,7 +228,7 @@ def _with_bounds(batch: Any, geometry_name: str) -> tuple[Any, Any]:
     return pyarrow.Table.from_arrays([*columns, wkb, bounds], schema=schema), np.r_[sides[:, :2].min(0), sides[:, 2:].max(0)]
 
 
-def _metadata(layer: Layer, bounds: Any) -> dict[str, Any]:
+def _metadata(layer: LayerDefinition, bounds: Any) -> dict[str, Any]:
     """The ``geo`` key of GeoParquet 1.1.0."""
     covering = {"bbox": {side: [_BOUNDS, side] for side in _SIDES}}
     column: dict[str, Any] = {

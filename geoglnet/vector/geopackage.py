@@ -80,7 +80,7 @@ def plain_name(path: StrPath) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerDefinition:
     """What all polygons of a file have in common.
 
     Args:
@@ -139,7 +139,12 @@ class Layer:
 
 
 def write_geopackage(
-    part_path: Path, layer: Layer, several: Iterable[PolygonRecords], same_parts: Mapping[int, int], *, is_final: bool = True
+    part_path: Path,
+    layer: LayerDefinition,
+    several: Iterable[PolygonRecords],
+    same_parts: Mapping[int, int],
+    *,
+    is_final: bool = True,
 ) -> int:
     """Write polygons as they come, in one transaction; the spatial index is built from all of them at the end.
 
@@ -179,7 +184,7 @@ def write_geopackage(
 class _Batches:
     """Rows on their way through Arrow, which would make a mere text of an error."""
 
-    layer: Layer
+    layer: LayerDefinition
     several: Iterable[PolygonRecords]
     num_written: int = 0
     error: BaseException | None = None
@@ -199,7 +204,7 @@ class _Batches:
             self.error = error
 
 
-def _write_stream(part_path: Path, layer: Layer, batches: _Batches, is_indexed: bool) -> None:
+def _write_stream(part_path: Path, layer: LayerDefinition, batches: _Batches, is_indexed: bool) -> None:
     with warnings.catch_warnings(), _index_options(), plain_name(part_path) as name:
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
         pyogrio.raw.write_arrow(
@@ -226,7 +231,7 @@ def _index_options() -> Iterator[None]:
         pyogrio.set_gdal_config_options(before)
 
 
-def _join_parts(database: sqlite3.Connection, layer: Layer, same_parts: Mapping[int, int]) -> None:
+def _join_parts(database: sqlite3.Connection, layer: LayerDefinition, same_parts: Mapping[int, int]) -> None:
     """Give parts one number that proved to be of one polygon after they had been written."""
     changes = [(_last(same_parts, number), number) for number in same_parts]
     for name in _TRIGGER_FUNCTIONS:
@@ -244,13 +249,13 @@ def _last(same_parts: Mapping[int, int], number: int) -> int:
     return number
 
 
-def _add_style(database: sqlite3.Connection, layer: Layer) -> None:
+def _add_style(database: sqlite3.Connection, layer: LayerDefinition) -> None:
     database.execute(_STYLES_TABLE)
     database.execute(_REGISTER_STYLES)
     database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(layer.legend), sld(layer.legend, layer.name)))
 
 
-def _check(part_path: Path, layer: Layer, num_written: int, is_final: bool) -> None:
+def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: bool) -> None:
     """Read back what one write that failed would have spoiled, and nobody told."""
     tables = [layer.name, *([f"rtree_{layer.name}_{GEOMETRY_COLUMN}_rowid"] if is_final else [])]
     with closing(sqlite3.connect(part_path)) as database:

@@ -42,7 +42,7 @@ _GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are o
 
 
 @dataclass(frozen=True, slots=True)
-class LabelPolygons:
+class PolygonSet:
     """Polygons and what they are.
 
     Args:
@@ -67,7 +67,7 @@ def read_polygons(
     layer: str | None = None,
     around: Bounds | None = None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
-) -> LabelPolygons:
+) -> PolygonSet:
     """Read the polygons of one layer of a file, whatever kinds of geometries they come in.
 
     Args:
@@ -101,7 +101,7 @@ def read_polygons(
         kept = ~shapely.is_empty(geometries)
         geometries = geometries[kept]
         names = None if names is None else tuple(np.array(names, object)[kept])
-    return LabelPolygons(geometries, names, features.crs)
+    return PolygonSet(geometries, names, features.crs)
 
 
 def _valid_polygons(features: Features, progress: Progress) -> Geometries:

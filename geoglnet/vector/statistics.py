@@ -26,7 +26,7 @@ from geoglnet.errors import SceneError
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.gdal import check_real, open_raster
-from geoglnet.raster.grid import is_rotated, placement
+from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Shape
 from geoglnet.vector.rings import Geometries
 from geoglnet.vector.rows import PolygonRecords
@@ -115,7 +115,7 @@ class _Band(RasterSource):  # type: ignore[misc]
         return nodata if self._src.dtypes[self._band - 1].startswith("float") else int(nodata)
 
     def read_window(self, x0: int, y0: int, nx: int, ny: int) -> Any:
-        a, e = self._src.transform.a, placement(self._src).transform.e
+        a, e = self._src.transform.a, georeference(self._src).transform.e
         first_col = x0 if a > 0 else self._src.width - x0 - nx
         first_row = y0 if e < 0 else self._src.height - y0 - ny
         window = Window(first_col, first_row, nx, ny)
@@ -139,17 +139,17 @@ class _Polygons(GeoPandasFeatureSource):  # type: ignore[misc]
 
 
 def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
-    if placement(src).crs is None or crs_wkt is None:
-        return placement(src).crs is None and crs_wkt is None
+    if georeference(src).crs is None or crs_wkt is None:
+        return georeference(src).crs is None and crs_wkt is None
     try:
-        return are_one_place(placement(src).crs, crs_wkt)
+        return are_one_place(georeference(src).crs, crs_wkt)
     except CRSError:
         return False
 
 
 def _extent(src: DatasetReader) -> tuple[float, float, float, float]:
     """Left, bottom, right, top; exactly those that rasterio names where rows run southwards."""
-    a, _, c, _, e, f = placement(src).transform[:6]
+    a, _, c, _, e, f = georeference(src).transform[:6]
     xs, ys = (c, c + a * src.width), (f, f + e * src.height)
     return min(xs), min(ys), max(xs), max(ys)
 

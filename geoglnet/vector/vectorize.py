@@ -23,11 +23,11 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
 from geoglnet.raster.crs import ground_of
 from geoglnet.raster.gdal import environment, local_files, open_raster
-from geoglnet.raster.grid import Placement, ground_pixel_size, pixel_size_m, placement
+from geoglnet.raster.grid import Georeference, georeference, ground_pixel_size, pixel_size_m
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
 from geoglnet.vector.formats import check_place, check_suffix, convert, is_geopackage
-from geoglnet.vector.geopackage import Layer, write_geopackage
+from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
 from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords, finish
@@ -181,7 +181,7 @@ def write_polygons(
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
-        tiles, place = DatasetTiles(src, confidence), placement(src)
+        tiles, place = DatasetTiles(src, confidence), georeference(src)
         place.tell(src.name, progress)
         check_ground(files["vector"].path, src.name, place.crs, config, progress)
         legend = legend or read_legend(labels_path)
@@ -246,7 +246,7 @@ def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: Vecto
 
 
 def _cleaning_rules(
-    src: DatasetReader, place: Placement, legend: Legend, config: VectorConfig, progress: Progress
+    src: DatasetReader, place: Georeference, legend: Legend, config: VectorConfig, progress: Progress
 ) -> CleaningRules:
     size_m = pixel_size_m(ground_pixel_size(place.crs, place.transform, Shape(*src.shape)))
     if config.fill_holes and legend.background is None:
@@ -266,7 +266,7 @@ class _Run:
 
     tiles: DatasetTiles
     job: TileJob
-    layer: Layer
+    layer: LayerDefinition
     config: VectorConfig
     progress: Progress
     seen: npt.NDArray[np.bool_]
@@ -321,7 +321,7 @@ class _Run:
             )
 
 
-def _job(tiles: DatasetTiles, place: Placement, legend: Legend, config: VectorConfig) -> TileJob:
+def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: VectorConfig) -> TileJob:
     src, confidence = tiles.labels, tiles.confidence
     size = ground_pixel_size(place.crs, place.transform, tiles.shape)
     tolerance = config.simplify.in_pixels(pixel_size_m(size)) if isinstance(config.simplify, Quantity) else 0.0
@@ -345,9 +345,9 @@ def _job(tiles: DatasetTiles, place: Placement, legend: Legend, config: VectorCo
     )
 
 
-def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig, job: TileJob) -> Layer:
+def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig, job: TileJob) -> LayerDefinition:
     tags = src.tags()
-    return Layer(
+    return LayerDefinition(
         path,
         legend,
         job.finishing.crs_wkt,
@@ -366,7 +366,7 @@ def _statistics(path: Path, crs_wkt: str | None) -> Any:
     return module.Statistics.of(path, crs_wkt)
 
 
-def _write_style(part_path: Path, layer: Layer) -> None:
+def _write_style(part_path: Path, layer: LayerDefinition) -> None:
     style = qml(layer.legend) if part_path.suffix == ".qml" else sld(layer.legend, layer.name)
     part_path.write_text(style, encoding="utf-8")
 

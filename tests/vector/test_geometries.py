@@ -18,7 +18,7 @@ from shapely import GeometryCollection, LineString, MultiPolygon, Point, Polygon
 
 from geoglnet.errors import DatasetError
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.reader import LabelPolygons, read_polygons
+from geoglnet.vector.reader import PolygonSet, read_polygons
 
 UTM = "EPSG:32645"
 X, Y = 350_000.0, 3_057_000.0
@@ -47,7 +47,7 @@ def from_wkt(path: Path, *rows: str) -> Path:
     return path
 
 
-def read(path: Path, crs: Any = UTM, around: Any = SCENE, **options: Any) -> tuple[LabelPolygons, list[str]]:
+def read(path: Path, crs: Any = UTM, around: Any = SCENE, **options: Any) -> tuple[PolygonSet, list[str]]:
     progress = RecordedProgress()
     polygons = read_polygons(path, crs, around=around, progress=progress, **options)
     assert shapely.is_valid(polygons.geometries).all()

@@ -25,7 +25,7 @@ from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneEr
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.vector import geopackage
-from geoglnet.vector.geopackage import Layer, layer_name, write_geopackage
+from geoglnet.vector.geopackage import LayerDefinition, layer_name, write_geopackage
 from geoglnet.vector.rings import to_wkb
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import outline_color, qml, sld
@@ -128,7 +128,7 @@ def square(i: int) -> PolygonRecords:
 
 def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: Path) -> None:
     path = tmp_path / "out.gpkg"
-    layer = Layer(path, LEGEND, "EPSG:32645")
+    layer = LayerDefinition(path, LEGEND, "EPSG:32645")
     assert write_geopackage(path, layer, map(square, range(7)), {4: 3, 3: 1}) == 7
     assert rows(path, "SELECT part_of FROM out ORDER BY fid") == [(None,), (1,), (2,), (1,), (1,), (5,), (6,)]
     assert rows(path, "SELECT area_m2 FROM out ORDER BY fid") == [(float(i),) for i in range(7)]
@@ -155,7 +155,9 @@ def test_a_geopackage_that_lost_a_write_is_refused(
     write = geopackage._write_stream
     monkeypatch.setattr(geopackage, "_write_stream", lose)
     with pytest.raises(OutputError, match=words):
-        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, "EPSG:32645"), map(square, range(3)), {})
+        write_geopackage(
+            tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, "EPSG:32645"), map(square, range(3)), {}
+        )
 
 
 def test_an_error_among_the_rows_is_that_error(tmp_path: Path) -> None:
@@ -164,14 +166,14 @@ def test_an_error_among_the_rows_is_that_error(tmp_path: Path) -> None:
         raise LookupError("no more")
 
     with pytest.raises(LookupError, match="no more"):
-        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, None), rows_that_end(), {})
+        write_geopackage(tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, None), rows_that_end(), {})
 
 
 def test_options_of_gdal_are_left_as_they_were(tmp_path: Path) -> None:
     name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
     pyogrio.set_gdal_config_options({name: "123456"})
     try:
-        write_geopackage(tmp_path / "out.gpkg", Layer(tmp_path / "out.gpkg", LEGEND, None), [square(1)], {})
+        write_geopackage(tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, None), [square(1)], {})
         assert pyogrio.get_gdal_config_option(name) == 123456
     finally:
         pyogrio.set_gdal_config_options({name: None})
