@@ -1,4 +1,4 @@
-"""Loops over pixels and points as machine code."""
+"""Loops over pixels and points compiled to machine code by numba."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 class _ForgivingCache(FunctionCache):  # type: ignore[misc]
-    """Keeps machine code on disk where there is room for it."""
+    """numba's cache of machine code on disk, which goes without saving where the disk is full or read-only."""
 
     def save_overload(self, signature: Any, code: Any) -> None:
+        """Save the machine code of one signature, if that is possible."""
         with suppress(OSError):
             super().save_overload(signature, code)
 
 
 def compiled(function: _Function) -> _Function:
-    """A function of arrays and numbers as machine code: made at its first call, then kept on disk for later processes."""
+    """Compile a function of arrays and numbers at its first call, and cache its machine code on disk for later processes."""
     machine_code: Any = njit(function)
-    with suppress(RuntimeError):  # numba's way of saying that there is no folder to keep it in
+    with suppress(RuntimeError):  # raised by numba where there is no folder for the cache
         machine_code._cache = _ForgivingCache(function)  # what `cache=True` does, but that ends in an error on a full disk
     return cast(_Function, machine_code)

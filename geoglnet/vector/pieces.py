@@ -1,4 +1,9 @@
-"""One tile: its labels traced into pieces, those that are whole told from those that may go on in another tile."""
+"""One tile: traces its labels into pieces, and separates complete pieces from those that may continue in another tile.
+
+Where outlines are simplified or smoothed, every area of the tile takes part, also those without a label, so that neighbors
+share every border point; and the labels one pixel around the tile are read too, so that tiles have the same points along the
+line between them.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +59,7 @@ class TracingRules:
         return self.smooth or self.tolerance > 0
 
     def chosen(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """What each label is traced as; same shape."""
+        """Replace the labels that do not become polygons by 255; the shape stays."""
         table = np.full(256, NO_LABEL, dtype=np.uint8)
         table[list(self.values)] = list(self.values)
         translated = labels.tobytes().translate(table.tobytes())  # a third of the time that indexing takes
@@ -89,21 +94,21 @@ class Polygons:
         return as_geometries(self.outlines)
 
     def num_points(self) -> npt.NDArray[np.int64]:
-        """``(n,)`` points of each outline."""
+        """Count the points of each outline, ``(n,)``."""
         if isinstance(self.outlines, Rings):
             return self.outlines.num_points()
         return np.asarray(shapely.get_num_coordinates(self.outlines), dtype=np.int64)
 
     @classmethod
     def concatenate(cls, several: Sequence[Polygons]) -> Polygons:
-        """All in one."""
+        """Join several into one."""
         names = ("geometries", "class_id", "totals", "part_of")
         return cls(*(np.concatenate([getattr(polygons, name) for polygons in several]) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTile:
-    """The pieces of a tile that may go on in other tiles (or belong to one that may); light enough for another process.
+    """The pieces of a tile that may continue in other tiles, in a form that is cheap to send to another process.
 
     Args:
         window: the tile.
@@ -130,17 +135,21 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
     """Trace one tile.
 
     Args:
-        source: of the labels.
+        source: port to the labels.
         window: the tile.
-        rules: how.
+        rules: labels to trace, connectivity and reshaping.
 
     Returns:
-        The polygons that no other tile can add to, and the other pieces.
+        The polygons that are complete, and the pieces that touch a side beyond which the raster continues.
+
+    Raises:
+        SceneError: the raster cannot be read there, or holds values that are no labels.
     """
     framed = _framed_window(window, source.shape) if rules.reshapes else window
     tile = source.read_tile(framed)
     labels = rules.chosen(tile.labels)
     if not (labels != NO_LABEL).any():
+        # Most tiles of a scene without data: nothing to trace, but the lines around the tile must still be met.
         return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window)
     outlines: Outlines
     if not rules.reshapes:
@@ -161,7 +170,7 @@ def _no_components(window: Window) -> Components:
 
 
 def _framed_window(window: Window, shape: Shape) -> Window:
-    """The window and one pixel around it, where the raster has one."""
+    """Extend a window by one pixel on all sides, as far as the raster goes."""
     top, left = max(window.row_off - 1, 0), max(window.col_off - 1, 0)
     bottom = min(window.row_off + window.height + 1, shape.height)
     right = min(window.col_off + window.width + 1, shape.width)
@@ -169,6 +178,7 @@ def _framed_window(window: Window, shape: Shape) -> Window:
 
 
 def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[LabelTile, npt.NDArray[np.int16]]:
+    """Cut a framed tile into the tile itself and its surroundings: ``(h + 2, w + 2)`` labels, -1 outside the raster."""
     row, col = int(window.row_off - framed.row_off), int(window.col_off - framed.col_off)
     height, width = int(window.height), int(window.width)
     inside = np.s_[row : row + height, col : col + width]
@@ -180,14 +190,16 @@ def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[Lab
 def _reshaped(
     tile: LabelTile, surroundings: npt.NDArray[np.int16], rules: TracingRules, origin: tuple[int, int]
 ) -> tuple[Components, Geometries]:
-    """Simplified and smoothed outlines. What becomes no polygon is a neighbor like any other until then."""
+    """Trace all areas of a tile, simplify and smooth them together, and keep those that become polygons."""
     faces = label_components(tile.labels, tile.confidence, without_label=True)
+    # In coordinates of the tile: reshaping asks which points lie on its border, at 0 or at its width and height.
     outlines = trace_components(faces.ids, junctions=True, surroundings=surroundings).polygons()
     if rules.tolerance > 0:
         outlines = simplify_coverage(outlines, rules.tolerance)
     if rules.smooth:
         outlines = smooth_coverage(outlines, Shape(*tile.labels.shape))
     is_kept = faces.class_id != NO_LABEL
+    # Number the others from 1 without gaps; what has no label becomes 0.
     numbers = np.append(0, np.where(is_kept, np.cumsum(is_kept), 0)).astype(np.int32)
     components = Components(numbers[faces.ids], faces.class_id[is_kept], faces.totals[is_kept])
     moved = shapely.transform(outlines[is_kept], lambda points: points + np.array(origin, dtype=np.float64))
@@ -195,7 +207,7 @@ def _reshaped(
 
 
 def open_sides(window: Window, shape: Shape) -> list[str]:
-    """Sides of a tile beyond which the raster goes on."""
+    """List the sides of a tile beyond which the raster continues."""
     sides = {
         "top": window.row_off > 0,
         "left": window.col_off > 0,
@@ -206,13 +218,14 @@ def open_sides(window: Window, shape: Shape) -> list[str]:
 
 
 def _divide(components: Components, outlines: Outlines, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
+    """Separate the complete components of a tile from those that touch an open side."""
     ids, count = components.ids, len(components)
     lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
     sides = {name: lines[name] for name in open_sides(window, shape)}
     touches = np.zeros(count + 1, dtype=bool)
     for line in sides.values():
         touches[line] = True
-    is_open = touches[1:]
+    is_open = touches[1:]  # without 0, which is no component
     numbers = np.append(0, np.where(is_open, np.cumsum(is_open), 0)).astype(np.int32)
     polygons = Polygons(outlines, components.class_id, components.totals, np.zeros(count, dtype=np.int64))
     pieces = polygons[is_open]
@@ -228,7 +241,7 @@ def _divide(components: Components, outlines: Outlines, shape: Shape, window: Wi
 
 
 def _joined_at_corners(components: Components, outlines: Geometries, links: Ints) -> tuple[Components, Geometries]:
-    """Components of 8-connected areas, their outlines as multipolygons where they are several.
+    """Join 4-connected components to 8-connected ones, whose outlines are multipolygons where they have several parts.
 
     Args:
         components: 4-connected.
@@ -238,6 +251,7 @@ def _joined_at_corners(components: Components, outlines: Geometries, links: Ints
     if len(links) == 0:
         return components, outlines
     count = len(components)
+    # Components that touch at corners form a graph; each of its connected parts is one 8-connected component.
     graph = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(count, count))
     num_groups, group = connected_components(graph, directed=False)
     order = np.argsort(group, kind="stable")
@@ -245,6 +259,7 @@ def _joined_at_corners(components: Components, outlines: Geometries, links: Ints
     starts = np.cumsum(sizes) - sizes
     joined: Geometries = outlines[order[starts]]
     is_several = sizes > 1
+    # shapely builds all multipolygons at once, if their parts are numbered without gaps.
     members = order[is_several[group[order]]]
     if len(members):
         numbers = np.cumsum(is_several) - 1

@@ -1,4 +1,4 @@
-"""Work on windows in several processes, in order, with few of them in flight."""
+"""Work on windows in several processes: outcomes come in the order of the windows, and few windows are in flight."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _PER_WORKER = 2  # windows in flight: one at work, one waiting
 
 
 class Job(Protocol[OutcomeT_co]):
-    """What is done to each window; it travels to other processes."""
+    """Work to do on each window; it is pickled and sent to other processes."""
 
     def start(self) -> Callable[[Any], OutcomeT_co]:
-        """Open files, once per process; what is returned is called with every window."""
+        """Open files, once per process; return the function to call with every window."""
 
 
 class Ordered(Generic[OutcomeT]):
     """Outcomes of a job on windows, in the order of the windows; use it as a context manager.
 
     Args:
-        job: what to do in other processes.
-        here: what to do in this one, when it works alone.
-        windows: what to do it on.
-        workers: processes; with 1 the work is done in this one.
+        job: work for other processes.
+        here: the same work in this process, which needs no second opening of files; used with one worker.
+        windows: arguments of the work, one by one.
+        workers: number of processes; with 1 the work is done in this one.
 
     Raises:
         GeoglnetError: a process died.
@@ -67,11 +67,12 @@ class Ordered(Generic[OutcomeT]):
         if self._pool is None or self._leash is None:
             return
         if kind is not None:
-            self._leash.close()  # nobody waits for the window that a worker is at
+            self._leash.close()  # workers leave at once: the window that one is at is not needed any more
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._leash.close()
 
     def _outcomes(self, pool: ProcessPoolExecutor) -> Iterator[OutcomeT]:
+        """Submit windows, as many as are to be in flight, and yield the oldest outcome before each further one."""
         waiting: deque[Future[OutcomeT]] = deque()
         try:
             for window in self._windows:
@@ -82,7 +83,7 @@ class Ordered(Generic[OutcomeT]):
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise GeoglnetError(
-                f"one of {self._workers} worker processes died, perhaps for want of memory; use fewer workers"
+                f"one of {self._workers} worker processes died, probably out of memory; use fewer workers"
             ) from error
 
 
@@ -98,7 +99,8 @@ _worker = _Worker()
 
 
 def _begin(job: Job[Any], leash: PipeEnd) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops us in good order
+    """Prepare a worker process; the job itself starts with the first window, where an error reaches the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which stops its workers
     threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
     _worker.job = job
 
@@ -110,8 +112,9 @@ def _leave_with_leash(leash: PipeEnd) -> None:
 
 
 def _do(window: Any) -> Any:
+    """Do the work on one window, in a worker process."""
     if _worker.work is None:
         if _worker.job is None:
-            raise RuntimeError("a worker process was given a window before its job")
+            raise RuntimeError("a worker process received a window before its job")
         _worker.work = _worker.job.start()
     return _worker.work(window)

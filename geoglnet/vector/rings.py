@@ -1,4 +1,8 @@
-"""Polygons as flat arrays of rings, and as well-known binary."""
+"""Polygons as flat arrays of rings, and as well-known binary (WKB).
+
+As flat arrays, all polygons of a tile are measured, reordered and encoded in single passes of machine code, without a shapely
+object for each.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,8 @@ class Rings:
 
     @classmethod
     def from_polygons(cls, polygons: Geometries) -> Rings:
-        """Take polygons apart."""
+        """Take ``(n,)`` shapely polygons apart."""
+        # Ends are offsets as in Arrow and GeoArrow: they begin with 0, one more than there are rings or polygons.
         _, points, (ring_ends, polygon_ends) = shapely.to_ragged_array(polygons)
         is_closing = np.zeros(len(points), dtype=bool)
         is_closing[ring_ends[1:] - 1] = True
@@ -47,15 +52,15 @@ class Rings:
         return int(self.polygon[-1]) + 1 if len(self.polygon) else 0
 
     def __getitem__(self, chosen: slice | npt.NDArray[np.bool_]) -> Rings:
-        """Some of the polygons."""
+        """Select some of the polygons, numbered anew from 0."""
         is_chosen = np.zeros(len(self), dtype=bool)
         is_chosen[chosen] = True
         ring = np.flatnonzero(is_chosen[self.polygon])
         return self._in_order(ring, (np.cumsum(is_chosen) - 1)[self.polygon[ring]])
 
     def ordered(self) -> Rings:
-        """Rings of one polygon together, shell before holes, which run the other way round."""
-        is_hole = _measure_rings(self.points, self.lengths)[:, 4] < 0
+        """Sort rings by polygon, the shell before its holes, which run the other way round."""
+        is_hole = _measure_rings(self.points, self.lengths)[:, 4] < 0  # by the sign of the area
         order = np.lexsort((is_hole, self.polygon))
         return self._in_order(order, self.polygon[order])
 
@@ -64,7 +69,7 @@ class Rings:
         return Rings(_gather(self.points, starts[ring], self.lengths[ring]), self.lengths[ring], polygon)
 
     def polygons(self) -> Geometries:
-        """Put the polygons together."""
+        """Build ``(n,)`` shapely polygons."""
         if len(self) == 0:
             return np.empty(0, dtype=object)
         ring = np.repeat(np.arange(len(self.lengths)), self.lengths)
@@ -73,20 +78,20 @@ class Rings:
         return polygons
 
     def num_points(self) -> Ints:
-        """``(n,)`` points of every polygon, the repeated ones too."""
+        """Count the points of every polygon, ``(n,)``, with the one that closes each ring."""
         return np.bincount(self.polygon, weights=self.lengths + 1, minlength=len(self)).astype(np.intp)
 
     def measures(self) -> tuple[Floats, Floats, Floats]:
-        """Bounds ``(n, 4)``, areas and lengths of borders ``(n,)`` of the polygons, in the plane."""
+        """Measure the polygons in the plane: bounds ``(n, 4)``, areas ``(n,)`` and lengths of borders ``(n,)``."""
         of_rings = _measure_rings(self.points, self.lengths)
         first = np.flatnonzero(np.diff(self.polygon, prepend=-1))
         low, high = (reduce.reduceat(of_rings, first) for reduce in (np.minimum, np.maximum))
-        total = np.add.reduceat(of_rings, first)
+        total = np.add.reduceat(of_rings, first)  # holes count negative and subtract themselves
         bounds = np.column_stack([low[:, :2], high[:, 2:4]])
         return bounds, np.abs(total[:, 4]) / 2, total[:, 5]
 
     def following(self) -> Ints:
-        """``(n,)`` index of the point after each one, around its ring."""
+        """Return the index of the point after each one, ``(n,)``, around its ring."""
         ends = np.cumsum(self.lengths)
         after = np.arange(1, len(self.points) + 1)
         after[ends - 1] = ends - self.lengths
@@ -96,8 +101,9 @@ class Rings:
         """Drop the points at which an outline of horizontal and vertical edges does not turn."""
         starts = np.cumsum(self.lengths) - self.lengths
         after = self.following()
-        before = np.empty_like(after)
+        before = np.empty_like(after)  # the inverse permutation
         before[after] = np.arange(len(after))
+        # Edges run along the axes: a point where x or y stays the same twice lies on a straight line.
         goes_on = (self.points[before] == self.points) & (self.points == self.points[after])
         turns = ~goes_on.any(axis=1)
         return Rings(self.points[turns], np.add.reduceat(turns, starts, dtype=np.intp), self.polygon)
@@ -108,12 +114,17 @@ Outlines = Geometries | Rings
 
 
 def as_geometries(outlines: Outlines) -> Geometries:
-    """Outlines as shapely geometries."""
+    """Return outlines as ``(n,)`` shapely geometries."""
     return outlines.polygons() if isinstance(outlines, Rings) else outlines
 
 
 def together(parts: Geometries, geometry: Ints) -> Geometries:
-    """Inverse of ``shapely.get_parts``."""
+    """Assemble parts to multipolygons, the inverse of ``shapely.get_parts``; a single part stays a polygon.
+
+    Args:
+        parts: ``(n,)`` polygons.
+        geometry: ``(n,)`` number of the geometry that each belongs to, ascending from 0 without gaps.
+    """
     several = np.bincount(geometry)[geometry] > 1
     geometries = np.empty(int(geometry[-1]) + 1, dtype=object)
     geometries[geometry[~several]] = parts[~several]
@@ -125,6 +136,7 @@ def together(parts: Geometries, geometry: Ints) -> Geometries:
 
 @compiled
 def _gather(points: Floats, starts: Ints, lengths: Ints) -> Floats:
+    """Copy the points of some rings, in the order of ``starts``."""
     gathered = np.empty((lengths.sum(), 2))
     place = 0
     for i in range(len(starts)):
@@ -137,12 +149,13 @@ def _gather(points: Floats, starts: Ints, lengths: Ints) -> Floats:
 
 @compiled
 def _measure_rings(points: Floats, lengths: Ints) -> Floats:
-    """West, south, east and north, the doubled area and the length of every ring."""
+    """Measure every ring: west, south, east, north, twice the signed area (shoelace formula), length."""
     measures = np.empty((len(lengths), 6))
     start = 0
     for ring in range(len(lengths)):
         end = start + lengths[ring]
-        # Far from the origin, products of coordinates lose the small differences that areas are made of.
+        # Relative to the first point: far from the origin, products of coordinates lose the small differences that areas are
+        # made of.
         x, y = points[start, 0], points[start, 1]
         west, south, east, north, doubled_area, length = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         before_x, before_y = points[end - 1, 0] - x, points[end - 1, 1] - y
@@ -159,15 +172,20 @@ def _measure_rings(points: Floats, lengths: Ints) -> Floats:
 
 
 def to_wkb(outlines: Outlines) -> pa.LargeBinaryArray:
-    """``(n,)`` geometries, little-endian, in one buffer."""
+    """Encode ``(n,)`` geometries as little-endian WKB in one Arrow array."""
     if isinstance(outlines, Rings) and len(outlines):
         return _rings_to_wkb(outlines)
     return pa.array(shapely.to_wkb(as_geometries(outlines)), pa.large_binary())
 
 
 def _rings_to_wkb(rings: Rings) -> pa.LargeBinaryArray:
+    """Write the WKB of polygons straight into one buffer.
+
+    A polygon is a header (byte order, type, number of rings), then every ring: its number of points, and their coordinates.
+    """
     num_rings = np.bincount(rings.polygon)
     ring_bytes = 4 + _POINT_BYTES * (rings.lengths + 1)  # a ring's last point is its first
+    # Before the end of a ring lie all rings so far, and the headers of their polygons and of its own.
     ring_ends = np.cumsum(ring_bytes) + _HEADER.itemsize * (rings.polygon + 1)
     ends = ring_ends[np.cumsum(num_rings) - 1]
     places = np.append(0, ends)
@@ -183,11 +201,13 @@ def _rings_to_wkb(rings: Rings) -> pa.LargeBinaryArray:
 
 
 def _put(wkb: Bytes, places: Ints, values: npt.NDArray[Any]) -> None:
+    """Write one value at each place."""
     raw = values.view(np.uint8).reshape(len(values), -1)
     wkb[places[:, None] + np.arange(raw.shape[1])] = raw
 
 
 def _put_points(wkb: Bytes, places: Ints, rings: Rings) -> None:
+    """Write the points of each ring, and its first point once more, because rings are closed in WKB."""
     points = np.ascontiguousarray(rings.points, dtype="<f8").view(np.uint8).ravel()
     num_bytes = _POINT_BYTES * rings.lengths
     starts = np.cumsum(num_bytes) - num_bytes

@@ -1,8 +1,11 @@
-"""Seams: pieces of a component in neighboring tiles, held until no tile to come can add to them, then dissolved.
+"""Seams: joins the pieces of a component in neighboring tiles, and dissolves them once no later tile can add a piece.
 
-Tiles arrive row by row, left to right. What is held: two numbers per column of the raster (the row of tiles above), two per
-row of a tile (the tile on the left), and the pieces that touch a line beyond which nothing has been traced yet. Where these
-pieces have too many vertices together, the largest component is cut: its pieces become polygons of their own.
+Tiles arrive row by row, left to right. Memory: two numbers per column of the raster (the tiles above), two per row of a tile
+(the tile on the left), and the pieces of open components, those that touch a line beyond which nothing has been traced yet.
+Where these pieces have too many vertices together, the largest component is cut: its pieces become polygons of their own.
+
+A component is open as long as it has contacts: pixels along lines that the next tiles have not met yet. A piece brings as many
+as it has pixels on the right and lower side of its tile; meeting the tile across the line takes them away again.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ Keys = npt.NDArray[np.int64]  # of open pieces; 0 is none
 
 @dataclass(slots=True)
 class _OpenComponent:
-    """A component that may go on in a tile to come.
+    """A component that may continue in a later tile.
 
-    ``contacts`` counts the pixels along which it may. ``part_of`` is its number once it has been cut, else 0.
+    ``keys`` are those of its pieces, ``contacts`` counts the pixels along which it may continue, ``part_of`` is its number once
+    it has been cut, else 0.
     """
 
     class_id: int
@@ -40,6 +44,7 @@ class _OpenComponent:
     part_of: int = 0
 
     def absorb(self, other: _OpenComponent) -> None:
+        """Add the pieces of another component to this one."""
         self.wkb += other.wkb
         self.totals += other.totals
         self.keys += other.keys
@@ -56,6 +61,7 @@ class _Line:
 
     @classmethod
     def blank(cls, length: int) -> _Line:
+        """Make a line that no piece touches."""
         return cls(np.zeros(length, dtype=np.int64), np.full(length, NO_LABEL, dtype=np.uint8))
 
     def __getitem__(self, part: slice) -> _Line:
@@ -72,8 +78,13 @@ class Seams:
     Args:
         shape: of the raster.
         connectivity: 4, or 8 to join pieces that touch at a corner.
-        max_vertices: that may be held.
+        max_vertices: most vertices that open components may have together, before the largest of them is cut.
         is_grid: whether outlines follow the pixels, so that points on their straight edges mean nothing.
+
+    Attributes:
+        num_held_points: vertices that open components have at the moment.
+        same_parts: number of a cut component → smaller number of the same component: two components that had both been cut
+            turned out to be one. Polygons with the first number may be written already.
     """
 
     shape: Shape
@@ -99,22 +110,25 @@ class Seams:
 
     @property
     def num_open_pieces(self) -> int:
-        """Pieces held at the moment."""
+        """Number of pieces whose component is open at the moment."""
         return len(self._parents)
 
     def join(self, tile: OpenTile) -> Polygons:
-        """Take in the open pieces of a tile; give back the polygons that are complete now.
+        """Add the open pieces of a tile; return the polygons that are complete now.
 
         Args:
-            tile: the tiles partition the raster and come row by row.
+            tile: the next one; tiles partition the raster and come row by row, left to right.
         """
         self._lines.add(tile.window)
+        # Piece numbers along the sides count from 1, 0 is none: so do the entries of these tables.
         keys = np.append(0, self._hold(tile))
         labels = np.append(np.uint8(NO_LABEL), tile.class_id)
         lines = {name: _Line(keys[ids], labels[ids]) for name, ids in tile.sides.items()}
         released = self._meet(tile, lines)
         for before in released:
             self._release(before)
+        # Only components with a piece here or on a released line can have changed. The order matters: what is complete leaves
+        # first, so that it does not count against the budget of vertices.
         touched = self._roots(np.concatenate([keys, *(before.keys for before in released)]))
         emitted = [*self._finished(touched), *self._parts(touched), *self._over_budget()]
         if len(self._parents) > self._many_keys:
@@ -122,16 +136,18 @@ class Seams:
         return Polygons.concatenate([_no_polygons(), *emitted])
 
     def _meet(self, tile: OpenTile, lines: dict[str, _Line]) -> list[_Line]:
-        """Unite pieces across the lines above and on the left; give back the lines that have now met all they will."""
+        """Unite pieces across the lines above and on the left; return the parts of lines that no later tile meets."""
         window = tile.window
         start, stop = int(window.col_off), int(window.col_off + window.width)
+        # A copy, because the line below this tile takes its place. ``_corner`` is the last pixel of the line above the tile on
+        # the left, diagonally above this tile's first pixel, saved before that tile replaced it.
         above, corner = self._above[start:stop].copy(), self._corner
         released = []
         if "top" in lines:
             self._touch(above, lines["top"])
             if self.connectivity == 8:
                 self._touch(corner, lines["top"][:1])
-                self._touch(self._above[stop : stop + 1], lines["top"][-1:])
+                self._touch(self._above[stop : stop + 1], lines["top"][-1:])  # diagonally above the tile's last pixel
                 released.append(corner)
             released.append(above)
         if "left" in lines:
@@ -144,6 +160,7 @@ class Seams:
         return released
 
     def _touch(self, before: _Line, after: _Line) -> None:
+        """Unite the pieces on both sides of a line, with 8-connectivity also those that touch across it at a corner."""
         steps = (0, -1, 1) if self.connectivity == 8 else (0,)
         for step in steps:
             length = len(before.keys) - abs(step)
@@ -151,12 +168,13 @@ class Seams:
                 self._match(before[max(step, 0) :][:length], after[max(-step, 0) :][:length])
 
     def _match(self, before: _Line, after: _Line) -> None:
+        """Unite pieces of one class at the same positions of two lines."""
         touches = (before.labels == after.labels) & (before.labels != NO_LABEL)
         for one, other in np.unique(np.column_stack([before.keys[touches], after.keys[touches]]), axis=0).tolist():
             self._unite(one, other)
 
     def _hold(self, tile: OpenTile) -> Keys:
-        """Make every piece an open component; keys by piece."""
+        """Make every piece an open component; return the key of each."""
         contacts = np.zeros(len(tile) + 1, dtype=np.int64)
         for name in ("bottom", "right"):
             if name in tile.sides:
@@ -173,22 +191,27 @@ class Seams:
         return keys
 
     def _root(self, key: int) -> int:
+        """Find the key under which the component of a piece is held."""
         parents = self._parents
         while parents[key] != key:
-            parents[key] = key = parents[parents[key]]
+            parents[key] = key = parents[parents[key]]  # path halving
         return key
 
     def _roots(self, keys: Keys) -> list[int]:
+        """Find the components of pieces, in a fixed order, so that outputs do not depend on hashing."""
         return sorted({self._root(key) for key in np.unique(keys[keys > 0]).tolist()})
 
     def _unite(self, one: int, other: int) -> None:
+        """Make one component of those of two pieces."""
         larger, smaller = self._root(one), self._root(other)
         if larger == smaller:
             return
+        # The smaller list is moved into the larger one: every piece then moves at most log2(pieces) times.
         if len(self._components[larger].keys) < len(self._components[smaller].keys):
             larger, smaller = smaller, larger
         self._parents[smaller] = larger
         absorbed, component = self._components.pop(smaller), self._components[larger]
+        # Both have been cut before they met: their parts are written with two numbers, of which the writer makes one.
         numbers = sorted({absorbed.part_of, component.part_of} - {0})
         if len(numbers) == 2:
             self.same_parts[numbers[1]] = numbers[0]
@@ -196,11 +219,13 @@ class Seams:
         component.part_of = numbers[0] if numbers else 0
 
     def _release(self, before: _Line) -> None:
+        """Subtract the contacts along a line that no later tile meets."""
         keys, lengths = np.unique(before.keys[before.keys > 0], return_counts=True)
         for key, length in zip(keys.tolist(), lengths.tolist(), strict=True):
             self._components[self._root(key)].contacts -= length
 
     def _finished(self, roots: list[int]) -> Iterable[Polygons]:
+        """Remove the components without contacts, and return them as polygons."""
         finished = [self._components.pop(root) for root in roots if self._components[root].contacts == 0]
         for component in finished:
             self.num_held_points -= component.num_points
@@ -219,7 +244,7 @@ class Seams:
             )
 
     def _dissolve(self, components: list[list[bytes]]) -> Geometries:
-        """One geometry per list of pieces; on the grid without the points that the tile lines left on straight edges."""
+        """Dissolve each list of pieces; on the grid, drop the points that the tile lines left on straight edges."""
         pieces = shapely.from_wkb(np.array([wkb for component in components for wkb in component], dtype=object))
         sizes = np.array([len(component) for component in components])
         starts = np.cumsum(sizes) - sizes
@@ -227,6 +252,7 @@ class Seams:
         joined = np.flatnonzero(sizes > 1)
         if len(joined) == 0:
             return geometries
+        # Pieces of 8-connected components may be multipolygons, and reshaped outlines leave the grid: neither can be stitched.
         if self.is_grid and self.connectivity == 4:
             several = np.repeat(sizes > 1, sizes)
             geometries[joined] = stitch(pieces[several], np.repeat(np.arange(len(joined)), sizes[joined]), self._lines)
@@ -236,7 +262,10 @@ class Seams:
         return geometries
 
     def _forget_pieces(self) -> None:
-        """Drop the keys that no line holds any more: a component that goes on and on has ever more of them."""
+        """Drop the keys that no line holds any more.
+
+        Without this, memory would grow with the area of a component that crosses the whole raster, a background perhaps.
+        """
         held = np.concatenate([line.keys for line in (self._above, self._left, self._corner)])
         roots = {key: self._root(key) for key in np.unique(held[held > 0]).tolist()}
         self._parents = roots | {root: root for root in self._components}
@@ -245,16 +274,18 @@ class Seams:
         for key, root in roots.items():
             if key != root:
                 self._components[root].keys.append(key)
+        # Twice as many as are left: then the cost of forgetting stays proportional to the number of pieces.
         self._many_keys = max(100_000, 2 * len(self._parents))
 
     def _parts(self, roots: list[int]) -> Iterable[Polygons]:
-        """New pieces of components that have been cut."""
+        """Emit the new pieces of components that have been cut before."""
         for root in roots:
             component = self._components.get(root)
             if component is not None and component.part_of and component.wkb:
                 yield self._emptied(component)
 
     def _over_budget(self) -> Iterable[Polygons]:
+        """Cut the largest components until the open ones are within the budget of vertices."""
         while self.num_held_points > self.max_vertices:
             largest = max(self._components.values(), key=lambda component: component.num_points)
             self._num_cuts += 1
@@ -262,6 +293,7 @@ class Seams:
             yield self._emptied(largest)
 
     def _emptied(self, component: _OpenComponent) -> Polygons:
+        """Take the pieces out of a component, which stays open: pieces to come get the same number."""
         parts = _as_parts(component)
         self.num_held_points -= component.num_points
         component.wkb, component.totals, component.num_points = [], [], 0
@@ -269,7 +301,7 @@ class Seams:
 
     @property
     def num_cut(self) -> int:
-        """Components that have been cut so far."""
+        """Number of components that have been cut so far; two that turned out to be one count once."""
         return self._num_cuts - len(self.same_parts)
 
 
@@ -279,6 +311,7 @@ def _no_polygons() -> Polygons:
 
 
 def _as_parts(component: _OpenComponent) -> Polygons:
+    """Return the pieces of a cut component as polygons of their own, with its number in ``part_of``."""
     size = len(component.wkb)
     return Polygons(
         shapely.from_wkb(np.array(component.wkb, dtype=object)),
@@ -289,6 +322,7 @@ def _as_parts(component: _OpenComponent) -> Polygons:
 
 
 def _without_straight_points(unions: Geometries) -> Geometries:
+    """Drop the points at which polygons and multipolygons on the grid do not turn."""
     parts, index = shapely.get_parts(unions, return_index=True)
     cleaned = Rings.from_polygons(parts).without_straight_points().polygons()
     return together(cleaned, index)

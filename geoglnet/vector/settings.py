@@ -1,4 +1,4 @@
-"""How polygons are made: settings and quantities with units."""
+"""Settings of polygons: :class:`VectorConfig`, and lengths and areas with a unit."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Quantity:
 
     @classmethod
     def parse(cls, written: Quantity | str, units: tuple[str, ...]) -> Self:
-        """Read ``2px``.
+        """Parse a text such as ``2px``.
 
         Args:
             written: the text, or a quantity, which is only checked.
-            units: those that make sense here.
+            units: accepted units.
 
         Raises:
             ConfigError: it is no number with one of these units.
@@ -57,11 +57,11 @@ class Quantity:
         return cls(float(found[1]), unit)
 
     def in_pixels(self, pixel_size_m: float | None, reason: str = "no CRS") -> float:
-        """The same quantity in pixels (of area, if it is one).
+        """Convert the quantity to pixels: a length to pixel sides, an area to numbers of pixels.
 
         Args:
             pixel_size_m: side of a pixel on the ground; ``None`` where it is unknown.
-            reason: why it is unknown: what the raster has.
+            reason: why it is unknown: what the raster has, for the message.
 
         Raises:
             ConfigError: it is in meters, and the pixel size is unknown.
@@ -69,13 +69,13 @@ class Quantity:
         if self.unit == "px":
             return self.value
         if pixel_size_m is None:
-            raise ConfigError(f"{self} cannot be brought to pixels: the raster has {reason}; give it in pixels (px)")
+            raise ConfigError(f"{self} cannot be converted to pixels: the raster has {reason}; give it in pixels (px)")
         return self.value / (pixel_size_m if self.unit == "m" else pixel_size_m**2)
 
 
 @dataclass(frozen=True, slots=True)
 class VectorConfig:
-    """How polygons are made: first the labels are cleaned, then traced, then the polygons are finished.
+    """Settings of polygons: the labels are cleaned first, then traced, then the polygons are finished.
 
     >>> VectorConfig(sieve="20m2", simplify="1.5px", regularize=True).cleans
     True
@@ -93,9 +93,9 @@ class VectorConfig:
             for buildings, not for land cover.
         min_area_m2: polygons smaller than this are dropped (needs a CRS).
         min_hole_m2: holes smaller than this are closed (needs a CRS).
-        max_vertices: of the polygons that are still open, together; where they have more, the largest is cut along tile
-            lines, and its parts share a number in ``part_of``.
-        workers: processes that trace.
+        max_vertices: most vertices that incomplete polygons may have together; where they have more, the largest is cut along
+            tile lines, and its parts share a number in ``part_of``. Bounds memory.
+        workers: number of processes that trace.
         statistics_path: raster of which every polygon gets the mean, standard deviation, minimum and maximum of each band
             inside (needs the extra ``statistics``).
         scene: name of the scene, for the attribute; the label raster's tag ``GEOGLNET_SCENE`` when left out.
@@ -103,7 +103,7 @@ class VectorConfig:
         style: ``"qml"`` or ``"sld"`` writes the legend's style beside the vector file.
 
     Raises:
-        ConfigError: a value that nothing can be traced with.
+        ConfigError: a value is out of range or unknown.
     """
 
     tile_size: int = 1024
@@ -139,15 +139,16 @@ class VectorConfig:
         self._check_quantities()
 
     def _check_quantities(self) -> None:
+        """Check areas, and parse texts with units."""
         for name in ("min_area_m2", "min_hole_m2"):
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # not `< 0`: NaN is refused too
                 raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
         for name, units in (("simplify", ("px", "m")), ("sieve", ("px", "m2"))):
             written = getattr(self, name)
-            if written is not None:
+            if written is not None:  # frozen: only so can a field be replaced by what was parsed
                 object.__setattr__(self, name, Quantity.parse(written, units))
 
     @property
     def cleans(self) -> bool:
-        """Whether the labels are changed before they are traced."""
+        """Whether labels are changed before they are traced."""
         return bool(self.opening or self.sieve or self.fill_holes)

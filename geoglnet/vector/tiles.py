@@ -1,4 +1,4 @@
-"""Where the tracer's tiles come from: a port, and its adapters for open rasters and for arrays in memory."""
+"""Sources of the tiles to trace: a port, and its adapters for open rasters and for arrays in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 
 @dataclass(frozen=True, slots=True)
 class LabelTile:
-    """Labels of one window, and how sure they are.
+    """Labels of one window, and their confidence.
 
     Args:
         labels: ``(h, w)`` uint8, 255 where there is no class.
@@ -72,9 +72,9 @@ class DatasetTiles:
 
     Args:
         labels: one band of integers.
-        confidence: raster of the same shape.
+        confidence: raster of the same shape: one band, or one per class, of uint8 (probability × 254) or of fractions.
         is_mask: 255 is read as class 1, as in masks of 0 and 255.
-        seen: which labels have been met.
+        seen: ``(256,)`` bool, the labels that have been read so far; updated by :meth:`read_tile`.
 
     Raises:
         BandsError: the label raster has more than one band.
@@ -112,21 +112,24 @@ class DatasetTiles:
             SceneError: the file is damaged there, or a value is not from 0 to 255.
         """
         labels = self._read_labels(window)
-        self._look_at(labels)
+        self._record(labels)
         return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
 
     def has_unsaid_255(self, window: Window) -> bool:
-        """Whether pixels of a window that has been read hold 255 although the raster does not say that they have no value."""
+        """Check a window that has been read for pixels of 255 which the raster does not declare to be without a value."""
         if not self.seen[NO_LABEL] or self.labels.nodata == NO_LABEL:
             return False
         return bool(((_read(self.labels, window)[0] == NO_LABEL) & _read_valid(self.labels, window)).any())
 
-    def _look_at(self, labels: npt.NDArray[np.uint8]) -> None:
+    def _record(self, labels: npt.NDArray[np.uint8]) -> None:
+        """Add the labels of a window to those that have been seen."""
+        # bytes.translate deletes known labels, in a third of the time that np.bincount takes; mostly nothing is left.
         known = np.flatnonzero(self.seen).astype(np.uint8).tobytes()
-        unknown = labels.tobytes().translate(None, known)  # a third of the time that counting them takes
+        unknown = labels.tobytes().translate(None, known)
         self.seen[np.frombuffer(unknown, dtype=np.uint8)] = True
 
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
+        """Read labels of any integer type as uint8, 255 where the raster says that there is no value."""
         values: npt.NDArray[Any] = _read(self.labels, window)[0]
         if self.is_mask:
             values = np.where(values == NO_LABEL, np.uint8(1), values)
@@ -142,11 +145,13 @@ class DatasetTiles:
         return values.astype(np.uint8, copy=False)
 
     def _is_plain(self) -> bool:
+        """Check whether values say alone what is valid; else the dataset mask has to be read too."""
         flags = self.labels.mask_flag_enums[0]
         return MaskFlags.all_valid in flags or (MaskFlags.nodata in flags and self.labels.nodata == NO_LABEL)
 
 
 def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
+    """Refuse a confidence raster of another type or shape."""
     dtype = confidence.dtypes[0]
     if dtype not in ("uint8", "float32", "float64"):
         raise SceneError(
@@ -161,10 +166,11 @@ def _check_confidence(confidence: DatasetReader, labels: DatasetReader) -> None:
 
 
 def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Probability × 254 of the label at every pixel, 255 where unknown; of several bands, the label's own."""
+    """Read the probability × 254 of the label at every pixel, 255 where unknown; of several bands, the label's own."""
     if src.count == 1:
         values = _read(src, window)[0]
     else:
+        # Labels beyond the last band (255, or a class that the raster lacks) take any value here and are unknown below.
         bands = _read(src, window, src.indexes)
         values = np.take_along_axis(bands, np.minimum(labels, src.count - 1)[None].astype(np.intp), axis=0)[0]
     is_known = labels < src.count if src.count > 1 else np.ones(labels.shape, dtype=bool)
@@ -176,6 +182,7 @@ def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.
 
 
 def _read(src: DatasetReader, window: Window, bands: Sequence[int] = (1,)) -> npt.NDArray[Any]:
+    """Read values, and make sure that GDAL has read them all."""
     with reading(src, window):
         values: npt.NDArray[Any] = src.read(list(bands), window=window)
         check_filled(src, bands, window, values)
@@ -183,6 +190,7 @@ def _read(src: DatasetReader, window: Window, bands: Sequence[int] = (1,)) -> np
 
 
 def _read_valid(src: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
+    """Read the dataset mask."""
     with reading(src, window):
         values = src.read_masks(1, window=window)
     return np.asarray(values > 0)

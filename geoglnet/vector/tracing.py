@@ -1,6 +1,7 @@
-"""Outlines of the connected areas of equal label in one tile.
+"""Connected areas of equal label in one tile, and their outlines.
 
-Coordinates are pixel corners, x = column and y = row, integers held as float64 and therefore exact.
+Areas are found in one pass over the pixels with a union-find forest (Rosenfeld and Pfaltz 1966); outlines by following the
+borders between pixels. Coordinates are pixel corners, x = column and y = row, integers held as float64 and therefore exact.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def label_components(
         confidence: ``(h, w)`` uint8, 0–254, 255 where unknown.
         without_label: find the components of 255 too.
     """
-    # Layouts are made alike, else each gets machine code of its own.
+    # numba compiles once per memory layout: with contiguous, writable arrays there is one version.
     ids, parents, part_class = _unite_pixels(np.require(labels, requirements=["C", "W"]))
+    # The root of a component is its earliest part, so numbering the roots in order numbers components by their first pixels.
     is_kept = (parents == np.arange(len(parents))) & ((part_class != NO_LABEL) | without_label)
     numbers = _of_first(np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32), parents)
     totals = np.zeros((int(is_kept.sum()) + 1, 3), dtype=np.int64)
@@ -62,10 +64,10 @@ def label_components(
 
 
 def corner_links(components: Components, labels: npt.NDArray[np.uint8]) -> Ints:
-    """Pairs of different components of one class that touch at a corner.
+    """List the pairs of different components of one class that touch at a corner.
 
     Args:
-        components: of the labels.
+        components: 4-connected components of ``labels``.
         labels: ``(h, w)`` uint8.
 
     Returns:
@@ -80,7 +82,11 @@ def corner_links(components: Components, labels: npt.NDArray[np.uint8]) -> Ints:
 
 @compiled
 def _unite_pixels(labels: npt.NDArray[np.uint8]) -> tuple[Ids, Ids, npt.NDArray[np.uint8]]:
-    """Part of every pixel; of every part its parent (an earlier part of its component, or itself) and its label."""
+    """Assign every pixel to a part, and link the parts of a component in a union-find forest.
+
+    Returns:
+        ``(h, w)`` part of every pixel; for every part its parent (an earlier part of its component, or itself), and its label.
+    """
     parts = np.empty(labels.shape, np.int32)
     parents, part_class = np.empty(labels.size, np.int32), np.empty(labels.size, np.uint8)
     count = 0
@@ -91,7 +97,8 @@ def _unite_pixels(labels: npt.NDArray[np.uint8]) -> tuple[Ids, Ids, npt.NDArray[
         for col in range(labels.shape[1]):
             label, upper = line[col], line_above[col] if row > 0 else -1
             if label == left:
-                if label == upper != upper_left:  # else the left pixel has met the upper one's part
+                # Where the upper left pixel has the label too, it joined the left and the upper pixel one column ago.
+                if label == upper != upper_left:
                     _unite(parents, part, parts_above[col])
             elif label == upper:
                 part = parts_above[col]
@@ -106,22 +113,24 @@ def _unite_pixels(labels: npt.NDArray[np.uint8]) -> tuple[Ids, Ids, npt.NDArray[
 
 @compiled
 def _unite(parents: Ids, one: int, other: int) -> None:
+    """Make one component of two; the earlier part becomes the root, on which the numbering relies."""
     one, other = _first_part(parents, one), _first_part(parents, other)
     parents[max(one, other)] = min(one, other)
 
 
 @compiled
 def _first_part(parents: Ids, part: int) -> int:
+    """Find the root of a part."""
     while parents[part] != part:
-        parents[part] = parents[parents[part]]
+        parents[part] = parents[parents[part]]  # path halving: later searches are half as long
         part = parents[part]
     return part
 
 
 @compiled
 def _of_first(numbers: Ids, parents: Ids) -> Ids:
-    """Numbers of the first parts of components, given to all their parts."""
-    for part in range(len(parents)):  # parents come earlier
+    """Copy the number of every root to all parts of its component."""
+    for part in range(len(parents)):  # a parent comes before its part and has its number by now
         numbers[part] = numbers[parents[part]]
     return numbers
 
@@ -137,6 +146,7 @@ def _number(ids: Ids, numbers: Ids, totals: npt.NDArray[np.int64]) -> None:
 
 @compiled
 def _sum_confidence(ids: Ids, confidence: npt.NDArray[np.uint8], totals: npt.NDArray[np.int64]) -> None:
+    """Add the known confidence values of every component, and their number, to ``totals``."""
     flat, values = ids.ravel(), confidence.ravel()
     for pixel in range(len(flat)):
         if values[pixel] != NO_CONFIDENCE:
@@ -174,19 +184,25 @@ def trace_components(
 
 
 def _framed(ids: Ids, surroundings: Surroundings | None) -> Ids:
-    """Components with a frame one pixel wide, in which every label has a negative number."""
+    """Put a frame one pixel wide around the components, in which every label has a negative number."""
     framed = np.pad(ids, 1)
     if surroundings is not None:
         for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-            framed[side] = -2 - surroundings[side].astype(np.int32)
+            framed[side] = -2 - surroundings[side].astype(np.int32)  # -1 (outside the raster) to 255 become -1 to -257
     return framed
 
 
 @compiled
 def _follow_all(framed: Ids, junctions: bool) -> tuple[Ints, Ints, Ints]:
-    """Corners of all rings, as indexes of the pixels to their lower right; points and component of every ring."""
+    """Follow all rings.
+
+    Returns:
+        Corners, as flat indexes of the pixels to their lower right; the number of corners and the component of every ring.
+    """
     width, flat = framed.shape[1], framed.ravel()
-    is_seen = np.zeros(flat.size, np.bool_)  # upper edges of pixels; every ring has one
+    # Upper edges of pixels that a ring has passed. Every ring, shell or hole, has the upper edge of a pixel of its component,
+    # so a scan of these edges alone meets them all.
+    is_seen = np.zeros(flat.size, np.bool_)
     corners, lengths, components = [0], [0], [0]
     for start in range(width, flat.size):
         component = flat[start]
@@ -200,10 +216,11 @@ def _follow_all(framed: Ids, junctions: bool) -> tuple[Ints, Ints, Ints]:
 
 @compiled
 def _follow(flat: Ids, width: int, start: int, junctions: bool, is_seen: npt.NDArray[np.bool_], corners: list[int]) -> None:
-    """Add the corners of the ring that begins along the upper edge of a pixel, with its component on the right hand.
+    """Add the corners of the ring that begins along the upper edge of a pixel, with its component on the right-hand side.
 
-    Directions 0–3 are right, down, left, up; the pixels ahead of a corner are those on the right and on the left hand.
+    Directions 0–3 are right, down, left, up; the pixels ahead of a corner are those on the right-hand and the left-hand side.
     """
+    # A corner is numbered like the pixel to its lower right: offsets by direction, for one step and for the pixels ahead.
     step = (1, width, -1, -width)
     ahead_right, ahead_left = (0, -1, -width - 1, -width), (-width, 0, -1, -width - 1)
     component, corner, direction = flat[start], start, 0
@@ -216,11 +233,12 @@ def _follow(flat: Ids, width: int, start: int, junctions: bool, is_seen: npt.NDA
             beside = flat[corner + ahead_left[direction]]
             corner += step[direction]
             ahead = flat[corner + ahead_left[direction]]
-            # Turning left even where the component only touches itself here keeps every ring simple.
+            # Where the component touches itself at this corner only, both turns are possible; left keeps every ring simple.
             if ahead == component:
-                turn = 3
+                turn = 3  # left
             elif flat[corner + ahead_right[direction]] != component:
-                turn = 1
+                turn = 1  # right
+            # Straight on; with junctions, a corner all the same where the neighbor on the left-hand side changes.
             if turn or (junctions and ahead != beside):
                 break
         direction = (direction + turn) % 4
@@ -228,6 +246,7 @@ def _follow(flat: Ids, width: int, start: int, junctions: bool, is_seen: npt.NDA
 
 @compiled
 def _points(corners: Ints, starts: Ints, lengths: Ints, width: int, left: int, top: int) -> npt.NDArray[np.float64]:
+    """Turn flat indexes of corners into coordinates, ring by ring in the order of ``starts``."""
     points = np.empty((len(corners), 2))
     place = 0
     for start, length in zip(starts, lengths):  # noqa: B905 – numba knows no `strict`
