@@ -32,16 +32,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from geoglnet.config import Sharing, Stage, to_plain
 from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.models.backbone import load_backbone_weights
-from geoglnet.models.branch import Branch
+from geoglnet.models.baselines.baseline import Baseline
+from geoglnet.models.baselines.library import STRIDE, LibraryDecoder
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.glnet import PatchLogits
 from geoglnet.models.manifest import Manifest
 from geoglnet.output import OutputFile
 from geoglnet.progress import SilentProgress
@@ -51,8 +50,6 @@ from geoglnet.training.fit import Start, fit, local_only, make_manifest
 from geoglnet.training.runlog import RunLog, run_folder
 from geoglnet.training.savepoint import Saving, read_savepoint, savepoint_path
 from geoglnet.training.stages import StageRun, run_stage
-
-STRIDE = 32  # of an encoder's deepest map: the sides that U-Net takes are multiples of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +89,16 @@ SYSTEMS = {
 }
 
 
-class SlidingBranch(Branch):
-    """A network of segmentation-models-pytorch in a local branch's place: its encoder learns as a backbone does."""
-
-    def __init__(self, architecture: str, name: str, num_classes: int) -> None:
-        import segmentation_models_pytorch as smp  # only where it is compared with
-
-        nn.Module.__init__(self)  # none of a branch's own parts
-        whole = smp.create_model(architecture, name, encoder_weights=None, classes=num_classes)
-        self.backbone, self.decoder, self.head = whole.encoder, whole.decoder, whole.segmentation_head
-
-    def forward(self, image: Tensor, shared: None = None) -> Tensor:
-        """``(B, C, h, w)`` normalized image → ``(B, K, h, w)`` logits; filled up to the stride with the mean color."""
-        height, width = image.shape[-2:]
-        filled = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
-        logits: Tensor = self.head(self.decoder(self.backbone(filled)))
-        return logits[..., :height, :width]
-
-
-class SlidingNetwork(nn.Module):
-    """Keeps the contract of a :class:`GLNet` with a local branch only; its logits are as large as the patches."""
+class SlidingNetwork(Baseline):
+    """A network of segmentation-models-pytorch that sees patches; its encoder learns as a backbone does."""
 
     def __init__(self, architecture: str, config: TrainConfig) -> None:
-        super().__init__()
-        self.config = config.model
-        self.global_branch = self.refined_branch = self.f_agg = None
-        self.local_branch = SlidingBranch(architecture, config.model.backbone, config.model.num_classes)
+        import segmentation_models_pytorch as smp  # only where it is compared with
 
-    def segment(self, patches: Tensor, footprints: Tensor, maps: None = None, overview_index: Any = None) -> PatchLogits:
-        logits = self.local_branch(patches)
-        return PatchLogits(s_loc=logits, x_loc=logits, s_agg=None, x_glb=None)
+        model = config.model
+        whole = smp.create_model(architecture, model.backbone, encoder_weights=None, classes=model.num_classes)
+        head = LibraryDecoder(whole.decoder, whole.segmentation_head)
+        super().__init__(model, whole.encoder, head, stride=STRIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +157,7 @@ class Comparison:
         config = self.sliding_config(system, config)
         torch.manual_seed(config.optim.seed)
         network = SlidingNetwork(system.architecture, config)
-        load_backbone_weights(network.local_branch.backbone, str(self.data / config.optim.backbone_weights))
+        load_backbone_weights(network.backbone, str(self.data / config.optim.backbone_weights))
         reader = PairReader(self.data, config.legend, config.resolution_m, SilentProgress(), config.sample.skip_corrupt)
         dataset = open_dataset(config.train, reader, config.region, config.sample, config.augment)
         save_path = savepoint_path(path)

@@ -36,7 +36,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geoglnet.config import Sharing
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
-from geoglnet.models.rounds import iter_logits
 from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.outputs import Destinations
@@ -147,7 +146,7 @@ def _counted(network: Any, manifest: Any, plan: Plan, num_patches: int, device: 
     patches = torch.zeros(num_patches, 3, *planned.patch_shape, device=device)
     footprints = torch.tensor([[0.1, 0.1, 0.3, 0.3]], device=device).repeat(num_patches, 1)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        list(iter_logits(network, overview, network.see(overview), [(patches, footprints)]))
+        list(network.iter_logits(overview, network.see(overview), [(patches, footprints)]))
     return float(counter.get_total_flops())
 
 

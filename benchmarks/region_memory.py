@@ -19,7 +19,6 @@ import torch
 
 from geoglnet.config import ModelConfig, RegionConfig, Sharing
 from geoglnet.models.glnet import GLNet
-from geoglnet.models.rounds import iter_logits
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows
 
@@ -49,7 +48,7 @@ def run_one(backbone: str, sharing: Sharing, region_size: int, overlap: int, bat
             patches = torch.cat([image[(..., *window.toslices())] for window in group]).to(device).float() / 255
             yield patches, torch.from_numpy(footprints(group, shape)).to(device)
 
-    labels = [logits.argmax(1).cpu() for logits in iter_logits(network, overview, network.see(overview), batches())]
+    labels = [logits.argmax(1).cpu() for logits in network.iter_logits(overview, network.see(overview), batches())]
     if sum(len(part) for part in labels) != len(windows):
         raise SystemExit("some patches have no labels")
     row = f"| {sharing.value} | {backbone} | {len(windows)} | {before:.0f} | {peak_mb():.0f} |"

@@ -29,18 +29,36 @@ BACKBONE_LIBRARIES = ("torchvision", "timm")
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # no folder, no address, no "hf-hub:"
 
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A family of networks.
+
+    Args:
+        builder: ``"module:name"`` of what makes a :class:`~geoglnet.models.network.Network` of a :class:`ModelConfig`.
+        backbone: the only one that it can have; any when empty.
+        has_both: whether it may see overviews and patches; others see either.
+    """
+
+    builder: str
+    backbone: str = ""
+    has_both: bool = False
+
+
+_BASELINES = "geoglnet.models.baselines"
 ARCHITECTURES = {
-    "fpn": "",
-    "fcn8s": "vgg16",
-    "segnet": "vgg16_bn",
-    "icnet": "resnet50_half",
-    "unet": "",
-    "pspnet": "",
-    "deeplabv3plus": "",
-    "segformer": "",
-    "upernet": "",
+    "fpn": Architecture("geoglnet.models.glnet:GLNet", has_both=True),
+    "fcn8s": Architecture(f"{_BASELINES}.fcn8s:FCN8s", "vgg16"),
+    "segnet": Architecture(f"{_BASELINES}.segnet:SegNet", "vgg16_bn"),
+    "icnet": Architecture(f"{_BASELINES}.icnet:ICNet", "resnet50_half"),
+    "unet": Architecture(f"{_BASELINES}.library:LibraryNetwork"),
+    "pspnet": Architecture(f"{_BASELINES}.library:LibraryNetwork"),
+    "deeplabv3plus": Architecture(f"{_BASELINES}.library:LibraryNetwork"),
+    "segformer": Architecture(f"{_BASELINES}.library:LibraryNetwork"),
+    "upernet": Architecture(f"{_BASELINES}.library:LibraryNetwork"),
 }
-"""Architectures of a branch, and the backbone of those that have one of their own. GLNet's is ``"fpn"``."""
+"""The families, by the name that configurations and models give them. GLNet's is ``"fpn"``, after its branches. A new family
+is one line here."""
 
 LEVELS = (2, 3, 4, 5)
 """Levels of a branch's maps: 2 at 1/4 of the image, 5 at 1/32 (after conv2 to conv5)."""
@@ -122,8 +140,8 @@ class ModelConfig:
             ("shallow").
         aggregate: whether f_agg makes the final logits (else the local branch's are final).
         compat: exact geometry of sharing, or the authors'.
-        architecture: of the branch, one of :data:`ARCHITECTURES`. All but GLNet's own ``"fpn"`` are the paper's baselines: they
-            stand in one branch's place, alone.
+        architecture: one of :data:`ARCHITECTURES`. ``"fpn"`` is GLNet; the others are the paper's baselines, which see either
+            patches or overviews.
 
     Raises:
         ConfigError: a value that no network can be built from.
@@ -162,7 +180,7 @@ class ModelConfig:
             raise ConfigError(
                 f"unknown architecture {shortened(self.architecture)}{suggestion(self.architecture, tuple(ARCHITECTURES))}"
             )
-        own = ARCHITECTURES[self.architecture]
+        family = ARCHITECTURES[self.architecture]
         library, slash, inner = self.backbone.rpartition("/")
         if not _PLAIN_NAME.fullmatch(inner):
             raise ConfigError(
@@ -173,9 +191,11 @@ class ModelConfig:
             raise ConfigError(f"unknown backbone {shortened(self.backbone)}{suggestion(self.backbone, BACKBONES)}")
         if self.has_pyramid and not slash and self.backbone not in BACKBONES:
             raise ConfigError(f"unknown backbone {shortened(self.backbone)}{suggestion(self.backbone, BACKBONES)}")
-        if own and self.backbone != own:
-            raise ConfigError(f"architecture = {self.architecture!r} has a backbone of its own; set backbone = {own!r}")
-        if not self.has_pyramid and self.branches is Branches.BOTH:
+        if family.backbone and self.backbone != family.backbone:
+            raise ConfigError(
+                f"architecture = {self.architecture!r} has a backbone of its own; set backbone = {family.backbone!r}"
+            )
+        if not family.has_both and self.branches is Branches.BOTH:
             raise ConfigError(
                 f"architecture = {self.architecture!r} stands in one branch's place; set branches = 'local' (it sees patches) "
                 "or 'global' (it sees overviews), sharing = 'none', aggregate = false"
@@ -191,7 +211,7 @@ class ModelConfig:
 
     @property
     def has_pyramid(self) -> bool:
-        """Whether branches are GLNet's own, whose maps can be shared and folded."""
+        """Whether the network is a GLNet, whose branches are pyramids with maps that can be shared and folded."""
         return self.architecture == "fpn"
 
     @property

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,6 +11,7 @@ from torch import Tensor
 from geoglnet.config import Branches, ModelConfig, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network, PatchLogits, RegionLogits, RegionMaps
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.raster.scene import ArrayScene
 
@@ -38,33 +35,29 @@ def manifest_of(region: RegionConfig, branches: Branches = Branches.BOTH, classe
     return Manifest("stub", model, region, legend, 1.0, (0.5, 2.0), 1.0)
 
 
-@dataclass
-class StubNetwork:
-    """Keeps GLNet's contract; its logits are its pixels (the brightest band is the class), and it remembers its calls."""
+class StubNetwork(Network):
+    """A network whose logits are its pixels (the brightest band is the class), and that remembers its calls."""
 
-    config: ModelConfig
-    fits: int = 1000
-    overviews: list[Tensor] = field(default_factory=list)
-    patches: list[Tensor] = field(default_factory=list)
-    footprints: list[Tensor] = field(default_factory=list)
+    def __init__(self, config: ModelConfig, fits: int = 1000) -> None:
+        super().__init__(config)
+        self.fits = fits
+        self.overviews: list[Tensor] = []
+        self.patches: list[Tensor] = []
+        self.footprints: list[Tensor] = []
 
-    def to(self, *args: Any, **kwargs: Any) -> StubNetwork:
-        return self
-
-    def eval(self) -> StubNetwork:
-        return self
-
-    def see(self, overviews: Tensor) -> Any:
+    def see(self, overviews: Tensor) -> RegionMaps:
         self.overviews.append(overviews)
-        return SimpleNamespace(logits=overviews)
+        return RegionLogits(overviews)
 
-    def segment(self, patches: Tensor, footprints: Tensor, maps: Any) -> Any:
+    def segment(
+        self, patches: Tensor, footprints: Tensor, maps: RegionMaps | None = None, overview_index: Tensor | None = None
+    ) -> PatchLogits:
         if len(patches) > self.fits:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         assert (maps is None) == (self.config.branches is Branches.LOCAL)
         self.patches.append(patches)
         self.footprints.append(footprints)
-        return SimpleNamespace(final=patches)
+        return PatchLogits(s_loc=patches)
 
 
 def untiled(scene: ArrayScene, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:

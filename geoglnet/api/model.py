@@ -10,8 +10,8 @@ from geoglnet.api.report import Report
 
 if TYPE_CHECKING:
     from geoglnet.legend import Legend
-    from geoglnet.models.glnet import GLNet
     from geoglnet.models.manifest import Manifest
+    from geoglnet.models.network import Network
     from geoglnet.types import StrPath
 
 
@@ -26,12 +26,12 @@ class Model:
 
     Args:
         path: the ``.safetensors`` file.
-        network: GLNet in float32 and evaluation mode, on the CPU.
+        network: in float32 and evaluation mode, on the CPU.
         manifest: classes, bands, resolution in meters, sizes in pixels, training data, scores.
     """
 
     path: Path
-    network: GLNet
+    network: Network
     manifest: Manifest
 
     @property

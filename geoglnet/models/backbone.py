@@ -99,18 +99,18 @@ def build_backbone(name: str, in_channels: int = 3) -> Backbone:
     return backbone
 
 
-def load_backbone_weights(backbone: Backbone, source: str) -> None:
+def load_backbone_weights(backbone: nn.Module, source: str) -> None:
     """Fill a backbone with ImageNet weights.
 
     Args:
-        backbone: changed in place.
-        name: that it was built with. With other than three bands, the first convolution takes the color average per band.
+        backbone: changed in place; its ``name`` is the one it was built with. With other than three bands, the first
+            convolution takes the color average per band.
         source: ``"imagenet"`` (torchvision's, downloaded once) or a safetensors file with torchvision's names.
 
     Raises:
         CheckpointError: the file is missing or not safetensors, or lacks tensors that the backbone has.
     """
-    state = _imagenet_state(backbone.name) if source == "imagenet" else _file_state(source)
+    state = _imagenet_state(str(backbone.name)) if source == "imagenet" else _file_state(source)
     own = backbone.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from geoglnet.errors import CheckpointError
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
+from geoglnet.models.network import Network, build_network
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.types import StrPath
 
 
 def save_checkpoint(
-    path: StrPath | OutputFile, network: GLNet, manifest: Manifest, *, half: bool = True, overwrite: bool = False
+    path: StrPath | OutputFile, network: Network, manifest: Manifest, *, half: bool = True, overwrite: bool = False
 ) -> None:
     """Write a network and its manifest.
 
@@ -54,7 +54,7 @@ def save_checkpoint(
         part_path.chmod(mode)  # safetensors writes through a private temporary file
 
 
-def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
+def load_checkpoint(path: StrPath) -> tuple[Network, Manifest]:
     """Read a network, in float32 and evaluation mode, and its manifest.
 
     >>> import geoglnet
@@ -76,16 +76,19 @@ def load_checkpoint(path: StrPath) -> tuple[GLNet, Manifest]:
     """
     manifest = read_manifest(path)
     with Blank():
-        network = GLNet(manifest.model)
+        network = build_network(manifest.model)
     try:
         state = _read_state(path, network.state_dict())
     except SafetensorError as error:
         raise CheckpointError(f"{path} does not hold the network its manifest names: {_first_line(error)}") from error
     network.load_state_dict(state, assign=True)
     if _is_blank(network):  # a library's network keeps numbers of its own that no file holds
-        network = GLNet(manifest.model)
+        network = build_network(manifest.model)
         network.load_state_dict(state)
     return network.eval(), manifest
+
+
+_FORMER_PLACES = ("local_branch.", "global_branch.")
 
 
 class Blank(TorchFunctionMode):
@@ -116,14 +119,22 @@ def _read_state(path: StrPath, wanted: Mapping[str, Tensor]) -> dict[str, Tensor
         SafetensorError: the file is damaged.
     """
     with safe_open(path, framework="pt") as opened:
-        found = set(opened.keys())
-        missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
-        if missing or found - wanted.keys():
-            name, where = (missing[0], "is not in it") if missing else (min(found - wanted.keys()), "is none of that network")
+        stored = {_present_name(name, wanted): name for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+        missing = [name for name in wanted if name not in stored and not name.endswith("num_batches_tracked")]
+        if missing or stored.keys() - wanted.keys():
+            name, where = (
+                (missing[0], "is not in it") if missing else (min(stored.keys() - wanted.keys()), "is none of that network")
+            )
             raise CheckpointError(f"{path} does not hold the network its manifest names: {shortened(name)} {where}")
-        for name in found:
-            _check_header(path, name, opened.get_slice(name), wanted[name])
-        return {name: _checked_values(path, name, opened.get_tensor(name)) for name in wanted if name in found}
+        for name in stored:
+            _check_header(path, name, opened.get_slice(stored[name]), wanted[name])
+        return {name: _checked_values(path, name, opened.get_tensor(stored[name])) for name in wanted if name in stored}
+
+
+def _present_name(name: str, wanted: Mapping[str, Tensor]) -> str:
+    """Name a tensor as its network does today: baselines stood in the place of a GLNet's branch until version 0.1."""
+    _, dot, rest = name.partition(".")
+    return rest if dot and name not in wanted and rest in wanted and name.startswith(_FORMER_PLACES) else name
 
 
 def _check_header(path: StrPath, name: str, header: Any, wanted: Tensor) -> None:

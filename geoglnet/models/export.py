@@ -15,7 +15,7 @@ from geoglnet.models.sharing import Footprint
 class RegionNetwork(nn.Module):
     """A folded network for regions of one shape, as a plain function of tensors.
 
-    ``torch.export.export(RegionNetwork(fold(network), footprints), (overview, patches))`` traces it: positions are numbers
+    ``torch.export.export(RegionNetwork(network.fold(), footprints), (overview, patches))`` traces it: positions are numbers
     that it holds, and nothing in it depends on values.
 
     Args:

@@ -17,7 +17,7 @@ that are merged, and with them the refined global branch, are then the unfolded 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
@@ -32,6 +32,8 @@ from geoglnet.models.branch import Branch, FeatureMaps, Pyramid, SharedMaps, res
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
 from geoglnet.models.merging import Look, Merge
+from geoglnet.models.network import Network, PatchLogits, RegionMaps
+from geoglnet.models.rounds import iter_two_rounds
 from geoglnet.models.sharing import Footprint, Geometry
 
 
@@ -105,7 +107,7 @@ def stacked(kernels: Sequence[Tensor | None]) -> list[Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class FoldedMaps:
+class FoldedMaps(RegionMaps):
     """What the local branch needs of an overview.
 
     Args:
@@ -130,13 +132,6 @@ class FoldedMaps:
         return self.whole.logits
 
 
-@dataclass(frozen=True, slots=True)
-class FoldedLogits:
-    """Final logits of patches, ``(n, K, ⌈h2/4⌉, ⌈w2/4⌉)``."""
-
-    final: Tensor
-
-
 class Unfolded(Protocol):
     """The parts of a :class:`~geoglnet.models.glnet.GLNet`."""
 
@@ -148,8 +143,8 @@ class Unfolded(Protocol):
     f_agg: nn.Conv2d | None
 
 
-class FoldedGLNet(nn.Module):
-    """A GLNet folded for inference; made by :func:`fold`. It is called as a GLNet is, and keeps nothing between calls either.
+class FoldedGLNet(Network):
+    """A GLNet folded for inference, made by :meth:`GLNet.fold` and called as a GLNet is.
 
     Args:
         network: in evaluation mode; backbones, global branches and most convolutions of levels 3 to 5 are shared with it.
@@ -159,12 +154,10 @@ class FoldedGLNet(nn.Module):
     """
 
     def __init__(self, network: Unfolded) -> None:
-        super().__init__()
+        super().__init__(network.config)
         if network.local_branch is None:
             raise ConfigError("a network with only a global branch has no patches, and nothing to fold")
-        if not network.config.has_pyramid:
-            raise ConfigError(f"architecture = {network.config.architecture!r} does not fold; only GLNet's own branches do")
-        self.config, self.geometry = network.config, network.geometry
+        self.geometry = network.geometry
         self.global_branch, self.refined_branch = network.global_branch, network.refined_branch
         self.backbone = network.local_branch.backbone
         self._take_stages(network.local_branch.pyramid, network.local_branch.backbone.channels)
@@ -188,6 +181,7 @@ class FoldedGLNet(nn.Module):
         self.far_glb = nn.ModuleList(nn.Identity() if k is None else taps(k) for k in kernels.far_glb)
         self.refined_glb = None if kernels.refined is None else taps(kernels.refined)
         self.near_size, self.far_size = kernels.near_own.shape[-1], kernels.far_own[0].shape[-1]
+        self.ring_size = 4 * (self.near_size // 2)  # where logits differ from the network's as it was trained
         self.bias = nn.Parameter(kernels.bias.float()[:, None, None], requires_grad=False)
 
     @property
@@ -195,13 +189,8 @@ class FoldedGLNet(nn.Module):
         """Whether patches are looked at before any of them gets its logits."""
         return self.config.sharing is Sharing.BIDIRECTIONAL
 
-    @property
-    def ring_size(self) -> int:
-        """Pixels along a patch's border where logits differ from the network's as it was trained."""
-        return 4 * (self.near_size // 2)
-
     def see(self, overviews: Tensor) -> FoldedMaps:
-        """The global branch on whole regions, its maps mixed down once; see :meth:`GLNet.see`."""
+        """Run the global branch on whole regions and mix its maps down once; see :meth:`GLNet.see`."""
         check_image(overviews, self.config.in_channels)
         return self._see(overviews)
 
@@ -218,41 +207,53 @@ class FoldedGLNet(nn.Module):
         )
 
     def segment(
-        self, patches: Tensor, footprints: Tensor, maps: FoldedMaps | None = None, overview_index: Tensor | None = None
-    ) -> FoldedLogits:
-        """The local branch on patches; see :meth:`GLNet.segment`."""
+        self, patches: Tensor, footprints: Tensor, maps: RegionMaps | None = None, overview_index: Tensor | None = None
+    ) -> PatchLogits:
+        """Run the local branch on patches; see :meth:`GLNet.segment`."""
+        if maps is not None and not isinstance(maps, FoldedMaps):
+            raise ConfigError(
+                "these maps are another network's, unfolded perhaps; use those that see(overviews) of this one returns"
+            )
         check_image(patches, self.config.in_channels)
         check_footprints(footprints, len(patches))
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
         crops = Crops(footprints, overview_index, self.geometry)
         if self.has_two_rounds and maps is not None:
-            return FoldedLogits(self._with_refined(self._look(patches, crops, maps).term, crops, maps))
-        return FoldedLogits(self._segment(patches, crops, maps))
+            return PatchLogits(s_agg=self._with_refined(self._look(patches, crops, maps).term, crops, maps))
+        return PatchLogits(s_agg=self._segment(patches, crops, maps))
+
+    def iter_logits(
+        self, overview: Tensor | None, maps: RegionMaps | None, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[Tensor]:
+        """Yield final logits in one round over the patches, or in the two of bidirectional sharing."""
+        if self.has_two_rounds and overview is not None and isinstance(maps, FoldedMaps):
+            return iter_two_rounds(self, overview, maps, batches)
+        return super().iter_logits(overview, maps, batches)
 
     def look(self, patches: Tensor, footprints: Tensor, maps: FoldedMaps, overview_index: Tensor | None = None) -> Look:
-        """The first round of bidirectional sharing; see :meth:`GLNet.look`."""
+        """Run the first round of bidirectional sharing; see :meth:`GLNet.look`."""
         check_image(patches, self.config.in_channels)
         check_footprints(footprints, len(patches))
         return self._look(patches, Crops(footprints, overview_index, self.geometry), maps)
 
     def merge(self, maps: FoldedMaps) -> Merge:
-        """See :meth:`GLNet.merge`."""
+        """Do what :meth:`GLNet.merge` does."""
         return Merge(maps.whole.shared(self.config.levels_into_global), self.geometry)
 
     def refine(self, overviews: Tensor, maps: FoldedMaps, merged: SharedMaps) -> FoldedMaps:
-        """See :meth:`GLNet.refine`."""
+        """Do what :meth:`GLNet.refine` does."""
         if self.refined_branch is None or self.refined_glb is None:
             raise ConfigError(f"sharing is {self.config.sharing.value!r}: only a bidirectional network refines its maps")
         refined: FeatureMaps = self.refined_branch(overviews, merged)
         return replace(maps, refined=self.refined_glb(refined.last))
 
     def aggregate(self, term: Tensor, footprints: Tensor, maps: FoldedMaps) -> Tensor:
-        """See :meth:`GLNet.aggregate`."""
+        """Do what :meth:`GLNet.aggregate` does."""
         return self._with_refined(term, Crops(footprints, None, self.geometry), maps)
 
     def all_logits(self, overview: Tensor, patches: Tensor, crops: Crops, places: Sequence[Footprint]) -> Tensor:
-        """Final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
+        """Compute the final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
         maps = self._see(overview)
         if not self.has_two_rounds:
             return self._segment(patches, crops, maps)
@@ -322,15 +323,6 @@ class FoldedGLNet(nn.Module):
     def _mixed(self, convs: nn.ModuleList, maps: Levels, levels: Sequence[int]) -> tuple[Tensor | None, ...]:
         kept, shared = maps[-len(levels) :], self.config.levels_into_local
         return tuple(conv(m) if lv in shared else None for lv, conv, m in zip(levels, convs, kept, strict=True))
-
-
-def fold(network: Unfolded) -> FoldedGLNet:
-    """The inference form of a network: equal logits away from patch borders, at a fraction of the cost.
-
-    Raises:
-        ConfigError: the network has no local branch.
-    """
-    return FoldedGLNet(network)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,35 +14,44 @@ global branch takes it in, and only then come the final logits::
         merge.add(network.look(patches, footprints, maps).shared, footprints)
     maps = network.refine(overviews, maps, merge.maps())  # then segment, as above
 
-:func:`geoglnet.models.rounds.iter_logits` does either without looking at any patch twice.
+:meth:`GLNet.iter_logits` does either without looking at any patch twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoglnet.config import Branches, Compat, ModelConfig
+from geoglnet.config import Branches, Compat, ModelConfig, Sharing, Stage
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import Levels
-from geoglnet.models.baselines.baseline import build_branch
 from geoglnet.models.branch import Branch, FeatureMaps, SharedMaps
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
 from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.merging import Look, Merge
+from geoglnet.models.network import Network, PatchBatch, PatchLogits, RegionMaps
 from geoglnet.models.official.geometry import OFFICIAL
+from geoglnet.models.rounds import iter_two_rounds
 from geoglnet.models.sharing import EXACT
 
 GEOMETRIES = {Compat.NONE: EXACT, Compat.OFFICIAL: OFFICIAL}
+_TRAINED = {
+    Stage.GLOBAL: ("global_branch",),
+    Stage.LOCAL: ("local_branch", "f_agg"),
+    Stage.BIDIRECTIONAL: ("refined_branch", "f_agg"),
+    Stage.JOINT: ("global_branch", "local_branch", "f_agg"),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class OverviewMaps:
-    """What the global branch knows of some regions.
+class OverviewMaps(RegionMaps):
+    """The global branch's maps of some regions.
 
     Args:
         first: its maps before it has heard of any patch; they are what the local branch takes.
@@ -63,29 +72,7 @@ class OverviewMaps:
         return (self.refined or self.first).logits
 
 
-@dataclass(frozen=True, slots=True)
-class PatchLogits:
-    """Logits and last maps of patches, all at 1/4 of the patch's size.
-
-    Args:
-        s_loc: ``(n, num_classes, h, w)`` logits of the local branch.
-        x_loc: ``(n, C, h, w)`` its last map.
-        s_agg: logits of f_agg, when the network aggregates.
-        x_glb: the global branch's last map at the patches' footprints, when there is a global branch.
-    """
-
-    s_loc: Tensor
-    x_loc: Tensor
-    s_agg: Tensor | None
-    x_glb: Tensor | None
-
-    @property
-    def final(self) -> Tensor:
-        """The logits to segment with."""
-        return self.s_loc if self.s_agg is None else self.s_agg
-
-
-class GLNet(nn.Module):
+class GLNet(Network):
     """Global and local branch, deep sharing at sixteen places, and the aggregation layer f_agg.
 
     >>> import torch
@@ -101,25 +88,23 @@ class GLNet(nn.Module):
 
     Args:
         config: architecture. ``branches`` other than both gives the paper's one-branch baselines; bidirectional sharing adds
-            a *refined* global branch, which takes the local maps in (the authors', too, is a third network). Other
-            architectures put a baseline in the place of the one branch.
+            a *refined* global branch, which takes the local maps in (the authors', too, is a third network).
 
     Raises:
         ConfigError: no such backbone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.geometry = GEOMETRIES[config.compat]
         last_channels = 4 * config.smooth_channels
-        self.global_branch = None if config.branches is Branches.LOCAL else build_branch(config)
-        self.local_branch = None if config.branches is Branches.GLOBAL else build_branch(config, config.levels_into_local)
+        self.global_branch = None if config.branches is Branches.LOCAL else Branch(config)
+        self.local_branch = None if config.branches is Branches.GLOBAL else Branch(config, config.levels_into_local)
         self.refined_branch = Branch(config, config.levels_into_global) if config.levels_into_global else None
         self.f_agg = nn.Conv2d(2 * last_channels, config.num_classes, kernel_size=3, padding=1) if config.aggregate else None
 
     def see(self, overviews: Tensor) -> OverviewMaps:
-        """The global branch on whole regions.
+        """Run the global branch on whole regions.
 
         Args:
             overviews: ``(B, C, h1, w1)`` float, normalized.
@@ -137,9 +122,9 @@ class GLNet(nn.Module):
         return OverviewMaps(self.global_branch(overviews))
 
     def segment(
-        self, patches: Tensor, footprints: Tensor, maps: OverviewMaps | None = None, overview_index: Tensor | None = None
+        self, patches: Tensor, footprints: Tensor, maps: RegionMaps | None = None, overview_index: Tensor | None = None
     ) -> PatchLogits:
-        """The local branch on patches, with the global branch's maps at their footprints.
+        """Run the local branch on patches, with the global branch's maps at their footprints.
 
         Args:
             patches: ``(n, C, h2, w2)`` float, normalized.
@@ -155,10 +140,14 @@ class GLNet(nn.Module):
             BandsError: other than the network's bands.
             ConfigError: no local branch, no maps where they are needed, footprints outside the region, or NaN in the image.
         """
+        if maps is not None and not isinstance(maps, OverviewMaps):
+            raise ConfigError(
+                "these maps are another network's, folded perhaps; use those that see(overviews) of this one returns"
+            )
         branch, crops = self._checked(patches, footprints, maps, overview_index)
         if maps is None:
             local: FeatureMaps = branch(patches)
-            return PatchLogits(local.logits, local.last, None, None)
+            return PatchLogits(local.logits, local.last)
         if self.refined_branch is not None and maps.refined is None:
             raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
         local = self._local_maps(branch, patches, crops, maps)
@@ -167,17 +156,17 @@ class GLNet(nn.Module):
         return PatchLogits(local.logits, local.last, s_agg, x_glb)
 
     def look(self, patches: Tensor, footprints: Tensor, maps: OverviewMaps, overview_index: Tensor | None = None) -> Look:
-        """The local branch on patches, before the global branch knows what is in them; arguments as for :meth:`segment`."""
+        """Run the local branch on patches whose maps are still to be merged into the global one's; see :meth:`segment`."""
         branch, crops = self._checked(patches, footprints, maps, overview_index)
         local = self._local_maps(branch, patches, crops, maps)
         return Look(local.shared(self.config.levels_into_global), self._half(local.last, slice(None, local.last.shape[1])))
 
     def merge(self, maps: OverviewMaps) -> Merge:
-        """An empty sum for what :meth:`look` finds in the patches of the regions seen."""
+        """Make an empty sum for what :meth:`look` finds in the patches of the regions seen."""
         return Merge(maps.first.shared(self.config.levels_into_global), self.geometry)
 
     def refine(self, overviews: Tensor, maps: OverviewMaps, merged: SharedMaps) -> OverviewMaps:
-        """The global branch once more, with the local branch's maps (paper §3.2.2, bidirectional).
+        """Run the refined global branch, which takes the local branch's maps in (paper §3.2.2, bidirectional).
 
         Args:
             overviews: as given to :meth:`see`.
@@ -192,7 +181,7 @@ class GLNet(nn.Module):
         return OverviewMaps(maps.first, self.refined_branch(overviews, merged))
 
     def aggregate(self, term: Tensor, footprints: Tensor, maps: OverviewMaps) -> Tensor:
-        """Final logits ``(n, num_classes, h, w)`` of patches that were looked at, once the maps are refined.
+        """Add up the final logits ``(n, num_classes, h, w)`` of patches that were looked at, once the maps are refined.
 
         f_agg is linear, so its two halves are added up: equal to :meth:`segment` on the same maps, without the patches.
         """
@@ -204,22 +193,83 @@ class GLNet(nn.Module):
         return term + self._half(x_glb, slice(channels, None)) + bias
 
     def fold(self) -> FoldedGLNet:
-        """The inference form of this network: equal logits away from patch borders, at a fraction of the cost.
+        """Compose the affine decoder: equal logits away from patch borders, at a fraction of the cost.
 
         Raises:
             ConfigError: the network has no local branch.
         """
         return FoldedGLNet(self)
 
+    def for_inference(self) -> Network:
+        """Fold, where there are patches; the authors' geometry keeps their edges, which a folded network does not know."""
+        is_foldable = self.local_branch is not None and self.config.compat is not Compat.OFFICIAL
+        return self.fold() if is_foldable else self
+
+    def iter_logits(
+        self, overview: Tensor | None, maps: RegionMaps | None, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[Tensor]:
+        """Yield final logits in one round over the patches, or in the two of bidirectional sharing."""
+        if self.refined_branch is not None and overview is not None and isinstance(maps, OverviewMaps):
+            return iter_two_rounds(self, overview, maps, batches)
+        return super().iter_logits(overview, maps, batches)
+
+    def trained_parts(self, stage: Stage) -> tuple[str, ...]:
+        """Name the branches that a stage updates, and f_agg with the patches."""
+        parts = _TRAINED[stage]
+        has_stage = getattr(self, parts[0]) is not None
+        return tuple(name for name in parts if getattr(self, name) is not None) if has_stage else ()
+
+    def backbones(self) -> Iterator[nn.Module]:
+        """Yield the backbones of all branches."""
+        branches = (self.global_branch, self.local_branch, self.refined_branch)
+        yield from (branch.backbone for branch in branches if branch is not None)
+
+    def begin(self, stage: Stage) -> None:
+        """Start the refined global branch as the global branch is."""
+        if stage is Stage.BIDIRECTIONAL and self.refined_branch is not None and self.global_branch is not None:
+            self.refined_branch.start_from(self.global_branch)
+
+    def training_maps(self, stage: Stage, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
+        """See the regions; in the bidirectional stage, merge the patches' maps without a graph and refine with one."""
+        if self.global_branch is None:
+            return None
+        if stage is not Stage.BIDIRECTIONAL:
+            maps = self.see(overviews)  # no graph where the branch is frozen
+            return maps if self.refined_branch is None else OverviewMaps(maps.first, maps.first)
+        with torch.no_grad():
+            maps = self.see(overviews)
+            merged = self._merged(maps, batches)
+        return self.refine(overviews, maps, merged)
+
+    def complete_maps(self, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
+        """See the regions and, with bidirectional sharing, refine what was seen by all their patches."""
+        if self.global_branch is None:
+            return None
+        maps = self.see(overviews)
+        return maps if self.refined_branch is None else self.refine(overviews, maps, self._merged(maps, batches))
+
+    def regularized_parameters(self) -> list[nn.Parameter]:
+        """List what x_loc depends on in the local branch: all but its classifier."""
+        named = () if self.local_branch is None else self.local_branch.named_parameters()
+        return [parameter for name, parameter in named if not name.startswith("pyramid.classify")]
+
+    def overviews_only(self) -> Network:
+        """Copy the global branch into a network of its own."""
+        config = replace(self.config, branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False)
+        if self.global_branch is None:
+            raise ConfigError("this network has only a local branch")
+        with torch.random.fork_rng(devices=[]):  # a training's random numbers go on as if nothing had been built
+            alone = GLNet(config)
+        alone.global_branch = copy.deepcopy(self.global_branch)
+        return alone.train(self.training)
+
     def forward(
         self, overviews: Tensor, patches: Tensor, footprints: Tensor, overview_index: Tensor | None = None
     ) -> tuple[OverviewMaps, PatchLogits]:
-        """Everything at once; with bidirectional sharing, ``patches`` are all that the regions are to be known by."""
+        """Run everything at once; with bidirectional sharing, ``patches`` are all that the regions are to be known by."""
         maps = self.see(overviews)
         if self.refined_branch is not None:
-            merge = self.merge(maps)
-            merge.add(self.look(patches, footprints, maps, overview_index).shared, footprints, overview_index)
-            maps = self.refine(overviews, maps, merge.maps())
+            maps = self.refine(overviews, maps, self._merged(maps, [PatchBatch(patches, footprints, overview_index)]))
         return maps, self.segment(patches, footprints, maps, overview_index)
 
     def _checked(
@@ -232,6 +282,13 @@ class GLNet(nn.Module):
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
         return self.local_branch, Crops(footprints, overview_index, self.geometry)
+
+    def _merged(self, maps: OverviewMaps, batches: Iterable[PatchBatch]) -> SharedMaps:
+        merge = self.merge(maps)
+        for batch in batches:
+            look = self.look(batch.patches, batch.footprints, maps, batch.overview_index)
+            merge.add(look.shared, batch.footprints, batch.overview_index)
+        return merge.maps()
 
     def _local_maps(self, branch: Branch, patches: Tensor, crops: Crops, maps: OverviewMaps) -> FeatureMaps:
         bottom_up: Levels = branch.backbone(patches)

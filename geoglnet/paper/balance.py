@@ -16,8 +16,8 @@ from geoglnet.datasets.sources import SourceConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place, foreground_ratio
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.plan import Plan, PlannedRegion
 from geoglnet.prediction.region import upload
@@ -47,7 +47,7 @@ def balance(checkpoint: Path, sources: Sequence[SourceConfig], data: Path, devic
         ConfigError: the network has no global branch, or other classes.
     """
     network, manifest = load_checkpoint(checkpoint)
-    if network.global_branch is None:
+    if not network.sees_overviews:
         raise ConfigError(f"{checkpoint.name} has no global branch to find the foreground with")
     finder = _Finder(network.to(resolve_device(device)), manifest, resolve_device(device))
     found = Balance([], [])
@@ -61,7 +61,7 @@ def balance(checkpoint: Path, sources: Sequence[SourceConfig], data: Path, devic
 class _Finder(NamedTuple):
     """A global branch that looks for the foreground of regions."""
 
-    network: GLNet
+    network: Network
     manifest: Manifest
     device: torch.device
 

@@ -58,7 +58,8 @@ class System:
         """
         model = replace(config.model, compat=type(config.model.compat).NONE, shared_levels=LEVELS)
         weights = config.optim.backbone_weights
-        own = ARCHITECTURES.get(self.model.get("architecture", ""), "")
+        family = ARCHITECTURES.get(self.model.get("architecture", ""))
+        own = family.backbone if family else ""
         changes = dict(self.model) | ({"backbone": own} if own else {})
         if changes.get("architecture", "fpn") != "fpn" and not own:
             changes["backbone"] = model.backbone.replace("timm/", "tu-")
@@ -89,7 +90,7 @@ class System:
 
 def weights_for(own_backbone: str, weights: str) -> str:
     """Return the weights for a baseline that has a backbone of its own; ``""`` where they are random."""
-    if not weights or own_backbone == ARCHITECTURES["icnet"]:
+    if not weights or own_backbone == ARCHITECTURES["icnet"].backbone:
         return ""  # nobody has published ImageNet weights of a half-wide ResNet
     return weights if weights == "imagenet" else str(Path(weights).with_name(f"{own_backbone}.safetensors"))
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from geoglnet.config import Branches
 from geoglnet.errors import CapacityError, ConfigError
 from geoglnet.message import Keyword
 from geoglnet.models.demand import largest_side, map_bytes, training_bytes
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.types import Shape
 
 _MEMINFO = Path("/proc/meminfo")
@@ -71,23 +70,23 @@ def available_bytes(device: torch.device) -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def check_capacity(network: GLNet, manifest: Manifest, device: torch.device) -> None:
-    """Refuse to segment with a baseline whose maps, for one patch or one overview, need more memory than the device has left.
+def check_capacity(network: Network, manifest: Manifest, device: torch.device) -> None:
+    """Refuse to segment with a network whose maps, for one patch or one overview, need more memory than the device has left.
 
-    GLNet's own branches are not asked: they see no more than an overview or a patch at once, and a batch is halved.
+    Only those are asked that take images in one piece: a GLNet's batches are halved where they do not fit.
 
     Raises:
         CapacityError: it cannot take the size; the message says which it can.
     """
-    config, branch = manifest.model, _baseline(network)
-    if branch is not None:
+    config = manifest.model
+    if network.needs_whole_images:
         key = "patch_size" if config.branches is Branches.LOCAL else "overview_size"
         size = _Size(config.architecture, f"region.{key}", getattr(manifest.region, key))
-        _check(size, device, lambda side: map_bytes(branch, Shape(side, side), config.in_channels))
+        _check(size, device, lambda side: map_bytes(network, Shape(side, side), config.in_channels))
 
 
-def check_training_capacity(network: GLNet, sides: tuple[int, int], batch: int, device: torch.device) -> None:
-    """Refuse to train a baseline on images that the device has no memory for.
+def check_training_capacity(network: Network, sides: tuple[int, int], batch: int, device: torch.device) -> None:
+    """Refuse to train a network that takes images in one piece on images that the device has no memory for.
 
     Args:
         network: to be trained.
@@ -98,13 +97,13 @@ def check_training_capacity(network: GLNet, sides: tuple[int, int], batch: int, 
     Raises:
         CapacityError: it cannot take the size; the message says which it can.
     """
-    config, branch = network.config, _baseline(network)
-    if branch is not None:
-        weights = 3 * sum(parameter.nbytes for parameter in branch.parameters())  # gradients and Adam's two moments
+    config = network.config
+    if network.needs_whole_images:
+        weights = 3 * sum(parameter.nbytes for parameter in network.parameters())  # gradients and Adam's two moments
         is_local = config.branches is Branches.LOCAL
         key = "sample.patch_size" if is_local else "the overview of a training region (region.overview_size)"
         size = _Size(config.architecture, key, sides[is_local])
-        _check(size, device, lambda side: weights + batch * training_bytes(branch, Shape(side, side), config.in_channels))
+        _check(size, device, lambda side: weights + batch * training_bytes(network, Shape(side, side), config.in_channels))
 
 
 class _Size(NamedTuple):
@@ -113,10 +112,6 @@ class _Size(NamedTuple):
     architecture: str
     key: str
     side: int
-
-
-def _baseline(network: GLNet) -> nn.Module | None:
-    return None if network.config.has_pyramid else network.local_branch or network.global_branch
 
 
 def _check(size: _Size, device: torch.device, needed: Callable[[int], int]) -> None:

@@ -53,7 +53,7 @@ class Estimate:
         bands = sum(layer.num_bands(segmenter.num_classes) for layer in layers)
         return cls(
             steps,
-            "regions" if segmenter.sees_only else "patches",
+            "regions" if segmenter.sees_overviews_only else "patches",
             seconds * (config.effort if config.effort > 0 else 0.1),
             is_measured,
             int(area.window.height) * int(area.window.width) * bands,
@@ -84,7 +84,7 @@ class Estimate:
 def _stated(segmenter: RegionSegmenter, config: PredictConfig) -> float:
     """Seconds of a step as the shipped models take them; larger patches take longer, eight looks eight times as long."""
     region = segmenter.manifest.region
-    size = region.overview_size if segmenter.sees_only else region.patch_size
+    size = region.overview_size if segmenter.sees_overviews_only else region.patch_size
     return _STATED_SECONDS.get(segmenter.device.type, 0.05) * (size / _STATED_SIZE) ** 2 * (8 if config.augment else 1)
 
 
@@ -92,7 +92,7 @@ def _measured(segmenter: RegionSegmenter, config: PredictConfig) -> float:
     """Seconds of a step at full effort, by doing as many as go through the network at once: first unwatched, then watched."""
     region = segmenter.manifest.region
     plain = RegionSegmenter(segmenter.network, segmenter.manifest, replace(config, effort=1.0))
-    side = region.patch_size if plain.batch_size == 1 and not plain.sees_only else region.region_size
+    side = region.patch_size if plain.batch_size == 1 and not plain.sees_overviews_only else region.region_size
     planned = Plan(Shape(side, side), region).region(0, 0)
     pixels = Pixels(np.zeros((segmenter.manifest.model.in_channels, side, side), np.uint8), np.ones((side, side), bool))
     plain.probabilities(planned, pixels)

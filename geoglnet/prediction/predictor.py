@@ -22,10 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.config import Branches, Compat
-from geoglnet.models.folding import FoldedGLNet, fold
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.blender import Carry, Sweep
 from geoglnet.prediction.blocks import Layer, PendingBlock
@@ -111,7 +109,7 @@ class ArraySink:
 
 def predict_scene(
     scene: Scene,
-    network: GLNet,
+    network: Network,
     manifest: Manifest,
     labels: Sink,
     confidence: Sink | None = None,
@@ -157,13 +155,12 @@ class Predictor:
         ConfigError: the device is not there, or is too small for a baseline's input.
     """
 
-    def __init__(self, network: GLNet, manifest: Manifest, config: PredictConfig | None = None) -> None:
+    def __init__(self, network: Network, manifest: Manifest, config: PredictConfig | None = None) -> None:
         self.manifest = manifest
         self.config = config or PredictConfig()
         kind = CoarseToFineSegmenter if self.config.coarse_to_fine else RegionSegmenter
-        self.segmenter = kind(_ready(network), manifest, self.config)
-        if isinstance(network, GLNet):
-            check_capacity(network, manifest, self.segmenter.device)
+        self.segmenter = kind(network.for_inference(), manifest, self.config)
+        check_capacity(network, manifest, self.segmenter.device)
 
     def estimate(self, area: Area, layers: Collection[Layer], blocks: BlockSet | None = None) -> Estimate:
         """What computing blocks of an area amounts to; where they are many, a patch is tried for its time.
@@ -175,7 +172,7 @@ class Predictor:
         """
         plan = Plan(area.shape, self.manifest.region)
         if blocks is None and area.is_everything:
-            steps = len(plan) if self.segmenter.sees_only else plan.num_patches
+            steps = len(plan) if self.segmenter.sees_overviews_only else plan.num_patches
         else:
             work = iter_work(plan, area.blocks(plan) if blocks is None else blocks)
             steps = sum(self.segmenter.num_steps(block.planned) for block in work)
@@ -222,10 +219,3 @@ class Predictor:
             sweep = Sweep(plan, area, self.segmenter, carry, tuple(layers), progress)
             for work, pixels in zip(iter_work(plan, chosen), regions, strict=True):
                 yield sweep.finished(work, pixels)
-
-
-def _ready(network: GLNet) -> GLNet | FoldedGLNet:
-    """The network's folded form, when there is something to fold and nothing to keep of the patches' edges."""
-    config = network.config
-    is_foldable = config.branches is not Branches.GLOBAL and config.has_pyramid and config.compat is not Compat.OFFICIAL
-    return fold(network) if is_foldable and isinstance(network, GLNet) else network

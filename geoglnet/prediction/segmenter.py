@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,8 @@ from geoglnet.config import Branches, Compat, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
-from geoglnet.models.folding import FoldedGLNet
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.models.rounds import iter_logits
+from geoglnet.models.network import Network, RegionMaps
 from geoglnet.prediction.blocks import overflow
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import first_batch_size, resolve_device
@@ -46,7 +43,7 @@ class RegionSegmenter:
     size 2 · 4 · K · P², plus the network's own: its weights, the overview's maps, and the activations of one batch.
 
     Args:
-        network: GLNet, folded or not, or anything that keeps its contract.
+        network: in the form that it predicts with (:meth:`~geoglnet.models.network.Network.for_inference`).
         manifest: sizes, mean and std.
         config: device, batch size, precision, effort, augmentation.
         select: which patches run; by the effort when left out.
@@ -55,17 +52,14 @@ class RegionSegmenter:
         ConfigError: the device is not there.
     """
 
-    def __init__(
-        self, network: GLNet | FoldedGLNet, manifest: Manifest, config: PredictConfig, select: Selection | None = None
-    ) -> None:
+    def __init__(self, network: Network, manifest: Manifest, config: PredictConfig, select: Selection | None = None) -> None:
         self.device = resolve_device(config.device)
         self.batch_size = config.batch_size or first_batch_size(self.device)
-        self.network: Any = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._select = select or choose_selection(config.effort, manifest.legend.background)
         self._turns = D4 if config.augment else AS_IT_IS
         self._is_official = self.network.config.compat is Compat.OFFICIAL
-        ring = network.ring_size if isinstance(network, FoldedGLNet) else 0
-        self._ring = None if self._is_official else ring
+        self._ring = None if self._is_official else network.ring_size
         self.manifest = manifest
         self.precision = config.precision
 
@@ -74,13 +68,13 @@ class RegionSegmenter:
         return self.manifest.model.num_classes
 
     @property
-    def sees_only(self) -> bool:
-        """Whether the network has only a global branch, so that there are no patches."""
-        return self.network.config.branches is Branches.GLOBAL
+    def sees_overviews_only(self) -> bool:
+        """Whether there are no patches."""
+        return not self.network.sees_patches
 
     def num_steps(self, planned: PlannedRegion) -> int:
         """How often progress is told of a region."""
-        return 1 if self.sees_only else planned.num_patches
+        return 1 if self.sees_overviews_only else planned.num_patches
 
     @torch.inference_mode()
     def probabilities(
@@ -133,11 +127,11 @@ class RegionSegmenter:
     def _blended(self, wanted: Wanted, steps: Steps) -> Tensor:
         uploaded = upload(wanted.pixels, self.manifest, self.device)
         total = torch.zeros((self.num_classes, *wanted.shape), device=self.device)
-        overview = None if self.network.config.branches is Branches.LOCAL else self._overview(uploaded, wanted.planned)
+        overview = self._overview(uploaded, wanted.planned) if self.network.sees_overviews else None
         chosen: Sequence[PlannedPatch] | None = None
         for turn in self._turns:
             look = _Look(turn, None if overview is None else turn.apply(overview))
-            maps = self._see(look.overview)
+            maps = None if look.overview is None else self._see(look.overview)
             chosen = self._chosen(wanted, maps) if chosen is None else chosen
             self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
             self._add_global(total, wanted, chosen, maps, turn)
@@ -148,30 +142,33 @@ class RegionSegmenter:
     def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
         return uploaded.overview(self.manifest.region.overview_shape(planned.shape))
 
-    def _see(self, overview: Tensor | None) -> Any:
-        if overview is None:
-            return None
+    def _see(self, overview: Tensor) -> RegionMaps:
         with self._autocast():
             return self.network.see(overview.contiguous(memory_format=torch.channels_last))
 
-    def _chosen(self, wanted: Wanted, maps: Any) -> Sequence[PlannedPatch]:
+    def _chosen(self, wanted: Wanted, maps: RegionMaps | None) -> Sequence[PlannedPatch]:
         """Patches of the region that run; the same ones whatever part of the region is asked for."""
-        if self.sees_only:
+        if self.sees_overviews_only:
             return ()
         if maps is None or self._select.is_trivial:
             return wanted.candidates
         return self._select(wanted.planned, wanted.candidates, maps.logits[0].float().softmax(dim=0))
 
     def _local_logits(
-        self, wanted: Wanted, uploaded: Uploaded, chosen: Sequence[PlannedPatch], look: _Look, maps: Any, steps: Steps
+        self,
+        wanted: Wanted,
+        uploaded: Uploaded,
+        chosen: Sequence[PlannedPatch],
+        look: _Look,
+        maps: RegionMaps | None,
+        steps: Steps,
     ) -> Iterator[tuple[PlannedPatch, Tensor]]:
         """Patches of all batches in which one matters, with their ``(K, h/4, w/4)`` logits (a baseline's are larger)."""
         groups = [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
         if not self._mixes_patches:  # whole groups: what else is in a batch may change a patch's last bits
             groups = [group for group in groups if any(map(wanted.meets, group))]
         batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
-        overview: Any = look.overview  # none for a local branch alone, which has no maps either
-        found = iter_logits(self.network, overview, maps, batches)
+        found = self.network.iter_logits(look.overview, maps, batches)
         for group in groups:
             with self._autocast():
                 logits = next(found)
@@ -191,9 +188,13 @@ class RegionSegmenter:
                 kept = scores[(slice(None), *place.inside)]
                 total[:, place.rows, place.cols].addcmul_(kept, place.weights.to(self.device))
 
-    def _add_global(self, total: Tensor, wanted: Wanted, chosen: Sequence[PlannedPatch], maps: Any, turn: Turn) -> None:
-        """The global branch's probabilities, where patches were not chosen."""
-        if self.sees_only:
+    def _add_global(
+        self, total: Tensor, wanted: Wanted, chosen: Sequence[PlannedPatch], maps: RegionMaps | None, turn: Turn
+    ) -> None:
+        """Add the global branch's probabilities where patches were not chosen."""
+        if maps is None:  # every patch was
+            return
+        if self.sees_overviews_only:
             total.add_(self._from_overview(wanted, turn.undo(maps.logits)))
             return
         places = {(patch.row, patch.col) for patch in chosen}
@@ -273,7 +274,7 @@ class CoarseToFineSegmenter(RegionSegmenter):
 
     def __init__(
         self,
-        network: GLNet | FoldedGLNet,
+        network: Network,
         manifest: Manifest,
         config: PredictConfig,
         coarse: CoarseToFineConfig = CoarseToFineConfig(),  # noqa: B008 - a value

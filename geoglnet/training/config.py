@@ -221,28 +221,28 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress
 
 def _respell(plain: dict[str, Any]) -> set[str]:
     """Bring the keys of a configuration to their present spelling, in place, and name those that had another."""
-    legend = plain.get("legend")
-    places = [(plain, "augment"), (plain, "data")]
-    for owner, key in ((legend, "classes"), (plain, "train"), (plain, "validation")):
-        tables = owner.get(key) if isinstance(owner, dict) else None
-        places += [(tables, index) for index in range(len(tables))] if isinstance(tables, list) else []
     former: set[str] = set()
-    for owner, key in places:
-        table = owner[key] if isinstance(owner, list) else owner.get(key)
-        new = respelled(table)
-        if new is not table:
-            former |= FORMER_KEYS.keys() & table.keys()
-            owner[key] = new
+
+    def present(table: Any) -> Any:
+        if isinstance(table, dict):
+            former.update(FORMER_KEYS.keys() & table.keys())
+        return respelled(table)
+
+    legend = plain.get("legend")
+    for owner, key in ((legend, "classes"), (plain, "train"), (plain, "validation")):
+        if isinstance(owner, dict) and isinstance(owner.get(key), list):
+            owner[key] = [present(table) for table in owner[key]]
+    plain.update({key: present(plain[key]) for key in ("augment", "data") if key in plain})
     return former
 
 
 def alone(architecture: str) -> dict[str, Any]:
     """What an architecture that stands in one branch's place implies for the other settings of a model; nothing for GLNet's."""
-    own = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
-    if own is None or architecture == ModelConfig(1).architecture:
+    family = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
+    if family is None or family.has_both:
         return {}
     rest: dict[str, Any] = {"branches": "local", "sharing": "none", "shared_levels": list(LEVELS), "aggregate": False}
-    return rest | ({"backbone": own} if own else {})
+    return rest | ({"backbone": family.backbone} if family.backbone else {})
 
 
 def _build(plain: dict[str, Any]) -> TrainConfig:

@@ -21,8 +21,8 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.message import Keyword
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix, conventions, summed
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.models.shipped import model_path
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
@@ -164,7 +164,7 @@ def evaluate(
 
 
 def score(
-    network: GLNet,
+    network: Network,
     manifest: Manifest,
     sources: Sequence[SourceConfig],
     folder: Path,

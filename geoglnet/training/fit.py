@@ -20,8 +20,8 @@ from geoglnet.errors import CheckpointError, OutputExistsError
 from geoglnet.message import Keyword
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest, read_manifest
+from geoglnet.models.network import Network, build_network
 from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
@@ -33,7 +33,6 @@ from geoglnet.training.report import check_report, write_report
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
 from geoglnet.training.savepoint import Savepoint, Saving, check_savepoint, read_savepoint, savepoint_path
 from geoglnet.training.stages import StageRun, run_stage, stages_of
-from geoglnet.training.task import TRAINED_PARTS
 from geoglnet.types import Shape
 
 NUM_SPECIMENS = 2
@@ -126,7 +125,7 @@ def fit(
                 continue  # it was over; the savepoint holds the whole network
             path = start.path_for(stage)
             if path is not None and saved is None:
-                _take(network, path, TRAINED_PARTS[stage])
+                _take(network, path, network.trained_parts(stage))
                 continue
             keepers = Saving(saved_path, config, stage), RunLog(run, stage, specimens)
             run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
@@ -221,14 +220,13 @@ def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> li
     return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]
 
 
-def _build_network(config: TrainConfig, folder: Path) -> GLNet:
-    network = GLNet(config.model)
+def _build_network(config: TrainConfig, folder: Path) -> Network:
+    network = build_network(config.model)
     source = config.optim.backbone_weights
     if source:
         path = source if source == "imagenet" else str(folder / source)
-        for branch in (network.global_branch, network.local_branch):
-            if branch is not None:
-                load_backbone_weights(branch.backbone, path)
+        for backbone in network.backbones():
+            load_backbone_weights(backbone, path)
     return network
 
 
@@ -243,15 +241,14 @@ def _images_of(config: TrainConfig) -> tuple[tuple[int, int], int]:
     return (overview, sample.patch_size), min(batch, optim.patches_at_once) if is_local else batch
 
 
-def _take(network: GLNet, path: Path, parts: Sequence[str]) -> None:
+def _take(network: Network, path: Path, parts: Sequence[str]) -> None:
     trained, _ = load_checkpoint(path)
     for part, name in ((part, part.replace("_", " ")) for part in parts):
-        ours, theirs = getattr(network, part), getattr(trained, part)
-        if ours is not None and theirs is None:
+        theirs = getattr(trained, part, None)
+        if theirs is None:
             raise CheckpointError(f"{path} has no {name} to go on from")
         try:
-            if ours is not None:
-                ours.load_state_dict(theirs.state_dict())
+            network.get_submodule(part).load_state_dict(theirs.state_dict())
         except RuntimeError as error:
             raise CheckpointError(f"the {name} of {path} has another architecture than the configuration") from error
 
@@ -261,10 +258,10 @@ def stage_path(checkpoint_path: Path, stage: Stage) -> Path:
     return checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
 
 
-def _keep_stage(file: OutputFile, network: GLNet, stage: Stage, config: TrainConfig) -> None:
+def _keep_stage(file: OutputFile, network: Network, stage: Stage, config: TrainConfig) -> None:
     """What a stage left as a network of its own."""
     kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
-    part = GLNet(kept.model)
+    part = build_network(kept.model)
     whole = network.state_dict()
     part.load_state_dict({name: whole[name] for name in part.state_dict()})
     save_checkpoint(file, part, make_manifest(kept), half=False)

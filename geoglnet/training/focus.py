@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import ConfigError
-from geoglnet.models.branch import Branch
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.types import Place, Shape
 
 JITTER = 0.15  # how far an edge moves, as a share of the side
@@ -28,7 +26,7 @@ class GlobalFocus:
     It runs where samples are prepared, on the CPU, with weights of its own.
 
     Args:
-        branch: trained.
+        network: trained; sees overviews.
         mean: per band, on the 0–1 scale.
         std: per band.
         overview_shape: that regions are decimated to.
@@ -36,7 +34,7 @@ class GlobalFocus:
         background: label of the background.
     """
 
-    branch: Branch
+    network: Network
     mean: tuple[float, ...]
     std: tuple[float, ...]
     overview_shape: Shape
@@ -44,17 +42,17 @@ class GlobalFocus:
     background: int
 
     @classmethod
-    def of(cls, network: GLNet, manifest: Manifest, dataset: RegionDataset) -> GlobalFocus:
+    def of(cls, network: Network, manifest: Manifest, dataset: RegionDataset) -> GlobalFocus:
         """The focus of a network whose global stage is over.
 
         Raises:
             ConfigError: the legend is not of a background and one class, or there is no global branch.
         """
-        if network.global_branch is None:
+        if not network.sees_overviews:
             raise ConfigError("coarse-to-fine training needs a global branch")
         size = dataset.sample.region_size
         return cls(
-            branch=copy.deepcopy(network.global_branch).cpu().eval(),
+            network=network.overviews_only().cpu().eval(),
             mean=manifest.mean,
             std=manifest.std,
             overview_shape=dataset.region.overview_shape(Shape(size, size)),
@@ -67,7 +65,7 @@ class GlobalFocus:
         """See :meth:`geoglnet.datasets.samplers.Focus.place`."""
         overview = F.interpolate(image[None], size=self.overview_shape, mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        probabilities = self.branch((overview - mean) / std).logits.softmax(dim=1)[0]
+        probabilities = self.network.see((overview - mean) / std).logits.softmax(dim=1)[0]
         shape = Shape(image.shape[-2], image.shape[-1])
         foreground = (1 - probabilities[self.background]).numpy()
         place = foreground_place(foreground, shape, self.patch_size, CoarseToFineConfig())

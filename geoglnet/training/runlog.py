@@ -23,7 +23,7 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
 from geoglnet.message import Keyword
-from geoglnet.models.glnet import GLNet, OverviewMaps
+from geoglnet.models.network import Network, PatchBatch, RegionMaps
 from geoglnet.training.pictures import Image, as_rgb, colored, side_by_side
 from geoglnet.training.task import StageTask
 
@@ -186,7 +186,7 @@ def _done(module: lightning.LightningModule) -> int:
 
 
 @torch.no_grad()
-def branch_labels(network: GLNet, batch: RegionBatch) -> dict[str, Image]:
+def branch_labels(network: Network, batch: RegionBatch) -> dict[str, Image]:
     """Labels of a batch of one region by s_glb, s_loc and s_agg, as far as the network has them; its mode is kept.
 
     Patches are not blended: where two overlap, the last one counts.
@@ -194,9 +194,10 @@ def branch_labels(network: GLNet, batch: RegionBatch) -> dict[str, Image]:
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        maps = _maps(network, batch)
+        batches = (PatchBatch(part.patches, part.footprints, part.overview_index) for part in _parts(batch))
+        maps = network.complete_maps(batch.overviews, batches)
         found = {} if maps is None else {"s_glb": _resized(maps.logits, batch.overview_labels.shape[-2:])[0]}
-        if network.local_branch is not None:
+        if network.sees_patches:
             found |= _patch_labels(network, batch, maps)
     finally:
         for module, mode in modes.items():
@@ -204,20 +205,7 @@ def branch_labels(network: GLNet, batch: RegionBatch) -> dict[str, Image]:
     return {name: labels.to(torch.uint8).cpu().numpy() for name, labels in found.items()}
 
 
-def _maps(network: GLNet, batch: RegionBatch) -> OverviewMaps | None:
-    if network.global_branch is None:
-        return None
-    maps = network.see(batch.overviews)
-    if network.refined_branch is None:
-        return maps
-    merge = network.merge(maps)
-    for part in _parts(batch):
-        look = network.look(part.patches, part.footprints, maps, part.overview_index)
-        merge.add(look.shared, part.footprints, part.overview_index)
-    return network.refine(batch.overviews, maps, merge.maps())
-
-
-def _patch_labels(network: GLNet, batch: RegionBatch, maps: OverviewMaps | None) -> dict[str, Tensor]:
+def _patch_labels(network: Network, batch: RegionBatch, maps: RegionMaps | None) -> dict[str, Tensor]:
     named: dict[str, list[Tensor]] = {"s_loc": [], "s_agg": []}
     for part in _parts(batch):
         logits = network.segment(part.patches, part.footprints, maps, part.overview_index)

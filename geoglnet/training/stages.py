@@ -14,9 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from geoglnet.config import Branches, Sharing, Stage
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.samplers import RegionDataset
-from geoglnet.errors import ConfigError
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import Network
 from geoglnet.progress import Progress
 from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.devices import UnwrappedDDP, check_devices, relayed
@@ -60,7 +59,7 @@ def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
     return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
 
 
-def run_stage(network: GLNet, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:
+def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:
     """One stage of training, or what is left of it; changes the network in place.
 
     Raises:
@@ -80,17 +79,17 @@ def run_stage(network: GLNet, run: StageRun, dataset: RegionDataset, progress: P
     task.finish()
 
 
-def _task(network: GLNet, run: StageRun) -> StageTask:
+def _task(network: Network, run: StageRun) -> StageTask:
     network.to(memory_format=torch.channels_last)
-    if run.stage is Stage.BIDIRECTIONAL and run.saved is None:
-        _start_refining(network)
+    if run.saved is None:
+        network.begin(run.stage)  # before the task copies the network for its moving average
     task = StageTask(network, run.stage, run.config.optim, run.steps)
     if run.saved is not None:
         task.restore(run.saved.state)
     return task
 
 
-def _prepare(dataset: RegionDataset, network: GLNet, run: StageRun) -> None:
+def _prepare(dataset: RegionDataset, network: Network, run: StageRun) -> None:
     """Samples as the stage needs them."""
     dataset.seed = run.config.optim.seed + list(Stage).index(run.stage)
     if run.stage is Stage.BIDIRECTIONAL:
@@ -113,12 +112,6 @@ def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> light
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def _start_refining(network: GLNet) -> None:
-    if network.refined_branch is None or network.global_branch is None:
-        raise ConfigError("only a network with bidirectional sharing has a branch to refine")
-    network.refined_branch.start_from(network.global_branch)
 
 
 class Report(Callback):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -19,19 +19,12 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
-from geoglnet.models.branch import Branch, FeatureMaps
-from geoglnet.models.glnet import GLNet, OverviewMaps
+from geoglnet.models.network import Network, PatchBatch, RegionMaps
 from geoglnet.plain import shortened
 from geoglnet.training.config import OptimConfig, Regularization
 from geoglnet.training.devices import average_gradients
 
 _FMREG = {Regularization.EUCLIDEAN: fmreg_euclidean, Regularization.MEAN_SQUARE: fmreg_mean_square}
-TRAINED_PARTS = {
-    Stage.GLOBAL: ("global_branch",),
-    Stage.LOCAL: ("local_branch", "f_agg"),
-    Stage.BIDIRECTIONAL: ("refined_branch", "f_agg"),
-    Stage.JOINT: ("global_branch", "local_branch", "f_agg"),
-}
 _GLOBAL_RATE = (Stage.GLOBAL, Stage.BIDIRECTIONAL, Stage.JOINT)
 _WARM_UP = 0.05  # share of the steps before the cosine begins to fall
 
@@ -74,7 +67,7 @@ class StageTask(LightningModule):
         ConfigError: the network has no branch for the stage.
     """
 
-    def __init__(self, network: GLNet, stage: Stage, optim: OptimConfig, steps: int) -> None:
+    def __init__(self, network: Network, stage: Stage, optim: OptimConfig, steps: int) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
@@ -84,7 +77,7 @@ class StageTask(LightningModule):
         self.done = 0
         self.average = _average(network, optim.ema_decay)
         self._restored: dict[str, Any] | None = None
-        if getattr(network, TRAINED_PARTS[stage][0]) is None:
+        if not network.trained_parts(stage):
             kind = f"branches = {network.config.branches.value!r}, sharing = {network.config.sharing.value!r}"
             raise ConfigError(f"a network with {kind} has no {stage.value} stage")
         network.requires_grad_(False)
@@ -95,7 +88,7 @@ class StageTask(LightningModule):
         """Training mode for what is trained; what is frozen keeps its batch statistics."""
         super().train(mode)
         for name, part in self.network.named_children():
-            part.train(mode and name in TRAINED_PARTS[self.stage])
+            part.train(mode and name in self.network.trained_parts(self.stage))
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
@@ -169,7 +162,8 @@ class StageTask(LightningModule):
 
         Losses are means over all labeled pixels (and over all patches) of the batch, however it is taken apart.
         """
-        maps = self._maps(batch)
+        batches = (PatchBatch(part.patches, part.footprints, part.overview_index) for part, *_ in self._parts(batch))
+        maps = self.network.training_maps(self.stage, batch.overviews, batches)
         total = torch.zeros((), device=batch.overviews.device)
         if self.stage is Stage.GLOBAL and maps is not None:
             loss = self.overview_loss(batch, maps)
@@ -185,26 +179,26 @@ class StageTask(LightningModule):
             total += loss.detach()
         return total
 
-    def overview_loss(self, batch: RegionBatch, maps: OverviewMaps) -> Tensor:
+    def overview_loss(self, batch: RegionBatch, maps: RegionMaps) -> Tensor:
         """Focal loss of s_glb."""
         return self._focal(maps.logits, batch.overview_labels)
 
-    def patch_losses(self, part: RegionBatch, maps: OverviewMaps | None) -> PatchLosses:
+    def patch_losses(self, part: RegionBatch, maps: RegionMaps | None) -> PatchLosses:
         """Losses of patches. In the bidirectional stage the local branch is frozen: no s_loc, no regularization."""
         logits = self.network.segment(part.patches, part.footprints, maps, part.overview_index)
         trains_local = self.stage is not Stage.BIDIRECTIONAL
         scored = (logits.s_loc if trains_local else None, logits.s_agg)
         focal = [self._focal(s, part.patch_labels) for s in scored if s is not None]
-        if logits.x_glb is None or not self.optim.lambda_fmreg or not trains_local:
+        if logits.x_loc is None or logits.x_glb is None or not self.optim.lambda_fmreg or not trains_local:
             return PatchLosses(torch.stack(focal).sum(), None)
         distance = _FMREG[self.optim.fmreg](logits.x_loc, logits.x_glb)
         return PatchLosses(torch.stack(focal).sum(), self.optim.lambda_fmreg * distance)
 
     def _backward(self, focal: Tensor, fmreg: Tensor | None) -> Tensor:
         """Gradients of a part's losses. The regularization must not reach the global branch, not even through shared maps."""
-        if fmreg is not None and self.stage is Stage.JOINT and self.network.local_branch is not None:
+        if fmreg is not None and self.stage is Stage.JOINT:
             focal.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-            fmreg.backward(inputs=self._reaching_x_loc(self.network.local_branch))  # type: ignore[no-untyped-call]
+            fmreg.backward(inputs=self.network.regularized_parameters())  # type: ignore[no-untyped-call]
             return focal.detach() + fmreg.detach()
         loss = focal if fmreg is None else focal + fmreg
         loss.backward()  # type: ignore[no-untyped-call]
@@ -213,7 +207,7 @@ class StageTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (Adam without weight decay) at the stage's learning rate, constant or along a cosine."""
         rate = self.optim.global_learning_rate if self.stage in _GLOBAL_RATE else self.optim.local_learning_rate
-        backbone = {id(p) for part in self._trained_parts() if isinstance(part, Branch) for p in part.backbone.parameters()}
+        backbone = {id(p) for part in self.network.backbones() for p in part.parameters()}
         groups = [
             {"params": [p for p in self._trained_parameters() if id(p) not in backbone], "lr": rate},
             {
@@ -230,22 +224,6 @@ class StageTask(LightningModule):
     def transfer_batch_to_device(self, batch: RegionBatch, device: torch.device, dataloader_idx: int) -> RegionBatch:
         return batch.to(device)
 
-    def _maps(self, batch: RegionBatch) -> OverviewMaps | None:
-        """What the global branch makes of the overviews, with a graph where the stage trains it."""
-        network = self.network
-        if network.global_branch is None:
-            return None
-        if self.stage is not Stage.BIDIRECTIONAL:
-            maps = network.see(batch.overviews)  # no graph where the branch is frozen
-            return maps if network.refined_branch is None else OverviewMaps(maps.first, maps.first)
-        with torch.no_grad():
-            maps = network.see(batch.overviews)
-            merge = network.merge(maps)
-            for part, *_ in self._parts(batch):
-                look = network.look(part.patches, part.footprints, maps, part.overview_index)
-                merge.add(look.shared, part.footprints, part.overview_index)
-        return network.refine(batch.overviews, maps, merge.maps())
-
     def _parts(self, batch: RegionBatch) -> Iterator[tuple[RegionBatch, float, float]]:
         """Patches in parts, each with its share of the labeled pixels and of the patches."""
         count, size = len(batch.patches), self.optim.patches_at_once
@@ -256,21 +234,12 @@ class StageTask(LightningModule):
             part = batch.part(chosen)
             yield part, int(labeled[chosen].sum()) / total, len(part.patches) / count
 
-    @staticmethod
-    def _reaching_x_loc(branch: Branch) -> list[nn.Parameter]:
-        """Parameters that the last map depends on: all but the classifier's."""
-        return [p for name, p in branch.named_parameters() if not name.startswith("pyramid.classify")]
-
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, self.optim.gamma, NO_CLASS)
 
-    def _trained_parts(self) -> list[nn.Module]:
-        parts = [getattr(self.network, name) for name in TRAINED_PARTS[self.stage]]
-        return [part for part in parts if part is not None]
-
     def _trained_parameters(self) -> Iterator[nn.Parameter]:
-        for part in self._trained_parts():
-            yield from part.parameters()
+        for name in self.network.trained_parts(self.stage):
+            yield from self.network.get_submodule(name).parameters()
 
     def _cosine(self, step: int) -> float:
         warm_up = max(1, round(_WARM_UP * self.steps))
@@ -279,7 +248,7 @@ class StageTask(LightningModule):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, self.steps - warm_up))))
 
 
-def _average(network: GLNet, decay: float) -> AveragedModel | None:
+def _average(network: Network, decay: float) -> AveragedModel | None:
     """Moving average of weights and batch statistics."""
     if not decay:
         return None
@@ -292,27 +261,40 @@ def _move_average(decay: float, averages: Any, currents: Any, count: Any) -> Non
     get_ema_multi_avg_fn(warmed)(averages, currents, count)  # type: ignore[no-untyped-call]
 
 
-def _held(maps: OverviewMaps) -> OverviewMaps:
-    """The same maps without the graph behind them; where there was one, they gather gradients themselves."""
-    first = _leaves(maps.first)
-    return OverviewMaps(first, maps.refined and (first if maps.refined is maps.first else _leaves(maps.refined)))
+def _held(maps: RegionMaps) -> RegionMaps:
+    """Copy maps without the graph behind them; where there was one, the copies gather gradients themselves."""
+    leaves = {id(m): m.detach().requires_grad_(m.requires_grad) for m in _tensors(maps)}
+    held: RegionMaps = _replaced(maps, leaves)
+    return held
 
 
-def _leaves(maps: FeatureMaps) -> FeatureMaps:
-    def leaf(value: Any) -> Any:
-        return tuple(map(leaf, value)) if isinstance(value, tuple) else value.detach().requires_grad_(value.requires_grad)
-
-    return FeatureMaps(**{field.name: leaf(getattr(maps, field.name)) for field in fields(maps)})
-
-
-def _tensors(maps: OverviewMaps) -> Iterator[Tensor]:
-    for whole in {id(m): m for m in (maps.first, maps.refined) if m is not None}.values():
-        for field in fields(whole):
-            value = getattr(whole, field.name)
-            yield from value if isinstance(value, tuple) else (value,)
+def _replaced(value: Any, leaves: Mapping[int, Tensor]) -> Any:
+    """Rebuild maps, dataclasses and tuples of tensors, of other tensors; what was one tensor in two places stays one."""
+    if isinstance(value, Tensor):
+        return leaves[id(value)]
+    if isinstance(value, tuple):
+        return tuple(_replaced(part, leaves) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{field.name: _replaced(getattr(value, field.name), leaves) for field in fields(value)})
+    return value
 
 
-def _backward_through(maps: OverviewMaps, held: OverviewMaps, loss: Tensor) -> None:
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of maps, each once, in the order of their fields."""
+    found: dict[int, Tensor] = {}
+    waiting = [value]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, Tensor):
+            found.setdefault(id(part), part)
+        elif isinstance(part, tuple):
+            waiting[:0] = part
+        elif is_dataclass(part):
+            waiting[:0] = [getattr(part, field.name) for field in fields(part)]
+    yield from found.values()
+
+
+def _backward_through(maps: RegionMaps, held: RegionMaps, loss: Tensor) -> None:
     """Gradients of a loss on the maps, and of what gathered at the held ones, into the branch that made the maps."""
     pairs = [(m, h.grad) for m, h in zip(_tensors(maps), _tensors(held), strict=True) if h.grad is not None]
     torch.autograd.backward([loss, *(m for m, _ in pairs)], [None, *(grad for _, grad in pairs)])

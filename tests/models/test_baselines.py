@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from geoglnet.config import ARCHITECTURES, Branches, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.baselines.fcn8s import Pools, Skips, _upsampling
-from geoglnet.models.glnet import GLNet
+from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
+from geoglnet.models.network import Network, build_network
+from tests.stubs import SMALL, manifest_of
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-LIBRARY = sorted(name for name, own in ARCHITECTURES.items() if not own and name != "fpn")
+LIBRARY = sorted(name for name, family in ARCHITECTURES.items() if not family.backbone and name != "fpn")
 
 
-def baseline(architecture: str, branches: Branches = Branches.LOCAL, **changes: object) -> GLNet:
+def baseline(architecture: str, branches: Branches = Branches.LOCAL, **changes: object) -> Network:
     pytest.importorskip("segmentation_models_pytorch") if architecture in LIBRARY else None
-    backbone = ARCHITECTURES[architecture] or "resnet18"
+    backbone = ARCHITECTURES[architecture].backbone or "resnet18"
     plain = {"num_classes": 3, "backbone": backbone, "sharing": Sharing.NONE, "aggregate": False} | changes
     torch.manual_seed(0)
-    return GLNet(ModelConfig(**plain, architecture=architecture, branches=branches)).eval()
+    return build_network(ModelConfig(**plain, architecture=architecture, branches=branches)).eval()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -83,12 +87,12 @@ def test_learned_upsampling_starts_bilinear() -> None:
 
 def test_segnet_puts_values_back_where_the_maxima_were() -> None:
     network = baseline("segnet")
-    encoded = network.local_branch.backbone(torch.randn(1, 3, 70, 101))  # type: ignore[union-attr]
+    encoded = network.backbone(torch.randn(1, 3, 70, 101))
     assert [tuple(size) for size in encoded.sizes] == [(70, 101), (35, 50), (17, 25), (8, 12), (4, 6)]
     assert all(where.max() < size[0] * size[1] for where, size in zip(encoded.places, encoded.sizes, strict=True))
 
 
-def weightless(architecture: str, backbone: str, num_classes: int) -> GLNet:
+def weightless(architecture: str, backbone: str, num_classes: int) -> Network:
     """On the meta device: sizes without numbers (SegFormer's encoder draws numbers while it is built, and moves there)."""
     with torch.device("cpu" if architecture == "segformer" else "meta"):
         return baseline(architecture, backbone=backbone, num_classes=num_classes).to("meta")
@@ -123,7 +127,7 @@ def test_multiply_adds_are_as_many_as_published(
 ) -> None:
     network = weightless(architecture, backbone, num_classes)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.local_branch(torch.empty(1, 3, *shape, device="meta"))  # type: ignore[misc]
+        network(torch.empty(1, 3, *shape, device="meta"))
     assert counter.get_total_flops() / 2e9 == pytest.approx(published, rel=0.03)
 
 
@@ -139,11 +143,11 @@ def torchvision_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def test_imagenet_weights_of_torchvision_reach_the_baselines_backbone(tmp_path: Path) -> None:
-    branch = baseline("segnet").local_branch
+    network = baseline("segnet")
     state = {name: torch.randn(tensor.shape) for name, tensor in torchvision_state("vgg16_bn").items() if "features" in name}
     save_file(state, tmp_path / "vgg16_bn.safetensors")
-    load_backbone_weights(branch.backbone, str(tmp_path / "vgg16_bn.safetensors"))  # type: ignore[union-attr]
-    assert torch.equal(branch.backbone.features[0].weight, state["features.0.weight"])  # type: ignore[union-attr]
+    load_backbone_weights(*network.backbones(), str(tmp_path / "vgg16_bn.safetensors"))
+    assert torch.equal(network.backbone.features[0].weight, state["features.0.weight"])
 
 
 def test_a_network_that_pools_everything_says_that_it_learns_from_batches_only() -> None:
@@ -170,6 +174,21 @@ def test_an_encoder_that_the_library_does_not_have_is_refused_with_the_nearest()
         baseline("unet", backbone="resnet5")
 
 
-def test_baselines_do_not_fold() -> None:
-    with pytest.raises(ConfigError, match="does not fold"):
-        baseline("icnet").fold()
+def test_baselines_predict_as_they_are() -> None:
+    network = baseline("icnet")
+    assert network.for_inference() is network
+    assert network.ring_size == 0
+
+
+@pytest.mark.parametrize("branches", [Branches.LOCAL, Branches.GLOBAL])
+def test_checkpoints_of_baselines_in_the_place_of_a_branch_are_read(tmp_path: Path, branches: Branches) -> None:
+    """Until version 0.1 a baseline's tensors were named as those of the branch that it stood for."""
+    network = baseline("unet", branches)
+    manifest = replace(manifest_of(SMALL), model=network.config)
+    save_checkpoint(tmp_path / "now.safetensors", network, manifest, half=False)
+    place = "local_branch." if branches is Branches.LOCAL else "global_branch."
+    state = {place + name: tensor for name, tensor in load_file(tmp_path / "now.safetensors").items()}
+    with safe_open(tmp_path / "now.safetensors", "pt") as opened:
+        save_file(state, tmp_path / "former.safetensors", metadata=opened.metadata())
+    former, _ = load_checkpoint(tmp_path / "former.safetensors")
+    assert all(torch.equal(tensor, former.state_dict()[name]) for name, tensor in network.state_dict().items())

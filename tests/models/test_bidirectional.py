@@ -11,10 +11,8 @@ from torch import Tensor
 from geoglnet.config import LEVELS, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.branch import SharedMaps
-from geoglnet.models.folding import fold
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.merging import Merge
-from geoglnet.models.rounds import iter_logits
 from geoglnet.models.sharing import EXACT, crop, place
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows
@@ -94,12 +92,12 @@ def test_merging_nothing_is_an_error() -> None:
 def test_two_rounds_equal_everything_at_once_in_regions_of_any_shape(shape: Shape, is_folded: bool) -> None:
     network = small(**BIDIRECTIONAL)
     overview, patches, places = region_of(shape)
-    form = fold(network) if is_folded else network
+    form = network.fold() if is_folded else network
     with torch.inference_mode():
         maps, whole = network(overview, patches, places)
         seen = form.see(overview)
         batches = [(patches[i : i + 3], places[i : i + 3]) for i in range(0, len(patches), 3)]
-        got = torch.cat(list(iter_logits(form, overview, seen, batches)))
+        got = torch.cat(list(form.iter_logits(overview, seen, batches)))
     ring = slice(form.ring_size // 4, -(form.ring_size // 4)) if is_folded else slice(None)
     assert maps.refined is not None
     torch.testing.assert_close(got[..., ring, ring], whole.final[..., ring, ring], rtol=1e-4, atol=1e-5)
@@ -123,8 +121,8 @@ def test_the_order_of_patches_does_not_matter() -> None:
     order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         seen = network.see(overview)
-        straight = torch.cat(list(iter_logits(network, overview, seen, [(patches, places)])))
-        shuffled = torch.cat(list(iter_logits(network, overview, seen, [(patches[order], places[order])])))
+        straight = torch.cat(list(network.iter_logits(overview, seen, [(patches, places)])))
+        shuffled = torch.cat(list(network.iter_logits(overview, seen, [(patches[order], places[order])])))
     torch.testing.assert_close(shuffled, straight[order], rtol=1e-4, atol=1e-5)
 
 
@@ -140,7 +138,7 @@ def test_a_batch_of_regions_is_merged_region_by_region() -> None:
 
 def test_segmenting_before_refining_is_refused() -> None:
     network = small(**BIDIRECTIONAL)
-    for form in (network, fold(network)):
+    for form in (network, network.fold()):
         maps = form.see(torch.zeros(1, 3, 64, 64))
         with pytest.raises(ConfigError, match="refine"):
             form.segment(torch.zeros(1, 3, 64, 64), WHOLE, maps)

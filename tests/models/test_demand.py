@@ -52,7 +52,7 @@ def test_a_skip_connection_stays_alive() -> None:
 
 @pytest.mark.parametrize("architecture", ["segnet", "icnet", "unet"])
 def test_maps_grow_with_the_area_and_nothing_is_changed(architecture: str) -> None:
-    branch = baseline(architecture).local_branch
+    branch = baseline(architecture)
     assert branch is not None
     small, large = (map_bytes(branch, Shape(side, side)) for side in (256, 1024))
     assert 15 < large / small < 17

@@ -8,8 +8,6 @@ import torch
 from geoglnet.config import Branches, Compat, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.models.export import RegionNetwork
-from geoglnet.models.folding import fold
-from geoglnet.models.rounds import iter_logits
 from geoglnet.types import Shape
 from tests.networks import region_of, small
 
@@ -27,19 +25,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 )
 def test_the_exported_program_equals_the_network(changes: dict[str, object]) -> None:
     overview, patches, footprints = region_of(Shape(90, 110))
-    folded = fold(small(backbone="resnet18", **changes))
+    folded = small(backbone="resnet18", **changes).fold()
     region = RegionNetwork(folded, footprints).eval()
     with torch.no_grad():
         program = torch.export.export(region, (overview, patches))
         other = region_of(Shape(90, 110), seed=7)
-        expected = torch.cat(list(iter_logits(folded, other[0], folded.see(other[0]), [(other[1], footprints)])))
+        expected = torch.cat(list(folded.iter_logits(other[0], folded.see(other[0]), [(other[1], footprints)])))
         got = program.module()(other[0], other[1])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_a_local_branch_alone_has_no_region_to_export() -> None:
-    alone = fold(small(branches=Branches.LOCAL, sharing=Sharing.NONE, aggregate=False))
+    alone = small(branches=Branches.LOCAL, sharing=Sharing.NONE, aggregate=False).fold()
     with pytest.raises(ConfigError, match="knows no regions"):
         RegionNetwork(alone, torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
     with pytest.raises(ConfigError, match="footprints"):
-        RegionNetwork(fold(small()), torch.tensor([[0.0, 0.0, 1.0, 1.5]]))
+        RegionNetwork(small().fold(), torch.tensor([[0.0, 0.0, 1.0, 1.5]]))

@@ -8,9 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geoglnet.config import Branches, Compat, ModelConfig, Sharing
 from geoglnet.errors import ConfigError
-from geoglnet.models.folding import fold
 from geoglnet.models.glnet import GLNet
-from geoglnet.models.rounds import iter_logits
 from tests.networks import small
 
 ALONE = {"branches": Branches.LOCAL, "sharing": Sharing.NONE, "aggregate": False}
@@ -36,14 +34,14 @@ def inputs(size: int = 128) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @torch.inference_mode()
 def final(network: torch.nn.Module, overview: torch.Tensor, patches: torch.Tensor, footprints: torch.Tensor) -> torch.Tensor:
     maps = None if network.config.branches is Branches.LOCAL else network.see(overview)
-    return torch.cat(list(iter_logits(network, overview, maps, [(patches, footprints)])))
+    return torch.cat(list(network.iter_logits(overview, maps, [(patches, footprints)])))
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
 def test_folded_logits_equal_unfolded_ones_outside_the_ring(changes: dict[str, object], backbone: str) -> None:
     network, given = small(backbone=backbone, **changes), inputs()
-    folded = fold(network)
+    folded = network.fold()
     expected, got = final(network, *given), final(folded, *given)
     ring = folded.ring_size // 4
     inside = (..., slice(ring, -ring), slice(ring, -ring))
@@ -54,7 +52,7 @@ def test_folded_logits_equal_unfolded_ones_outside_the_ring(changes: dict[str, o
 
 def test_the_ring_is_as_narrow_as_it_is_said_to_be() -> None:
     network, given = small(), inputs()
-    folded = fold(network)
+    folded = network.fold()
     difference = (final(network, *given) - final(folded, *given)).abs().amax(dim=(0, 1))
     ring = folded.ring_size // 4
     assert ring == 4
@@ -66,7 +64,7 @@ def test_sizes_that_no_stride_divides_fold_too() -> None:
     given = inputs(size=117)
     ring = 5  # the last cell of a level reaches past the patch
     inside = (..., slice(ring, -ring), slice(ring, -ring))
-    expected, got = final(network, *given), final(fold(network), *given)
+    expected, got = final(network, *given), final(network.fold(), *given)
     torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
@@ -74,7 +72,7 @@ def test_folding_costs_a_quarter_for_the_papers_network() -> None:
     network = GLNet(ModelConfig(7)).eval()
     given = inputs(size=500)
     costs = []
-    for form in (network, fold(network)):
+    for form in (network, network.fold()):
         with torch.inference_mode():
             maps = form.see(given[0])
             with FlopCounterMode(display=False) as counter:
@@ -86,21 +84,21 @@ def test_folding_costs_a_quarter_for_the_papers_network() -> None:
 def test_folding_keeps_the_network_as_it_was() -> None:
     network, given = small(), inputs()
     before = final(network, *given)
-    fold(network)
+    network.fold()
     assert torch.equal(final(network, *given), before)
 
 
 def test_a_network_without_a_local_branch_has_nothing_to_fold() -> None:
     with pytest.raises(ConfigError, match="nothing to fold"):
-        fold(small(branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False))
+        small(branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False).fold()
 
 
 def test_a_folded_network_refuses_what_the_network_refuses() -> None:
-    folded = fold(small())
+    folded = small().fold()
     maps = folded.see(torch.randn(1, 3, 96, 96))
     with pytest.raises(ConfigError, match="see"):
         folded.segment(torch.randn(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
     with pytest.raises(ConfigError, match="footprints"):
         folded.segment(torch.randn(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 1.0, 2.0]]), maps)
     with pytest.raises(ConfigError, match="only a local branch"):
-        fold(small(**ALONE)).see(torch.randn(1, 3, 96, 96))
+        small(**ALONE).fold().see(torch.randn(1, 3, 96, 96))

@@ -19,7 +19,6 @@ from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.official.conversion import region_of
 from geoglnet.models.official.weights import official_network, read_state
-from geoglnet.models.rounds import iter_logits
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows
 from tests.official import Reference, random_state
@@ -62,7 +61,7 @@ def test_imported_networks_give_the_authors_logits_in_every_mode(shape: Shape) -
     assert close(maps.logits, s_glb)
     assert close(logits.final, s_agg)
     batches = [(reference.patches[i : i + 2], places[i : i + 2]) for i in range(0, len(places), 2)]
-    assert close(torch.cat(list(iter_logits(network, reference.overview, network.see(reference.overview), batches))), s_agg)
+    assert close(torch.cat(list(network.iter_logits(reference.overview, network.see(reference.overview), batches))), s_agg)
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -47,7 +47,7 @@ def computed(
 ) -> Arrays:
     """All layers of the scene; 7 where no block was computed."""
     manifest = manifest_of(region)
-    predictor = Predictor(cast(GLNet, network), manifest, PredictConfig(device="cpu", **config))
+    predictor = Predictor(network, manifest, PredictConfig(device="cpu", **config))
     arrays = {layer: np.full((layer.num_bands(3), *scene.shape), 7, np.uint8) for layer in Layer}
     for pending in predictor.iter_blocks(scene, EVERY_LAYER, blocks=blocks, area=area):
         block = pending.resolve()
@@ -152,8 +152,7 @@ def test_the_winner_is_the_first_of_the_largest(seed: int, classes: int) -> None
 def test_regions_that_agree_are_counted_as_agreeing(network: GLNet) -> None:
     scene, manifest = random_scene(150, 117), manifest_of(SMALL)
     overlaps = [
-        pending.resolve().overlap
-        for pending in Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU).iter_blocks(scene)
+        pending.resolve().overlap for pending in Predictor(StubNetwork(manifest.model), manifest, CPU).iter_blocks(scene)
     ]
     assert sum(o.num_differing for o in overlaps) == 0
     blend = SMALL.blend_size
@@ -224,7 +223,7 @@ def test_blocks_come_one_by_one_through_the_api(scene_path: Path, tiny_model_pat
 
 def test_progress_counts_the_patches_of_the_chosen_blocks_only() -> None:
     manifest, progress = manifest_of(SMALL), RecordedProgress()
-    predictor = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    predictor = Predictor(StubNetwork(manifest.model), manifest, CPU)
     for pending in predictor.iter_blocks(random_scene(150, 117), blocks={(2, 2), (3, 0)}, progress=progress):
         pending.resolve()
     plan, *steps = progress.events

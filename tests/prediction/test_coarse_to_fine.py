@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,8 @@ from torch import Tensor
 from geoglnet.config import Branches
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.network import PatchLogits, RegionLogits, RegionMaps
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import ArraySink, predict_scene
@@ -34,12 +33,12 @@ LEGEND = Legend(("ground", "roof"), ((0, 0, 0), (255, 0, 0)), background=0)
 class Roofs(StubNetwork):
     """Roof where the second band is brighter than the first."""
 
-    def see(self, overviews: Tensor) -> Any:
+    def see(self, overviews: Tensor) -> RegionMaps:
         self.overviews.append(overviews)
-        return SimpleNamespace(logits=8 * overviews[:, :2])
+        return RegionLogits(8 * overviews[:, :2])
 
-    def segment(self, patches: Tensor, footprints: Tensor, maps: Any) -> Any:
-        return SimpleNamespace(final=super().segment(patches, footprints, maps).final[:, :2])
+    def segment(self, *arguments: Any) -> PatchLogits:
+        return PatchLogits(s_loc=super().segment(*arguments).final[:, :2])
 
 
 def manifest(branches: Branches = Branches.BOTH) -> Manifest:
@@ -54,7 +53,7 @@ def scene_of(roofs: npt.NDArray[np.bool_]) -> ArrayScene:
 
 def predicted(scene: ArrayScene, network: Roofs, config: PredictConfig = CONFIG) -> npt.NDArray[np.uint8]:
     labels = ArraySink(scene.shape)
-    predict_scene(scene, cast(GLNet, network), manifest(), labels, None, config)
+    predict_scene(scene, network, manifest(), labels, None, config)
     return labels.array
 
 
@@ -96,7 +95,7 @@ def test_one_house_in_a_large_region_needs_few_patches_and_an_overview_of_its_ow
 def test_a_part_of_the_region_is_given_what_the_whole_is_given() -> None:
     roofs = np.zeros((64, 64), bool)
     roofs[10:30, 20:50] = True
-    scene, segmenter = scene_of(roofs), CoarseToFineSegmenter(cast(GLNet, Roofs(manifest().model)), manifest(), CONFIG)
+    scene, segmenter = scene_of(roofs), CoarseToFineSegmenter(Roofs(manifest().model), manifest(), CONFIG)
     planned = Plan(scene.shape, SMALL).region(0, 0)
     pixels = Pixels(scene.image, np.ones((64, 64), bool))
     whole = segmenter.probabilities(planned, pixels)
@@ -108,7 +107,7 @@ def test_a_part_of_the_region_is_given_what_the_whole_is_given() -> None:
 def test_legends_and_networks_that_have_no_coarse_mask_are_refused() -> None:
     three = manifest_of(SMALL)
     with pytest.raises(ConfigError, match="background and one class"):
-        CoarseToFineSegmenter(cast(GLNet, StubNetwork(three.model)), three, CONFIG)
+        CoarseToFineSegmenter(StubNetwork(three.model), three, CONFIG)
     alone = manifest(Branches.LOCAL)
     with pytest.raises(ConfigError, match="needs both branches"):
-        CoarseToFineSegmenter(cast(GLNet, Roofs(alone.model)), alone, CONFIG)
+        CoarseToFineSegmenter(Roofs(alone.model), alone, CONFIG)

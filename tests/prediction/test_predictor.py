@@ -35,7 +35,7 @@ def predicted(
     scene: ArrayScene, network: Any, manifest: Manifest, config: PredictConfig = CPU
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     labels, confidence = ArraySink(scene.shape), ArraySink(scene.shape)
-    predict_scene(scene, cast(GLNet, network), manifest, labels, confidence, config)
+    predict_scene(scene, network, manifest, labels, confidence, config)
     return labels.array, confidence.array
 
 
@@ -53,7 +53,7 @@ def test_tiled_equals_untiled_for_any_scene_nodata_and_sizes(scene: ArrayScene, 
 @settings(max_examples=25, deadline=None)
 def test_blended_probabilities_add_up_to_one_at_every_valid_pixel(scene: ArrayScene, config: RegionConfig) -> None:
     manifest = manifest_of(config)
-    predictor = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    predictor = Predictor(StubNetwork(manifest.model), manifest, CPU)
     total = np.zeros(scene.shape)
     for pending in predictor.iter_blocks(scene, [Layer.PROBABILITIES]):
         block = pending.resolve()
@@ -67,7 +67,7 @@ def test_every_core_is_written_once_and_blocks_begin_on_multiples_of_the_core() 
     scene, manifest = random_scene(150, 117), manifest_of(SMALL)
     windows: list[Window] = []
     sink = SimpleNamespace(write_block=lambda window, block: windows.append(window))
-    predict_scene(scene, cast(GLNet, StubNetwork(manifest.model)), manifest, sink, config=CPU)
+    predict_scene(scene, StubNetwork(manifest.model), manifest, sink, config=CPU)
     assert [(w.row_off, w.col_off) for w in windows] == [(r, c) for r in (0, 32, 64, 96, 128) for c in (0, 32, 64, 96)]
     assert sum(w.width * w.height for w in windows) == 150 * 117
 
@@ -170,7 +170,7 @@ def test_progress_counts_every_patch_of_the_plan_even_those_left_out() -> None:
     valid = np.zeros((150, 117), bool)
     valid[:60, :60] = True
     scene = ArrayScene(scene.image, valid)
-    predict_scene(scene, cast(GLNet, StubNetwork(manifest.model)), manifest, ArraySink(scene.shape), None, CPU, progress)
+    predict_scene(scene, StubNetwork(manifest.model), manifest, ArraySink(scene.shape), None, CPU, progress)
     plan, *steps = progress.events
     assert plan["unit"] == "patches"
     assert sum(step["amount"] for step in steps) == plan["total"]
@@ -182,7 +182,7 @@ def test_progress_may_cancel() -> None:
             raise Canceled("stop")
 
     manifest = manifest_of(SMALL)
-    network = cast(GLNet, StubNetwork(manifest.model))
+    network = StubNetwork(manifest.model)
     with pytest.raises(Canceled):
         predict_scene(random_scene(64, 64), network, manifest, ArraySink(Shape(64, 64)), None, CPU, Impatient())
 
@@ -263,7 +263,7 @@ def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
 ) -> None:
     monkeypatch.setattr("geoglnet.prediction.estimate._MEASURED_FROM", 1 if is_measured else 10_000)
     scene, manifest, progress = random_scene(150, 117), manifest_of(SMALL, branches), RecordedProgress()
-    predictor = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    predictor = Predictor(StubNetwork(manifest.model), manifest, CPU)
     first, *rest = (pending.resolve() for pending in predictor.iter_blocks(scene, [*Layer], progress=progress))
     plan, *advances = progress.events
     steps = sum(event["amount"] for event in advances)
@@ -300,7 +300,7 @@ def test_numbers_that_overflow_are_refused_with_the_precision_and_the_way_out(
             patches[:, 0 if value > 0 else slice(None), 8:12, 8:12] = value
             return super().segment(patches, footprints, maps)
 
-    predictor = Predictor(cast(GLNet, Overflowing(manifest.model)), manifest, PredictConfig(device="cpu", precision=precision))
+    predictor = Predictor(Overflowing(manifest.model), manifest, PredictConfig(device="cpu", precision=precision))
     with pytest.raises(ConfigError, match=rf"\d+ pixels from column 0, row 0: numbers overflow in {precision}; .*{way_out}"):
         next(predictor.iter_blocks(scene)).resolve()
 
@@ -316,8 +316,8 @@ def test_numbers_that_overflow_where_nobody_looks_do_not_matter() -> None:
 
     valid = np.ones((150, 117), bool)
     valid[:8, :8] = False
-    predictor = Predictor(cast(GLNet, Overflowing(manifest.model)), manifest, CPU)
-    plain = Predictor(cast(GLNet, StubNetwork(manifest.model)), manifest, CPU)
+    predictor = Predictor(Overflowing(manifest.model), manifest, CPU)
+    plain = Predictor(StubNetwork(manifest.model), manifest, CPU)
     found, expected = (
         next(p.iter_blocks(ArrayScene(scene.image[:, :32, :32], valid[:32, :32]))).resolve() for p in (predictor, plain)
     )

@@ -9,12 +9,14 @@ import pytest
 import rasterio
 import torch
 
-from geoglnet.config import Branches
+import geoglnet
+from geoglnet.config import ARCHITECTURES, Architecture, Branches
 from geoglnet.errors import CheckpointError, ConfigError, DatasetError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import read_manifest
+from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import RecordedProgress
 from geoglnet.training.config import TrainConfig, read_config
 from geoglnet.training.evaluate import evaluate
@@ -207,3 +209,24 @@ def test_the_configuration_in_the_readme_can_be_read(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (tmp_path / "mine.toml").write_text(readme.split("```toml\n")[1].split("```")[0], encoding="utf-8")
     assert read_config(tmp_path / "mine.toml").validation
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_new_family_of_networks_is_one_file_and_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "pixelwise", Architecture("tests.families:Pixelwise"))
+    overrides = {
+        "model.architecture": "pixelwise",
+        "optim.local_steps": 80,
+        "optim.gamma": 0.0,
+        "optim.local_learning_rate": 0.03,
+    }
+    path = tmp_path / "pixelwise.safetensors"
+    manifest = fit(read_config(folder / "toy.toml", overrides), folder, path)
+    assert manifest.metrics["total"]["roof"] > 0.9  # trained and scored
+    network, _ = load_checkpoint(path)
+    assert type(network).__name__ == "Pixelwise"
+    geoglnet.predict(folder / "a_image.tif", tmp_path / "labels.tif", model=path, config=PredictConfig(device="cpu"))
+    with rasterio.open(tmp_path / "labels.tif") as labels, rasterio.open(folder / "a_label.tif") as truth:
+        assert ((labels.read(1) == 1) == (truth.read(1) == 255)).mean() > 0.95

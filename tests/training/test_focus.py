@@ -68,7 +68,7 @@ def test_the_focus_is_where_the_global_branch_sees_foreground(dataset: RegionDat
     network = small(num_classes=2)
     manifest = Manifest("m", network.config, REGION, LEGEND, 1.0, (0.5, 2.0), 1.0)
     focus = GlobalFocus.of(network, manifest, dataset)
-    bias = focus.branch.pyramid.classify.bias
+    bias = focus.network.global_branch.pyramid.classify.bias
     image = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         bias[1] -= 1000

@@ -8,7 +8,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from geoglnet.config import ModelConfig
 from geoglnet.models.backbone import fit_stem
+from geoglnet.models.baselines.baseline import Baseline
 
 PADDING = 100
 """Zeros around the image, so that the 7 × 7 fc6 gives a score even for the smallest one (the paper's own way)."""
@@ -77,17 +79,15 @@ class Skips(nn.Module):
         return _cropped(fine, at_image, image)
 
 
-class FCN8s:
-    """The parts of an FCN-8s; 134 million parameters, nearly all of them fc6 and fc7.
+class FCN8s(Baseline):
+    """An FCN-8s; 134 million parameters, nearly all of them fc6 and fc7.
 
     Args:
-        num_classes: logit channels.
-        in_channels: bands.
+        config: bands and classes.
     """
 
-    def __init__(self, num_classes: int, in_channels: int) -> None:
-        self.backbone = VGG16(in_channels)
-        self.head = Skips(num_classes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, VGG16(config.in_channels), Skips(config.num_classes))
 
 
 def _cropped(whole: Tensor, offset: int, like: Tensor) -> Tensor:

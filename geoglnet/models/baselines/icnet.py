@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoglnet.config import ModelConfig
+from geoglnet.models.baselines.baseline import Baseline
 from geoglnet.models.branch import resize
 
 BINS = (1, 2, 3, 6)
@@ -80,17 +82,15 @@ class CascadeHead(nn.Module):
         return logits
 
 
-class ICNet:
-    """The parts of an ICNet; 6.7 million parameters.
+class ICNet(Baseline):
+    """An ICNet; 6.7 million parameters.
 
     Args:
-        num_classes: logit channels.
-        in_channels: bands.
+        config: bands and classes.
     """
 
-    def __init__(self, num_classes: int, in_channels: int) -> None:
-        self.backbone = CascadeEncoder(in_channels)
-        self.head = CascadeHead(num_classes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, CascadeEncoder(config.in_channels), CascadeHead(config.num_classes))
 
 
 class Bottleneck(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from geoglnet.config import ModelConfig, suggestion
 from geoglnet.errors import ConfigError
+from geoglnet.models.baselines.baseline import Baseline
 from geoglnet.models.extractors import check_timm_name
 
 AS_PUBLISHED = {"pspnet": {"encoder_depth": 5}, "upernet": {"decoder_channels": 512}}
@@ -16,6 +17,12 @@ AS_PUBLISHED = {"pspnet": {"encoder_depth": 5}, "upernet": {"decoder_channels": 
 
 OUTPUT_STRIDES = {"pspnet": 8}
 """Dilated instead of strided, where the library leaves that to its user."""
+
+POOL_EVERYTHING = ("deeplabv3plus",)
+"""Normalize a map of one pixel per image."""
+
+STRIDE = 32
+"""Sides that every encoder of the library takes are multiples of it."""
 
 
 class LibraryDecoder(nn.Module):
@@ -31,8 +38,8 @@ class LibraryDecoder(nn.Module):
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
-class LibraryNetwork:
-    """The parts of one of the library's networks; the encoder's tensors have the names that torchvision gives them.
+class LibraryNetwork(Baseline):
+    """One of the library's networks; the encoder's tensors have the names that torchvision gives them.
 
     Args:
         config: architecture, encoder (``backbone``), bands and classes.
@@ -64,9 +71,10 @@ class LibraryNetwork:
             ValueError,
         ) as error:  # as it comes from timm
             raise ConfigError(f"{config.architecture} cannot be built on {config.backbone!r}: {error}") from error
-        self.backbone: Any = whole.encoder
-        self.backbone.name = config.backbone
-        self.head = LibraryDecoder(whole.decoder, whole.segmentation_head)
+        whole.encoder.name = config.backbone
+        head = LibraryDecoder(whole.decoder, whole.segmentation_head)
+        pools_everything = config.architecture in POOL_EVERYTHING
+        super().__init__(config, whole.encoder, head, stride=STRIDE, pools_everything=pools_everything)
 
 
 def pretrained_encoder(name: str) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Size, Tensor, nn
 
+from geoglnet.config import ModelConfig
 from geoglnet.models.backbone import fit_stem
+from geoglnet.models.baselines.baseline import Baseline
 
 
 class Encoded(NamedTuple):
@@ -61,17 +63,15 @@ class Decoder(nn.Module):
         return hidden
 
 
-class SegNet:
-    """The parts of a SegNet; 29.4 million parameters.
+class SegNet(Baseline):
+    """A SegNet; 29.4 million parameters.
 
     Args:
-        num_classes: logit channels.
-        in_channels: bands.
+        config: bands and classes.
     """
 
-    def __init__(self, num_classes: int, in_channels: int) -> None:
-        self.backbone = Encoder(in_channels)
-        self.head = Decoder(num_classes)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, Encoder(config.in_channels), Decoder(config.num_classes))
 
 
 def _stage(widths: tuple[int, ...]) -> nn.Sequential:
