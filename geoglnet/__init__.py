@@ -14,13 +14,13 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.api.demonstration import demo as demo
     from geoglnet.api.model import Model as Model
     from geoglnet.api.model import load_model as load_model
-    from geoglnet.api.options import options as options
     from geoglnet.api.polygons import PolygonLayer as PolygonLayer
     from geoglnet.api.polygons import vectorize as vectorize
     from geoglnet.api.prediction import Prediction as Prediction
     from geoglnet.api.prediction import iter_blocks as iter_blocks
     from geoglnet.api.prediction import predict as predict
     from geoglnet.api.report import Report as Report
+    from geoglnet.api.session import options as options
     from geoglnet.api.training import Scores as Scores
     from geoglnet.api.training import Training as Training
     from geoglnet.api.training import evaluate as evaluate
@@ -61,7 +61,7 @@ _HOME = {
     "load_checkpoint": "geoglnet.models.checkpoint",
     "load_model": "geoglnet.api.model",
     "open_scene": "geoglnet.raster.scene",
-    "options": "geoglnet.api.options",
+    "options": "geoglnet.api.session",
     "predict": "geoglnet.api.prediction",
     "train": "geoglnet.api.training",
     "vectorize": "geoglnet.api.polygons",

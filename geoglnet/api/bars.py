@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from geoglnet.api.options import options
+from geoglnet.api.session import options
 from geoglnet.progress import Progress
 
 logger = logging.getLogger("geoglnet")

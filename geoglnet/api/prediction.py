@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoglnet.api.bars import Recorder, watched
 from geoglnet.api.model import Model, path_of
-from geoglnet.api.options import options
 from geoglnet.api.report import Report
+from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.outputs import Segmented

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoglnet.api.options import options
+from geoglnet.api.session import options
 from geoglnet.errors import ConfigError, MemoryLimitError
 from geoglnet.optional import needed
 

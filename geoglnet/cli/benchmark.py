@@ -75,8 +75,8 @@ def benchmark(
     paper's columns beside ours, is printed and written as Markdown, CSV, PNG and SVG. Needs the extras:
     pip install 'geoglnet[train,baselines]'.
     """
-    from geoglnet.paper.report import Wishes, report
     from geoglnet.paper.study import Study
+    from geoglnet.paper.tables import Wishes, report
     from geoglnet.paper.targets import find_target
     from geoglnet.training.config import read_config
 

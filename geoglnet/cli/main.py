@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.environment import abandon, prepare_environment, speak_utf8, stop_on_terminate, unprinted
+from geoglnet.cli.process import abandon, prepare_environment, speak_utf8, stop_on_terminate, unprinted
 from geoglnet.config import suggestion
 
 VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "benchmark", "import-official", "doctor")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.environment import stop_on_stdin_eof
+from geoglnet.cli.process import stop_on_stdin_eof
 from geoglnet.cli.terminal import reporter_for
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geoglnet.cli.options import option, overwrite_option, path_option, progress_options
-from geoglnet.cli.polygons import polygon_options
+from geoglnet.cli.polygon_options import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 
 import click
 
-from geoglnet.cli.environment import abandon
+from geoglnet.cli.process import abandon
 from geoglnet.errors import OutputError
 from geoglnet.escaping import encodable, visible
 from geoglnet.message import Keyword, Message

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from geoglnet.cli.environment import abandon, address_space_limit, check_address_space, explain_limit, unprinted
+from geoglnet.cli.process import abandon, address_space_limit, check_address_space, explain_limit, unprinted
 from geoglnet.cli.terminal import JsonReporter, Reporter, in_options
 from geoglnet.errors import Canceled, GeoglnetError
 from geoglnet.escaping import visible

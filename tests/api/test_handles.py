@@ -17,9 +17,9 @@ from rasterio.warp import transform_bounds
 import geoglnet
 from geoglnet import optional
 from geoglnet.api.bars import Bars, watched
-from geoglnet.api.options import Options
 from geoglnet.api.polygons import PolygonLayer
 from geoglnet.api.prediction import Prediction
+from geoglnet.api.session import Options
 from geoglnet.errors import ConfigError, MemoryLimitError, OutputExistsError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress

@@ -10,8 +10,8 @@ from importlib.metadata import version
 import pytest
 from click.testing import CliRunner
 
-from geoglnet.cli.environment import prepare_environment
 from geoglnet.cli.main import VERBS, geoglnet
+from geoglnet.cli.process import prepare_environment
 
 
 def test_the_version_is_the_packages() -> None:

@@ -131,7 +131,7 @@ WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.{sigint})
 import click
-from geoglnet.cli.environment import prepare_environment, stop_on_terminate
+from geoglnet.cli.process import prepare_environment, stop_on_terminate
 from geoglnet.cli.options import progress_options
 from geoglnet.cli.verb import Verb
 
@@ -223,7 +223,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_foreign_gdal_and_proj_data_are_forgotten() -> None:
     code = (
-        "from geoglnet.cli.environment import prepare_environment; prepare_environment()\n"
+        "from geoglnet.cli.process import prepare_environment; prepare_environment()\n"
         "from rasterio.crs import CRS; print(CRS.from_epsg(32633).to_epsg())"
     )
     environment = {**os.environ, "PROJ_LIB": "/nowhere", "PROJ_DATA": "/nowhere", "GDAL_DATA": "/nowhere"}

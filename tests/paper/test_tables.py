@@ -13,9 +13,9 @@ from geoglnet.legend import Legend
 from geoglnet.paper.drawing import Panel, draw_balance, draw_panels, draw_scatter
 from geoglnet.paper.panels import zooms
 from geoglnet.paper.published import FIGURE1A, TABLE3, Row, best_published
-from geoglnet.paper.report import best_lines
 from geoglnet.paper.sheet import Line, columns, iter_markdown, spread, write_csv
 from geoglnet.paper.systems import find_system, weights_for
+from geoglnet.paper.tables import best_lines
 from geoglnet.paper.targets import find_target
 
 MEMORY = {"device": "cpu", "region_size": 2448, "idle_mb": 900.0, "memory_mb": 400.0, "mpx_per_s": 0.5,
