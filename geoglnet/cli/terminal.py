@@ -35,7 +35,7 @@ class Reporter(Progress, Protocol):
 
 
 @dataclass(slots=True)
-class Stage:
+class StageProgress:
     """How far the current stage has come."""
 
     name: str = ""
@@ -145,12 +145,12 @@ class TerminalReporter:
     """One line on stderr that is rewritten in place; log lines scroll above it."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
-    stage: Stage = field(default_factory=Stage)
+    stage: StageProgress = field(default_factory=StageProgress)
     command: click.Command | None = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
         self._finish_line()
-        self.stage = Stage(stage, total, unit)
+        self.stage = StageProgress(stage, total, unit)
         self._show()
 
     def advance(self, amount: int = 1, **figures: float) -> None:
@@ -184,7 +184,7 @@ class TerminalReporter:
         if self.stage.total > 0:
             self._show()
             _print("", self.stream)
-        self.stage = Stage()
+        self.stage = StageProgress()
 
 
 @dataclass(slots=True)
@@ -192,12 +192,12 @@ class JsonReporter:
     """Events as JSON lines on stdout: ``{"v": 1, "event": "plan|progress|log|warning|error|done", …}``."""
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
-    stage: Stage = field(default_factory=Stage)
+    stage: StageProgress = field(default_factory=StageProgress)
     command: click.Command | None = None
     lost: OSError | None = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
-        self.stage = Stage(stage, total, unit)
+        self.stage = StageProgress(stage, total, unit)
         self._emit("plan", stage=stage, total=total, unit=unit, **figures)
 
     def advance(self, amount: int = 1, **figures: float) -> None:

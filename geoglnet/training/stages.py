@@ -74,7 +74,7 @@ def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress:
     with relayed(progress) if optim.devices > 1 else nullcontext(progress) as told:
         size = optim.batch_size // optim.devices
         loader = RegionLoader(dataset, size, optim.workers, run.manifest.mean, run.manifest.std, told)
-        trainer = _trainer(optim, run.steps - task.done, [Report(told, run.stage), *run.keepers])
+        trainer = _trainer(optim, run.steps - task.done, [StepReporter(told, run.stage), *run.keepers])
         trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
     task.finish()
 
@@ -114,7 +114,7 @@ def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> light
     )
 
 
-class Report(Callback):
+class StepReporter(Callback):
     """Forwards steps and losses to a :class:`Progress`."""
 
     def __init__(self, progress: Progress, stage: Stage) -> None:

@@ -16,7 +16,7 @@ from geoglnet.cli.terminal import (
     JsonReporter,
     QuietReporter,
     Reporter,
-    Stage,
+    StageProgress,
     TerminalReporter,
     clock,
     count_of,
@@ -105,13 +105,13 @@ def test_a_failed_run_leaves_the_cursor_on_a_fresh_line() -> None:
 
 def test_the_line_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.time, "monotonic", lambda: 130.0)
-    stage = Stage("predict", total=40, unit="regions", count=10, started=100.0)
+    stage = StageProgress("predict", total=40, unit="regions", count=10, started=100.0)
     assert stage.describe(200).endswith("25%  10/40 regions  3.0 s each  1:30 left")
 
 
 @given(st.integers(0, 10), st.integers(0, 20), st.integers(10, 200))
 def test_the_line_is_never_wider_than_the_terminal(total: int, count: int, width: int) -> None:
-    assert len(Stage("predict", total, "regions", count).describe(width)) <= width
+    assert len(StageProgress("predict", total, "regions", count).describe(width)) <= width
 
 
 @pytest.mark.parametrize(
