@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def classFactory(iface):
-    """QGIS's door."""
+    """Make the plugin; QGIS calls this."""
     from .plugin import GeoglnetPlugin  # late: command, events, environment and runner are tested where there is no QGIS
 
     return GeoglnetPlugin(iface)

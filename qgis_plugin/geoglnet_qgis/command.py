@@ -109,18 +109,18 @@ def vectorize_words(labels: str, polygons: str, shaping: Shaping, confidence: st
 
 
 def style_words(polygons: str) -> list[str]:
-    """A style file beside formats that cannot hold a style; a GeoPackage brings its own."""
+    """Ask for a style file beside formats that cannot hold a style; a GeoPackage brings its own."""
     return [] if polygons.lower().endswith(".gpkg") else ["--style", "qml"]
 
 
 def unfinished(*outputs: str) -> set[str]:
-    """What stopped segmentations keep to go on from, beside their first outputs: folders with the program's journal."""
+    """Find what interrupted runs keep beside their first outputs: folders with the program's journal."""
     folders = {path + UNFINISHED for path in outputs if path}
     return {folder for folder in folders if not os.path.islink(folder) and _is_run(os.path.join(folder, JOURNAL))}
 
 
 def remove_unfinished(*outputs: str, kept: Collection[str] = ()) -> None:
-    """Remove what a stopped segmentation keeps, but for the folders that were there before it; nothing that it did not make."""
+    """Remove what an interrupted run keeps, except folders that existed before it and anything it did not make."""
     for folder in unfinished(*outputs) - set(kept):
         with suppress(OSError):
             _remove_run(folder)
@@ -165,10 +165,10 @@ def train_words(
 
 
 def savepoint_of(checkpoint: str) -> str:
-    """Where a training that was cut off keeps what it goes on from."""
+    """Return where an interrupted training keeps its savepoint."""
     return os.path.splitext(checkpoint)[0] + SAVEPOINT
 
 
 def _number(value: float) -> str:
-    """Shortest decimal that reads back as the same number."""
+    """Format a number as the shortest decimal that reads back the same."""
     return repr(float(value)).removesuffix(".0")

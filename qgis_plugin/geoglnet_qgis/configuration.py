@@ -70,7 +70,7 @@ class Training:
     assumed_pixel_size_m: float = 0.0
 
     def to_toml(self) -> str:
-        """Text of the configuration file."""
+        """Write the text of the configuration file."""
         size = SIZES[self.size]
         colors = {BACKGROUND: BACKGROUND_COLOR, **self.classes}
         classes = [{"name": name, "color": list(color)} for name, color in colors.items()]
@@ -96,7 +96,7 @@ class Training:
 
 
 def is_own_folder(folder: str) -> bool:
-    """Whether the plugin wrote the configuration in a folder, and so may write what belongs to it again."""
+    """Return whether the plugin wrote the configuration in a folder, and so may replace its files."""
     try:
         with open(os.path.join(folder, CONFIGURATION), encoding="utf-8") as file:
             return file.readline() == HEADER
@@ -105,7 +105,7 @@ def is_own_folder(folder: str) -> bool:
 
 
 def colors_for(names: Sequence[str], styled: Mapping[str, Sequence[int]] | None = None) -> dict[str, tuple[int, ...]]:
-    """A color for every class: the layer's own where its style has one, else from a palette."""
+    """Choose a color for every class: the layer's own if its style has one, else from a palette."""
     own = styled or {}
     return {name: tuple(own.get(name, PALETTE[n % len(PALETTE)])) for n, name in enumerate(names)}
 

@@ -35,7 +35,7 @@ def clean_environment(
     platform: str = sys.platform,
     exists: Callable[[str], bool] = os.path.exists,
 ) -> dict[str, str]:
-    """Variables for the child process.
+    """Return the environment variables for the child process.
 
     Args:
         inherited: QGIS's own environment.
@@ -57,7 +57,7 @@ def clean_environment(
 
 @contextmanager
 def private_folder() -> Iterator[str]:
-    """An empty folder that nobody else can write to, for a program to be started in.
+    """Make an empty folder that nobody else can write to, in which a program is started.
 
     Python imports from the folder that it is started in (``-m``), and Windows loads libraries from there: in a shared one, such
     as the temporary folder, anybody could have put a ``geoglnet`` there.

@@ -37,7 +37,7 @@ class Event:
 
 
 def parse_event(line: str) -> Event | None:
-    """The event in a line; ``None`` when the line is something else, such as a library's own words.
+    """Parse the event in a line; ``None`` for any other line, such as a library's own output.
 
     Raises:
         ProtocolError: it is an event of a version that this plugin does not understand.
@@ -79,7 +79,7 @@ class Course:
     _share: float = 0.0
 
     def follow(self, event: Event) -> float:
-        """The fraction done after an event, 0 to 1."""
+        """Return the fraction done after an event, 0 to 1."""
         if event.kind == "plan":
             self._start += self._share
             left = 1.0 - self._start

@@ -54,7 +54,7 @@ class RasterFile:
     is_overridden: bool
 
     def placed_in(self, folder: str, name: str = "scene") -> str:
-        """A file that has the layer's CRS: the raster's own, or a small VRT around it.
+        """Return a file in the layer's CRS: the raster itself, or a small VRT around it.
 
         Raises:
             QgsProcessingException: GDAL cannot make the VRT.
@@ -62,7 +62,7 @@ class RasterFile:
         return self.as_vrt(folder, name) if self.is_overridden else self.path
 
     def as_vrt(self, folder: str, name: str = "scene") -> str:
-        """A VRT around the raster, in the layer's CRS.
+        """Write a VRT around the raster, in the layer's CRS.
 
         Raises:
             QgsProcessingException: GDAL cannot make it.
@@ -89,7 +89,7 @@ class RasterFile:
 
 
 def raster_file(layer: QgsRasterLayer) -> RasterFile:
-    """The file behind a raster layer.
+    """Find the file behind a raster layer.
 
     Raises:
         QgsProcessingException: there is none: the layer is drawn by a server or lives in memory.
@@ -184,7 +184,7 @@ def _class_name(value: object) -> str:
 
 
 def class_colors(layer: QgsMapLayer | None, column: str) -> dict[str, tuple[int, int, int]]:
-    """Colors that a layer's own style gives to the values of a column."""
+    """Read the colors that a layer's own style gives to the values of a column."""
     renderer = layer.renderer() if isinstance(layer, QgsVectorLayer) else None
     if not isinstance(renderer, QgsCategorizedSymbolRenderer) or renderer.classAttribute().strip('"') != column:
         return {}

@@ -90,7 +90,7 @@ class OptionsPage(QgsOptionsPageWidget):
         layout.addStretch()
 
     def apply(self) -> None:
-        """QGIS calls this when the options are accepted."""
+        """Save the options; QGIS calls this when they are accepted."""
         set_program(self.program.filePath())
         set_kept_variables(self.kept.text())
         self._applied()
@@ -124,7 +124,7 @@ def _examine(task: QgsTask, path: str, environment: Mapping[str, str]) -> Any:
 
 
 def describe(answer: Answer) -> str:
-    """What a test found, as rich text."""
+    """Describe the result of a test, as rich text."""
     facts = answer.facts
     rows = {
         tr("Version"): f"geoglnet {answer.version}, Python {facts.get('python', '?')}",

@@ -26,12 +26,12 @@ class GeoglnetPlugin:
         self._translator = install_translator()
 
     def initProcessing(self) -> None:
-        """Called by ``qgis_process``, which has no windows."""
+        """Register the provider; ``qgis_process``, which has no windows, calls only this."""
         self._provider = GeoglnetProvider()
         QgsApplication.processingRegistry().addProvider(self._provider)
 
     def initGui(self) -> None:
-        """Called by the desktop."""
+        """Register the provider and the options page; called by the desktop."""
         self.initProcessing()
         self._options = OptionsPageFactory(self._refresh)
         self._iface.registerOptionsWidgetFactory(self._options)
@@ -48,6 +48,6 @@ class GeoglnetPlugin:
             self._translator = None
 
     def _refresh(self) -> None:
-        """Other settings may mean other models to offer."""
+        """Ask again which models to offer, after the settings changed."""
         if self._provider is not None:
             self._provider.refreshAlgorithms()

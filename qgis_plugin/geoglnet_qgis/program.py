@@ -70,7 +70,7 @@ class Answer:
 
 
 def find_program(setting: str, environment: Mapping[str, str], *, platform: str = sys.platform) -> Program:
-    """The program that a setting names: itself, a Python that has it, or the folder of a virtual environment.
+    """Find the program that a setting names: itself, a Python that has it, or the folder of a virtual environment.
 
     Args:
         setting: path; empty looks on PATH.
@@ -103,7 +103,7 @@ def find_program(setting: str, environment: Mapping[str, str], *, platform: str 
 
 
 def _on_path(path: str, platform: str) -> str:
-    """The program in the folders of PATH; never in the current one, which ``shutil.which`` prefers on Windows."""
+    """Find the program in the folders of PATH; never in the current one, which ``shutil.which`` prefers on Windows."""
     separator, name = (";", "geoglnet.exe") if platform == "win32" else (":", "geoglnet")
     for folder in path.split(separator):
         candidate = os.path.join(folder, name)
@@ -148,7 +148,7 @@ def ask(program: Program, environment: Mapping[str, str], *, quick: bool = True,
 
 
 def ask_verb(program: Program, words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, Any]:
-    """The JSON object that a short verb prints.
+    """Run a short verb and return the JSON object that it prints.
 
     Raises:
         ProgramError: it failed, with its own words, or printed something else.
@@ -204,5 +204,5 @@ def _too_old(program: Program, version: str) -> str:
 
 
 def missing_options(words: Iterable[str], known: Collection[str]) -> list[str]:
-    """Options in a command line that the program does not have."""
+    """List the options in a command that the program does not have."""
     return [word for word in words if word.startswith("--") and word not in known]

@@ -51,7 +51,7 @@ class Outcome:
         return self.code == 0 and self.done is not None and self.error is None and not self.was_canceled
 
     def explanation(self) -> str:
-        """One sentence for a run that did not succeed."""
+        """Write one sentence about a run that did not succeed."""
         if self.was_canceled:
             return "canceled"
         if self.error is not None and self.error.message:
@@ -76,7 +76,7 @@ def run_program(
     hear: Callable[[str], None] = lambda line: None,
     grace_s: float = GRACE_S,
 ) -> Outcome:
-    """Start the program and stay with it until it and all its children are gone.
+    """Run the program and wait until it and all its children have ended.
 
     Args:
         words: program and arguments; no shell sees them.
@@ -142,7 +142,7 @@ class _Child:
             reader.start()
 
     def iter_lines(self, is_canceled: Callable[[], bool], grace_s: float) -> Iterator[tuple[str, str]]:
-        """Lines by stream until both streams end, the process is gone, or patience is."""
+        """Yield lines by stream until both streams end, the process has ended, or the time is up."""
         num_open = len(self._readers)
         while num_open and not self._is_over():
             if not self.was_asked_to_stop and is_canceled():
@@ -169,7 +169,7 @@ class _Child:
             self._process.send_signal(signal.SIGINT)
 
     def close(self) -> int:
-        """End what still runs, of the whole group; the exit code."""
+        """End what still runs of the whole group, and return the exit code."""
         with suppress(subprocess.TimeoutExpired):  # ended by force below
             self._process.wait(timeout=0 if self._is_over() else DRAIN_S)
         if self._process.poll() is None or self._is_read():
@@ -190,7 +190,7 @@ class _Child:
         return now >= self._deadline
 
     def _is_read(self) -> bool:
-        """Whether somebody still holds the other end of a pipe, or has said more than was taken."""
+        """Return whether a pipe still has a writer or unread data."""
         return any(reader.is_alive() for reader in self._readers)
 
     def _discard_line(self) -> None:

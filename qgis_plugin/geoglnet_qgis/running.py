@@ -40,7 +40,7 @@ class FeedbackReceiver:
             self._feedback.pushInfo(event.message)
 
     def _stage(self, event: Event) -> str:
-        """A stage and what it amounts to, where that is known: patches, time, rasters to write."""
+        """Describe a stage and its size where that is known: patches, time, rasters to write."""
         stage, total, unit = (event.fields.get(name, "") for name in ("stage", "total", "unit"))
         parts = [] if total == 1 else [f"{total} {unit}".strip()]
         patches, minutes, size = (event.fields.get(name) for name in ("patches", "minutes", "output_bytes"))
@@ -54,7 +54,7 @@ class FeedbackReceiver:
         return ": ".join([str(stage), ", ".join(parts)] if parts else [str(stage)])
 
     def _tell_figures(self, event: Event) -> None:
-        """Losses and the like, ten times a stage."""
+        """Report figures such as losses, ten times a stage."""
         figures = event.fields.get("figures")
         fraction = event.fields.get("fraction")
         if not isinstance(figures, dict) or not figures or not isinstance(fraction, (int, float)):
@@ -96,17 +96,17 @@ def run_verb(words: Sequence[str], feedback: QgsProcessingFeedback) -> Mapping[s
 
 
 def _way_out(error: Event | None) -> str:
-    """Options that an error speaks of, by the names that they have here."""
+    """Translate the options in an error into the names of the dialog."""
     kind = "" if error is None else error.fields.get("kind")
     if kind == "OutputExistsError":
-        return " " + tr("(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)")
+        return " " + tr("(--overwrite is “Replace existing files”, --resume is “Keep an interrupted run and continue it”)")
     if kind == "ResolutionError":
         return " " + tr("(--model is “Model”; --resolution is for the command line only)")
     return ""
 
 
 def require_program(words: Sequence[str], environment: Mapping[str, str]) -> Program:
-    """The program, after it has said that it can do this.
+    """Find the program and check that it has the options of a command.
 
     Raises:
         QgsProcessingException: it is missing, too old, or not geoglnet.
@@ -135,7 +135,7 @@ def _quoted(word: str) -> str:
 
 
 def answer_of(words: Sequence[str]) -> Mapping[str, Any]:
-    """The JSON object that a short verb prints, such as ``info … --json``.
+    """Run a short verb, such as ``info … --json``, and return the JSON object that it prints.
 
     Raises:
         QgsProcessingException: the program is missing, too old or failed; with its own words.

@@ -16,7 +16,7 @@ _PROGRAM, _KEPT, _MODELS = "geoglnet/program", "geoglnet/kept_variables", "geogl
 
 
 def program_setting() -> str:
-    """Path that the user gave, or that the environment gives; empty for PATH."""
+    """Return the path set by the user or the environment; empty to search PATH."""
     return os.environ.get(PROGRAM_VARIABLE) or str(QgsSettings().value(_PROGRAM, "") or "")
 
 
@@ -26,7 +26,7 @@ def set_program(path: str) -> None:
 
 
 def kept_variables() -> list[str]:
-    """Names of variables that the child keeps although QGIS may have set them."""
+    """Return the names of variables that the child keeps although QGIS may have set them."""
     return str(QgsSettings().value(_KEPT, "") or "").replace(",", " ").split()
 
 
@@ -36,12 +36,12 @@ def set_kept_variables(names: str) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """The variables that the program is started with."""
+    """Return the variables that the program is started with."""
     return clean_environment(os.environ, kept=kept_variables())
 
 
 def current_program() -> Program:
-    """The program as set.
+    """Find the program that the settings name.
 
     Raises:
         ProgramError: there is none.
@@ -56,7 +56,7 @@ def remember_models(answer: Answer) -> None:
 
 
 def shipped_models() -> list[str]:
-    """Names of the program's models, as far as it has been asked."""
+    """Return the names of the program's models that were last remembered."""
     try:
         names = json.loads(str(QgsSettings().value(_MODELS, "") or "[]"))
     except ValueError:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "i18n"
 
 
 def tr(text: str) -> str:
-    """A text in the user's language."""
+    """Translate a text into the user's language."""
     return QCoreApplication.translate(CONTEXT, text)
 
 

@@ -135,7 +135,7 @@ def test_a_training_folder_with_files_of_something_else_is_refused(
     _, drawn = training_layers(scene_path, QgsVectorLayer(str(demo / "truth.gpkg")), "kind")
     project.addMapLayer(drawn)
     (tmp_path / "train.gpkg").write_bytes(b"drawn by hand")
-    with pytest.raises(QgsProcessingException, match=r"has a train\.gpkg of something else; choose another"):
+    with pytest.raises(QgsProcessingException, match=r"has a train\.gpkg that this plugin did not write; choose another"):
         run(
             "trainonlayers",
             INPUT=str(scene_path),

@@ -64,7 +64,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         return provider.icon() if provider else super().icon()
 
     def canExecute(self) -> tuple[bool, str]:
-        """Asked by the toolbox only; a run checks again, and more."""
+        """Explain in the toolbox what is missing; a run checks again, and more."""
         try:
             current_program()
         except ProgramError as error:
@@ -72,7 +72,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         return True, ""
 
     def checkParameterValues(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[bool, str]:
-        """Asked before every run; what is wrong with a layer is shown while the dialog is still open."""
+        """Check the layers before a run, so that problems show while the dialog is still open."""
         is_fine, reason = super().checkParameterValues(parameters, context)
         rasters = [d.name() for d in self.parameterDefinitions() if isinstance(d, QgsProcessingParameterRasterLayer)]
         try:
@@ -98,15 +98,15 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         self.addParameter(parameter)
 
     def add_overwrite(self) -> None:
-        """Whether files are replaced; batches, models and qgis_process never ask, and a dialog does not for a typed name."""
+        """Add the box for replacing files: batches, models, qgis_process and dialogs with a typed name never ask."""
         self.add(
             QgsProcessingParameterBoolean(OVERWRITE, tr("Replace existing files"), False, optional=True),
-            tr("Without it, an output that exists is refused before any work."),
+            tr("Otherwise an existing output is refused before the run starts."),
             is_advanced=True,
         )
 
     def replaces(self, parameters: Parameters, context: QgsProcessingContext) -> bool:
-        """Whether outputs that exist are to be replaced."""
+        """Return whether existing outputs may be replaced."""
         return self.parameterAsBool(parameters, OVERWRITE, context)
 
     def refuse_existing(self, path: str, parameters: Parameters, context: QgsProcessingContext) -> None:
@@ -126,10 +126,10 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
             )
 
     def add_model(self) -> None:
-        """A shipped model, or a file that wins over it."""
+        """Add the parameters for a shipped model and for a model file, which takes precedence."""
         names = shipped_models()
         model = QgsProcessingParameterEnum(MODEL, tr("Model"), names, defaultValue=names[0], usesStaticStrings=True)
-        self.add(model, tr("One of the models that come with geoglnet; Model information tells about them."))
+        self.add(model, tr("One of the models that come with geoglnet; Model information describes them."))
         file = QgsProcessingParameterFile(MODEL_FILE, tr("Model file"), fileFilter=MODEL_FILTER, optional=True)
         self.add(file, tr("A model of your own (.safetensors), instead of the one above."))
 
@@ -138,11 +138,11 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         return os.path.abspath(file) if file else self.parameterAsEnumString(parameters, MODEL, context)
 
     def add_shaping(self) -> None:
-        """How polygons are made."""
+        """Add the parameters for polygons."""
         kind = QgsProcessingParameterNumber.Type.Double
         self.add(
             QgsProcessingParameterNumber(SIMPLIFY, tr("Simplify polygons [m]"), kind, 0.0, minValue=0.0),
-            tr("Corners may move by this much; neighbors keep shared borders. 0 keeps all. Pixels where there is no CRS."),
+            tr("Outlines may move by this much; neighbors keep shared borders. 0 keeps all. In pixels if there is no CRS."),
         )
         self.add(
             QgsProcessingParameterNumber(MIN_AREA, tr("Smallest polygon [m²]"), kind, 0.0, minValue=0.0),
@@ -150,11 +150,11 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         )
         self.add(
             QgsProcessingParameterBoolean(REGULARIZE, tr("Square corners (buildings)"), False),
-            tr("Draws outlines with right angles where they nearly are, for buildings."),
+            tr("Straightens walls and squares corners, for buildings."),
         )
 
     def chosen_shaping(self, parameters: Parameters, context: QgsProcessingContext, raster: RasterFile) -> Shaping:
-        """How polygons of a raster are to be made."""
+        """Read the parameters for polygons of a raster."""
         return Shaping(
             unit="m" if raster.crs.isValid() else "px",
             tolerance=self.parameterAsDouble(parameters, SIMPLIFY, context),
@@ -163,7 +163,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         )
 
     def chosen_raster(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> RasterFile:
-        """The file behind a raster parameter; call it in ``prepareAlgorithm``, where layers may be touched.
+        """Find the file behind a raster parameter; call it in ``prepareAlgorithm``, where layers may be accessed.
 
         Raises:
             QgsProcessingException: there is none.
@@ -174,7 +174,7 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
         return raster_file(layer)
 
     def chosen_file(self, parameters: Parameters, name: str, context: QgsProcessingContext, suffixes: tuple[str, ...]) -> str:
-        """An absolute path to write to; empty when the user skipped it.
+        """Return an absolute path to write to; empty if the user skipped it.
 
         Raises:
             QgsProcessingException: it is no file, of a format that is not written, or exists.

@@ -94,7 +94,7 @@ class SegmentScene(GeoglnetAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber(EFFORT, tr("Effort"), broken, optional=True, minValue=0.0, maxValue=1.0),
-            tr("0 is the fastest, 1 looks at everything. Empty: geoglnet chooses."),
+            tr("0 is fastest, 1 runs every patch. Empty: geoglnet chooses."),
             is_advanced=True,
         )
         self.add(
@@ -111,8 +111,8 @@ class SegmentScene(GeoglnetAlgorithm):
         )
         self.add_overwrite()
         self.add(
-            QgsProcessingParameterBoolean(RESUME, tr("Keep a stopped run, and go on with it"), False),
-            tr("A run that is canceled, or lost, keeps its finished parts beside the first output; the next one uses them."),
+            QgsProcessingParameterBoolean(RESUME, tr("Keep an interrupted run and continue it"), False),
+            tr("A run that is canceled or fails keeps its finished parts beside the first output; the next run uses them."),
             is_advanced=True,
         )
 
@@ -145,7 +145,7 @@ class SegmentScene(GeoglnetAlgorithm):
         return {**{key: path for key, path in outputs.items() if path}, **found}
 
     def _settle(self, segmentation: Segmentation, kept: Collection[str], feedback: QgsProcessingFeedback) -> None:
-        """Remove, or tell of, what a canceled run keeps to go on from."""
+        """Remove what a canceled run keeps for resuming, or say where it is."""
         if segmentation.is_resumed:
             feedback.pushInfo(tr("what is finished is kept beside the first output; run again with the same settings to go on"))
         else:

@@ -59,7 +59,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         self.add(QgsProcessingParameterRasterLayer(INPUT, tr("Scene")), tr("Imagery from a file."))
         self.add(
             QgsProcessingParameterFeatureSource(POLYGONS, tr("Polygons"), polygon),
-            tr("Everything of the classes in the scene; selected ones only, if you say so."),
+            tr("All objects of the classes in the scene, or only the selected ones."),
         )
         self.add(
             QgsProcessingParameterField(FIELD, tr("Field with the class"), parentLayerParameterName=POLYGONS, optional=True),
@@ -67,7 +67,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         )
         self.add(
             QgsProcessingParameterFeatureSource(AREA, tr("Area where the polygons are complete"), polygon, optional=True),
-            tr("Outside it nothing is known. Empty: they are complete everywhere. Needs a coordinate system."),
+            tr("Outside this area nothing is assumed. Empty: they are complete everywhere. Needs a coordinate system."),
         )
         model = QgsProcessingParameterFileDestination(OUTPUT, tr("Model"), MODEL_FILTER)
         self.add(model, tr("The model file that Segment scene takes."))
@@ -99,7 +99,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
             LOCAL_STEPS: QgsProcessingParameterNumber(LOCAL_STEPS, tr("Steps, local"), whole, 500, minValue=1),
             WEIGHTS: QgsProcessingParameterString(WEIGHTS, tr("Backbone weights"), "imagenet", optional=True),
             SETTINGS: QgsProcessingParameterString(SETTINGS, tr("Further settings"), "", multiLine=True, optional=True),
-            RESUME: QgsProcessingParameterBoolean(RESUME, tr("Go on with a training that was stopped"), False),
+            RESUME: QgsProcessingParameterBoolean(RESUME, tr("Continue an interrupted training"), False),
         }
         explanations = {
             SIZE: tr("small: MobileNetV2, for a CPU. paper: ResNet-50 as published, for a graphics card."),
@@ -142,11 +142,11 @@ class TrainOnLayers(GeoglnetAlgorithm):
                 run_verb(words, feedback)
             finally:
                 if feedback.isCanceled() and os.path.isfile(savepoint_of(path)):
-                    feedback.pushInfo(tr("the training can go on: run it again with “Go on with a training that was stopped”"))
+                    feedback.pushInfo(tr("the training can go on: run it again with “Continue an interrupted training”"))
         return {OUTPUT: path, FOLDER: chosen or None}
 
     def _words(self, parameters: Parameters, context: QgsProcessingContext, folder: str, path: str) -> list[str]:
-        """The command line, after what it reads has been written into the folder."""
+        """Write the files that the command reads, and return the command."""
         training = self._training(parameters, context, folder, os.path.basename(path))
         configuration = os.path.join(folder, CONFIGURATION)
         with open(configuration, "w", encoding="utf-8") as file:
@@ -165,7 +165,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         size_m = self.parameterAsDouble(parameters, RESOLUTION, context)
         own_m = answer_of(["info", os.path.join(folder, train.raster), "--json"]).get("pixel_size_m")
         if not size_m and not own_m:
-            raise QgsProcessingException(tr("the scene has no coordinate system: say how large its pixels are (Pixel size)"))
+            raise QgsProcessingException(tr("the scene has no coordinate system: enter its pixel size"))
         weights = self.parameterAsString(parameters, WEIGHTS, context).strip()
         return Training(
             name=os.path.splitext(file_name)[0],
@@ -188,7 +188,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
         title: str,
         context: QgsProcessingContext,
     ) -> tuple[Pair, list[str]]:
-        """A raster and its polygons as files in a folder, and the classes of these."""
+        """Write a raster and its polygons as files into a folder, and return the classes."""
         source = self.parameterAsSource(parameters, name, context)
         if source is None:
             raise QgsProcessingException(self.invalidSourceError(parameters, name))
@@ -220,12 +220,14 @@ def _check_folder(folder: str) -> None:
     found = [name for name in WRITTEN if os.path.lexists(os.path.join(folder, name))]
     if found and not is_own_folder(folder):
         raise QgsProcessingException(
-            tr("{folder} has a {name} of something else; choose another training folder").format(folder=folder, name=found[0])
+            tr("{folder} has a {name} that this plugin did not write; choose another training folder").format(
+                folder=folder, name=found[0]
+            )
         )
 
 
 def _fresh(folder: str, name: str) -> str:
-    """A path in a folder, free of what an earlier training left there."""
+    """Return a path in a folder, after removing what an earlier training left there."""
     path = os.path.join(folder, name)
     if os.path.exists(path):
         os.remove(path)

@@ -4,8 +4,8 @@
  <context><name>geoglnet</name>
   <message><source> or </source><translation type='unfinished'/></message>
   <message><source>(--model is “Model”; --resolution is for the command line only)</source><translation type='unfinished'/></message>
-  <message><source>(--overwrite is “Replace existing files”, --resume is the box about a run that was stopped)</source><translation type='unfinished'/></message>
-  <message><source>0 is the fastest, 1 looks at everything. Empty: geoglnet chooses.</source><translation type='unfinished'/></message>
+  <message><source>(--overwrite is “Replace existing files”, --resume is “Keep an interrupted run and continue it”)</source><translation type='unfinished'/></message>
+  <message><source>0 is fastest, 1 runs every patch. Empty: geoglnet chooses.</source><translation type='unfinished'/></message>
   <message><source>1 patch</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Draw polygons around everything of your classes in a scene, with the class in a field, and train a model on them. What lies in no polygon is background: draw completely, or say in an area layer where you did.&lt;/p&gt;&lt;p&gt;The class colors are those of the layer's categorized style. The small network takes half an hour or more on two cores; a graphics card is much quicker. Needs the extra: &lt;code&gt;pip install 'geoglnet[train]'&lt;/code&gt;.&lt;/p&gt;&lt;p&gt;Keep a second raster with polygons out to learn how good the model is.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and confidence. Both load with the model's colors.&lt;/p&gt;&lt;p&gt;The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent pixels get no class. Nothing appears under its name before it is whole, and a canceled run leaves nothing.&lt;/p&gt;&lt;p&gt;Layers that come from a server or live in memory have to be exported to a file first.&lt;/p&gt;</source><translation type='unfinished'/></message>
@@ -14,7 +14,8 @@
   <message><source>A model of your own (.safetensors), instead of the one above.</source><translation type='unfinished'/></message>
   <message><source>A model of your own from a raster layer and polygons that you have drawn on it</source><translation type='unfinished'/></message>
   <message><source>A page to read; it opens in the results viewer.</source><translation type='unfinished'/></message>
-  <message><source>A run that is canceled, or lost, keeps its finished parts beside the first output; the next one uses them.</source><translation type='unfinished'/></message>
+  <message><source>A run that is canceled or fails keeps its finished parts beside the first output; the next run uses them.</source><translation type='unfinished'/></message>
+  <message><source>All objects of the classes in the scene, or only the selected ones.</source><translation type='unfinished'/></message>
   <message><source>Area of interest</source><translation type='unfinished'/></message>
   <message><source>Area where the polygons are complete</source><translation type='unfinished'/></message>
   <message><source>Backbone weights</source><translation type='unfinished'/></message>
@@ -22,25 +23,22 @@
   <message><source>Classes and polygons of a satellite, aerial or drone scene of any size</source><translation type='unfinished'/></message>
   <message><source>Classes, resolution, training data, terms, scores and known failures of a model</source><translation type='unfinished'/></message>
   <message><source>Confidence</source><translation type='unfinished'/></message>
-  <message><source>Corners may move by this much; neighbors keep shared borders. 0 keeps all. Pixels where there is no CRS.</source><translation type='unfinished'/></message>
+  <message><source>Continue an interrupted training</source><translation type='unfinished'/></message>
   <message><source>Device</source><translation type='unfinished'/></message>
-  <message><source>Draws outlines with right angles where they nearly are, for buildings.</source><translation type='unfinished'/></message>
   <message><source>Effort</source><translation type='unfinished'/></message>
   <message><source>Empty: all polygons are one class.</source><translation type='unfinished'/></message>
   <message><source>Environment variables to keep</source><translation type='unfinished'/></message>
-  <message><source>Everything of the classes in the scene; selected ones only, if you say so.</source><translation type='unfinished'/></message>
   <message><source>Extent</source><translation type='unfinished'/></message>
   <message><source>Field with the class</source><translation type='unfinished'/></message>
   <message><source>Further settings</source><translation type='unfinished'/></message>
   <message><source>GDAL cannot open {path}</source><translation type='unfinished'/></message>
   <message><source>GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson).</source><translation type='unfinished'/></message>
-  <message><source>Go on with a training that was stopped</source><translation type='unfinished'/></message>
   <message><source>Ground size of the pixels to train at. Empty: the scene's own.</source><translation type='unfinished'/></message>
   <message><source>Held-out polygons</source><translation type='unfinished'/></message>
   <message><source>Held-out scene</source><translation type='unfinished'/></message>
   <message><source>Imagery from a file.</source><translation type='unfinished'/></message>
   <message><source>Imagery with red, green and blue bands, from a file. A coordinate system set for the layer is respected.</source><translation type='unfinished'/></message>
-  <message><source>Keep a stopped run, and go on with it</source><translation type='unfinished'/></message>
+  <message><source>Keep an interrupted run and continue it</source><translation type='unfinished'/></message>
   <message><source>Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary.</source><translation type='unfinished'/></message>
   <message><source>Labels</source><translation type='unfinished'/></message>
   <message><source>Libraries</source><translation type='unfinished'/></message>
@@ -58,10 +56,12 @@
   <message><source>Of the branch that sees details.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees the whole region.</source><translation type='unfinished'/></message>
   <message><source>One KEY = VALUE of the configuration per line, such as optim.batch_size = 2.</source><translation type='unfinished'/></message>
-  <message><source>One of the models that come with geoglnet; Model information tells about them.</source><translation type='unfinished'/></message>
+  <message><source>One of the models that come with geoglnet; Model information describes them.</source><translation type='unfinished'/></message>
   <message><source>Only inside these polygons, in any coordinate system.</source><translation type='unfinished'/></message>
   <message><source>Only this rectangle. Empty: the whole scene.</source><translation type='unfinished'/></message>
-  <message><source>Outside it nothing is known. Empty: they are complete everywhere. Needs a coordinate system.</source><translation type='unfinished'/></message>
+  <message><source>Otherwise an existing output is refused before the run starts.</source><translation type='unfinished'/></message>
+  <message><source>Outlines may move by this much; neighbors keep shared borders. 0 keeps all. In pixels if there is no CRS.</source><translation type='unfinished'/></message>
+  <message><source>Outside this area nothing is assumed. Empty: they are complete everywhere. Needs a coordinate system.</source><translation type='unfinished'/></message>
   <message><source>Patches per step</source><translation type='unfinished'/></message>
   <message><source>Pixel size [m]</source><translation type='unfinished'/></message>
   <message><source>Pixel size without CRS [m]</source><translation type='unfinished'/></message>
@@ -84,6 +84,7 @@
   <message><source>Square corners (buildings)</source><translation type='unfinished'/></message>
   <message><source>Steps, global</source><translation type='unfinished'/></message>
   <message><source>Steps, local</source><translation type='unfinished'/></message>
+  <message><source>Straightens walls and squares corners, for buildings.</source><translation type='unfinished'/></message>
   <message><source>Test</source><translation type='unfinished'/></message>
   <message><source>Test geoglnet</source><translation type='unfinished'/></message>
   <message><source>The geoglnet program, or the Python that has it</source><translation type='unfinished'/></message>
@@ -94,7 +95,6 @@
   <message><source>Version</source><translation type='unfinished'/></message>
   <message><source>With the same field.</source><translation type='unfinished'/></message>
   <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
-  <message><source>Without it, an output that exists is refused before any work.</source><translation type='unfinished'/></message>
   <message><source>about {hours} h</source><translation type='unfinished'/></message>
   <message><source>about {minutes} min</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
@@ -116,11 +116,11 @@
   <message><source>small: MobileNetV2, for a CPU. paper: ResNet-50 as published, for a graphics card.</source><translation type='unfinished'/></message>
   <message><source>the area of interest holds no polygons</source><translation type='unfinished'/></message>
   <message><source>the scene has no coordinate system: an area can only be used with one</source><translation type='unfinished'/></message>
-  <message><source>the scene has no coordinate system: say how large its pixels are (Pixel size)</source><translation type='unfinished'/></message>
-  <message><source>the training can go on: run it again with “Go on with a training that was stopped”</source><translation type='unfinished'/></message>
+  <message><source>the scene has no coordinate system: enter its pixel size</source><translation type='unfinished'/></message>
+  <message><source>the training can go on: run it again with “Continue an interrupted training”</source><translation type='unfinished'/></message>
   <message><source>what is finished is kept beside the first output; run again with the same settings to go on</source><translation type='unfinished'/></message>
   <message><source>{count} patches</source><translation type='unfinished'/></message>
-  <message><source>{folder} has a {name} of something else; choose another training folder</source><translation type='unfinished'/></message>
+  <message><source>{folder} has a {name} that this plugin did not write; choose another training folder</source><translation type='unfinished'/></message>
   <message><source>{line} is not KEY = VALUE</source><translation type='unfinished'/></message>
   <message><source>{megabytes} MB before compression</source><translation type='unfinished'/></message>
   <message><source>{path} exists; tick “Replace existing files” among the advanced parameters, or choose another name</source><translation type='unfinished'/></message>
