@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from geoglnet import errors
 from geoglnet.errors import Canceled, ConfigError, GeoglnetError
 from geoglnet.progress import Progress
 
@@ -164,5 +164,5 @@ def relayed(progress: Progress) -> Iterator[Progress]:
 def _ours(traceback: str) -> GeoglnetError | None:
     """The error of ours that a traceback's last line names."""
     name, _, message = traceback.strip().splitlines()[-1].partition(": ")
-    kind = getattr(errors, name.rpartition(".")[2], None)
+    kind = getattr(sys.modules[GeoglnetError.__module__], name.rpartition(".")[2], None)
     return kind(message) if isinstance(kind, type) and issubclass(kind, GeoglnetError) else None
