@@ -51,6 +51,8 @@ def demo(
     from geoglnet.types import Shape
 
     size = DEFAULT_SHAPE if shape is None else Shape(*shape)
-    with watched(progress) as told:
-        written = write_generated(folder, shape=size, seed=seed, pixel_size_m=pixel_size_m, overwrite=overwrite, progress=told)
+    with watched(progress) as recorder:
+        written = write_generated(
+            folder, shape=size, seed=seed, pixel_size_m=pixel_size_m, overwrite=overwrite, progress=recorder
+        )
     return written[0]

@@ -113,7 +113,7 @@ def vectorize(
     from geoglnet.raster.cog import read_legend
     from geoglnet.vector.vectorize import vectorize as tool
 
-    with watched(progress) as told:
+    with watched(progress) as recorder:
         count = tool(
             labels_path,
             vector_path,
@@ -121,7 +121,7 @@ def vectorize(
             confidence_path=confidence_path,
             config=config,
             overwrite=overwrite,
-            progress=told,
+            progress=recorder,
         )
-    path, known = Path(vector_path), legend or read_legend(labels_path)
-    return PolygonLayer(path, count, Path(labels_path), known, (*told.rules, *told.warnings))
+    path, classes = Path(vector_path), legend or read_legend(labels_path)
+    return PolygonLayer(path, count, Path(labels_path), classes, (*recorder.rules, *recorder.warnings))

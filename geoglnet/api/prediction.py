@@ -209,11 +209,11 @@ def predict(
     from geoglnet.prediction.outputs import Destinations
     from geoglnet.prediction.run import segment
 
-    given = (labels_path, vector_path, confidence_path, entropy_path, probabilities_path)
-    labels, vector, confidence, entropy, probabilities = (None if path is None else Path(path) for path in given)
+    paths = (labels_path, vector_path, confidence_path, entropy_path, probabilities_path)
+    labels, vector, confidence, entropy, probabilities = (None if path is None else Path(path) for path in paths)
     destinations = Destinations(labels, vector, confidence, entropy, probabilities, overwrite)
     manifest = read_manifest(model_path(path_of(model)))
-    with watched(progress) as told:
+    with watched(progress) as recorder:
         segmented = segment(
             scene_path,
             destinations,
@@ -221,12 +221,14 @@ def predict(
             config=config,
             vector_config=vector_config,
             resume=resume,
-            progress=told,
+            progress=recorder,
         )
-    return _handle(segmented, scene_path, manifest, told)
+    return _handle(segmented, scene_path, manifest, recorder)
 
 
-def _handle(segmented: Segmented, scene_path: StrPath | Sequence[StrPath], manifest: Manifest, told: Recorder) -> Prediction:
+def _handle(
+    segmented: Segmented, scene_path: StrPath | Sequence[StrPath], manifest: Manifest, recorder: Recorder
+) -> Prediction:
     written = {field.name: getattr(segmented, field.name) for field in dataclasses.fields(segmented)}
     scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
     return Prediction(
@@ -234,8 +236,8 @@ def _handle(segmented: Segmented, scene_path: StrPath | Sequence[StrPath], manif
         scene_paths=scenes,
         legend=manifest.legend,
         model=manifest.name,
-        rules=tuple(told.rules),
-        warnings=tuple(told.warnings),
+        rules=tuple(recorder.rules),
+        warnings=tuple(recorder.warnings),
     )
 
 
@@ -285,7 +287,7 @@ def iter_blocks(
 
     config = config or PredictConfig()
     network, manifest = load_checkpoint(model_path(path_of(model)))
-    with watched(progress) as told, Source.of(scene_path).open_for(manifest, config, told) as scene:
+    with watched(progress) as recorder, Source.of(scene_path).open_for(manifest, config, recorder) as scene:
         chosen = [Layer(name) for name in layers]
-        for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=told):
+        for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=recorder):
             yield pending.resolve()

@@ -200,9 +200,9 @@ def train(
     first, both = (None if path is None else Path(path) for path in (global_branch_from, branches_from))
     start = Start(first, both, resume)
     checkpoint = Path(checkpoint_path)
-    with watched(progress) as told:
-        settings = read_config(Path(config), overrides, told) if isinstance(config, (str, os.PathLike)) else config
-        manifest = fit(settings, Path(folder), checkpoint, start=start, overwrite=overwrite, progress=told)
+    with watched(progress) as recorder:
+        settings = read_config(Path(config), overrides, recorder) if isinstance(config, (str, os.PathLike)) else config
+        manifest = fit(settings, Path(folder), checkpoint, start=start, overwrite=overwrite, progress=recorder)
     return Training(checkpoint, run_folder(checkpoint), manifest)
 
 
@@ -243,10 +243,10 @@ def evaluate(
     _check_extra()
     from geoglnet.training.evaluate import evaluate as score
 
-    with watched(progress) as told:
-        found = score(path_of(model), Path(config), Path(folder), split=split, config=predict_config, progress=told)
+    with watched(progress) as recorder:
+        evaluation = score(path_of(model), Path(config), Path(folder), split=split, config=predict_config, progress=recorder)
     name = model.name if isinstance(model, Model) else Path(model).stem
-    return Scores(name, found)
+    return Scores(name, evaluation)
 
 
 def _check_extra() -> None:

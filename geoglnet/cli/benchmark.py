@@ -80,11 +80,11 @@ def benchmark(
     from geoglnet.paper.targets import find_target
     from geoglnet.training.config import read_config
 
-    wanted = find_target(target)
+    chosen_target = find_target(target)
     all_steps = {f"optim.{name}": steps for name in _STEPS} if steps else {}
     study = Study(read_config(config, all_steps | overrides, reporter), data, output, checkpoints, device, reporter)
     only = tuple(name.strip() for name in systems.split(",") if name.strip())
-    made = report(wanted, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
+    table = report(chosen_target, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
     if not isinstance(reporter, JsonReporter):
-        click.echo(made.text, nl=False)
-    reporter.done(", ".join(map(str, made.paths)), {path.suffix[1:]: path for path in made.paths})
+        click.echo(table.text, nl=False)
+    reporter.done(", ".join(map(str, table.paths)), {path.suffix[1:]: path for path in table.paths})

@@ -68,10 +68,10 @@ def evaluate(
     from geoglnet.prediction.config import PredictConfig
 
     settings = PredictConfig(batch_size=batch_size, device=device)
-    found = tool(model, config, folder=data, split=split or "", predict_config=settings, progress=reporter)
+    scored = tool(model, config, folder=data, split=split or "", predict_config=settings, progress=reporter)
     if output is not None:
-        found.save(output, overwrite=overwrite)
-    scores = found.evaluation.to_dict()
+        scored.save(output, overwrite=overwrite)
+    scores = scored.evaluation.to_dict()
     reporter.done(f"mean IoU {scores['total']['mean_iou']:.3f}", scores)
     if not isinstance(reporter, JsonReporter):
         click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))

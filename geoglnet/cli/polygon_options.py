@@ -120,11 +120,11 @@ def polygon_options(function: FunctionT) -> FunctionT:
     """Add the options; the function receives them as ``vector_config``."""
 
     @functools.wraps(function)
-    def gathered(**given: Any) -> Any:
+    def gathered(**arguments: Any) -> Any:
         from geoglnet.vector.settings import VectorConfig
 
-        config = VectorConfig(**{name: given.pop(name) for name in _NAMES})
-        return function(**given, vector_config=config)
+        config = VectorConfig(**{name: arguments.pop(name) for name in _NAMES})
+        return function(**arguments, vector_config=config)
 
     for add in reversed(_OPTIONS):
         gathered = add(gathered)

@@ -124,9 +124,9 @@ def config_options(function: FunctionT) -> FunctionT:
     """Add the options; the function receives them as ``config``."""
 
     @functools.wraps(function)
-    def gathered(**given: Any) -> Any:
-        config = _config(**{name: given.pop(name) for name in _NAMES})
-        return function(**given, config=config)
+    def gathered(**arguments: Any) -> Any:
+        config = _config(**{name: arguments.pop(name) for name in _NAMES})
+        return function(**arguments, config=config)
 
     for add in reversed(_OPTIONS):
         gathered = add(gathered)

@@ -120,8 +120,8 @@ def _limited(limit: int) -> str:
 
 
 def _size_of(package: str, folder: str = "") -> int:
-    found = find_spec(package)
-    folders = [Path(place) / folder for place in (found.submodule_search_locations if found else None) or []]
+    spec = find_spec(package)
+    folders = [Path(place) / folder for place in (spec.submodule_search_locations if spec else None) or []]
     return sum(path.stat().st_size for place in folders for path in place.rglob("*.so*"))
 
 

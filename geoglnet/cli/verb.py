@@ -83,8 +83,8 @@ def is_bug(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; on the CPU torch raises a plain RuntimeError that only its text tells apart."""
-    said = str(error) if isinstance(error, RuntimeError) else ""
-    return "DefaultCPUAllocator" in said or (isinstance(error, MemoryError) and not isinstance(error, GeoglnetError))
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "DefaultCPUAllocator" in text or (isinstance(error, MemoryError) and not isinstance(error, GeoglnetError))
 
 
 def sentence_of(error: BaseException, command: click.Command | None = None) -> str:

@@ -50,12 +50,12 @@ def balance(checkpoint: Path, sources: Sequence[SourceConfig], data: Path, devic
     if not network.sees_overviews:
         raise ConfigError(f"{checkpoint.name} has no global branch to find the foreground with")
     finder = _Finder(network.to(resolve_device(device)), manifest, resolve_device(device))
-    found = Balance([], [])
+    ratios = Balance([], [])
     reader = PairReader(data, manifest.legend, manifest.resolution_m, progress)
     for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
         with pair.file.open(progress) as scene:
-            _add(found, finder, pair, scene)
-    return found
+            _add(ratios, finder, pair, scene)
+    return ratios
 
 
 class _Finder(NamedTuple):
@@ -74,12 +74,12 @@ class _Finder(NamedTuple):
         return foreground_place(likely, planned.shape, region.patch_size, CoarseToFineConfig())
 
 
-def _add(found: Balance, finder: _Finder, pair: Pair, scene: RasterScene) -> None:
+def _add(ratios: Balance, finder: _Finder, pair: Pair, scene: RasterScene) -> None:
     background = background_of(finder.manifest.legend)
     for planned in Plan(scene.shape, finder.manifest.region).iter_regions():
         is_foreground = pair.truth.read_labels(planned.window) == 1 - background
         if is_foreground.any():
-            found.before.append(foreground_ratio(is_foreground))
+            ratios.before.append(foreground_ratio(is_foreground))
             place = finder.place(scene, planned)
             if place is not None:
-                found.after.append(foreground_ratio(is_foreground, place))
+                ratios.after.append(foreground_ratio(is_foreground, place))

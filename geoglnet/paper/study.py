@@ -54,8 +54,8 @@ class Study:
 
     def checkpoint(self, system: System, seed: int) -> Path:
         """Return the path of a system's checkpoint for a seed."""
-        given = self.checkpoints.get(system.name, self.folder / f"{system.name}.{{seed}}.safetensors")
-        return given.with_name(given.name.replace("{seed}", str(seed)))
+        path = self.checkpoints.get(system.name, self.folder / f"{system.name}.{{seed}}.safetensors")
+        return path.with_name(path.name.replace("{seed}", str(seed)))
 
     def trained(self, system: System, seed: int) -> Path:
         """Return the checkpoint of a system; train it first if it is missing, as well as the system it starts from."""

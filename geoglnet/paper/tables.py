@@ -176,15 +176,15 @@ def _histogram(target: Target, study: Study, wishes: Wishes) -> Reported:
     path = study.checkpoint(system, seed) if wishes.is_dry else study.trained(system, seed)
     config = study.config
     sources = [s for s in (*config.train, *config.validation) if not isinstance(s, GeneratedSource)]
-    found = balance(path, sources, study.data, study.device, study.progress)
-    if not found.before:
+    ratios = balance(path, sources, study.data, study.device, study.progress)
+    if not ratios.before:
         raise ConfigError(f"{config.name}: no region of its scenes has foreground; nothing to draw")
-    medians = [statistics.median(values) if values else float("nan") for values in found]
+    medians = [statistics.median(values) if values else float("nan") for values in ratios]
     text = f"## {target.title}\n\n| | regions | median foreground : background |\n|---|---|---|\n"
-    text += f"| whole regions | {len(found.before)} | {medians[0]:.2f} |\n"
-    text += f"| inside the box | {len(found.after)} | {medians[1]:.2f} |\n"
+    text += f"| whole regions | {len(ratios.before)} | {medians[0]:.2f} |\n"
+    text += f"| inside the box | {len(ratios.after)} | {medians[1]:.2f} |\n"
     paths = [_written(study.folder / f"{target.name}.md", text)]
-    return Reported(text, (*paths, *_drawn(draw_balance(target.title, *found), study.folder / target.name)))
+    return Reported(text, (*paths, *_drawn(draw_balance(target.title, *ratios), study.folder / target.name)))
 
 
 def _written(path: Path, text: str) -> Path:
