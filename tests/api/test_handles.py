@@ -238,10 +238,10 @@ def test_progress_of_ones_own_replaces_the_bars(scene_path: Path, tiny_model_pat
 
 @pytest.mark.parametrize(("written", "progress"), [("0", False), ("off", False), ("1", True), ("", "auto"), ("dunno", "auto")])
 def test_the_environment_switches_bars(written: str, progress: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geoglnet.api import options
+    from geoglnet.api import session
 
     monkeypatch.setenv("GEOGLNET_PROGRESS", written)
-    assert options._from_environment().progress == progress
+    assert session._from_environment().progress == progress
 
 
 def test_options_refuse_what_they_cannot_use() -> None:
