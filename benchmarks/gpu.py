@@ -38,7 +38,6 @@ from geoglnet.config import Sharing
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import segment
@@ -193,7 +192,7 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
             right, bottom = src.transform @ (600, 600)
         segment(  # kernels are chosen and libraries loaded
             scene_path,
-            Destinations(warm),
+            {"labels": warm},
             model=str(checkpoint),
             config=PredictConfig(device=device_name, precision=precision, bounds=(x, bottom, right, y)),
         )
@@ -201,7 +200,7 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        done = segment(scene_path, Destinations(Path(name) / "labels.tif"), model=str(checkpoint), config=config)
+        done = segment(scene_path, {"labels": Path(name) / "labels.tif"}, model=str(checkpoint), config=config)
         busy = wrapped[0].seconds() / done.seconds if device.type == "cuda" else float("nan")
         network, manifest = load_checkpoint(checkpoint)
     rate = scene_flops(network.eval().fold(), manifest, shape, device) / done.seconds

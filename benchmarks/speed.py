@@ -42,7 +42,6 @@ from geoglnet.models.shipped import model_path
 from geoglnet.prediction import predictor as predictor_module
 from geoglnet.prediction import run as segment_module
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import segment
 
@@ -138,7 +137,7 @@ def predict_once(system: str, scene_path: Path, folder: Path, config: PredictCon
     loading = time.process_time() - loading
     with timed_network(is_folded="unfolded" not in system) as clock:
         started = time.process_time()
-        segment(scene_path, Destinations(folder / "labels.tif"), model=str(path), config=config)
+        segment(scene_path, {"labels": folder / "labels.tif"}, model=str(path), config=config)
         return clock.seconds, time.process_time() - started - loading
 
 

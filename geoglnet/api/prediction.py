@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from geoglnet.api.report import Report
 from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
+from geoglnet.prediction.layers import LABELS, LAYERS, VECTOR, layer_named
 from geoglnet.prediction.outputs import Segmented
 from geoglnet.raster.lazy import open_lazily
 
@@ -48,7 +49,7 @@ class Prediction(Segmented):
     >>> done.explore(size=200).save("map.html")
 
     Args:
-        paths: files by kind: ``"labels"``, ``"vector"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        paths: files by output: ``"labels"``, ``"vector"``, ``"confidence"`` and so on.
         num_polygons: how many polygons; ``None`` when none were asked for.
         shape: (height, width) of the rasters in pixels, at the resolution that the model was run at.
         crs: of everything written; ``None`` when the scene has none.
@@ -83,11 +84,11 @@ class Prediction(Segmented):
         """
         return self.open("labels", limit_mb=limit_mb)
 
-    def open(self, kind: str = "labels", *, limit_mb: float | None = None) -> DataArray:
+    def open(self, kind: str = LABELS.name, *, limit_mb: float | None = None) -> DataArray:
         """Open any raster that was written, like :meth:`labels`.
 
         Args:
-            kind: ``"labels"``, ``"confidence"``, ``"entropy"`` or ``"probabilities"``.
+            kind: name of the layer: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
             limit_mb: megabytes that one read may take; ``geoglnet.options.limit_mb`` when left out.
         """
         opened: DataArray = open_lazily(self._raster_path(kind), options.limit_mb if limit_mb is None else limit_mb)
@@ -135,7 +136,7 @@ class Prediction(Segmented):
         return f"<geoglnet.Prediction {self.shape.width} × {self.shape.height} px by {self.model!r}: {files}>"
 
     def _raster_path(self, kind: str) -> Path:
-        rasters = [known for known in self.paths if known != "vector"]
+        rasters = [known for known in self.paths if known != VECTOR]
         if kind not in rasters:
             there = f"there are {', '.join(rasters)}" if rasters else "there are none"
             raise ConfigError(f"no raster {kind!r} was written; {there}: give predict(…, {kind}_path=…)")
@@ -159,6 +160,7 @@ def predict(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    **more_paths: StrPath | None,
 ) -> Prediction:
     """Predict labels, polygons, or both for a scene.
 
@@ -187,6 +189,7 @@ def predict(
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.
+        more_paths: ``<name>_path`` of layers that were added to the table in :mod:`geoglnet.prediction.layers`.
         progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Canceled` to stop. Bars when
             left out; ``geoglnet.options.progress = False`` has none.
 
@@ -206,24 +209,38 @@ def predict(
     """
     from geoglnet.models.manifest import read_manifest
     from geoglnet.models.shipped import model_path
-    from geoglnet.prediction.outputs import Destinations
     from geoglnet.prediction.run import segment
 
-    paths = (labels_path, vector_path, confidence_path, entropy_path, probabilities_path)
-    labels, vector, confidence, entropy, probabilities = (None if path is None else Path(path) for path in paths)
-    destinations = Destinations(labels, vector, confidence, entropy, probabilities, overwrite)
+    paths = {
+        "labels": labels_path,
+        "vector": vector_path,
+        "confidence": confidence_path,
+        "entropy": entropy_path,
+        "probabilities": probabilities_path,
+        **_paths_of_layers(more_paths),
+    }
     manifest = read_manifest(model_path(path_of(model)))
     with watched(progress) as recorder:
         segmented = segment(
             scene_path,
-            destinations,
+            paths,
             model=path_of(model),
             config=config,
             vector_config=vector_config,
+            overwrite=overwrite,
             resume=resume,
             progress=recorder,
         )
     return _handle(segmented, scene_path, manifest, recorder)
+
+
+def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPath | None]:
+    """Tell layers of the table, which need no parameter of their own, from keywords that nobody knows."""
+    known = {layer.keyword: name for name, layer in LAYERS.items()}
+    for keyword in keywords:
+        if keyword not in known:  # what Python would have said
+            raise TypeError(f"predict() got an unexpected keyword argument {keyword!r}")
+    return {known[keyword]: path for keyword, path in keywords.items()}
 
 
 def _handle(
@@ -263,14 +280,15 @@ def iter_blocks(
 
     Args:
         scene_path: as for :func:`predict`.
-        layers: what to know of every pixel: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        layers: names of what to compute: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: as for :func:`predict`.
         blocks: which blocks to compute, a set of (row, column) or anything that such a pair can be ``in``; all when left out.
         progress: receiver of steps and of the rules applied; bars when left out.
 
     Yields:
-        Blocks with their window in the scene at the resolution it is read at, and uint8 arrays by layer.
+        Blocks with their window in the scene at the resolution it is read at, and ``(bands, h, w)`` uint8 arrays by name of the
+        layer.
 
     Raises:
         ConfigError: settings that cannot be used.
@@ -280,7 +298,6 @@ def iter_blocks(
     """
     from geoglnet.models.checkpoint import load_checkpoint
     from geoglnet.models.shipped import model_path
-    from geoglnet.prediction.blocks import Layer
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.predictor import Predictor
     from geoglnet.prediction.source import Source
@@ -288,6 +305,6 @@ def iter_blocks(
     config = config or PredictConfig()
     network, manifest = load_checkpoint(model_path(path_of(model)))
     with watched(progress) as recorder, Source.of(scene_path).open_for(manifest, config, recorder) as scene:
-        chosen = [Layer(name) for name in layers]
+        chosen = [layer_named(name) for name in layers]
         for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=recorder):
             yield pending.resolve()

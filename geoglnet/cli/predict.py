@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,7 @@ from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
 from geoglnet.cli.verb import Verb
 from geoglnet.models.shipped import DEFAULT_MODEL
+from geoglnet.prediction.layers import LAYERS, VECTOR, output_names
 
 if TYPE_CHECKING:
     from geoglnet.prediction.config import PredictConfig
@@ -20,13 +22,21 @@ if TYPE_CHECKING:
     from geoglnet.vector.settings import VectorConfig
 
 
+def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for every layer that the table knows, and for polygons."""
+    for name in reversed(output_names()):
+        if name == VECTOR:
+            options, explanation = [f"--{VECTOR}"], "Write polygons: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet."
+        else:
+            layer = LAYERS[name]
+            options, explanation = [word for word in (layer.short_option, layer.option) if word], layer.help
+        function = path_option(*options, group="Outputs", help=explanation)(function)
+    return function
+
+
 @click.command(cls=Verb)
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
-@path_option("-o", "--labels", group="Outputs", help="Write labels, as a cloud-optimized GeoTIFF.")
-@path_option("--vector", group="Outputs", help="Write polygons: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet.")
-@path_option("--confidence", group="Outputs", help="Write the probability of the chosen class.")
-@path_option("--entropy", group="Outputs", help="Write the entropy of the class probabilities: how uncertain the model is.")
-@path_option("--probabilities", group="Outputs", help="Write the probability of every class, one band each.")
+@_output_options
 @overwrite_option
 @option(
     "--model",
@@ -42,17 +52,13 @@ if TYPE_CHECKING:
 @progress_options
 def predict(
     scenes: tuple[str, ...],
-    labels: Path | None,
-    vector: Path | None,
-    confidence: Path | None,
-    entropy: Path | None,
-    probabilities: Path | None,
     model: str,
     overwrite: bool,
     resume: bool,
     reporter: Reporter,
     config: PredictConfig,
     vector_config: VectorConfig,
+    **outputs: Path | None,
 ) -> None:
     """Predict labels and polygons for a scene.
 
@@ -60,18 +66,14 @@ def predict(
     at the model's resolution. Nodata and transparent pixels get no class and no polygon. Outputs appear under their final
     names only when they are complete.
     """
-    if not any((labels, vector, confidence, entropy, probabilities)):
+    if not any(outputs.values()):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
     from geoglnet.api.prediction import predict as segment
 
     segmented = segment(
         scenes,
-        labels,
+        **{f"{name}_path": path for name, path in outputs.items()},
         model=model,
-        vector_path=vector,
-        confidence_path=confidence,
-        entropy_path=entropy,
-        probabilities_path=probabilities,
         config=config,
         vector_config=vector_config,
         overwrite=overwrite,

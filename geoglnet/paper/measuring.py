@@ -32,7 +32,6 @@ from geoglnet.models.manifest import Manifest
 from geoglnet.paper.study import read_json, write_json
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
-from geoglnet.prediction.outputs import Destinations
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import segment
 from geoglnet.raster.scene import ArrayScene
@@ -187,7 +186,7 @@ def _with_files(checkpoint: Path, scene: ArrayScene, config: PredictConfig) -> f
         profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "tiled": True}
         with rasterio.open(path, "w", **profile, compress="deflate", photometric="rgb" if bands == 3 else None) as dst:
             dst.write(scene.image)
-        done = segment(path, Destinations(labels_path=Path(folder) / "labels.tif"), model=str(checkpoint), config=config)
+        done = segment(path, {"labels": Path(folder) / "labels.tif"}, model=str(checkpoint), config=config)
     return done.seconds
 
 

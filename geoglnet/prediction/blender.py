@@ -21,7 +21,8 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.blocks import Download, Layer, PendingBlock, download, empty_layers, quantized_layers, winners
+from geoglnet.prediction.blocks import Download, PendingBlock, computed_layers, download, empty_layers
+from geoglnet.prediction.layers import Layer, winners
 from geoglnet.prediction.plan import BlockWork, Plan, PlannedRegion, Zone, overlap, shifted
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import Progress
@@ -212,10 +213,10 @@ class Sweep:
         window = overlap(planned.core, self.area.window)
         shape = Shape(int(window.height), int(window.width))
         if core is None or visible is None:
-            layers = empty_layers(self.layers, shape, self.segmenter.num_classes)
+            layers = empty_layers(self.layers, shape, self.segmenter.manifest.legend)
         else:
             rows, cols = shifted(window, -int(planned.core.row_off), -int(planned.core.col_off)).toslices()
-            layers = quantized_layers(self.layers, core[:, rows, cols], visible[rows, cols])
+            layers = computed_layers(self.layers, core[:, rows, cols], visible[rows, cols])
         return PendingBlock(planned.row, planned.col, window, layers, counts, self.segmenter.precision)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,12 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoglnet.errors import ConfigError
-from geoglnet.legend import NO_CLASS
+from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.message import Keyword
-from geoglnet.prediction.effort import normalized_entropy
+from geoglnet.prediction.layers import LABELS, SCALE, Layer
 from geoglnet.types import Shape
 
-SCALE = 254
-"""What 1 becomes in confidence, entropy and probabilities; 255 is for invalid pixels."""
-
 Bytes = npt.NDArray[np.uint8]
-
-
-class Layer(Enum):
-    """What can be known of a pixel; all uint8, 255 where there is no class."""
-
-    LABELS = "labels"
-    CONFIDENCE = "confidence"
-    ENTROPY = "entropy"
-    PROBABILITIES = "probabilities"
-
-    def num_bands(self, num_classes: int) -> int:
-        """One, or one per class."""
-        return num_classes if self is Layer.PROBABILITIES else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +42,14 @@ class Block:
         row: which row of cores.
         col: which column.
         window: where it lies in the scene: the core, cut to the area that was asked for.
-        layers: ``(bands, h, w)`` uint8 per layer that was asked for.
+        layers: ``(bands, h, w)`` uint8 by the name of each layer that was asked for.
         overlap: agreement of the regions that meet here.
     """
 
     row: int
     col: int
     window: Window
-    layers: Mapping[Layer, Bytes]
+    layers: Mapping[str, Bytes]
     overlap: Overlap
 
     @property
@@ -76,7 +59,7 @@ class Block:
         Raises:
             KeyError: labels were not asked for.
         """
-        labels: Bytes = self.layers[Layer.LABELS][0]
+        labels: Bytes = self.layers[LABELS.name][0]
         return labels
 
 
@@ -96,7 +79,7 @@ class PendingBlock:
     row: int
     col: int
     window: Window
-    layers: Mapping[Layer, Download]
+    layers: Mapping[str, Download]
     counts: Download | None
     precision: str = "float32"
 
@@ -122,15 +105,15 @@ def overflow(where: str, precision: str) -> ConfigError:
     return ConfigError(f"the model gives no probabilities to {where}: numbers overflow in {precision}; " + way_out)
 
 
-def empty_layers(layers: Collection[Layer], shape: Shape, num_classes: int) -> dict[Layer, Download]:
-    """Layers where nothing is valid."""
+def empty_layers(layers: Collection[Layer], shape: Shape, legend: Legend) -> dict[str, Download]:
+    """Make the layers of a block in which nothing is valid."""
     return {
-        layer: Download(torch.full((layer.num_bands(num_classes), *shape), NO_CLASS, dtype=torch.uint8)) for layer in layers
+        layer.name: Download(torch.full((len(layer.bands(legend)), *shape), NO_CLASS, dtype=torch.uint8)) for layer in layers
     }
 
 
-def quantized_layers(layers: Collection[Layer], probabilities: Tensor, visible: Tensor) -> dict[Layer, Download]:
-    """Layers of final probabilities, computed where they are and sent off as bytes.
+def computed_layers(layers: Collection[Layer], probabilities: Tensor, visible: Tensor) -> dict[str, Download]:
+    """Compute layers from final probabilities, on the device, and send them off as bytes.
 
     Args:
         layers: which.
@@ -138,37 +121,14 @@ def quantized_layers(layers: Collection[Layer], probabilities: Tensor, visible: 
         visible: ``(h, w)`` bool on the same device; elsewhere there is no class.
     """
     hidden = ~visible
-    return {layer: download(_bytes(_values(layer, probabilities)).masked_fill_(hidden, NO_CLASS)) for layer in layers}
-
-
-def winners(probabilities: Tensor) -> Tensor:
-    """``(h, w)`` uint8: the class with the largest of ``(K, h, w)`` values, the first of equals.
-
-    Class by class: ``argmax`` over the first dimension took a tenth of a whole run of the smallest networks on a CPU.
-    """
-    best = probabilities[0].clone()
-    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    for label in range(1, len(probabilities)):
-        labels.masked_fill_(probabilities[label] > best, label)
-        torch.maximum(best, probabilities[label], out=best)
-    return labels
-
-
-def _values(layer: Layer, probabilities: Tensor) -> Tensor:
-    if layer is Layer.LABELS:
-        return winners(probabilities)[None]
-    if layer is Layer.CONFIDENCE:
-        return probabilities.amax(dim=0, keepdim=True)
-    if layer is Layer.ENTROPY:
-        return normalized_entropy(probabilities)[None]
-    return probabilities
+    return {layer.name: download(_bytes(layer.compute(probabilities)).masked_fill_(hidden, NO_CLASS)) for layer in layers}
 
 
 def _bytes(values: Tensor) -> Tensor:
     if not values.is_floating_point():
-        return values
+        return values.byte()
     quantized = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
-    for band, steps in zip(values, quantized, strict=True):
+    for band, steps in zip(values, quantized, strict=True):  # one by one: all at once would take the probabilities once more
         steps.copy_((band * SCALE).round_().clamp_(0, SCALE))
     return quantized
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geoglnet.prediction.layers import normalized_entropy
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
 
 NO_DOUBT = 0.02
@@ -99,17 +100,6 @@ def doubt(probabilities: Tensor, background: int | None) -> Tensor:
     """How unsure probabilities ``(K, h, w)`` are, ``(h, w)`` from 0 to 1; see :class:`UnsurePatches`."""
     unsure = normalized_entropy(probabilities)
     return unsure if background is None else torch.maximum(unsure, 1 - probabilities[background])
-
-
-def normalized_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of ``(K, h, w)`` probabilities as a fraction of that of K equal ones: ``(h, w)`` from 0 to 1."""
-    num_classes = len(probabilities)
-    if num_classes < 2:
-        return torch.zeros_like(probabilities[0])
-    entropy = torch.zeros_like(probabilities[0])
-    for probability in probabilities:  # one by one: all at once would take as much memory again
-        entropy -= torch.special.xlogy(probability, probability)
-    return entropy.div_(math.log(num_classes)).clamp_(0, 1)
 
 
 def _under(cells: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> Tensor:

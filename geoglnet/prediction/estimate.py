@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import Rule
@@ -50,7 +50,7 @@ class Estimate:
         """Estimate a run of so many steps; where they are many, the time of one is measured."""
         is_measured = steps >= _MEASURED_FROM
         seconds = _measured(segmenter, config) if is_measured else _stated(segmenter, config)
-        bands = sum(layer.num_bands(segmenter.num_classes) for layer in layers)
+        bands = sum(len(layer.bands(segmenter.manifest.legend)) for layer in layers)
         return cls(
             steps,
             "regions" if segmenter.sees_overviews_only else "patches",

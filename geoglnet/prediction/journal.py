@@ -21,8 +21,8 @@ import torch
 from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.output import sync_folder
-from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.source import SceneFiles
 from geoglnet.raster.scene import RasterScene
 
@@ -189,7 +189,7 @@ def run_facts(
         "geoglnet": version("geoglnet"),
         "torch": torch.__version__,
         "model": model_fact(manifest, path),
-        "layers": ", ".join(layer.value for layer in layers),
+        "layers": ", ".join(layer.name for layer in layers),
         **_option_facts(config, device),
         **scene_facts(scene),
         **files.facts,

@@ -19,17 +19,17 @@ from geoglnet.errors import ConfigError
 from geoglnet.models.manifest import Manifest
 from geoglnet.output import OutputFile, refuse_sharing
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.journal import Journal
+from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, SUFFIXES, VECTOR, Layer, layer_named, output_names
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.seam_report import SeamReport, seam_report
-from geoglnet.prediction.workspace import Workspace, workspace_path
+from geoglnet.prediction.workspace import Workspace
 from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.lazy import open_lazily
 from geoglnet.raster.scene import RasterScene
-from geoglnet.types import Shape
+from geoglnet.types import Shape, StrPath
 from geoglnet.vector.formats import check_suffix
 from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vector_files, write_polygons
@@ -38,84 +38,56 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 
-RASTER_SUFFIXES = (".tif", ".tiff")
 SEAMS_TAG = "GEOGLNET_SEAMS"
 
 
-@dataclass(frozen=True, slots=True)
-class Destinations:
-    """Files to write; at least one.
+def in_order(paths: Mapping[str, StrPath | None]) -> dict[str, Path]:
+    """Order the files to write as they are written.
 
     Args:
-        labels_path: cloud-optimized GeoTIFF of class numbers, 255 where the scene is invalid.
-        vector_path: GeoPackage of polygons with class, area and confidence.
-        confidence_path: cloud-optimized GeoTIFF of the chosen class's probability times 254, 255 where the scene is invalid.
-        entropy_path: the same of the probabilities' entropy, as a fraction of the largest possible.
-        probabilities_path: the same of every class's probability, one band each.
-        overwrite: replace files that exist.
+        paths: by output, see :func:`~geoglnet.prediction.layers.output_names`; those that are ``None`` are left out.
 
     Raises:
-        ConfigError: nothing to write, or the same file twice.
+        ConfigError: nothing is left, or there is no such output.
     """
+    for name in paths:
+        if name != VECTOR:
+            layer_named(name)
+    named = {name: Path(path) for name in output_names() if (path := paths.get(name)) is not None}
+    if not named:
+        raise ConfigError("nothing to write: give a label raster, a vector file, or both")
+    return named
 
-    labels_path: Path | None = None
-    vector_path: Path | None = None
-    confidence_path: Path | None = None
-    entropy_path: Path | None = None
-    probabilities_path: Path | None = None
-    overwrite: bool = False
 
-    def __post_init__(self) -> None:
-        paths = self.paths.values()
-        if not paths:
-            raise ConfigError("nothing to write: give a label raster, a vector file, or both")
-        if len({path.absolute() for path in paths}) < len(paths):
-            raise ConfigError(f"outputs share a file: {', '.join(map(str, paths))}; give each its own")
+def output_files(
+    paths: Mapping[str, Path], config: VectorConfig, *, overwrite: bool, journal: Journal | None = None
+) -> dict[str, OutputFile]:
+    """Check that all outputs can be written.
 
-    @property
-    def paths(self) -> dict[str, Path]:
-        """The files by kind: ``"labels"``, ``"vector"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``."""
-        named = {
-            "labels": self.labels_path,
-            "vector": self.vector_path,
-            "confidence": self.confidence_path,
-            "entropy": self.entropy_path,
-            "probabilities": self.probabilities_path,
-        }
-        return {kind: path for kind, path in named.items() if path is not None}
+    Args:
+        paths: of the outputs, in order.
+        config: how polygons are written.
+        overwrite: replace files that exist.
+        journal: of the run that is resumed, which may have written some already.
 
-    @property
-    def first(self) -> Path:
-        """The file beside which an unfinished run lies."""
-        return next(iter(self.paths.values()))
+    Returns:
+        Files by output; also ``"style"``, when the polygons get one beside them.
 
-    def workspace(self, *, resume: bool) -> Path:
-        """Where the unfinished run lies: beside the first file, or beside another that it was begun with, to go on there."""
-        folders = [workspace_path(path) for path in self.paths.values()]
-        return next((folder for folder in folders if resume and folder.is_dir()), folders[0])
-
-    def files(self, config: VectorConfig, journal: Journal | None = None) -> dict[str, OutputFile]:
-        """The files by kind, each of which can be written; also ``"style"``, when the polygons get one beside them.
-
-        Args:
-            config: how polygons are written.
-            journal: of the run that is resumed, which may have written some already.
-
-        Raises:
-            ConfigError: a file's suffix names a format that is not written, or two are one file.
-            OutputExistsError: a file exists, and was not to be overwritten.
-            OutputError: a folder is missing or not writable, or no file can be written under a name.
-        """
-        for kind, path in self.paths.items():
-            if kind != "vector" and path.suffix.lower() not in RASTER_SUFFIXES:  # s.tif.msk would be a mask to GDAL
-                raise ConfigError(f"{path.name}: {kind} is written as a GeoTIFF; let its name end in .tif")
-        named = {kind for kind, path in self.paths.items() if journal is not None and journal.has_named(kind, path)}
-        files = {kind: OutputFile(path, self.overwrite or kind in named) for kind, path in self.paths.items()}
-        if self.vector_path is not None:
-            check_suffix(self.vector_path)
-            files |= vector_files(self.vector_path, config, overwrite=files["vector"].overwrite)
-        refuse_sharing([*files.values()])
-        return files
+    Raises:
+        ConfigError: a file's suffix names a format that is not written, or two are one file.
+        OutputExistsError: a file exists, and was not to be overwritten.
+        OutputError: a folder is missing or not writable, or no file can be written under a name.
+    """
+    for name, path in paths.items():
+        if name in LAYERS and path.suffix.lower() not in SUFFIXES:  # s.tif.msk would be a mask to GDAL
+            raise ConfigError(f"{path.name}: {name} is written as a GeoTIFF; let its name end in .tif")
+    is_replaced = {name: overwrite or (journal is not None and journal.has_named(name, path)) for name, path in paths.items()}
+    files = {name: OutputFile(path, is_replaced[name]) for name, path in paths.items()}
+    if VECTOR in paths:
+        check_suffix(paths[VECTOR])
+        files |= vector_files(paths[VECTOR], config, overwrite=is_replaced[VECTOR])
+    refuse_sharing([*files.values()])
+    return files
 
 
 @dataclass(frozen=True)
@@ -147,9 +119,9 @@ class Finishing:
         return self.scene.transform @ Affine.translation(self.area.window.col_off, self.area.window.row_off)
 
     def mosaic(self, layer: Layer) -> Path:
-        """A VRT of a layer's blocks."""
-        place = self.scene.crs, self.transform
-        return self.workspace.mosaic(layer, self.area.window, self.manifest.model.num_classes, place)
+        """Write a VRT of a layer's blocks."""
+        num_bands = len(layer.bands(self.manifest.legend))
+        return self.workspace.mosaic(layer, self.area.window, num_bands, (self.scene.crs, self.transform))
 
     @cached_property
     def seams(self) -> SeamReport:
@@ -158,7 +130,7 @@ class Finishing:
         (top, bottom), (left, right) = self.area.window.toranges()
         rows = [row - top for row in plan.row_edges if top < row < bottom]
         cols = [col - left for col in plan.col_edges if left < col < right]
-        with open_raster(self.mosaic(Layer.LABELS)) as src, environment():
+        with open_raster(self.mosaic(LABELS)) as src, environment():
 
             def read(window: Window) -> npt.NDArray[np.uint8]:
                 labels: npt.NDArray[np.uint8] = src.read(1, window=window)
@@ -173,37 +145,38 @@ class Finishing:
             OutputError: the disk is full, or a folder is not writable.
         """
         num_polygons, journal = None, self.workspace.journal
-        for kind, file in files.items():
-            if kind == "style" or (kind in journal.written and file.path.exists() and kind != "vector"):
+        for name, file in files.items():
+            if name == "style" or (name in journal.written and file.path.exists() and name != VECTOR):
                 continue
-            if kind == "vector":
+            if name == VECTOR:
                 num_polygons = self._vectorize(files, vector_config)
             else:
-                self._write_raster(Layer(kind), file)
-            journal.add_output(kind)
+                self._write_raster(LAYERS[name], file)
+            journal.add_output(name)
         return num_polygons
 
     def _write_raster(self, layer: Layer, file: OutputFile) -> None:
+        names = layer.bands(self.manifest.legend)
         with file as part_path:
             write_cog(
                 self.mosaic(layer),
                 part_path,
-                legend=self.manifest.legend if layer is Layer.LABELS else None,
-                band_names=self.manifest.legend.names if layer is Layer.PROBABILITIES else (),
+                legend=self.manifest.legend if layer.is_categorical else None,
+                band_names=names if any(names) else (),
                 tags={**self.tags, SEAMS_TAG: json.dumps(self.seams.to_dict())},
                 num_valid=self.workspace.num_valid,
                 progress=self.progress,
             )
-            self.workspace.journal.add_ready(layer.value, part_path)
+            self.workspace.journal.add_ready(layer.name, part_path)
 
     def _vectorize(self, files: Mapping[str, OutputFile], config: VectorConfig) -> int:
         return write_polygons(
-            self.mosaic(Layer.LABELS),
+            self.mosaic(LABELS),
             files,
             legend=self.manifest.legend,
-            confidence_path=self.mosaic(Layer.CONFIDENCE),
+            confidence_path=self.mosaic(CONFIDENCE),
             config=replace(config, scene=self.tags["GEOGLNET_SCENE"], model=self.tags["GEOGLNET_MODEL"]),
-            on_ready=partial(self.workspace.journal.add_ready, "vector"),
+            on_ready=partial(self.workspace.journal.add_ready, VECTOR),
             progress=self.progress,
         )
 
@@ -213,7 +186,7 @@ class Segmented:
     """What a run wrote.
 
     Args:
-        paths: files by kind: ``"labels"``, ``"vector"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        paths: files by output: ``"labels"``, ``"vector"``, ``"confidence"`` and so on.
         num_polygons: how many polygons; ``None`` when none were asked for.
         shape: of the rasters, at the resolution that the model was run at.
         crs: of everything written; ``None`` when the scene has none.
@@ -253,7 +226,7 @@ class Segmented:
             done.open()[0, 5000:6000, 5000:6000].values
 
         Args:
-            kind: ``"labels"``, ``"confidence"``, ``"entropy"`` or ``"probabilities"``.
+            kind: name of a layer.
 
         Raises:
             ConfigError: no such raster was written.

@@ -26,10 +26,11 @@ from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.blender import Carry, Sweep
-from geoglnet.prediction.blocks import Layer, PendingBlock
+from geoglnet.prediction.blocks import PendingBlock
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import check_capacity
 from geoglnet.prediction.estimate import Estimate
+from geoglnet.prediction.layers import CONFIDENCE, LABELS, Layer
 from geoglnet.prediction.plan import BlockSet, Plan, iter_work
 from geoglnet.prediction.segmenter import CoarseToFineSegmenter, RegionSegmenter
 from geoglnet.progress import Progress, SilentProgress
@@ -134,13 +135,13 @@ def predict_scene(
         OSError: the disk is full.
         Canceled: ``progress`` said so.
     """
-    layers = (Layer.LABELS,) if confidence is None else (Layer.LABELS, Layer.CONFIDENCE)
+    layers = (LABELS,) if confidence is None else (LABELS, CONFIDENCE)
     predictor = Predictor(network, manifest, config)
     for pending in predictor.iter_blocks(scene, layers, progress=progress):
         block = pending.resolve()
         labels.write_block(block.window, block.labels)
         if confidence is not None:
-            confidence.write_block(block.window, block.layers[Layer.CONFIDENCE][0])
+            confidence.write_block(block.window, block.layers[CONFIDENCE.name][0])
 
 
 class Predictor:
@@ -181,7 +182,7 @@ class Predictor:
     def iter_blocks(
         self,
         scene: Scene,
-        layers: Collection[Layer] = (Layer.LABELS,),
+        layers: Collection[Layer] = (LABELS,),
         *,
         area: Area | None = None,
         blocks: BlockSet | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,14 +17,14 @@ from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 from geoglnet.output import refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.journal import Journal, model_fact, run_facts
-from geoglnet.prediction.outputs import Destinations, Finishing, Segmented
+from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
+from geoglnet.prediction.outputs import Finishing, Segmented, in_order, output_files
 from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.source import SceneFiles, Source
-from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal, write_behind
+from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal, workspace_of, write_behind
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
@@ -35,26 +35,28 @@ from geoglnet.vector.vectorize import check_ground
 
 def segment(
     scene_path: StrPath | Sequence[StrPath],
-    destinations: Destinations,
+    paths: Mapping[str, StrPath | None],
     *,
     model: str = DEFAULT_MODEL,
     config: PredictConfig | None = None,
     vector_config: VectorConfig | None = None,
+    overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Segmented:
     """Segment a scene into rasters, polygons, or both.
 
-    Destinations are checked before anything is computed, and appear under their names only when they are whole. Finished
+    Outputs are checked before anything is computed, and appear under their names only when they are whole. Finished
     blocks lie in a folder beside the first one until then (``labels.tif.unfinished``): a run that was stopped, killed or cut
     off goes on from there, and ends with the same bytes.
 
     Args:
         scene_path: any raster that GDAL opens, of any size; or several of one grid, as one mosaic.
-        destinations: what to write.
+        paths: files to write, by output: ``{"labels": "labels.tif", "vector": "roofs.gpkg"}``.
         model: name of a shipped model, or a ``.safetensors`` file.
         config: device, batch size, precision, bands, scaling, area, effort.
         vector_config: how polygons are made.
+        overwrite: replace files that exist.
         resume: go on with a run that was stopped, if there is one.
         progress: receiver of steps and of the rules applied.
 
@@ -71,9 +73,10 @@ def segment(
     started = time.monotonic()
     config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)
     vector_config = vector_config or VectorConfig()
-    folder = destinations.workspace(resume=resume)
+    named = in_order(paths)
+    folder = workspace_of(named.values(), resume=resume)
     earlier = unfinished_journal(folder) if resume else None
-    outputs = destinations.files(vector_config, earlier)
+    outputs = output_files(named, vector_config, overwrite=overwrite, journal=earlier)
     checkpoint_path = model_path(model)
     refuse_inputs(outputs.values(), _inputs(source, checkpoint_path, config, vector_config))
     with ExitStack() as stack:
@@ -83,8 +86,8 @@ def segment(
         if earlier is not None:  # said before anything about how the scene suits another model
             check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, checkpoint_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
-        if "vector" in outputs:
-            check_ground(outputs["vector"].path, scene.name, scene.crs, vector_config, SilentProgress())
+        if VECTOR in outputs:
+            check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)
@@ -93,7 +96,7 @@ def segment(
         files = SceneFiles.of(scene)
         facts = run_facts(scene, files, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
         with (
-            open_workspace(folder, facts, resume=resume, overwrite=destinations.overwrite) as workspace,
+            open_workspace(folder, facts, resume=resume, overwrite=overwrite) as workspace,
             _kept(workspace, progress),
         ):
             _compute(predictor, scene, area, layers, workspace, progress)
@@ -103,7 +106,7 @@ def segment(
             progress.log(str(finishing.seams))
             num_polygons = finishing.write(outputs, vector_config)
         return Segmented(
-            paths=destinations.paths,
+            paths=named,
             num_polygons=num_polygons,
             shape=finishing.shape,
             crs=scene.crs,
@@ -125,10 +128,10 @@ def _inputs(
     yield from (("the scene itself" if path in named else "a file of the scene", path) for path in source.iter_files())
 
 
-def _layers(kinds: Collection[str]) -> tuple[Layer, ...]:
-    """Labels always; confidence also for polygons."""
-    kinds = {"labels", *kinds, *(("confidence",) if "vector" in kinds else ())}
-    return tuple(layer for layer in Layer if layer.value in kinds)
+def _layers(outputs: Collection[str]) -> tuple[Layer, ...]:
+    """Choose what blocks hold: labels always, and confidence also for polygons."""
+    names = {LABELS.name, *outputs, *((CONFIDENCE.name,) if VECTOR in outputs else ())}
+    return tuple(layer for layer in LAYERS.values() if layer.name in names)
 
 
 def _compute(

@@ -24,8 +24,9 @@ from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import NO_CLASS
 from geoglnet.message import Keyword
 from geoglnet.output import LockedFolder, sync_folder, unwritable
-from geoglnet.prediction.blocks import Block, Layer, PendingBlock
+from geoglnet.prediction.blocks import Block, PendingBlock
 from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal
+from geoglnet.prediction.layers import LAYERS, Layer
 from geoglnet.prediction.plan import shifted
 from geoglnet.prediction.seam_report import count_inner_borders
 from geoglnet.raster.encoding import encoded
@@ -34,7 +35,7 @@ from geoglnet.types import Shape
 
 SUFFIX = ".unfinished"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
-_OURS = re.compile(rf"{re.escape(_JOURNAL)}|(?:{'|'.join(layer.value for layer in Layer)})(?:\.vrt)?|geoglnet-\w+")
+_SPOOL = re.compile(r"geoglnet-\w+")
 _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
 _BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot keep up
 
@@ -42,6 +43,12 @@ _BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot kee
 def workspace_path(output_path: Path) -> Path:
     """Where the unfinished run of an output lies."""
     return output_path.with_name(output_path.name + SUFFIX)
+
+
+def workspace_of(paths: Iterable[Path], *, resume: bool) -> Path:
+    """Choose where the run of some outputs lies: beside the first, or beside another that it was begun with, to resume it."""
+    folders = [workspace_path(path) for path in paths]
+    return next((folder for folder in folders if resume and folder.is_dir()), folders[0])
 
 
 def unfinished_journal(folder: Path) -> Journal | None:
@@ -72,30 +79,31 @@ class Workspace:
             OutputError: the disk is full, or the folder gone.
         """
         try:
-            sizes = {layer.value: self._store(layer, block) for layer in block.layers if _has_any(block, layer)}
-            for layer in sizes:
-                sync_folder(self.folder / layer)
+            sizes = {name: self._store(name, block) for name, values in block.layers.items() if (values != NO_CLASS).any()}
+            for name in sizes:
+                sync_folder(self.folder / name)
             self.journal.add_block(_finished(block, sizes))
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def mosaic(self, layer: Layer, area: Window, num_classes: int, place: tuple[CRS | None, Affine]) -> Path:
-        """A VRT of all blocks of a layer.
+    def mosaic(self, layer: Layer, area: Window, num_bands: int, place: tuple[CRS | None, Affine]) -> Path:
+        """Write a VRT of all blocks of a layer.
 
         Args:
             layer: which.
             area: window of the scene that the run is about.
-            num_classes: of the model.
+            num_bands: of the layer.
             place: CRS of the scene, and transform of the area.
         """
-        path = self.folder / f"{layer.value}.vrt"
+        path = self.folder / f"{layer.name}.vrt"
         shape = Shape(int(area.height), int(area.width))
+        top, left = int(area.row_off), int(area.col_off)
         blocks = (
-            (self._name(layer, block.row, block.col), shifted(Window(*block.window), -int(area.row_off), -int(area.col_off)))
+            (self._name(layer.name, block.row, block.col), shifted(Window(*block.window), -top, -left))
             for block in self.journal.blocks.values()
-            if layer.value in block.sizes
+            if layer.name in block.sizes
         )
-        write_block_mosaic(path, blocks, shape, layer.num_bands(num_classes), place)
+        write_block_mosaic(path, blocks, shape, num_bands, place)
         return path
 
     @property
@@ -110,13 +118,13 @@ class Workspace:
 
     def _is_whole(self, block: FinishedBlock) -> bool:
         """Whether a finished block's files are there."""
-        paths = ((self.folder / self._name(Layer(layer), block.row, block.col), size) for layer, size in block.sizes.items())
+        paths = ((self.folder / self._name(name, block.row, block.col), size) for name, size in block.sizes.items())
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
-    def _store(self, layer: Layer, block: Block) -> int:
-        path = self.folder / self._name(layer, block.row, block.col)
+    def _store(self, name: str, block: Block) -> int:
+        path = self.folder / self._name(name, block.row, block.col)
         path.parent.mkdir(exist_ok=True)
-        content = encoded(np.ascontiguousarray(block.layers[layer]))
+        content = encoded(np.ascontiguousarray(block.layers[name]))
         with path.open("wb") as file:
             file.write(content)
             file.flush()
@@ -124,8 +132,8 @@ class Workspace:
         return len(content)
 
     @staticmethod
-    def _name(layer: Layer, row: int, col: int) -> str:
-        return f"{layer.value}/{row:06}_{col:06}.tif"
+    def _name(layer: str, row: int, col: int) -> str:
+        return f"{layer}/{row:06}_{col:06}.tif"
 
 
 @contextmanager
@@ -210,7 +218,8 @@ def _clear(folder: Path) -> None:
     """Remove what runs make, and nothing that somebody has put there; the journal last, which makes it a run's folder."""
     with suppress(OSError):  # what cannot be removed is left, and taken over next time
         for path in folder.iterdir():
-            if path.is_symlink() or not _OURS.fullmatch(path.name) or path.name == _JOURNAL:
+            is_ours = path.name.removesuffix(".vrt") in LAYERS or _SPOOL.fullmatch(path.name)
+            if path.is_symlink() or not is_ours:
                 continue
             if not path.is_dir():
                 path.unlink()
@@ -221,10 +230,6 @@ def _clear(folder: Path) -> None:
             with suppress(OSError):
                 path.rmdir()
         (folder / _JOURNAL).unlink(missing_ok=True)
-
-
-def _has_any(block: Block, layer: Layer) -> bool:
-    return bool((block.layers[layer] != NO_CLASS).any())
 
 
 def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SAVEPOINT = ".resume.pt"  # the program's name for what a training that was cut off keeps
 JOURNAL = "journal.jsonl"  # in such a folder
@@ -14,6 +14,12 @@ _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
 UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
 EVENTS = ("--progress", "json", "--stop-on-stdin-eof")
 OVERWRITE = "--overwrite"
+LAYERS = {  # what `geoglnet predict` writes as rasters: title and help; a test compares the names with the program's table
+    "labels": ("Labels", "Raster of class numbers with colors and names (.tif, cloud-optimized)."),
+    "confidence": ("Confidence", "Raster with the probability of the chosen class, times 254 (.tif)."),
+    "entropy": ("Entropy", "Raster of how uncertain the model is, 0 to 254 (.tif)."),
+    "probabilities": ("Probabilities", "Raster with a band per class (.tif)."),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Segmentation:
     Args:
         scene: raster.
         model: name of a shipped model, or a file.
-        labels, polygons, probabilities: files to write.
+        layers: rasters to write, by name (:data:`LAYERS`).
+        polygons: vector file to write.
         bounds: left, bottom, right, top in the scene's CRS.
         area: file of polygons to segment within.
         shaping: how polygons are made.
@@ -65,9 +72,8 @@ class Segmentation:
 
     scene: str
     model: str
-    labels: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict)
     polygons: str = ""
-    probabilities: str = ""
     bounds: Sequence[float] = ()
     area: str = ""
     shaping: Shaping = Shaping()
@@ -81,9 +87,8 @@ class Segmentation:
 
     def words(self) -> list[str]:
         named = {
-            "--labels": self.labels,
+            **{f"--{name.replace('_', '-')}": path for name, path in self.layers.items()},
             "--vector": self.polygons,
-            "--probabilities": self.probabilities,
             "--mask": self.area,
             "--batch": str(self.batch) if self.batch > 0 else "",
             "--effort": "" if self.effort is None else _number(self.effort),

@@ -10,24 +10,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 
+import geoglnet
+from geoglnet.api.prediction import Prediction
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
 from geoglnet.output import OutputFile
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.journal import Journal, differences, read_journal
-from geoglnet.prediction.outputs import Destinations, Segmented
-from geoglnet.prediction.run import segment
 from geoglnet.prediction.workspace import open_workspace, workspace_path
 from geoglnet.progress import RecordedProgress, SilentProgress
 from tests.rasters import noise, write_raster
 from tests.served import Server
 
 CPU = PredictConfig(device="cpu")
-Run = Callable[..., Segmented]
+Run = Callable[..., Prediction]
 
 
 class Stopped(Exception):  # noqa: N818 - a test's own
@@ -56,17 +57,11 @@ def scene(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(scene: Path, tiny_model_path: Path) -> Run:
-    def segmented(folder: Path, **given: object) -> Segmented:
-        files = Destinations(
-            folder / "labels.tif",
-            confidence_path=folder / "confidence.tif",
-            probabilities_path=folder / "probabilities.tif",
-            overwrite=bool(given.pop("overwrite", False)),
-        )
-        options = {"model": str(tiny_model_path), "config": CPU} | given
-        return segment(given.pop("scene", scene), files, **{k: v for k, v in options.items() if k != "scene"})  # type: ignore[arg-type]
+    def predicted(folder: Path, scene: Any = scene, **given: Any) -> Prediction:
+        files = {f"{name}_path": folder / f"{name}.tif" for name in ("labels", "confidence", "probabilities")}
+        return geoglnet.predict(scene, **files, **{"model": str(tiny_model_path), "config": CPU, **given})
 
-    return segmented
+    return predicted
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -256,8 +251,8 @@ def test_two_runs_that_share_any_output_exclude_each_other(run: Run, scene: Path
 def test_what_was_begun_under_one_name_is_finished_under_another(
     scene: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(*paths: Path | None, **given: object) -> Segmented:
-        return segment(scene, Destinations(*paths), model=str(tiny_model_path), config=CPU, **given)  # type: ignore[arg-type]
+    def run(labels: Path | None, vector: Path, **given: Any) -> Prediction:
+        return geoglnet.predict(scene, labels, vector_path=vector, model=str(tiny_model_path), config=CPU, **given)
 
     labels, first, second = (tmp_path / name for name in ("labels.tif", "first.gpkg", "second.gpkg"))
     for outputs, others in (((labels, first), (labels, second)), ((None, first), (labels, first))):
@@ -439,8 +434,8 @@ def test_signals_leave_a_state_that_can_be_resumed(
     left = {"labels.tif.unfinished"} | ({"labels.tif.part", "confidence.tif.part"} if stop is signal.SIGKILL else set())
     assert {path.name for path in cut.iterdir()} == left
     for folder in (cut, whole):
-        files = Destinations(folder / "labels.tif", confidence_path=folder / "confidence.tif")
-        segment(long_scene, files, model=str(tiny_model_path), config=CPU, resume=True)
+        files = {"labels_path": folder / "labels.tif", "confidence_path": folder / "confidence.tif"}
+        geoglnet.predict(long_scene, **files, model=str(tiny_model_path), config=CPU, resume=True)
     assert contents(cut) == contents(whole)
 
 

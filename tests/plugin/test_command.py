@@ -9,6 +9,7 @@ import click
 import pytest
 from geoglnet_qgis.command import (
     JOURNAL,
+    LAYERS,
     UNFINISHED,
     Segmentation,
     Shaping,
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.sources import ImagesSource, RastersSource
+from geoglnet.prediction import layers
 from geoglnet.prediction.workspace import _JOURNAL, SUFFIX
 from geoglnet.training.config import read_config
 from geoglnet.training.savepoint import savepoint_path
@@ -51,7 +53,7 @@ def known_options(verb: str) -> set[str]:
 
 
 def test_a_plain_segmentation_is_read_by_the_program() -> None:
-    found = parsed(Segmentation(ODD, "buildings", labels="/x/l.tif", polygons="/x/p.gpkg").words())
+    found = parsed(Segmentation(ODD, "buildings", {"labels": "/x/l.tif"}, "/x/p.gpkg").words())
     assert found["scenes"] == (ODD,)
     assert (found["labels"], found["vector"]) == (Path("/x/l.tif"), Path("/x/p.gpkg"))
     assert found["overwrite"] is False
@@ -59,9 +61,10 @@ def test_a_plain_segmentation_is_read_by_the_program() -> None:
 
 
 def test_what_was_not_asked_for_is_left_to_the_program() -> None:
-    words = Segmentation("/a.tif", "buildings", labels="/l.tif").words()
+    words = Segmentation("/a.tif", "buildings", {"labels": "/l.tif", "entropy": ""}).words()
     assert not {
         "--vector",
+        "--entropy",
         "--bounds",
         "--mask",
         "--batch",
@@ -78,9 +81,8 @@ def test_everything_can_be_asked_for() -> None:
     words = Segmentation(
         scene="/a.tif",
         model="/m.safetensors",
-        labels="/l.tif",
+        layers={name: f"/{name}.tif" for name in LAYERS},
         polygons="/p.gpkg",
-        probabilities="/q.tif",
         bounds=(-12.5, 1e-7, 3.0, 4e7),
         area="/area.gpkg",
         shaping=Shaping(0.5, 20, True, "px"),
@@ -103,8 +105,16 @@ def test_everything_can_be_asked_for() -> None:
     assert "--regularize" in words
 
 
+def test_the_plugin_offers_every_layer_of_the_programs_table() -> None:
+    assert list(LAYERS) == list(layers.LAYERS)
+    for name, layer in layers.LAYERS.items():
+        words = Segmentation("/a.tif", "b", {name: "/x.tif"}).words()
+        assert parsed(words)[name] == Path("/x.tif")
+        assert layer.option in words
+
+
 def test_a_program_without_an_option_is_found_out() -> None:
-    words = Segmentation("/a.tif", "b", labels="/l.tif", effort=0.5).words()
+    words = Segmentation("/a.tif", "b", {"labels": "/l.tif"}, effort=0.5).words()
     assert missing_options(words, known_options("predict") - {"--effort"}) == ["--effort"]
     assert missing_options(words, known_options("predict") | {"--effort"}) == []
 

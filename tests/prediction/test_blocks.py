@@ -22,8 +22,8 @@ from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.blocks import Layer, winners
 from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.layers import LABELS, LAYERS, winners
 from geoglnet.prediction.plan import AllBlocks, Plan, iter_work, rectangle
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.progress import RecordedProgress
@@ -33,8 +33,8 @@ from tests.networks import small
 from tests.rasters import noise, write_raster
 from tests.stubs import CPU, SMALL, StubNetwork, manifest_of, random_scene, region_configs, scenes, untiled
 
-EVERY_LAYER = tuple(Layer)
-Arrays = dict[Layer, npt.NDArray[np.uint8]]
+EVERY_LAYER = tuple(LAYERS.values())
+Arrays = dict[str, npt.NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def computed(
     """All layers of the scene; 7 where no block was computed."""
     manifest = manifest_of(region)
     predictor = Predictor(network, manifest, PredictConfig(device="cpu", **config))
-    arrays = {layer: np.full((layer.num_bands(3), *scene.shape), 7, np.uint8) for layer in Layer}
+    arrays = {layer.name: np.full((len(layer.bands(manifest.legend)), *scene.shape), 7, np.uint8) for layer in EVERY_LAYER}
     for pending in predictor.iter_blocks(scene, EVERY_LAYER, blocks=blocks, area=area):
         block = pending.resolve()
         for layer, values in block.layers.items():
@@ -57,7 +57,7 @@ def computed(
 
 
 def assert_equal(found: Arrays, expected: Arrays, window: tuple[slice, slice] = (slice(None), slice(None))) -> None:
-    for layer in Layer:
+    for layer in LAYERS:
         np.testing.assert_array_equal(found[layer][(slice(None), *window)], expected[layer][(slice(None), *window)])
 
 
@@ -91,7 +91,7 @@ def test_subsets_of_any_scene_are_right_for_a_network_that_looks_at_pixels(
     manifest = manifest_of(config)
     chance, plan = np.random.default_rng(seed), Plan(scene.shape, config)
     chosen = {(w.planned.row, w.planned.col) for w in iter_work(plan, AllBlocks()) if chance.random() < 0.4}
-    found = computed(scene, StubNetwork(manifest.model), config, chosen)[Layer.LABELS][0]
+    found = computed(scene, StubNetwork(manifest.model), config, chosen)[LABELS.name][0]
     expected, _ = untiled(scene, manifest)
     for row, col in chosen:
         core = plan.region(row, col).core.toslices()
@@ -111,7 +111,7 @@ def test_halves_are_the_same_as_the_whole_whatever_the_options(network: GLNet, o
     for window in (rectangle(0, 45, 0, 84), rectangle(45, 84, 0, 84), rectangle(0, 84, 50, 84)):
         part = computed(scene, network, area=Area(scene.shape, window), **options)
         assert_equal(part, whole, window.toslices())
-        assert (part[Layer.LABELS] == 7).sum() == 84 * 84 - window.width * window.height
+        assert (part[LABELS.name] == 7).sum() == 84 * 84 - window.width * window.height
 
 
 def test_work_names_what_is_missing_of_the_neighbors() -> None:
@@ -128,8 +128,8 @@ def test_work_names_what_is_missing_of_the_neighbors() -> None:
 
 def test_layers_agree_with_each_other(network: GLNet) -> None:
     layers = computed(with_hole(), network)
-    labels, sure, unsure = (layers[layer][0] for layer in (Layer.LABELS, Layer.CONFIDENCE, Layer.ENTROPY))
-    probabilities = layers[Layer.PROBABILITIES]
+    labels, sure, unsure = (layers[name][0] for name in ("labels", "confidence", "entropy"))
+    probabilities = layers["probabilities"]
     valid = labels != 255
     np.testing.assert_array_equal(sure[valid], probabilities.max(axis=0)[valid])
     assert (np.take_along_axis(probabilities, labels[None] % 3, axis=0)[0] == sure)[valid].all()

@@ -20,9 +20,9 @@ from geoglnet.errors import BandsError, Canceled, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.blocks import Layer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
+from geoglnet.prediction.layers import LABELS, LAYERS, PROBABILITIES
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import ArraySink, Predictor, predict_scene
 from geoglnet.progress import RecordedProgress, SilentProgress
@@ -55,9 +55,9 @@ def test_blended_probabilities_add_up_to_one_at_every_valid_pixel(scene: ArraySc
     manifest = manifest_of(config)
     predictor = Predictor(StubNetwork(manifest.model), manifest, CPU)
     total = np.zeros(scene.shape)
-    for pending in predictor.iter_blocks(scene, [Layer.PROBABILITIES]):
+    for pending in predictor.iter_blocks(scene, [PROBABILITIES]):
         block = pending.resolve()
-        total[block.window.toslices()] = block.layers[Layer.PROBABILITIES].sum(axis=0, dtype=np.uint32)
+        total[block.window.toslices()] = block.layers["probabilities"].sum(axis=0, dtype=np.uint32)
     valid = np.ones(scene.shape, bool) if scene.valid is None else scene.valid
     assert np.abs(total[valid] - 254).max(initial=0) <= 0.5 * CLASSES + 1e-3
     assert (total[~valid] == 255 * CLASSES).all()
@@ -264,7 +264,7 @@ def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
     monkeypatch.setattr("geoglnet.prediction.estimate._MEASURED_FROM", 1 if is_measured else 10_000)
     scene, manifest, progress = random_scene(150, 117), manifest_of(SMALL, branches), RecordedProgress()
     predictor = Predictor(StubNetwork(manifest.model), manifest, CPU)
-    first, *rest = (pending.resolve() for pending in predictor.iter_blocks(scene, [*Layer], progress=progress))
+    first, *rest = (pending.resolve() for pending in predictor.iter_blocks(scene, [*LAYERS.values()], progress=progress))
     plan, *advances = progress.events
     steps = sum(event["amount"] for event in advances)
     assert plan["patches"] == plan["total"] == steps
@@ -272,7 +272,7 @@ def test_patches_minutes_and_bytes_are_said_before_the_work_and_change_nothing(
     assert plan["output_bytes"] == 150 * 117 * (3 + CLASSES)
     assert 0 < plan["minutes"] < 60
     whole = Area(scene.shape, Window(col_off=0, row_off=0, width=117, height=150))
-    rule = predictor.estimate(whole, [Layer.LABELS]).rule
+    rule = predictor.estimate(whole, [LABELS]).rule
     assert rule.startswith(f"{steps} {plan['unit']} to segment: about a minute on cpu (")
     assert ("measured" in rule) == is_measured
     if branches is Branches.BOTH:

@@ -15,16 +15,16 @@ import rasterio
 import shapely
 from affine import Affine
 
+import geoglnet
+from geoglnet.api.prediction import Prediction
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.prediction import source
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.outputs import Destinations, Segmented
-from geoglnet.prediction.run import segment
 from geoglnet.progress import SilentProgress
 from tests.rasters import noise, write_raster
 from tests.served import Server
 
-Run = Callable[..., Segmented]
+Run = Callable[..., Prediction]
 
 
 class Stopped(Exception):  # noqa: N818 - a test's own
@@ -50,11 +50,12 @@ def stop() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_model_path: Path) -> Run:
-    def segmented(scene: Any, name: str = "labels.tif", **options: Any) -> Segmented:
-        files = Destinations(tmp_path / name, overwrite=options.pop("overwrite", False))
-        return segment(scene, files, model=str(tiny_model_path), config=PredictConfig(device="cpu"), **options)
+    def predicted(scene: Any, name: str = "labels.tif", **options: Any) -> Prediction:
+        return geoglnet.predict(
+            scene, tmp_path / name, model=str(tiny_model_path), config=PredictConfig(device="cpu"), **options
+        )
 
-    return segmented
+    return predicted
 
 
 PLACE = Affine(1, 0, 500_000, 0, -1, 9_000_000)

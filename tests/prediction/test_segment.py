@@ -16,14 +16,13 @@ from affine import Affine
 from rasterio.windows import Window
 
 import geoglnet
+from geoglnet.api.prediction import Prediction
 from geoglnet.errors import Canceled, ConfigError, OutputError, OutputExistsError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.prediction.blender import Carry
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.outputs import Destinations, Segmented
 from geoglnet.prediction.plan import Plan, PlannedRegion
 from geoglnet.prediction.predictor import ArraySink, predict_scene
-from geoglnet.prediction.run import segment
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import open_scene
@@ -40,18 +39,16 @@ def names_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def run(scene_path: Path, tiny_model_path: Path) -> Callable[..., Segmented]:
-    def segmented(
-        destinations: Destinations, scene: Path = scene_path, config: PredictConfig = CPU, **given: object
-    ) -> Segmented:
-        return segment(scene, destinations, model=str(tiny_model_path), config=config, **given)  # type: ignore[arg-type]
+def run(scene_path: Path, tiny_model_path: Path) -> Callable[..., Prediction]:
+    def predicted(labels_path: Path | None = None, scene: Path = scene_path, **given: Any) -> Prediction:
+        return geoglnet.predict(scene, labels_path, **{"model": str(tiny_model_path), "config": CPU, **given})
 
-    return segmented
+    return predicted
 
 
-def test_all_files_appear_whole_and_nothing_else_stays(run: Callable[..., Segmented], tmp_path: Path) -> None:
-    files = Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif")
-    segmented = run(files)
+def test_all_files_appear_whole_and_nothing_else_stays(run: Callable[..., Prediction], tmp_path: Path) -> None:
+    files = {"vector_path": tmp_path / "polygons.gpkg", "confidence_path": tmp_path / "confidence.tif"}
+    segmented = run(tmp_path / "labels.tif", **files)
     assert names_in(tmp_path) == ["confidence.tif", "labels.tif", "labels.tif.aux.xml", "polygons.gpkg"]
     assert segmented.labels_path == tmp_path / "labels.tif"
     assert (segmented.shape, segmented.crs.to_epsg()) == (Shape(80, 120), 32633)
@@ -65,9 +62,9 @@ def test_all_files_appear_whole_and_nothing_else_stays(run: Callable[..., Segmen
 
 
 def test_the_files_hold_what_the_predictor_says(
-    run: Callable[..., Segmented], scene_path: Path, tiny_model_path: Path, tmp_path: Path
+    run: Callable[..., Prediction], scene_path: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    run(Destinations(tmp_path / "labels.tif"))
+    run(tmp_path / "labels.tif")
     network, manifest = load_checkpoint(tiny_model_path)
     expected = ArraySink(Shape(80, 120))
     with open_scene(scene_path, resolution_m=1.0) as scene:
@@ -76,19 +73,20 @@ def test_the_files_hold_what_the_predictor_says(
         np.testing.assert_array_equal(labels.read(1), expected.array)
 
 
-def test_polygons_alone_need_no_label_file(run: Callable[..., Segmented], tmp_path: Path) -> None:
-    segmented = run(Destinations(vector_path=tmp_path / "polygons.gpkg"))
+def test_polygons_alone_need_no_label_file(run: Callable[..., Prediction], tmp_path: Path) -> None:
+    segmented = run(vector_path=tmp_path / "polygons.gpkg")
     assert names_in(tmp_path) == ["polygons.gpkg"]
     assert segmented.labels_path is None
 
 
 def test_nodata_stays_nodata_in_labels_confidence_and_polygons(
-    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+    run: Callable[..., Prediction], make_scene: SceneMaker, tmp_path: Path
 ) -> None:
     scene = make_scene("holes.tif", nodata=0)
     with rasterio.open(scene, "r+") as dst:
         dst.write(np.zeros((3, 40, 120), np.uint8), window=Window(0, 40, 120, 40))
-    run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif"), scene=scene)
+    files = {"vector_path": tmp_path / "polygons.gpkg", "confidence_path": tmp_path / "confidence.tif"}
+    run(tmp_path / "labels.tif", scene=scene, **files)
     for name in ("labels.tif", "confidence.tif"):
         with rasterio.open(tmp_path / name) as dataset:
             assert (dataset.read(1)[40:] == 255).all()
@@ -114,7 +112,7 @@ NODATA_OPTIONS: dict[str, Callable[[npt.NDArray[np.uint8], npt.NDArray[np.bool_]
 
 @pytest.mark.parametrize("kind", NODATA_OPTIONS)
 def test_no_kind_of_nodata_gets_a_class_or_reaches_the_network_alone(
-    run: Callable[..., Segmented], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Callable[..., Prediction], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     valid, regions = _hole(), []
     given = NODATA_OPTIONS[kind](noise(3, *valid.shape), valid)
@@ -128,7 +126,7 @@ def test_no_kind_of_nodata_gets_a_class_or_reaches_the_network_alone(
     monkeypatch.setattr(RegionSegmenter, "probabilities", noticed)
     names = ("labels", "confidence", "entropy", "probabilities")
     paths = {f"{name}_path": tmp_path / f"{name}.tif" for name in names}
-    run(Destinations(**paths, vector_path=tmp_path / "polygons.gpkg"), scene=scene)
+    run(**paths, vector_path=tmp_path / "polygons.gpkg", scene=scene)
     for name in names:
         with rasterio.open(tmp_path / f"{name}.tif") as dataset:
             assert ((dataset.read() == 255) == ~valid).all(), name
@@ -138,9 +136,9 @@ def test_no_kind_of_nodata_gets_a_class_or_reaches_the_network_alone(
     assert len(regions) < len(Plan(Shape(*valid.shape), SMALL))
 
 
-def test_the_rules_applied_are_logged(run: Callable[..., Segmented], tmp_path: Path) -> None:
+def test_the_rules_applied_are_logged(run: Callable[..., Prediction], tmp_path: Path) -> None:
     progress = RecordedProgress()
-    run(Destinations(tmp_path / "labels.tif"), progress=progress)
+    run(tmp_path / "labels.tif", progress=progress)
     logged = " / ".join(progress.messages("log"))
     assert "model tiny: bands 1, 2, 3 as red, green, blue, 1 m pixels" in logged
     assert not progress.messages("warning")
@@ -148,14 +146,14 @@ def test_the_rules_applied_are_logged(run: Callable[..., Segmented], tmp_path: P
     assert stages[0] == "segment"
 
 
-def test_how_values_were_read_is_kept_in_the_tags(run: Callable[..., Segmented], tmp_path: Path, scene_path: Path) -> None:
+def test_how_values_were_read_is_kept_in_the_tags(run: Callable[..., Prediction], tmp_path: Path, scene_path: Path) -> None:
     with rasterio.open(scene_path) as src:
         image = src.read().astype(np.float32) / 255
     image[:, :, :6] = -9999
     scene = write_raster(tmp_path / "scene.tif", image, pixel_size=1.0)
-    run(Destinations(tmp_path / "found.tif"), scene=scene)
-    run(Destinations(tmp_path / "named.tif"), scene=scene, config=PredictConfig(device="cpu", nodata=-9999))
-    run(Destinations(tmp_path / "plain.tif"))
+    run(tmp_path / "found.tif", scene=scene)
+    run(tmp_path / "named.tif", scene=scene, config=PredictConfig(device="cpu", nodata=-9999))
+    run(tmp_path / "plain.tif")
     tags, labels = {}, {}
     for name in ("found", "named", "plain"):
         with rasterio.open(tmp_path / f"{name}.tif") as src:
@@ -168,31 +166,31 @@ def test_how_values_were_read_is_kept_in_the_tags(run: Callable[..., Segmented],
 
 
 def test_a_scene_coarser_than_the_model_is_warned_about(
-    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+    run: Callable[..., Prediction], make_scene: SceneMaker, tmp_path: Path
 ) -> None:
     coarse = make_scene("coarse.tif", height=9, width=9, transform=Affine(4, 0, 500000, 0, -4, 5000000))
     progress = RecordedProgress()
-    segmented = run(Destinations(tmp_path / "labels.tif"), scene=coarse, progress=progress)
+    segmented = run(tmp_path / "labels.tif", scene=coarse, progress=progress)
     (warning,) = progress.messages("warning")
     assert "the scene has 4 m pixels, model tiny was trained on 0.5 to 2 m" in warning
     assert segmented.shape == Shape(36, 36)
 
 
 def test_a_finer_scene_is_averaged_down_and_logged(
-    run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path
+    run: Callable[..., Prediction], make_scene: SceneMaker, tmp_path: Path
 ) -> None:
     fine = make_scene("fine.tif", transform=Affine(0.25, 0, 500000, 0, -0.25, 5000000))
     progress = RecordedProgress()
-    segmented = run(Destinations(tmp_path / "labels.tif"), scene=fine, progress=progress)
+    segmented = run(tmp_path / "labels.tif", scene=fine, progress=progress)
     assert segmented.shape == Shape(20, 30)
     assert not progress.messages("warning")
     assert any("averaged down" in message for message in progress.messages("log"))
 
 
-def test_a_scene_without_crs_works_in_pixels(run: Callable[..., Segmented], make_scene: SceneMaker, tmp_path: Path) -> None:
+def test_a_scene_without_crs_works_in_pixels(run: Callable[..., Prediction], make_scene: SceneMaker, tmp_path: Path) -> None:
     scene = make_scene("plain.tif", crs=None)
     progress = RecordedProgress()
-    segmented = run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), scene=scene, progress=progress)
+    segmented = run(tmp_path / "labels.tif", vector_path=tmp_path / "polygons.gpkg", scene=scene, progress=progress)
     assert segmented.crs is None
     with rasterio.open(tmp_path / "labels.tif") as labels:
         assert labels.crs is None
@@ -201,72 +199,75 @@ def test_a_scene_without_crs_works_in_pixels(run: Callable[..., Segmented], make
     assert any("no CRS" in message for message in progress.messages("log"))
 
 
-def test_destinations_must_be_files_of_their_own(tmp_path: Path) -> None:
+def test_outputs_must_be_files_of_their_own(run: Callable[..., Prediction], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to write"):
-        Destinations()
+        run()
     with pytest.raises(ConfigError, match="share a file"):
-        Destinations(tmp_path / "a.tif", confidence_path=tmp_path / "a.tif")
+        run(tmp_path / "a.tif", confidence_path=tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("name", ["scene.tif.msk", "scene.tif.ovr", "scene.tif.aux.xml", "labels.png", "labels.gpkg", "labels"])
-def test_rasters_take_no_name_of_another_format(run: Callable[..., Segmented], tmp_path: Path, name: str) -> None:
+def test_rasters_take_no_name_of_another_format(run: Callable[..., Prediction], tmp_path: Path, name: str) -> None:
     """GDAL would take the first three for parts of scene.tif."""
     with pytest.raises(ConfigError, match=rf"^{name}: confidence is written as a GeoTIFF; let its name end in \.tif$"):
-        run(Destinations(tmp_path / "labels.tif", confidence_path=tmp_path / name))
+        run(tmp_path / "labels.tif", confidence_path=tmp_path / name)
     assert not names_in(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["labels.tif", "polygons.gpkg", "confidence.tif"])
-def test_an_existing_file_is_refused_before_computing(run: Callable[..., Segmented], tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_refused_before_computing(run: Callable[..., Prediction], tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     progress = RecordedProgress()
+    files = {"vector_path": tmp_path / "polygons.gpkg", "confidence_path": tmp_path / "confidence.tif"}
     with pytest.raises(OutputExistsError, match=name):
-        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg", tmp_path / "confidence.tif"), progress=progress)
+        run(tmp_path / "labels.tif", progress=progress, **files)
     assert not progress.events
     assert names_in(tmp_path) == [name]
 
 
-def test_overwriting_replaces_the_sidecar_too(run: Callable[..., Segmented], tmp_path: Path) -> None:
+def test_overwriting_replaces_the_sidecar_too(run: Callable[..., Prediction], tmp_path: Path) -> None:
     for name in ("confidence.tif", "confidence.tif.aux.xml"):
         (tmp_path / name).write_text("old")
-    run(Destinations(confidence_path=tmp_path / "confidence.tif", overwrite=True))
+    run(confidence_path=tmp_path / "confidence.tif", overwrite=True)
     assert names_in(tmp_path) == ["confidence.tif"]
 
 
-def test_the_scene_itself_is_never_overwritten(run: Callable[..., Segmented], scene_path: Path) -> None:
+def test_the_scene_itself_is_never_overwritten(run: Callable[..., Prediction], scene_path: Path) -> None:
     with pytest.raises(OutputError, match="is the scene itself"):
-        run(Destinations(scene_path, overwrite=True))
+        run(scene_path, overwrite=True)
 
 
-def test_canceling_leaves_nothing(run: Callable[..., Segmented], tmp_path: Path) -> None:
+def test_canceling_leaves_nothing(run: Callable[..., Prediction], tmp_path: Path) -> None:
     class Impatient(SilentProgress):
         def advance(self, amount: int = 1, **figures: float) -> None:
             raise Canceled("stop")
 
     with pytest.raises(Canceled):
-        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"), progress=Impatient())
+        run(tmp_path / "labels.tif", vector_path=tmp_path / "polygons.gpkg", progress=Impatient())
     assert names_in(tmp_path) == []
 
 
 def test_a_full_disk_under_the_spool_is_one_error(
-    run: Callable[..., Segmented], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Callable[..., Prediction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def write(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Carry, "hand_on", write)
     with pytest.raises(OutputError, match="disk full"):
-        run(Destinations(tmp_path / "labels.tif"))
+        run(tmp_path / "labels.tif")
     assert names_in(tmp_path) == []
 
 
-def test_labels_stay_when_tracing_fails(run: Callable[..., Segmented], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_labels_stay_when_tracing_fails(
+    run: Callable[..., Prediction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def vectorize(*_: object, **__: object) -> int:
         raise OutputError("disk full")
 
     monkeypatch.setattr("geoglnet.prediction.outputs.write_polygons", vectorize)
     with pytest.raises(OutputError, match="disk full"):
-        run(Destinations(tmp_path / "labels.tif", tmp_path / "polygons.gpkg"))
+        run(tmp_path / "labels.tif", vector_path=tmp_path / "polygons.gpkg")
     assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml", "labels.tif.unfinished"]
 
 

@@ -12,10 +12,9 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+import geoglnet
 from geoglnet.errors import ConfigError, DatasetError, GeoglnetError
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.outputs import Destinations
-from geoglnet.prediction.run import segment
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.grid import ground_pixel_size
 from geoglnet.raster.scene import open_scene
@@ -110,9 +109,9 @@ def test_quantities_in_meters_are_refused_with_the_reason_before_any_work(
     scene = write_raster(tmp_path / "scene.tif", np.ones((3, 40, 40), np.uint8), crs=UNKNOWN)
     progress = RecordedProgress()
     with pytest.raises(GeoglnetError, match=reason):
-        segment(
+        geoglnet.predict(
             scene,
-            Destinations(vector_path=tmp_path / "b.gpkg"),
+            vector_path=tmp_path / "b.gpkg",
             model=str(tiny_model_path),
             vector_config=config,
             progress=progress,

@@ -23,7 +23,7 @@ from qgis.core import (
     QgsProcessingParameterVectorDestination,
 )
 
-from ..command import Segmentation, remove_unfinished, unfinished
+from ..command import LAYERS, Segmentation, remove_unfinished, unfinished
 from ..layers import write_polygons
 from ..running import run_verb
 from ..styling import arrange
@@ -31,7 +31,8 @@ from ..translation import tr
 from .algorithm import RASTERS, RESUME, VECTORS, GeoglnetAlgorithm, Parameters
 
 INPUT, EXTENT, AREA = "INPUT", "EXTENT", "AREA"
-LABELS, POLYGONS, PROBABILITIES, COUNT = "LABELS", "POLYGONS", "PROBABILITIES", "NUM_POLYGONS"
+POLYGONS, COUNT = "POLYGONS", "NUM_POLYGONS"
+RASTER_KEYS = {name: name.upper() for name in LAYERS}
 DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS"
 
 
@@ -69,16 +70,21 @@ class SegmentScene(GeoglnetAlgorithm):
         self._add_advanced()
 
     def _add_outputs(self) -> None:
-        labels = QgsProcessingParameterRasterDestination(LABELS, tr("Labels"), optional=True, createByDefault=True)
-        self.add(labels, tr("Raster of class numbers with colors and names (.tif, cloud-optimized)."))
+        first, *others = LAYERS
+        self._add_raster(first, is_written=True)
         kind = QgsProcessing.SourceType.TypeVectorPolygon
         polygons = QgsProcessingParameterVectorDestination(POLYGONS, tr("Polygons"), kind, optional=True, createByDefault=True)
         self.add(polygons, tr("GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson)."))
-        probabilities = QgsProcessingParameterRasterDestination(
-            PROBABILITIES, tr("Probabilities"), optional=True, createByDefault=False
-        )
-        self.add(probabilities, tr("Raster with a band per class (.tif)."))
+        for name in others:
+            self._add_raster(name, is_written=False)
         self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of polygons")))
+
+    def _add_raster(self, name: str, *, is_written: bool) -> None:
+        title, explanation = LAYERS[name]
+        raster = QgsProcessingParameterRasterDestination(
+            RASTER_KEYS[name], tr(title), optional=True, createByDefault=is_written
+        )
+        self.add(raster, tr(explanation))
 
     def _add_advanced(self) -> None:
         whole, broken = QgsProcessingParameterNumber.Type.Integer, QgsProcessingParameterNumber.Type.Double
@@ -125,10 +131,9 @@ class SegmentScene(GeoglnetAlgorithm):
     ) -> dict[str, Any]:
         outputs = {
             POLYGONS: self.chosen_file(parameters, POLYGONS, context, VECTORS),
-            LABELS: self.chosen_file(parameters, LABELS, context, RASTERS),
-            PROBABILITIES: self.chosen_file(parameters, PROBABILITIES, context, RASTERS),
+            **{key: self.chosen_file(parameters, key, context, RASTERS) for key in RASTER_KEYS.values()},
         }
-        if not outputs[LABELS] and not outputs[POLYGONS]:
+        if not outputs["LABELS"] and not outputs[POLYGONS]:
             raise QgsProcessingException(tr("nothing to write: choose a file for the labels, for the polygons, or for both"))
         with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
             segmentation = self._segmentation(parameters, context, outputs, folder)
@@ -138,7 +143,7 @@ class SegmentScene(GeoglnetAlgorithm):
             finally:
                 if feedback.isCanceled():
                     self._settle(segmentation, kept, feedback)
-        titles = {POLYGONS: tr("polygons"), LABELS: tr("labels"), PROBABILITIES: tr("probabilities")}
+        titles = {POLYGONS: tr("polygons"), **{key: tr(name) for name, key in RASTER_KEYS.items()}}
         named = {outputs[key]: f"{self._raster.name} – {title}" for key, title in titles.items() if outputs[key]}
         arrange(context, named)
         found = {COUNT: written["num_polygons"]} if "num_polygons" in written else {}
@@ -149,7 +154,7 @@ class SegmentScene(GeoglnetAlgorithm):
         if segmentation.is_resumed:
             feedback.pushInfo(tr("what is finished is kept beside the first output; run again with the same settings to go on"))
         else:
-            remove_unfinished(segmentation.labels, segmentation.polygons, segmentation.probabilities, kept=kept)
+            remove_unfinished(segmentation.polygons, *segmentation.layers.values(), kept=kept)
 
     def _segmentation(
         self, parameters: Parameters, context: QgsProcessingContext, outputs: dict[str, str], folder: str
@@ -158,9 +163,8 @@ class SegmentScene(GeoglnetAlgorithm):
         return Segmentation(
             scene=self._raster.placed_in(folder),
             model=self.chosen_model(parameters, context),
-            labels=outputs[LABELS],
+            layers={name: outputs[key] for name, key in RASTER_KEYS.items()},
             polygons=outputs[POLYGONS],
-            probabilities=outputs[PROBABILITIES],
             bounds=self._bounds(parameters, context),
             area=self._area(parameters, context, folder),
             shaping=self.chosen_shaping(parameters, context, self._raster),

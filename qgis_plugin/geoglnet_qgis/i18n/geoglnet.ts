@@ -27,6 +27,7 @@
   <message><source>Device</source><translation type='unfinished'/></message>
   <message><source>Effort</source><translation type='unfinished'/></message>
   <message><source>Empty: all polygons are one class.</source><translation type='unfinished'/></message>
+  <message><source>Entropy</source><translation type='unfinished'/></message>
   <message><source>Environment variables to keep</source><translation type='unfinished'/></message>
   <message><source>Extent</source><translation type='unfinished'/></message>
   <message><source>Field with the class</source><translation type='unfinished'/></message>
@@ -71,8 +72,10 @@
   <message><source>Program</source><translation type='unfinished'/></message>
   <message><source>Raster of class numbers with colors and names (.tif, cloud-optimized).</source><translation type='unfinished'/></message>
   <message><source>Raster of class numbers; 255 is no class.</source><translation type='unfinished'/></message>
+  <message><source>Raster of how uncertain the model is, 0 to 254 (.tif).</source><translation type='unfinished'/></message>
   <message><source>Raster of the same pixels: the probability of the class, times 254.</source><translation type='unfinished'/></message>
   <message><source>Raster with a band per class (.tif).</source><translation type='unfinished'/></message>
+  <message><source>Raster with the probability of the chosen class, times 254 (.tif).</source><translation type='unfinished'/></message>
   <message><source>Red, green and blue bands</source><translation type='unfinished'/></message>
   <message><source>Replace existing files</source><translation type='unfinished'/></message>
   <message><source>Report</source><translation type='unfinished'/></message>
@@ -99,6 +102,8 @@
   <message><source>about {minutes} min</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
   <message><source>auto, cpu, cuda, cuda:1 … or mps.</source><translation type='unfinished'/></message>
+  <message><source>confidence</source><translation type='unfinished'/></message>
+  <message><source>entropy</source><translation type='unfinished'/></message>
   <message><source>geoglnet runs in a Python environment of its own, outside QGIS: &lt;code&gt;pip install geoglnet&lt;/code&gt;. Name its program here, or leave this empty to find it on the PATH.</source><translation type='unfinished'/></message>
   <message><source>geoglnet {version} at {path} does not know {options}; upgrade it there: pip install --upgrade geoglnet</source><translation type='unfinished'/></message>
   <message><source>imagenet (downloaded once), a .safetensors file, or empty for none.</source><translation type='unfinished'/></message>

@@ -1,0 +1,89 @@
+"""One entry in the table of layers is an output everywhere: raster, option, keyword."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+
+import geoglnet
+from geoglnet import filenames
+from geoglnet.cli import predict as verb
+from geoglnet.errors import ConfigError
+from geoglnet.prediction.layers import LAYERS, VECTOR, Layer, layer_named, output_names
+from tests.stubs import CPU
+
+MARGIN = Layer(
+    "class_margin",
+    lambda probabilities: probabilities.topk(2, dim=0).values.diff(dim=0).neg(),
+    "Write by how much the chosen class is more probable than the next one.",
+    bands=lambda legend: (f"the best of {legend.num_classes}",),
+)
+
+
+@pytest.fixture
+def margin(monkeypatch: pytest.MonkeyPatch) -> Layer:
+    monkeypatch.setitem(LAYERS, MARGIN.name, MARGIN)
+    return MARGIN
+
+
+def test_a_new_entry_is_a_raster_and_a_keyword(margin: Layer, scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    paths = {"probabilities_path": tmp_path / "p.tif", "class_margin_path": tmp_path / "m.tif"}
+    done = geoglnet.predict(scene_path, **paths, model=tiny_model_path, config=CPU)
+    assert done.paths == {"probabilities": tmp_path / "p.tif", "class_margin": tmp_path / "m.tif"}
+    with rasterio.open(tmp_path / "p.tif") as src, rasterio.open(tmp_path / "m.tif") as dst:
+        first, second = src.read().astype(int)
+        assert np.abs(dst.read(1) - abs(first - second)).max() <= 1
+        assert (dst.dtypes, dst.nodata, dst.descriptions) == (("uint8",), 255, ("the best of 2",))
+        assert dst.tags()["GEOGLNET_MODEL"] == src.tags()["GEOGLNET_MODEL"]
+
+
+def test_a_new_entry_is_an_option(margin: Layer, scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    try:
+        command = importlib.reload(verb).predict  # as a process that begins with the entry
+        words = [str(scene_path), "--class-margin", str(tmp_path / "m.tif"), "--model", str(tiny_model_path), "--device", "cpu"]
+        ran = CliRunner().invoke(command, [*words, "--progress", "json"])
+        assert ran.exit_code == 0, ran.output
+        assert json.loads(ran.stdout.splitlines()[-1])["outputs"]["class_margin"] == str(tmp_path / "m.tif")
+        assert margin.help in " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    finally:
+        LAYERS.pop(margin.name)
+        importlib.reload(verb)
+
+
+def test_a_new_entry_is_computed_block_by_block(margin: Layer, scene_path: Path, tiny_model_path: Path) -> None:
+    blocks = geoglnet.iter_blocks(scene_path, layers=["class_margin"], model=tiny_model_path, config=CPU)
+    assert all(block.layers["class_margin"].shape[0] == 1 for block in blocks)
+
+
+def test_the_keywords_written_for_editors_are_those_of_the_table() -> None:
+    parameters = inspect.signature(geoglnet.predict).parameters
+    written = [name for name in parameters if name.endswith("_path") and name != "scene_path"]
+    assert written == [f"{name}_path" for name in output_names()]
+    with pytest.raises(TypeError, match=r"predict\(\) got an unexpected keyword argument 'entropie_path'"):
+        geoglnet.predict("a.tif", entropie_path="b.tif")
+
+
+def test_the_options_are_those_of_the_table() -> None:
+    options = {option: param.name for param in verb.predict.params for option in param.opts}
+    assert all(options[layer.option] == name for name, layer in LAYERS.items())
+    assert options["-o"] == "labels"
+    assert VECTOR in options.values()
+    assert isinstance(verb.predict, click.Command)
+
+
+def test_names_of_layers_are_short_words_and_unknown_ones_are_named() -> None:
+    for name in ("vector", "Margin", "a-b", "", "probabilities_", "../x"):
+        with pytest.raises(ConfigError, match="is no name of a layer"):
+            Layer(name, lambda probabilities: probabilities, "")
+    with pytest.raises(ConfigError, match=r"unknown layer 'entropie'; did you mean 'entropy'\?"):
+        layer_named("entropie")
+    longest = rf".unfinished\{max(LAYERS, key=len)}\000000_000000.tif"
+    assert len(longest) <= filenames.LONGEST_BESIDE
