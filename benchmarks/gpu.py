@@ -34,13 +34,13 @@ from peak_memory import write_mosaic
 from speed import paper_model
 from torch.utils.flop_counter import FlopCounterMode
 
+import geoglnet
 from geoglnet.config import Sharing
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
-from geoglnet.prediction import run as segment_module
+from geoglnet.prediction import run as run_module
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.run import segment
 from geoglnet.raster.scene import open_scene
 from geoglnet.synthetic import write_generated
 from geoglnet.types import Shape
@@ -181,7 +181,7 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
             wrapped.append(Busy(self.segmenter.network, device))
             self.segmenter.network = wrapped[0]
 
-    segment_module.Predictor = Watched  # type: ignore[attr-defined]
+    run_module.Predictor = Watched  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as name, sampled_process_mb() as sampled:
         checkpoint = Path(name) / "random.safetensors"
         save_checkpoint(checkpoint, *paper_model(sharing, resolution_m))
@@ -190,9 +190,9 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
         with rasterio.open(scene_path) as src:
             x, y = src.transform @ (0, 0)
             right, bottom = src.transform @ (600, 600)
-        segment(  # kernels are chosen and libraries loaded
+        geoglnet.predict(  # kernels are chosen and libraries loaded
             scene_path,
-            {"labels": warm},
+            warm,
             model=str(checkpoint),
             config=PredictConfig(device=device_name, precision=precision, bounds=(x, bottom, right, y)),
         )
@@ -200,7 +200,7 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        done = segment(scene_path, {"labels": Path(name) / "labels.tif"}, model=str(checkpoint), config=config)
+        done = geoglnet.predict(scene_path, Path(name) / "labels.tif", model=str(checkpoint), config=config)
         busy = wrapped[0].seconds() / done.seconds if device.type == "cuda" else float("nan")
         network, manifest = load_checkpoint(checkpoint)
     rate = scene_flops(network.eval().fold(), manifest, shape, device) / done.seconds

@@ -33,6 +33,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
+import geoglnet
 from geoglnet.config import ModelConfig, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
@@ -40,10 +41,9 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.shipped import model_path
 from geoglnet.prediction import predictor as predictor_module
-from geoglnet.prediction import run as segment_module
+from geoglnet.prediction import run as run_module
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.run import segment
 
 CLASSES = 7
 SYSTEMS = ("one_way", "one_way_unfolded", "both_ways", "both_ways_unfolded", "buildings", "unet_448", "unet_256")
@@ -113,13 +113,13 @@ def timed_network(*, is_folded: bool) -> Iterator[Clock]:
             super().__init__(*given)
             self.segmenter.network = Timed(self.segmenter.network, clock)
 
-    segment_module.Predictor = TimedPredictor  # type: ignore[attr-defined]
+    run_module.Predictor = TimedPredictor  # type: ignore[attr-defined]
     if not is_folded:
         predictor_module._ready = lambda network: network
     try:
         yield clock
     finally:
-        segment_module.Predictor, predictor_module._ready = Predictor, ready  # type: ignore[attr-defined]
+        run_module.Predictor, predictor_module._ready = Predictor, ready  # type: ignore[attr-defined]
 
 
 def predict_once(system: str, scene_path: Path, folder: Path, config: PredictConfig) -> tuple[float, float]:
@@ -137,7 +137,7 @@ def predict_once(system: str, scene_path: Path, folder: Path, config: PredictCon
     loading = time.process_time() - loading
     with timed_network(is_folded="unfolded" not in system) as clock:
         started = time.process_time()
-        segment(scene_path, {"labels": folder / "labels.tif"}, model=str(path), config=config)
+        geoglnet.predict(scene_path, folder / "labels.tif", model=str(path), config=config)
         return clock.seconds, time.process_time() - started - loading
 
 

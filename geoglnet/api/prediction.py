@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoglnet.api.bars import Recorder, watched
+from geoglnet.api.bars import watched
 from geoglnet.api.model import Model, path_of
 from geoglnet.api.report import Report
 from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.layers import LABELS, LAYERS, VECTOR, layer_named
-from geoglnet.prediction.outputs import Segmented
 from geoglnet.raster.lazy import open_lazily
 
 if TYPE_CHECKING:
+    from affine import Affine
     from folium import Map
     from geopandas import GeoDataFrame
     from matplotlib.axes import Axes
+    from rasterio.crs import CRS
     from xarray import DataArray
 
     from geoglnet.legend import Legend
-    from geoglnet.models.manifest import Manifest
     from geoglnet.prediction.blocks import Block
     from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.plan import BlockSet
+    from geoglnet.prediction.seam_report import SeamReport
     from geoglnet.progress import Progress
-    from geoglnet.types import Bounds, StrPath
+    from geoglnet.types import Bounds, Shape, StrPath
     from geoglnet.vector.settings import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction(Segmented):
+class Prediction:
     """What :func:`predict` wrote: paths, and views that read what is asked for.
 
     >>> import geoglnet
@@ -68,11 +69,33 @@ class Prediction(Segmented):
         ModuleNotFoundError: an optional library is missing; says how to get it.
     """
 
+    paths: Mapping[str, Path]
+    num_polygons: int | None
+    shape: Shape
+    crs: CRS | None
+    transform: Affine
+    seams: SeamReport
+    seconds: float
     scene_paths: tuple[StrPath, ...]
     legend: Legend
     model: str
     rules: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def labels_path(self) -> Path | None:
+        """Label raster, if one was asked for."""
+        return self.paths.get("labels")
+
+    @property
+    def vector_path(self) -> Path | None:
+        """Polygons, if they were asked for."""
+        return self.paths.get("vector")
+
+    @property
+    def confidence_path(self) -> Path | None:
+        """Confidence raster, if one was asked for."""
+        return self.paths.get("confidence")
 
     def labels(self, *, limit_mb: float | None = None) -> DataArray:
         """Open the labels as a lazy ``(band, y, x)`` uint8 DataArray, 255 without a class; needs ``geoglnet[notebook]``.
@@ -207,10 +230,9 @@ def predict(
         SceneError: the scene cannot be read, or its bands don't fit the model.
         Canceled: ``progress`` said so.
     """
-    from geoglnet.models.manifest import read_manifest
-    from geoglnet.models.shipped import model_path
-    from geoglnet.prediction.run import segment
+    from geoglnet.prediction.run import begin
 
+    started = time.monotonic()
     paths = {
         "labels": labels_path,
         "vector": vector_path,
@@ -219,10 +241,11 @@ def predict(
         "probabilities": probabilities_path,
         **_paths_of_layers(more_paths),
     }
-    manifest = read_manifest(model_path(path_of(model)))
-    with watched(progress) as recorder:
-        segmented = segment(
-            scene_path,
+    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
+    with (
+        watched(progress) as recorder,
+        begin(
+            scenes,
             paths,
             model=path_of(model),
             config=config,
@@ -230,8 +253,24 @@ def predict(
             overwrite=overwrite,
             resume=resume,
             progress=recorder,
-        )
-    return _handle(segmented, scene_path, manifest, recorder)
+        ) as run,
+    ):
+        run.compute()
+        num_polygons = run.finish()
+    return Prediction(
+        paths=run.settings.outputs,
+        num_polygons=num_polygons,
+        shape=run.writer.shape,
+        crs=run.scene.crs,
+        transform=run.writer.transform,
+        seams=run.writer.seams,
+        seconds=time.monotonic() - started,
+        scene_paths=scenes,
+        legend=run.writer.manifest.legend,
+        model=run.writer.manifest.name,
+        rules=tuple(recorder.rules),
+        warnings=tuple(recorder.warnings),
+    )
 
 
 def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPath | None]:
@@ -241,21 +280,6 @@ def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPat
         if keyword not in known:  # what Python would have said
             raise TypeError(f"predict() got an unexpected keyword argument {keyword!r}")
     return {known[keyword]: path for keyword, path in keywords.items()}
-
-
-def _handle(
-    segmented: Segmented, scene_path: StrPath | Sequence[StrPath], manifest: Manifest, recorder: Recorder
-) -> Prediction:
-    written = {field.name: getattr(segmented, field.name) for field in dataclasses.fields(segmented)}
-    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
-    return Prediction(
-        **written,
-        scene_paths=scenes,
-        legend=manifest.legend,
-        model=manifest.name,
-        rules=tuple(recorder.rules),
-        warnings=tuple(recorder.warnings),
-    )
 
 
 def iter_blocks(

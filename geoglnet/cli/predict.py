@@ -17,8 +17,8 @@ from geoglnet.models.shipped import DEFAULT_MODEL
 from geoglnet.prediction.layers import LAYERS, VECTOR, output_names
 
 if TYPE_CHECKING:
+    from geoglnet.api.prediction import Prediction
     from geoglnet.prediction.config import PredictConfig
-    from geoglnet.prediction.outputs import Segmented
     from geoglnet.vector.settings import VectorConfig
 
 
@@ -68,9 +68,9 @@ def predict(
     """
     if not any(outputs.values()):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
-    from geoglnet.api.prediction import predict as segment
+    from geoglnet.api import prediction
 
-    segmented = segment(
+    done = prediction.predict(
         scenes,
         **{f"{name}_path": path for name, path in outputs.items()},
         model=model,
@@ -80,14 +80,14 @@ def predict(
         resume=resume,
         progress=reporter,
     )
-    report_done(reporter, segmented)
+    report_done(reporter, done)
 
 
-def report_done(reporter: Reporter, segmented: Segmented) -> None:
+def report_done(reporter: Reporter, done: Prediction) -> None:
     """Say what was written, for people and for programs."""
-    outputs = segmented.paths
-    polygons = f"; {count_of(segmented.num_polygons, 'polygon')}" if segmented.num_polygons is not None else ""
-    pixels = f"{segmented.shape.width} × {segmented.shape.height} px"
-    sentence = f"{', '.join(map(str, outputs.values()))}  ({pixels} in {clock(segmented.seconds)}{polygons})"
-    counts = {} if segmented.num_polygons is None else {"num_polygons": segmented.num_polygons}
-    reporter.done(sentence, {**outputs, **counts, "seams": segmented.seams.to_dict(), "seconds": round(segmented.seconds, 2)})
+    outputs = done.paths
+    polygons = f"; {count_of(done.num_polygons, 'polygon')}" if done.num_polygons is not None else ""
+    pixels = f"{done.shape.width} × {done.shape.height} px"
+    sentence = f"{', '.join(map(str, outputs.values()))}  ({pixels} in {clock(done.seconds)}{polygons})"
+    counts = {} if done.num_polygons is None else {"num_polygons": done.num_polygons}
+    reporter.done(sentence, {**outputs, **counts, "seams": done.seams.to_dict(), "seconds": round(done.seconds, 2)})

@@ -33,7 +33,7 @@ from geoglnet.paper.study import read_json, write_json
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.run import segment
+from geoglnet.prediction.run import begin
 from geoglnet.raster.scene import ArrayScene
 
 MB = 1e6
@@ -186,8 +186,11 @@ def _with_files(checkpoint: Path, scene: ArrayScene, config: PredictConfig) -> f
         profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "tiled": True}
         with rasterio.open(path, "w", **profile, compress="deflate", photometric="rgb" if bands == 3 else None) as dst:
             dst.write(scene.image)
-        done = segment(path, {"labels": Path(folder) / "labels.tif"}, model=str(checkpoint), config=config)
-    return done.seconds
+        started = time.monotonic()
+        with begin(path, {"labels": Path(folder) / "labels.tif"}, model=str(checkpoint), config=config) as run:
+            run.compute()
+            run.finish()
+        return time.monotonic() - started
 
 
 def picture(manifest: Manifest) -> npt.NDArray[np.uint8]:

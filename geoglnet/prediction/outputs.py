@@ -1,4 +1,4 @@
-"""The files of a prediction: checked beforehand, written from finished blocks, handed to the caller."""
+"""The files of a prediction: checked beforehand, written from finished blocks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
-from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError
@@ -27,16 +25,11 @@ from geoglnet.prediction.workspace import Workspace
 from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
 from geoglnet.raster.gdal import environment, open_raster
-from geoglnet.raster.lazy import open_lazily
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.formats import check_suffix
 from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vector_files, write_polygons
-
-if TYPE_CHECKING:
-    from xarray import DataArray
-
 
 SEAMS_TAG = "GEOGLNET_SEAMS"
 
@@ -91,15 +84,16 @@ def output_files(
 
 
 @dataclass(frozen=True)
-class Finishing:
-    """The steps after the last block; each output appears when it is whole, and the journal knows of it.
+class OutputWriter:
+    """Writes outputs from finished blocks; each appears when it is whole, and is entered in the journal.
 
     Args:
         workspace: holds the blocks.
-        scene: what was segmented.
+        scene: what is predicted.
         area: what of it.
         manifest: of the model.
         tags: of every raster.
+        files: to write, by output.
         progress: told of every raster and polygon.
     """
 
@@ -108,14 +102,17 @@ class Finishing:
     area: Area
     manifest: Manifest
     tags: Mapping[str, str]
+    files: Mapping[str, OutputFile]
     progress: Progress
 
     @property
     def shape(self) -> Shape:
+        """Of the rasters, in pixels."""
         return Shape(int(self.area.window.height), int(self.area.window.width))
 
     @property
     def transform(self) -> Affine:
+        """Of the rasters, from pixels to the scene's CRS."""
         return self.scene.transform @ Affine.translation(self.area.window.col_off, self.area.window.row_off)
 
     def mosaic(self, layer: Layer) -> Path:
@@ -138,18 +135,24 @@ class Finishing:
 
             return seam_report(self.workspace.journal.blocks.values(), read, self.shape, (rows, cols))
 
-    def write(self, files: Mapping[str, OutputFile], vector_config: VectorConfig) -> int | None:
-        """Write everything that was asked for and is not there yet; the number of polygons, if there are some.
+    def write(self, vector_config: VectorConfig) -> int | None:
+        """Write every output that is not there yet; polygons always.
+
+        Args:
+            vector_config: how polygons are made.
+
+        Returns:
+            Number of polygons, if there are some to write.
 
         Raises:
             OutputError: the disk is full, or a folder is not writable.
         """
         num_polygons, journal = None, self.workspace.journal
-        for name, file in files.items():
+        for name, file in self.files.items():
             if name == "style" or (name in journal.written and file.path.exists() and name != VECTOR):
                 continue
             if name == VECTOR:
-                num_polygons = self._vectorize(files, vector_config)
+                num_polygons = self._vectorize(vector_config)
             else:
                 self._write_raster(LAYERS[name], file)
             journal.add_output(name)
@@ -169,70 +172,13 @@ class Finishing:
             )
             self.workspace.journal.add_ready(layer.name, part_path)
 
-    def _vectorize(self, files: Mapping[str, OutputFile], config: VectorConfig) -> int:
+    def _vectorize(self, config: VectorConfig) -> int:
         return write_polygons(
             self.mosaic(LABELS),
-            files,
+            self.files,
             legend=self.manifest.legend,
             confidence_path=self.mosaic(CONFIDENCE),
             config=replace(config, scene=self.tags["GEOGLNET_SCENE"], model=self.tags["GEOGLNET_MODEL"]),
             on_ready=partial(self.workspace.journal.add_ready, VECTOR),
             progress=self.progress,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Segmented:
-    """What a run wrote.
-
-    Args:
-        paths: files by output: ``"labels"``, ``"vector"``, ``"confidence"`` and so on.
-        num_polygons: how many polygons; ``None`` when none were asked for.
-        shape: of the rasters, at the resolution that the model was run at.
-        crs: of everything written; ``None`` when the scene has none.
-        transform: of the rasters, pixel to CRS coordinates.
-        seams: how well the blocks fit together.
-        seconds: wall-clock time.
-    """
-
-    paths: Mapping[str, Path]
-    num_polygons: int | None
-    shape: Shape
-    crs: CRS | None
-    transform: Affine
-    seams: SeamReport
-    seconds: float
-
-    @property
-    def labels_path(self) -> Path | None:
-        """Label raster, if one was asked for."""
-        return self.paths.get("labels")
-
-    @property
-    def vector_path(self) -> Path | None:
-        """Polygons, if they were asked for."""
-        return self.paths.get("vector")
-
-    @property
-    def confidence_path(self) -> Path | None:
-        """Confidence raster, if one was asked for."""
-        return self.paths.get("confidence")
-
-    def open(self, kind: str = "labels") -> DataArray:
-        """A raster as an :class:`xarray.DataArray` with CRS and coordinates, whose pixels are read where they are asked for.
-
-        Needs ``pip install 'geoglnet[xarray]'``. Nothing is read here; ``.values`` of the whole would read the whole::
-
-            done.open()[0, 5000:6000, 5000:6000].values
-
-        Args:
-            kind: name of a layer.
-
-        Raises:
-            ConfigError: no such raster was written.
-            ModuleNotFoundError: rioxarray is not installed.
-        """
-        if kind not in self.paths or kind == "vector":
-            raise ConfigError(f"no raster {kind!r} was written; there are {', '.join(k for k in self.paths if k != 'vector')}")
-        opened: DataArray = open_lazily(self.paths[kind])
-        return opened

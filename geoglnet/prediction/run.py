@@ -1,30 +1,58 @@
-"""The tool that predicts a named scene into named files: label raster, other rasters, polygons."""
+"""Runs: a named scene predicted into named files, by one process or by many.
+
+One process does it all in a row::
+
+    with begin("scene.tif", {"labels": "labels.tif", "vector": "roofs.gpkg"}) as run:
+        run.compute()
+        run.finish()
+
+Or one process begins, others compute, on any machine that sees the same files, and one finishes::
+
+    with begin("scene.tif", {"labels": "labels.tif"}) as run:
+        places, folder = list(run.missing()), run.folder
+    with join(folder) as run:      # in each of many processes, with blocks of its own
+        run.compute(places[:100])
+    with take_over(folder) as run:
+        run.compute()              # what is still missing, because a process was killed, say
+        run.finish()
+
+What decides the bytes is settled by :func:`begin` and stored in the run's folder. Finished blocks lie there until the outputs
+are whole: a run that was stopped, killed or cut off goes on from there, and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from geoglnet.errors import GeoglnetError
+from geoglnet.errors import GeoglnetError, OutputError
 from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
-from geoglnet.output import refuse_inputs, unwritable
+from geoglnet.output import OutputFile, refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.journal import Journal, model_fact, run_facts
+from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
-from geoglnet.prediction.outputs import Finishing, Segmented, in_order, output_files
+from geoglnet.prediction.outputs import OutputWriter, in_order, output_files
 from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.source import SceneFiles, Source
-from geoglnet.prediction.workspace import Workspace, check_facts, open_workspace, unfinished_journal, workspace_of, write_behind
+from geoglnet.prediction.workspace import (
+    Workspace,
+    check_facts,
+    joined_workspace,
+    open_workspace,
+    run_in,
+    unfinished_journal,
+    workspace_of,
+    write_behind,
+)
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
@@ -33,7 +61,8 @@ from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import check_ground
 
 
-def segment(
+@contextmanager
+def begin(
     scene_path: StrPath | Sequence[StrPath],
     paths: Mapping[str, StrPath | None],
     *,
@@ -43,12 +72,11 @@ def segment(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Segmented:
-    """Segment a scene into rasters, polygons, or both.
+) -> Iterator[Run]:
+    """Begin the run of a scene, or go on with one, and hold it as long as the context lasts.
 
-    Outputs are checked before anything is computed, and appear under their names only when they are whole. Finished
-    blocks lie in a folder beside the first one until then (``labels.tif.unfinished``): a run that was stopped, killed or cut
-    off goes on from there, and ends with the same bytes.
+    Outputs are checked before anything is computed, and appear under their names only when they are whole. Finished blocks lie
+    in a folder beside the first one until then (``labels.tif.unfinished``).
 
     Args:
         scene_path: any raster that GDAL opens, of any size; or several of one grid, as one mosaic.
@@ -60,6 +88,9 @@ def segment(
         resume: go on with a run that was stopped, if there is one.
         progress: receiver of steps and of the rules applied.
 
+    Yields:
+        The run. Its folder goes when it is finished, or when an exception ends it before a block was computed.
+
     Raises:
         ConfigError: settings that cannot be used.
         OutputExistsError: an output exists, or a run that was stopped and is not to be resumed.
@@ -67,24 +98,202 @@ def segment(
             of something else.
         ModelNotFoundError: no such model.
         CheckpointError: the model file cannot be used.
-        SceneError: the scene cannot be read, or changed meanwhile.
+        SceneError: the scene cannot be read.
         Canceled: ``progress`` said so.
     """
-    started = time.monotonic()
-    config, progress, source = config or PredictConfig(), progress or SilentProgress(), Source.of(scene_path)
-    vector_config = vector_config or VectorConfig()
-    named = in_order(paths)
-    folder = workspace_of(named.values(), resume=resume)
-    earlier = unfinished_journal(folder) if resume else None
-    outputs = output_files(named, vector_config, overwrite=overwrite, journal=earlier)
-    checkpoint_path = model_path(model)
-    refuse_inputs(outputs.values(), _inputs(source, checkpoint_path, config, vector_config))
+    settings = RunSettings(
+        Source.of(scene_path).paths,
+        model_path(model),
+        in_order(paths),
+        config or PredictConfig(),
+        vector_config or VectorConfig(),
+        overwrite,
+    )
+    folder = workspace_of(settings.outputs.values(), resume=resume)
+    with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
+        yield run
+
+
+@contextmanager
+def take_over(folder: StrPath, *, progress: Progress | None = None) -> Iterator[Run]:
+    """Go on with the run in a folder as it was begun, and hold it as long as the context lasts.
+
+    Args:
+        folder: of the run, :attr:`Run.folder`.
+        progress: receiver of steps and of the rules applied.
+
+    Yields:
+        The run, as :func:`begin`.
+
+    Raises:
+        OutputError: there is none, another process is at it, or what it was begun with has changed.
+        GeoglnetError: as for :func:`begin`.
+    """
+    with _opened(_settings_in(Path(folder)), Path(folder), progress or SilentProgress(), resume=True) as run:
+        yield run
+
+
+@contextmanager
+def join(folder: StrPath, *, progress: Progress | None = None) -> Iterator[Run]:
+    """Join the run in a folder, which nobody holds, to compute blocks beside other processes.
+
+    Args:
+        folder: of the run, :attr:`Run.folder`.
+        progress: receiver of steps and of the rules applied.
+
+    Yields:
+        The run, which can compute but not finish.
+
+    Raises:
+        OutputError: there is none, another process holds it, or what it was begun with is different here: the version of
+            torch or the number of threads, for example.
+        GeoglnetError: as for :func:`begin`.
+    """
+    with _opened(_settings_in(Path(folder)), Path(folder), progress or SilentProgress(), joined=True) as run:
+        yield run
+
+
+def _settings_in(folder: Path) -> RunSettings:
+    return RunSettings.from_dict(run_in(folder).settings, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBlocks:
+    """Blocks of a run that were not finished at one moment: a set, and iterable in the plan's order.
+
+    Args:
+        plan: of the scene.
+        area: what of it is wanted.
+        finished: (row, column) of finished blocks.
+        chosen: which blocks are asked for; all of the area when left out.
+    """
+
+    plan: Plan
+    area: Area
+    finished: frozenset[tuple[int, int]]
+    chosen: BlockSet | None = None
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        if place in self.finished or (self.chosen is not None and place not in self.chosen):
+            return False
+        return self.area.has_any(self.plan.region(*place).core)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rows, cols = len(self.plan.row_edges) - 1, len(self.plan.col_edges) - 1
+        return (place for row in range(rows) for col in range(cols) if (place := (row, col)) in self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prediction under way; :func:`begin`, :func:`take_over` and :func:`join` make one.
+
+    Memory is that of :class:`~geoglnet.prediction.predictor.Predictor`, and some 500 bytes for every finished block.
+
+    Args:
+        settings: what it is made from.
+        workspace: holds the finished blocks.
+        predictor: computes blocks.
+        scene: what is predicted.
+        files: of the scene, as they were when the run was opened.
+        area: what of the scene is wanted.
+        layers: what blocks hold.
+        writer: writes the outputs.
+        progress: receiver of steps and of the rules applied.
+    """
+
+    settings: RunSettings
+    workspace: Workspace
+    predictor: Predictor
+    scene: RasterScene
+    files: SceneFiles
+    area: Area
+    layers: tuple[Layer, ...]
+    writer: OutputWriter
+    progress: Progress
+
+    @property
+    def folder(self) -> Path:
+        """Where finished blocks lie; by it other processes find the run."""
+        return self.workspace.folder
+
+    def missing(self) -> MissingBlocks:
+        """List the blocks that no process has finished yet."""
+        self.workspace.refresh()
+        plan = Plan(self.scene.shape, self.predictor.manifest.region)
+        return MissingBlocks(plan, self.area, frozenset(self.workspace.journal.blocks))
+
+    def compute(self, blocks: BlockSet | Iterable[tuple[int, int]] | None = None) -> None:
+        """Compute blocks that are missing, and bring them to the disk one by one.
+
+        A block depends on the scene, the model and the options alone, so processes may compute any of them in any order;
+        neighbors cost least together, as they share regions. One that two processes compute is the same bytes twice.
+
+        Args:
+            blocks: which, as (row, column) of the plan's cores; all that are missing when left out.
+
+        Raises:
+            ConfigError: the device's memory is too small, or numbers overflow in the network.
+            SceneError: the scene cannot be read, or changed meanwhile.
+            OutputError: the disk is full.
+            Canceled: ``progress`` said so.
+        """
+        missing = self.missing()
+        if blocks is not None:
+            missing = replace(missing, chosen=frozenset(blocks) if isinstance(blocks, Iterable) else blocks)
+        if missing.finished:
+            self.progress.log(f"goes on after {len(missing.finished)} finished blocks")
+        is_part = bool(missing.finished) or blocks is not None
+        expected = self.predictor.estimate(self.area, self.layers, missing if is_part else None)
+        self.progress.log(expected.rule)
+        pending = self.predictor.iter_blocks(
+            self.scene, self.layers, area=self.area, blocks=missing, expected=expected, progress=self.progress
+        )
+        write_behind(pending, self.workspace.store)
+        self.files.check_unchanged(self.scene.name)
+
+    def finish(self) -> int | None:
+        """Write the outputs from the blocks, and say how well these fit together.
+
+        Returns:
+            Number of polygons, if there are some to write.
+
+        Raises:
+            OutputError: blocks are missing, this process has only joined the run, or an output cannot be written.
+            SceneError: the scene has changed meanwhile.
+            Canceled: ``progress`` said so.
+        """
+        if self.workspace.number:
+            raise OutputError(
+                f"a process that has joined {self.folder} cannot finish it; take the run over when all have ended"
+            )
+        if (place := next(iter(self.missing()), None)) is not None:
+            raise OutputError(
+                f"{self.folder} lacks blocks, such as that in row {place[0]}, column {place[1]}; compute them first"
+            )
+        self.files.check_unchanged(self.scene.name)
+        self.progress.log(str(self.writer.seams))
+        num_polygons = self.writer.write(self.settings.vector_config)
+        self.workspace.is_finished = True
+        return num_polygons
+
+
+@contextmanager
+def _opened(
+    settings: RunSettings, folder: Path, progress: Progress, *, resume: bool = False, joined: bool = False
+) -> Iterator[Run]:
+    """Check everything that a run needs, in the order of what it costs to find out; then open its folder."""
+    source, config, vector_config = Source(settings.scene_paths), settings.config, settings.vector_config
     with ExitStack() as stack:
+        earlier = unfinished_journal(folder) if resume else None
+        outputs: dict[str, OutputFile] = {}
+        if not joined:
+            outputs = output_files(settings.outputs, vector_config, overwrite=settings.overwrite, journal=earlier)
+            refuse_inputs(outputs.values(), _inputs(source, settings))
         for file in outputs.values():
             stack.enter_context(file.claimed())
-        network, manifest = load_checkpoint(checkpoint_path)
+        network, manifest = load_checkpoint(settings.model_path)
         if earlier is not None:  # said before anything about how the scene suits another model
-            check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, checkpoint_path)})
+            check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, settings.model_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
         if VECTOR in outputs:
             check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
@@ -92,38 +301,25 @@ def segment(
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more
-        layers = _layers(outputs)
-        files = SceneFiles.of(scene)
-        facts = run_facts(scene, files, (checkpoint_path, manifest), config, layers, predictor.segmenter.device)
-        with (
-            open_workspace(folder, facts, resume=resume, overwrite=overwrite) as workspace,
-            _kept(workspace, progress),
-        ):
-            _compute(predictor, scene, area, layers, workspace, progress)
-            files.check_unchanged(scene.name)
-            tags = _tags(manifest, checkpoint_path, source, scene)
-            finishing = Finishing(workspace, scene, area, manifest, tags, progress)
-            progress.log(str(finishing.seams))
-            num_polygons = finishing.write(outputs, vector_config)
-        return Segmented(
-            paths=named,
-            num_polygons=num_polygons,
-            shape=finishing.shape,
-            crs=scene.crs,
-            transform=finishing.transform,
-            seams=finishing.seams,
-            seconds=time.monotonic() - started,
-        )
+        layers, files = _layers(settings.outputs), SceneFiles.of(scene)
+        facts = run_facts(scene, files, (settings.model_path, manifest), config, layers, predictor.segmenter.device)
+        if joined:
+            workspace = stack.enter_context(joined_workspace(folder, facts))
+        else:
+            plain = settings.to_dict(scene)
+            workspace = stack.enter_context(open_workspace(folder, facts, plain, resume=resume, overwrite=settings.overwrite))
+        stack.enter_context(_kept(workspace, progress))
+        tags = _tags(manifest, settings.model_path, source, scene)
+        writer = OutputWriter(workspace, scene, area, manifest, tags, outputs, progress)
+        yield Run(settings, workspace, predictor, scene, files, area, layers, writer, progress)
 
 
-def _inputs(
-    source: Source, checkpoint_path: Path, config: PredictConfig, vector_config: VectorConfig
-) -> Iterator[tuple[str, StrPath]]:
-    """What the run reads, so that no output replaces it."""
-    yield "the model", checkpoint_path
-    yield from (("the mask", path) for path in (config.mask_path,) if path is not None)
-    if vector_config.statistics_path is not None:
-        yield from (("the raster of the statistics", path) for path in local_files(vector_config.statistics_path))
+def _inputs(source: Source, settings: RunSettings) -> Iterator[tuple[str, StrPath]]:
+    """Name what the run reads, so that no output replaces it."""
+    yield "the model", settings.model_path
+    yield from (("the mask", path) for path in (settings.config.mask_path,) if path is not None)
+    if settings.vector_config.statistics_path is not None:
+        yield from (("the raster of the statistics", path) for path in local_files(settings.vector_config.statistics_path))
     named = {Path(os.fspath(path)) for path in source.paths}
     yield from (("the scene itself" if path in named else "a file of the scene", path) for path in source.iter_files())
 
@@ -134,50 +330,20 @@ def _layers(outputs: Collection[str]) -> tuple[Layer, ...]:
     return tuple(layer for layer in LAYERS.values() if layer.name in names)
 
 
-def _compute(
-    predictor: Predictor,
-    scene: RasterScene,
-    area: Area,
-    layers: tuple[Layer, ...],
-    workspace: Workspace,
-    progress: Progress,
-) -> None:
-    """Compute and store the blocks that are not there yet."""
-    plan = Plan(scene.shape, predictor.manifest.region)
-    if workspace.journal.blocks:
-        progress.log(f"goes on after {len(workspace.journal.blocks)} finished blocks")
-    missing = _Missing(area.blocks(plan), workspace.journal)
-    expected = predictor.estimate(area, layers, missing if workspace.journal.blocks else None)
-    progress.log(expected.rule)
-    pending = predictor.iter_blocks(scene, layers, area=area, blocks=missing, expected=expected, progress=progress)
-    write_behind(pending, workspace.store)
-
-
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    """Blocks of an area that a run has not finished."""
-
-    blocks: BlockSet
-    journal: Journal
-
-    def __contains__(self, place: tuple[int, int]) -> bool:
-        return place not in self.journal and place in self.blocks
-
-
 @contextmanager
 def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
     """Say what is left of a run that ends early."""
-    is_finished = False
+    has_failed = True
     try:
         yield
-        is_finished = True
+        has_failed = False
     except OSError as error:
         if isinstance(error, GeoglnetError):
             raise
         raise unwritable(workspace.folder, error) from error
     finally:
         count = len(workspace.journal.blocks)
-        if count and not is_finished:
+        if count and has_failed and not workspace.is_finished:
             progress.warn(f"{_counted(count)} kept in {workspace.folder}; continue with " + Keyword("resume", True))
 
 

@@ -2,6 +2,10 @@
 
 A block's files are written and synced first, then their folder, then the journal's line; so a run that was killed, or lost
 its power, has lost at most the blocks under way.
+
+One process *holds* a run, from the moment it begins or resumes it: it alone may write outputs and remove the folder. While
+nobody holds it, any number of processes may *join* it; each computes blocks, has a lock of its own, and writes a journal of its
+own. A run that others have joined is neither held nor begun anew before they have ended.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
+from filelock import BaseFileLock, FileLock, Timeout
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -25,7 +31,8 @@ from geoglnet.legend import NO_CLASS
 from geoglnet.message import Keyword
 from geoglnet.output import LockedFolder, sync_folder, unwritable
 from geoglnet.prediction.blocks import Block, PendingBlock
-from geoglnet.prediction.journal import FinishedBlock, Journal, begin_journal, differences, read_journal
+from geoglnet.prediction.facts import differences
+from geoglnet.prediction.journal import JOURNAL, FinishedBlock, Journal, begin_journal, read_journal, writer_journal
 from geoglnet.prediction.layers import LAYERS, Layer
 from geoglnet.prediction.plan import shifted
 from geoglnet.prediction.seam_report import count_inner_borders
@@ -34,14 +41,15 @@ from geoglnet.raster.mosaic import write_block_mosaic
 from geoglnet.types import Shape
 
 SUFFIX = ".unfinished"
-_JOURNAL, _LOCK = "journal.jsonl", "lock"
-_SPOOL = re.compile(r"geoglnet-\w+")
+_LOCK = "lock"
+_OWN_FILES = re.compile(r"geoglnet-\w+|journal-\d+\.jsonl|writer-\d+\.lock")
 _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
+_PATIENCE_S = 30.0  # for the moment in which another process joins
 _BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot keep up
 
 
 def workspace_path(output_path: Path) -> Path:
-    """Where the unfinished run of an output lies."""
+    """Name the folder of an output's unfinished run."""
     return output_path.with_name(output_path.name + SUFFIX)
 
 
@@ -52,28 +60,32 @@ def workspace_of(paths: Iterable[Path], *, resume: bool) -> Path:
 
 
 def unfinished_journal(folder: Path) -> Journal | None:
-    """What the unfinished run in a folder has written, if there is one; the run may be going on.
+    """Read what the unfinished run in a folder has written, if there is one; the run may be going on.
 
     Raises:
-        OutputError: the journal there is damaged.
+        OutputError: the journal there is damaged, or of another geoglnet.
     """
-    return read_journal(folder / _JOURNAL) if folder.is_dir() and not folder.is_symlink() else None
+    return read_journal(folder / JOURNAL) if folder.is_dir() and not folder.is_symlink() else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Workspace:
-    """An open folder, locked against other runs.
+    """The open folder of a run.
 
     Args:
         folder: of the run.
-        journal: what is finished.
+        journal: which blocks are finished; this process adds to it.
+        number: 0 of the process that holds the run, else that under which this one has joined it.
+        is_finished: whether all outputs are written, so that the folder can go.
     """
 
     folder: Path
     journal: Journal
+    number: int = 0
+    is_finished: bool = False
 
     def store(self, block: Block) -> None:
-        """Bring a block to the disk, then tell the journal.
+        """Bring a block to the disk, then enter it in the journal.
 
         Raises:
             OutputError: the disk is full, or the folder gone.
@@ -99,8 +111,8 @@ class Workspace:
         shape = Shape(int(area.height), int(area.width))
         top, left = int(area.row_off), int(area.col_off)
         blocks = (
-            (self._name(layer.name, block.row, block.col), shifted(Window(*block.window), -top, -left))
-            for block in self.journal.blocks.values()
+            (_block_name(layer.name, block.row, block.col), shifted(Window(*block.window), -top, -left))
+            for _, block in sorted(self.journal.blocks.items())
             if layer.name in block.sizes
         )
         write_block_mosaic(path, blocks, shape, num_bands, place)
@@ -111,40 +123,48 @@ class Workspace:
         """Pixels that have a class, in all blocks."""
         return sum(block.num_valid for block in self.journal.blocks.values())
 
-    def forget_lost_blocks(self) -> None:
-        """Have blocks whose files were removed or cut computed again."""
+    def refresh(self) -> None:
+        """Read what other processes have finished since, and forget blocks whose files were removed or cut."""
+        found = unfinished_journal(self.folder)
+        if found is not None and found.run == self.journal.run:
+            self.journal.blocks.update(found.blocks)
         for place in [place for place, block in self.journal.blocks.items() if not self._is_whole(block)]:
             del self.journal.blocks[place]
 
     def _is_whole(self, block: FinishedBlock) -> bool:
-        """Whether a finished block's files are there."""
-        paths = ((self.folder / self._name(name, block.row, block.col), size) for name, size in block.sizes.items())
+        paths = ((self.folder / _block_name(name, block.row, block.col), size) for name, size in block.sizes.items())
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
     def _store(self, name: str, block: Block) -> int:
-        path = self.folder / self._name(name, block.row, block.col)
+        path = self.folder / _block_name(name, block.row, block.col)
         path.parent.mkdir(exist_ok=True)
         content = encoded(np.ascontiguousarray(block.layers[name]))
-        with path.open("wb") as file:
+        # Renamed when whole: another process may have the same block finished already, and it must stay so.
+        part_path = self.folder / f"geoglnet-block{self.number}"
+        with part_path.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        part_path.replace(path)
         return len(content)
 
-    @staticmethod
-    def _name(layer: str, row: int, col: int) -> str:
-        return f"{layer}/{row:06}_{col:06}.tif"
+
+def _block_name(layer: str, row: int, col: int) -> str:
+    return f"{layer}/{row:06}_{col:06}.tif"
 
 
 @contextmanager
-def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
-    """Begin a run, or go on with one.
+def open_workspace(
+    folder: Path, facts: Mapping[str, str], settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Iterator[Workspace]:
+    """Begin a run, or go on with one, and hold it.
 
-    The folder is removed when the run is finished, and when it ends before anything worth keeping was done.
+    The folder is removed when the run is finished, and when an exception ends it before anything worth keeping was done.
 
     Args:
         folder: see :func:`workspace_path`.
         facts: what the result depends on, as text by name.
+        settings: what the run is made from, in plain form.
         resume: go on with the run that lies there, if there is one.
         overwrite: give up the run that lies there, unless it is resumed.
 
@@ -152,52 +172,128 @@ def open_workspace(folder: Path, facts: Mapping[str, str], *, resume: bool, over
         OutputError: another process is at it, the folder cannot be made, or the run that lies there has other facts.
         OutputExistsError: a run lies there, and was neither to be resumed nor to be given up.
     """
-    with LockedFolder(folder, folder.name.removesuffix(SUFFIX), _LOCK, _is_workspace) as locked:
-        is_finished = False
+    with LockedFolder(folder, _subject(folder), _LOCK, _is_workspace) as locked:
+        _refuse_writers(folder)
+        workspace, has_failed = None, True
         try:
-            workspace = Workspace(folder, _journal(folder, facts, resume, overwrite))
-            workspace.forget_lost_blocks()
+            workspace = Workspace(folder, _journal(folder, facts, settings, resume, overwrite))
+            workspace.refresh()
             yield workspace
-            is_finished = True
+            has_failed = False
         finally:
-            if is_finished or not _has_blocks(folder):
+            is_finished = workspace is not None and workspace.is_finished
+            if is_finished or (has_failed and not _has_blocks(folder)):
                 _clear(folder)
                 locked.remove()
 
 
-def _journal(folder: Path, facts: Mapping[str, str], resume: bool, overwrite: bool) -> Journal:
-    found = read_journal(folder / _JOURNAL, mend=True)
-    if found is not None and resume:
-        check_facts(found, facts)
-        return found
-    if found is not None and found.blocks and not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds {len(found.blocks)} finished blocks of an interrupted run; pass "
-            + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
-        )
+@contextmanager
+def joined_workspace(folder: Path, facts: Mapping[str, str]) -> Iterator[Workspace]:
+    """Join a run that nobody holds, beside any number of other processes.
+
+    Args:
+        folder: of the run.
+        facts: what the result depends on in this process, which must be what it depended on where the run was begun.
+
+    Raises:
+        OutputError: no run lies there, another process holds it, or it has other facts.
+    """
+    register = FileLock(folder / _LOCK, timeout=_PATIENCE_S, thread_local=False)
+    try:
+        register.acquire()  # so that nobody begins to hold the run between the check and our own lock
+    except Timeout as error:
+        raise _busy(folder) from error
+    try:
+        journal = run_in(folder)
+        check_facts(journal, facts)
+        number, lock = _first_free(folder)
+        workspace = Workspace(folder, writer_journal(journal, number), number)
+    except OSError as error:
+        raise error if isinstance(error, OutputError) else unwritable(folder, error) from error
+    finally:
+        register.release()
+    try:
+        workspace.refresh()
+        yield workspace
+    finally:
+        lock.release()
+
+
+def run_in(folder: Path) -> Journal:
+    """Read the run in a folder.
+
+    Raises:
+        OutputError: there is none, or its journal is damaged, or of another geoglnet.
+    """
+    journal = unfinished_journal(folder)
+    if journal is None:
+        raise OutputError(f"{folder} holds no unfinished run; begin one, or give the folder of one")
+    return journal
+
+
+def _first_free(folder: Path) -> tuple[int, BaseFileLock]:
+    """Take the lock of the first number that no living process has."""
+    number = 0
+    while True:
+        number += 1
+        lock = FileLock(folder / f"writer-{number}.lock", timeout=0, thread_local=False)
+        with suppress(Timeout):
+            lock.acquire()
+            return number, lock
+
+
+def _refuse_writers(folder: Path) -> None:
+    for path in folder.glob("writer-*.lock"):
+        try:
+            with FileLock(path, timeout=0, thread_local=False):
+                pass
+        except Timeout as error:
+            raise _busy(folder) from error
+
+
+def _busy(folder: Path) -> OutputError:
+    return OutputError(f"another run is writing {_subject(folder)}; wait for it, or stop it")
+
+
+def _subject(folder: Path) -> str:
+    return folder.name.removesuffix(SUFFIX)
+
+
+def _journal(folder: Path, facts: Mapping[str, str], settings: Mapping[str, Any], resume: bool, overwrite: bool) -> Journal:
+    if resume or not overwrite:  # else it does not matter what lies there, nor whether it can be read
+        found = read_journal(folder / JOURNAL, mend=True)
+        if found is not None and resume:
+            check_facts(found, facts)
+            found.set_settings(settings)
+            return found
+        if found is not None and found.blocks:
+            raise OutputExistsError(
+                f"{folder} holds {len(found.blocks)} finished blocks of an interrupted run; pass "
+                + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
+            )
     _clear(folder)
-    return begin_journal(folder / _JOURNAL, facts)
+    return begin_journal(folder / JOURNAL, facts, settings)
 
 
 def _has_blocks(folder: Path) -> bool:
-    """Whether an unfinished run in a folder is worth keeping."""
+    """Check whether an unfinished run is worth keeping."""
     try:
-        journal = read_journal(folder / _JOURNAL)
+        journal = read_journal(folder / JOURNAL)
     except OutputError:
         return True
     return journal is not None and bool(journal.blocks)
 
 
 def _is_workspace(folder: Path) -> bool:
-    """Whether a folder was made by a run: it has a journal, or nothing yet but a lock and a journal without its first line."""
+    """Check whether a folder was made by a run: it has a journal, or nothing yet but a lock and a journal without its head."""
     names = {path.name for path in folder.iterdir()} - {_LOCK}
     if not names:
         return True
-    path = folder / _JOURNAL
+    path = folder / JOURNAL
     if not path.is_file() or path.is_symlink():
         return False
     with path.open("rb") as file:
-        return file.read(1) in (b"{", b"") if names == {_JOURNAL} else file.read(10) == b'{"format":'
+        return file.read(1) in (b"{", b"") if names == {JOURNAL} else file.read(10) == b'{"format":'
 
 
 def check_facts(journal: Journal, facts: Mapping[str, str]) -> None:
@@ -218,7 +314,7 @@ def _clear(folder: Path) -> None:
     """Remove what runs make, and nothing that somebody has put there; the journal last, which makes it a run's folder."""
     with suppress(OSError):  # what cannot be removed is left, and taken over next time
         for path in folder.iterdir():
-            is_ours = path.name.removesuffix(".vrt") in LAYERS or _SPOOL.fullmatch(path.name)
+            is_ours = path.name.removesuffix(".vrt") in LAYERS or _OWN_FILES.fullmatch(path.name)
             if path.is_symlink() or not is_ours:
                 continue
             if not path.is_dir():
@@ -229,7 +325,7 @@ def _clear(folder: Path) -> None:
                     block.unlink()
             with suppress(OSError):
                 path.rmdir()
-        (folder / _JOURNAL).unlink(missing_ok=True)
+        (folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 SAVEPOINT = ".resume.pt"  # the program's name for what a training that was cut off keeps
 JOURNAL = "journal.jsonl"  # in such a folder
 _BLOCK = re.compile(r"\d{6,}_\d{6,}\.tif")
+_RUN_FILE = re.compile(r"journal(-\d+)?\.jsonl|lock|writer-\d+\.lock|geoglnet-\w+|\w+\.vrt")
 UNFINISHED = ".unfinished"  # the program's suffix of a folder with finished blocks
 EVENTS = ("--progress", "json", "--stop-on-stdin-eof")
 OVERWRITE = "--overwrite"
@@ -148,7 +149,7 @@ def _remove_run(folder: str) -> None:
                     os.remove(os.path.join(path, block))
             if not os.listdir(path):
                 os.rmdir(path)
-        elif name in (JOURNAL, "lock") or name.endswith(".vrt"):
+        elif _RUN_FILE.fullmatch(name):
             os.remove(path)
     os.rmdir(folder)
 

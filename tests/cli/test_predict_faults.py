@@ -21,7 +21,8 @@ from geoglnet.api.prediction import Prediction
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
 from geoglnet.output import OutputFile
 from geoglnet.prediction.config import PredictConfig
-from geoglnet.prediction.journal import Journal, differences, read_journal
+from geoglnet.prediction.facts import differences
+from geoglnet.prediction.journal import Journal, read_journal
 from geoglnet.prediction.workspace import open_workspace, workspace_path
 from geoglnet.progress import RecordedProgress, SilentProgress
 from tests.rasters import noise, write_raster
@@ -168,7 +169,7 @@ def test_a_journal_torn_in_its_last_line_loses_only_that_line(run: Run, tmp_path
 
 
 def test_a_journal_without_a_whole_first_line_is_none(tmp_path: Path) -> None:
-    (tmp_path / "journal.jsonl").write_bytes(b'{"format": 1, "fa')
+    (tmp_path / "journal.jsonl").write_bytes(b'{"format": 2, "ru')
     assert read_journal(tmp_path / "journal.jsonl") is None
     assert read_journal(tmp_path / "none.jsonl") is None
 
@@ -179,7 +180,7 @@ def test_a_damaged_journal_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is damaged"):
         read_journal(path)
     block = {"row": 0, "col": 0, "window": [0, 0, 8, 8], "sizes": {"labels": 9}}
-    head = json.dumps({"format": 1, "facts": {}})
+    head = json.dumps({"format": 2, "run": "a", "facts": {}, "settings": {}})
     path.write_text(f"{head}\n{json.dumps({'block': block})}\n", encoding="utf-8")
     assert read_journal(path).blocks[0, 0].window == (0, 0, 8, 8)
     wrong = ({"num_valid": "9"}, {"row": True}, {"window": [0, 0, 8]}, {"sizes": {"labels": -1}}, {"sizes": 5}, {"pairs": 1.5})
@@ -187,9 +188,12 @@ def test_a_damaged_journal_is_said_to_be_one(tmp_path: Path) -> None:
         path.write_text(f"{head}\n{json.dumps(entry)}\n", encoding="utf-8")
         with pytest.raises(OutputError, match="is damaged"):
             read_journal(path)
-    path.write_text(json.dumps({"format": 99, "facts": {}}) + "\n")
-    with pytest.raises(OutputError, match="another geoglnet"):
-        read_journal(path)
+    for number in (1, 99):
+        path.write_text(json.dumps({"format": number, "facts": {}}) + "\n")
+        with pytest.raises(
+            OutputError, match=rf"another geoglnet .*format {number}, not 2.*version that began it, or start over"
+        ):
+            read_journal(path)
 
 
 def test_differences_are_named_both_ways() -> None:
@@ -199,7 +203,7 @@ def test_differences_are_named_both_ways() -> None:
 def test_two_runs_on_one_output_are_refused(run: Run, tmp_path: Path) -> None:
     _, cut = folders(tmp_path)
     with (
-        open_workspace(workspace_path(cut / "labels.tif"), {}, resume=False, overwrite=False),
+        open_workspace(workspace_path(cut / "labels.tif"), {}, {}, resume=False, overwrite=False),
         pytest.raises(OutputError, match=r"another run is writing labels.tif; wait for it"),
     ):
         run(cut)

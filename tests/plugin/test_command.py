@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.sources import ImagesSource, RastersSource
 from geoglnet.prediction import layers
-from geoglnet.prediction.workspace import _JOURNAL, SUFFIX
+from geoglnet.prediction.journal import JOURNAL as PROGRAMS_JOURNAL
+from geoglnet.prediction.workspace import SUFFIX
 from geoglnet.training.config import read_config
 from geoglnet.training.savepoint import savepoint_path
 from tests.nasty import NASTY
@@ -183,7 +184,9 @@ def test_what_a_stopped_run_keeps_is_removed_by_its_outputs_and_nothing_else(tmp
         (folder / "labels").mkdir(parents=True)
         if name != "foreign":
             (folder / "labels" / "000000_000001.tif").write_bytes(b"")
-            (folder / "journal.jsonl").write_text('{"format": 1, "facts": {}}\n', encoding="utf-8")
+            for of_others in ("journal-1.jsonl", "writer-1.lock", "geoglnet-block1", "labels.vrt", "lock"):
+                (folder / of_others).write_bytes(b"")
+            (folder / "journal.jsonl").write_text('{"format": 2, "facts": {}}\n', encoding="utf-8")
     for name in ("noted", "foreign"):
         (folders[name] / "labels" / "notes.txt").write_text("precious", encoding="utf-8")
     (tmp_path / "link.tif.unfinished").symlink_to(folders["behind"])
@@ -202,14 +205,14 @@ def test_what_an_earlier_run_keeps_stays(tmp_path: Path) -> None:
     of_the_run, of_another, earlier, foreign = (tmp_path / f"{name}.tif.unfinished" for name in "lome")
     for folder in (of_the_run, of_another, earlier, foreign):
         (folder / "labels").mkdir(parents=True)
-        (folder / JOURNAL).write_text('{"format": 1}\n', encoding="utf-8")
+        (folder / JOURNAL).write_text('{"format": 2}\n', encoding="utf-8")
     (foreign / JOURNAL).unlink()
     (tmp_path / "link.tif.unfinished").symlink_to(of_another)
     outputs = [str(tmp_path / "l.tif"), "", *(str(tmp_path / f"{name}.tif") for name in ("m", "e", "link"))]
     remove_unfinished(*outputs, kept=unfinished(str(tmp_path / "m.tif")))
     assert not of_the_run.exists()
     assert all(folder.exists() for folder in (of_another, earlier, foreign))
-    assert (UNFINISHED, JOURNAL) == (SUFFIX, _JOURNAL)
+    assert (UNFINISHED, JOURNAL) == (SUFFIX, PROGRAMS_JOURNAL)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -1,0 +1,176 @@
+"""What a run was begun with: stored in its workspace, so that any process can go on with it and get the same bytes.
+
+*Settings* are what a run is made from: scene, model, options, outputs, and the scaling that was measured. *Facts* are what its
+bytes depend on, as text by name: they are compared before anything is added to a run, and named where they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geoglnet.errors import OutputError
+from geoglnet.models.manifest import Manifest, model_digest
+from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.layers import Layer
+from geoglnet.prediction.source import SceneFiles
+from geoglnet.raster.scaling import Scaling
+from geoglnet.raster.scene import RasterScene
+from geoglnet.types import StrPath
+from geoglnet.vector.settings import Quantity, VectorConfig
+
+_MOST_DIFFERENCES = 4  # that one line names
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a run is made from.
+
+    Args:
+        scene_paths: one raster, or several that make one mosaic.
+        model_path: the ``.safetensors`` file.
+        outputs: files to write, by output, in order.
+        config: how the scene is predicted.
+        vector_config: how polygons are made.
+        overwrite: whether files that exist are replaced.
+    """
+
+    scene_paths: tuple[StrPath, ...]
+    model_path: Path
+    outputs: Mapping[str, Path]
+    config: PredictConfig
+    vector_config: VectorConfig
+    overwrite: bool = False
+
+    def to_dict(self, scene: RasterScene) -> dict[str, Any]:
+        """Make the plain form for JSON, for processes that begin in another folder.
+
+        Args:
+            scene: the open scene; what was measured on it is fixed, so that no other process measures it again.
+        """
+        fixed = replace(self, config=replace(self.config, scaling=scene.scaling, nodata=scene.nodata, spool_folder=None))
+        scenes = list(map(_findable, self.scene_paths))
+        plain: dict[str, Any] = _plain(asdict(fixed) | {"scene_paths": scenes, "outputs": dict(self.outputs)})
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], folder: Path) -> RunSettings:
+        """Inverse of :meth:`to_dict`.
+
+        Args:
+            plain: what the journal holds.
+            folder: of the run, for the message.
+
+        Raises:
+            OutputError: a part is missing or of another kind.
+        """
+        try:
+            config, vector = dict(plain["config"]), dict(plain["vector_config"])
+            config |= {name: None if config[name] is None else tuple(config[name]) for name in ("bands", "bounds")}
+            config |= {"mask_path": _path(config["mask_path"]), "scaling": _made(Scaling, config["scaling"])}
+            vector |= {name: _made(Quantity, vector[name]) for name in ("simplify", "sieve")}
+            return cls(
+                tuple(map(str, plain["scene_paths"])),
+                Path(plain["model_path"]),
+                {str(name): Path(path) for name, path in plain["outputs"].items()},
+                PredictConfig(**config),
+                VectorConfig(**vector | {"statistics_path": _path(vector["statistics_path"])}),
+                bool(plain["overwrite"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
+            raise OutputError(f"the settings of {folder} are damaged ({error}); remove it to begin again") from error
+
+
+def _findable(path: StrPath) -> str:
+    """Make the path of a local file absolute; addresses, VRTs in a string and names of drivers stay as they are."""
+    with suppress(OSError, ValueError):  # a name that is too long for the file system
+        if Path(path).exists():
+            return str(Path(path).absolute())
+    return os.fspath(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _made(kind: type[Any], plain: Mapping[str, Any] | None) -> Any:
+    return None if plain is None else kind(**plain)
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Name what differs between the facts of two runs: ``effort: 0.5, now 1``."""
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    changed = [name for name in names if ours.get(name) != theirs.get(name)]
+    named = [f"{name}: {ours.get(name, 'none')}, now {theirs.get(name, 'none')}" for name in changed[:_MOST_DIFFERENCES]]
+    return [*named, f"{len(changed) - len(named)} more"] if len(changed) > len(named) else named
+
+
+def run_facts(
+    scene: RasterScene,
+    files: SceneFiles,
+    checkpoint: tuple[Path, Manifest],
+    config: PredictConfig,
+    layers: Collection[Layer],
+    device: torch.device,
+) -> dict[str, str]:
+    """Gather the facts of a run, as text by name."""
+    path, manifest = checkpoint
+    return {
+        "geoglnet": version("geoglnet"),
+        "torch": torch.__version__,
+        "model": model_fact(manifest, path),
+        "layers": ", ".join(layer.name for layer in layers),
+        **_option_facts(config, device),
+        **scene_facts(scene),
+        **files.facts,
+    }
+
+
+def model_fact(manifest: Manifest, path: Path) -> str:
+    """Name a model, with the beginning of its hash."""
+    return f"{manifest.name} {model_digest(path)[:16]}"
+
+
+def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]:
+    facts = {
+        "device": device.type,
+        "precision": config.precision,
+        "effort": f"{config.effort:g}",
+        "coarse-to-fine": "on" if config.coarse_to_fine else "off",
+        "tta": "on" if config.augment else "off",
+        "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
+        "mask": "none" if config.mask_path is None else _digest(config.mask_path),
+    }
+    # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.
+    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    return facts | {"batch": str(config.batch_size or "auto")} | threads
+
+
+def scene_facts(scene: RasterScene) -> dict[str, str]:
+    """Gather the facts of how a scene is read."""
+    height, width = scene.shape
+    return {
+        "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
+        "scene values": ", ".join(["bands " + ", ".join(map(str, scene.bands)), scene.values_rule or str(scene.scaling)]),
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
