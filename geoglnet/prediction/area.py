@@ -1,4 +1,4 @@
-"""Which part of a scene is wanted: bounds, and polygons outside of which there is no class."""
+"""The part of a scene that is predicted: inside bounds, and inside polygons."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
 
 @dataclass(frozen=True)
 class Area:
-    """The wanted part of a scene. Memory: that of the polygons.
+    """The part of a scene that is predicted. Memory: that of the polygons.
 
     Args:
         shape: of the scene.
         window: rectangle of whole pixels inside the scene; what is written has its shape.
         transform: pixel to CRS coordinates of the scene.
-        polygons: in the scene's CRS; ``None`` when every pixel of the window is wanted.
+        polygons: in the scene's CRS; ``None`` when every pixel of the window is inside.
     """
 
     shape: Shape
@@ -44,11 +44,15 @@ class Area:
 
     @property
     def is_everything(self) -> bool:
-        """Whether every pixel of the scene is wanted."""
+        """Whether the area is the whole scene."""
         return self.polygons is None and (self.window.height, self.window.width) == self.shape
 
-    def wanted(self, window: Window) -> npt.NDArray[np.bool_] | None:
-        """``(h, w)`` bool over a window of the scene: pixels whose centers lie in the area; ``None`` when all of them do."""
+    def inside(self, window: Window) -> npt.NDArray[np.bool_] | None:
+        """Find the pixels of a window of the scene whose centers lie in the area.
+
+        Returns:
+            ``(h, w)`` bool; ``None`` when the area is the whole scene.
+        """
         if self.is_everything:
             return None
         inside = np.zeros((int(window.height), int(window.width)), dtype=bool)
@@ -63,13 +67,13 @@ class Area:
         return inside
 
     def has_any(self, window: Window) -> bool:
-        """Whether a window of the scene may hold a wanted pixel."""
+        """Check whether a window of the scene may hold a pixel of the area."""
         if not meets(window, self.window):
             return False
         return self.polygons is None or len(self._near(overlap(window, self.window))) > 0
 
     def blocks(self, plan: Plan) -> AreaBlocks:
-        """The blocks of a plan that the area meets."""
+        """Choose the blocks of a plan that the area meets."""
         return AreaBlocks(self, plan)
 
     def _rasterized(self, window: Window) -> npt.NDArray[np.bool_]:
@@ -95,7 +99,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class AreaBlocks:
-    """Blocks of a plan with a wanted pixel."""
+    """Blocks of a plan that an area meets."""
 
     area: Area
     plan: Plan
@@ -110,13 +114,13 @@ def choose_area(
     mask_path: Path | None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Area:
-    """The area of a scene inside bounds and polygons: the smallest rectangle of pixels around what both leave.
+    """Choose the area of a scene inside bounds and polygons: the smallest rectangle of pixels around what both leave.
 
     Args:
         scene: an open scene.
         bounds: (left, bottom, right, top) in its CRS, or in pixels (columns and rows) without one.
         mask_path: vector file, in any CRS.
-        progress: told what of the file is not used as it is.
+        progress: receives warnings of polygons that are not used as they are.
 
     Raises:
         ConfigError: nothing of the scene is left.
@@ -144,7 +148,7 @@ def _cut(window: Window, bounds: Bounds, scene: Scene, name: str) -> Window:
 
 
 def _window_of(bounds: Bounds, transform: Affine) -> Window:
-    """The smallest rectangle of whole pixels around bounds."""
+    """Find the smallest rectangle of whole pixels around bounds."""
     left, bottom, right, top = bounds
     corners = [~transform @ corner for corner in ((left, bottom), (left, top), (right, bottom), (right, top))]
     cols, rows = zip(*corners, strict=True)

@@ -1,9 +1,10 @@
 """Blend the probabilities of overlapping regions, core by core.
 
-A region gives probabilities to its reach: its core, and the blend zones right of it, below it and at the lower right. Those
-zones belong to other cores. A core is the sum of what four regions give to it, always in this order: its own and the left
-neighbor's; the upper neighbor's and the upper left one's; then both sums. Each term is a pure function of its region, so it
-makes no difference to a single bit whether it was kept here or is computed again because the run began in the middle.
+A region contributes weighted probabilities to its reach: its core, and the blend zones right of it, below it and at the lower
+right, which belong to other cores. A core is the sum of the contributions of four regions, always in this order: its own and
+the left neighbor's; the upper neighbor's and the upper left one's; then both sums. Each contribution is a pure function of its
+region, so it makes no difference to a single bit whether it was buffered or is computed again, because this process began in
+the middle of the scene.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape, StrPath
 
 
-class Carry:
-    """Blend zones between one region and the next ones, row by row.
+class ZoneBuffer:
+    """Buffers the blend zones that a region contributes to its neighbors until those are processed.
 
     The zone at the right stays on the device (num_classes · blend width · region side · 4 bytes). The zones below a whole
     row of cores lie in a temporary file (num_classes · blend width · scene width · 4 bytes), as one record per core, read and
@@ -50,7 +51,7 @@ class Carry:
         self._rows_below: dict[int, tuple[int, bool]] = {}  # column: row of the record, whether there is anything in it
         self._unwritten: tuple[PlannedRegion, Download] | None = None
         self._strip: IO[bytes] | None = None
-        if plan.config.blend_size and len(plan.row_edges) > 2:
+        if plan.config.blend_size and len(plan.row_edges) > 2:  # a single row of cores has nothing below it
             self._strip = tempfile.TemporaryFile(dir=folder, prefix="geoglnet-")  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> Self:
@@ -60,21 +61,27 @@ class Carry:
         if self._strip is not None:
             self._strip.close()
 
-    def left_of(self, planned: PlannedRegion) -> Tensor | None:
-        """What the left neighbor gives to a region's core and to the zone below it; ``None`` when that is nothing.
+    def from_left(self, planned: PlannedRegion) -> Tensor | None:
+        """Return the left neighbor's contribution to a region's core and to the zone below it.
+
+        Returns:
+            ``(K, h, w)``, or ``None`` when it is nothing.
 
         Raises:
-            KeyError: the left neighbor was not the last region that came.
+            KeyError: the left neighbor was not the last region that was put.
         """
         if self._right is None or self._right[:2] != (planned.row, planned.col - 1):
             raise KeyError((planned.row, planned.col - 1))
         return self._right[2]
 
-    def above(self, planned: PlannedRegion, device: torch.device) -> Tensor | None:
-        """What the upper neighbor, and the one left of it, give to a region's core; ``None`` when that is nothing.
+    def from_above(self, planned: PlannedRegion, device: torch.device) -> Tensor | None:
+        """Read the contribution of the upper neighbor, and of the one left of it, to a region's core.
+
+        Returns:
+            ``(K, h, w)``, or ``None`` when it is nothing.
 
         Raises:
-            KeyError: they did not come.
+            KeyError: the upper neighbor was not put.
             OSError: the file cannot be read.
         """
         row, is_filled = self._rows_below.get(planned.col, (-1, False))
@@ -89,12 +96,18 @@ class Carry:
         values.ravel()[:] = np.frombuffer(self._strip.read(values.nbytes), dtype=np.float32)
         return torch.from_numpy(values).to(device)
 
-    def hand_on(self, planned: PlannedRegion, right: Tensor | None, below: Tensor | None) -> None:
-        """Keep what a region gives to the cores right of it (with the corner) and below it (with its left neighbor's part).
+    def put(self, planned: PlannedRegion, right: Tensor | None, below: Tensor | None) -> None:
+        """Buffer the contributions of a region.
+
+        Args:
+            planned: the region; regions come in the plan's order.
+            right: to the core right of it and to the zone below that; ``None`` when it is nothing.
+            below: to the core below it, with the left neighbor's part; ``None`` when it is nothing.
 
         Raises:
             OSError: the disk is full.
         """
+        # A copy: a view would keep the probabilities of the whole region on the device.
         self._right = planned.row, planned.col, None if right is None else right.clone()
         self._flush()
         if below is not None and self._strip is not None:
@@ -102,7 +115,7 @@ class Carry:
         self._rows_below[planned.col] = planned.row, below is not None
 
     def _flush(self) -> None:
-        """Write the zone below the region before: on a GPU it has arrived by now."""
+        """Write the zone below the last region: one region late, so that its copy from a GPU has arrived meanwhile."""
         if self._unwritten is not None and self._strip is not None:
             planned, below = self._unwritten
             self._unwritten = None
@@ -110,12 +123,13 @@ class Carry:
             self._strip.write(below.numpy().data)
 
     def _offset(self, planned: PlannedRegion) -> int:
+        # A record lies where its core does in the row: it is read by the core below, whose own record then replaces it.
         return 4 * self._num_classes * self._plan.config.blend_size * int(planned.core.col_off)
 
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A region that was read; ``visible`` is ``(h, w)`` bool, where somebody will look."""
+    """A region that was read; ``visible`` is ``(h, w)`` bool: valid pixels inside the area."""
 
     planned: PlannedRegion
     pixels: Pixels
@@ -123,76 +137,79 @@ class _Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """Computes blocks; holds nothing but the carry between them.
+class Blender:
+    """Computes blocks in the plan's order; its only state is the buffer between them.
 
     Args:
         plan: of the scene.
-        area: what of it is wanted.
+        area: the part of it that is predicted.
         segmenter: the network.
-        carry: what regions gave to cores that are still to come.
-        layers: what to know of every pixel.
-        progress: told of every patch of the blocks' own regions.
+        buffer: contributions to cores that are still to come.
+        layers: what to compute of every pixel.
+        progress: receives every patch of the blocks' own regions.
     """
 
     plan: Plan
     area: Area
     segmenter: RegionSegmenter
-    carry: Carry
+    buffer: ZoneBuffer
     layers: tuple[Layer, ...]
     progress: Progress
 
     @torch.inference_mode()
-    def finished(self, work: BlockWork, reads: Sequence[Pixels]) -> PendingBlock:
-        """The next block.
+    def blended(self, work: BlockWork, reads: Sequence[Pixels]) -> PendingBlock:
+        """Compute the next block.
 
         Args:
             work: what the block needs.
             reads: pixels of ``work.reads``.
         """
         own, *others = (self._region(planned, pixels) for planned, pixels in zip(work.reads, reads, strict=True))
-        given = self._given(own, work.planned.reach, self.progress)
-        if given is None:
+        total = self._contribution(own, work.planned.reach, self.progress)
+        if total is None:  # nothing of the reach is visible, so what neighbors contribute to it would not be seen either
             self.progress.advance(self.segmenter.num_steps(work.planned))
-            self.carry.hand_on(work.planned, None, None)
+            self.buffer.put(work.planned, None, None)
             return self._pending(work.planned, None, None, None)
         core = own.visible[work.planned.core_in_region.toslices()]
-        agreement = _Agreement(torch.from_numpy(core).to(given.device))
+        agreement = _Agreement(torch.from_numpy(core).to(total.device))
         height, width = core.shape
+        # Always in this order: sums of floating-point numbers depend on it.
         for term in (self._from_left(work, others), self._from_above(work, others)):
             if term is not None:
-                agreement.compare(given[:, :height, :width], term[:, :height])
-                given[:, : term.shape[1], : term.shape[2]] += term
-        self.carry.hand_on(work.planned, _rest(given[:, :, width:]), _rest(given[:, height:, :width]))
-        agreement.look_at(given[:, :height, :width])
-        return self._pending(work.planned, given[:, :height, :width], agreement.visible, agreement.counts())
+                # Before the sum: which class would each side have chosen without the other?
+                agreement.compare(total[:, :height, :width], term[:, :height])
+                total[:, : term.shape[1], : term.shape[2]] += term
+        self.buffer.put(work.planned, _rest(total[:, :, width:]), _rest(total[:, height:, :width]))
+        agreement.count_overflows(total[:, :height, :width])
+        return self._pending(work.planned, total[:, :height, :width], agreement.visible, agreement.counts())
 
     def _region(self, planned: PlannedRegion, pixels: Pixels) -> _Region:
-        wanted = self.area.wanted(planned.window)
-        return _Region(planned, pixels, pixels.valid if wanted is None else pixels.valid & wanted)
+        inside = self.area.inside(planned.window)
+        return _Region(planned, pixels, pixels.valid if inside is None else pixels.valid & inside)
 
-    def _given(self, region: _Region, window: Window, progress: Progress | None = None) -> Tensor | None:
-        """What a region gives to a part of its reach: ``(K, h, w)`` weighted probabilities; nothing where nobody looks."""
+    def _contribution(self, region: _Region, window: Window, progress: Progress | None = None) -> Tensor | None:
+        """Compute a region's weighted probabilities ``(K, h, w)`` for a part of its reach; none where nothing is visible."""
         planned = region.planned
         in_region = shifted(window, -int(planned.window.row_off), -int(planned.window.col_off))
         if not region.visible[in_region.toslices()].any():
             return None
-        given = self.segmenter.probabilities(planned, region.pixels, window, region.visible, progress)
+        weighted = self.segmenter.probabilities(planned, region.pixels, window, region.visible, progress)
         in_reach = shifted(window, -int(planned.reach.row_off), -int(planned.reach.col_off)).toslices()
         rows, cols = (
-            torch.from_numpy(weights[part]).to(given.device)
+            torch.from_numpy(weights[part]).to(weighted.device)
             for weights, part in zip(self.plan.core_weights(planned), in_reach, strict=True)
         )
-        return given.mul_(rows[:, None]).mul_(cols)
+        return weighted.mul_(rows[:, None]).mul_(cols)  # in place: another copy would be the largest array of all
 
     def _from_left(self, work: BlockWork, others: Sequence[_Region]) -> Tensor | None:
         if work.left is not None:
             return self._zone(work.left, others)
-        return self.carry.left_of(work.planned) if work.has_left else None
+        return self.buffer.from_left(work.planned) if work.has_left else None
 
     def _from_above(self, work: BlockWork, others: Sequence[_Region]) -> Tensor | None:
         if work.above is None:
-            return self.carry.above(work.planned, self.segmenter.device) if work.has_above else None
+            return self.buffer.from_above(work.planned, self.segmenter.device) if work.has_above else None
+        # Above and corner are summed first, as the buffer would have summed them: any other order gives other last bits.
         above = self._zone(work.above, others)
         corner = None if work.corner is None else self._zone(work.corner, others)
         if corner is None:
@@ -204,12 +221,12 @@ class Sweep:
         return above
 
     def _zone(self, zone: Zone, others: Sequence[_Region]) -> Tensor | None:
-        return self._given(next(region for region in others if region.planned == zone.planned), zone.window)
+        return self._contribution(next(region for region in others if region.planned == zone.planned), zone.window)
 
     def _pending(
         self, planned: PlannedRegion, core: Tensor | None, visible: Tensor | None, counts: Download | None
     ) -> PendingBlock:
-        """The block, cut to the area; ``core`` holds the final probabilities."""
+        """Make the block, cut to the area, from the final probabilities in ``core``."""
         window = overlap(planned.core, self.area.window)
         shape = Shape(int(window.height), int(window.width))
         if core is None or visible is None:
@@ -229,17 +246,18 @@ class _Agreement:
 
     def __init__(self, visible: Tensor) -> None:
         self.visible = visible
+        # On the device: a number that Python looked at would wait for the GPU at every block.
         self._counts = torch.zeros(3, dtype=torch.int64, device=visible.device)
 
     def compare(self, own: Tensor, other: Tensor) -> None:
-        """``(K, h, w)`` and a part of it at the upper left, both in proportion to probabilities."""
+        """Count where ``(K, h, w)`` and a part of it at the upper left, both in proportion to probabilities, disagree."""
         rows, cols = other.shape[1:]
         seen = self.visible[:rows, :cols]
         differs = winners(own[:, :rows, :cols]) != winners(other)
         self._counts[:2] += torch.stack([seen.sum(), (seen & differs).sum()])
 
-    def look_at(self, core: Tensor) -> None:
-        """``(K, h, w)`` final probabilities: one logit that overflows makes those of all classes not a number."""
+    def count_overflows(self, core: Tensor) -> None:
+        """Count pixels whose final probabilities ``(K, h, w)`` are NaN: one logit that overflows makes all of them so."""
         self._counts[2] = (core[0].isnan() & self.visible).sum()
 
     def counts(self) -> Download:

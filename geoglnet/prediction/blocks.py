@@ -1,4 +1,4 @@
-"""Blocks: what is known of every pixel of one core, and its way from the device."""
+"""Blocks: the layers of one core, and their copy from the device."""
 
 from __future__ import annotations
 
@@ -84,11 +84,12 @@ class PendingBlock:
     precision: str = "float32"
 
     def resolve(self) -> Block:
-        """The block, once it is there.
+        """Wait for the block.
 
         Raises:
             ConfigError: the network's numbers overflowed in it.
         """
+        # Checked here and not on the device, where looking would wait for the network.
         *overlap, num_spoilt = (0, 0, 0) if self.counts is None else self.counts.numpy().tolist()
         if num_spoilt:
             raise overflow(f"{num_spoilt} pixels from column {self.window.col_off}, row {self.window.row_off}", self.precision)
@@ -97,7 +98,7 @@ class PendingBlock:
 
 
 def overflow(where: str, precision: str) -> ConfigError:
-    """The error of a network whose numbers leave the range of a precision: no class would be more likely than another."""
+    """Make the error of a network whose numbers leave the range of a precision: no class is more likely than another."""
     if precision == "float32":
         way_out: str = "its weights are too large for any scene like this; take another model"
     else:
@@ -120,7 +121,7 @@ def computed_layers(layers: Collection[Layer], probabilities: Tensor, visible: T
         probabilities: ``(K, h, w)`` float32.
         visible: ``(h, w)`` bool on the same device; elsewhere there is no class.
     """
-    hidden = ~visible
+    hidden = ~visible  # their probabilities may be anything, also not a number
     return {layer.name: download(_bytes(layer.compute(probabilities)).masked_fill_(hidden, NO_CLASS)) for layer in layers}
 
 
@@ -146,7 +147,7 @@ class Download:
     arrived: torch.cuda.Event | None = None
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The array, once it is there; may be called from another thread."""
+        """Wait for the array; may be called from another thread."""
         if self.arrived is not None:
             self.arrived.synchronize()
         array: npt.NDArray[Any] = self.host.numpy()
@@ -157,6 +158,7 @@ def download(tensor: Tensor) -> Download:
     """Begin to copy a tensor; on a GPU into pinned memory, and the caller goes on at once."""
     if tensor.device.type != "cuda":
         return Download(tensor.cpu().contiguous())
+    # Only from and to pinned memory does a copy run beside the network; the event says when it is done.
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     host.copy_(tensor, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a run amounts to, said before it begins: its patches, minutes and bytes."""
+"""Estimates of a run before it begins: its patches, minutes and bytes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _STATED_SIZE = 448
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run amounts to.
+    """Patches, time and bytes of a run.
 
     Args:
         steps: patches, or regions of a network that looks at nothing else.
         unit: which of them.
         seconds_per_step: how long one takes.
-        is_measured: whether that was measured, on this machine with this model; else it is that of the shipped models.
+        is_measured: whether that was measured on this machine with this model; else it is the rate of the shipped models.
         output_bytes: of all rasters before they are compressed.
         device: for the message.
     """
@@ -82,14 +82,14 @@ class Estimate:
 
 
 def _stated(segmenter: RegionSegmenter, config: PredictConfig) -> float:
-    """Seconds of a step as the shipped models take them; larger patches take longer, eight looks eight times as long."""
+    """Scale what a step of the shipped models takes, by the area of a patch and by the number of augmentations."""
     region = segmenter.manifest.region
     size = region.overview_size if segmenter.sees_overviews_only else region.patch_size
     return _STATED_SECONDS.get(segmenter.device.type, 0.05) * (size / _STATED_SIZE) ** 2 * (8 if config.augment else 1)
 
 
 def _measured(segmenter: RegionSegmenter, config: PredictConfig) -> float:
-    """Seconds of a step at full effort, by doing as many as go through the network at once: first unwatched, then watched."""
+    """Time a step at full effort, on as many as go through the network at once: a first pass warms up, a second is timed."""
     region = segmenter.manifest.region
     plain = RegionSegmenter(segmenter.network, segmenter.manifest, replace(config, effort=1.0))
     side = region.patch_size if plain.batch_size == 1 and not plain.sees_overviews_only else region.region_size

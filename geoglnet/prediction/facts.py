@@ -63,7 +63,7 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], folder: Path) -> RunSettings:
-        """Inverse of :meth:`to_dict`.
+        """Restore settings from :meth:`to_dict`.
 
         Args:
             plain: what the journal holds.

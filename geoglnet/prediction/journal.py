@@ -113,7 +113,7 @@ class Journal:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         with self.path.open("ab") as file:
-            whole = file.tell()
+            whole = file.tell()  # "ab" stands at the end
             try:
                 file.write(json.dumps(entry).encode() + b"\n")
                 file.flush()
@@ -174,6 +174,7 @@ def read_journal(path: Path, *, mend: bool = False) -> Journal | None:
             )
         journal = Journal(path, str(head["run"]), dict(head["facts"]), dict(head["settings"]))
         _add(journal, entries)
+        # Writers may be adding lines at this moment: what has no end of line yet is not there.
         for read in sorted(path.parent.glob(_OF_WRITERS)):
             first, *others = _lines(read) or [b""]
             if _identity_in(first) == journal.run:  # what a run before this one may have left is none of its blocks

@@ -123,6 +123,7 @@ class OutputWriter:
     @cached_property
     def seams(self) -> SeamReport:
         """How well the blocks fit together."""
+        # Lines of the plan that lie inside the area; those on its border have nothing on the other side.
         plan = Plan(self.scene.shape, self.manifest.region)
         (top, bottom), (left, right) = self.area.window.toranges()
         rows = [row - top for row in plan.row_edges if top < row < bottom]
@@ -149,6 +150,7 @@ class OutputWriter:
         """
         num_polygons, journal = None, self.workspace.journal
         for name, file in self.files.items():
+            # Polygons are written again even so: their number is part of what a run returns.
             if name == "style" or (name in journal.written and file.path.exists() and name != VECTOR):
                 continue
             if name == VECTOR:
@@ -170,6 +172,7 @@ class OutputWriter:
                 num_valid=self.workspace.num_valid,
                 progress=self.progress,
             )
+            # From here the file is known by its identity, even if the run is killed before it can enter the new name.
             self.workspace.journal.add_ready(layer.name, part_path)
 
     def _vectorize(self, config: VectorConfig) -> int:

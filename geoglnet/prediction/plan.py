@@ -98,21 +98,21 @@ class PlannedRegion:
         return [(i, start) for i, start in enumerate(self._starts(axis)) if start < last and start + size > first]
 
     def patch_weights(self, ring: int = 0) -> tuple[Weights, Weights]:
-        """Weights along rows and columns of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`.
+        """Compute the weights of all rows and columns of patches; see :func:`~geoglnet.blending.axis_weights`.
 
         The ring gives way where patches overlap too little for it.
         """
         return self._patch_weights(0, ring), self._patch_weights(1, ring)
 
     def equal_patch_weights(self) -> tuple[Weights, Weights]:
-        """As :meth:`patch_weights`, but all patches over a pixel count alike, up to their edges."""
+        """Compute weights by which all patches over a pixel count alike, up to their edges."""
         rows, cols = (axis_weights(self._starts(axis), self.patch_shape[axis], self.shape[axis], ramp=0) for axis in (0, 1))
         return rows, cols
 
     def _patch_weights(self, axis: int, ring: int) -> Weights:
         starts, size = self._starts(axis), self.patch_shape[axis]
         shared = least_overlap(starts, size)
-        ring = min(ring, max(0, shared - 1) // 2)
+        ring = min(ring, max(0, shared - 1) // 2)  # at least a pixel of the overlap must be left to blend in
         return axis_weights(starts, size, self.shape[axis], shared - 2 * ring, ring)
 
     def _starts(self, axis: int) -> tuple[int, ...]:
@@ -148,20 +148,21 @@ class Plan:
         return self._count(0) * self._count(1)
 
     def _count(self, axis: int) -> int:
-        """Rows (axis 0) or columns of patches in all rows or columns of cores: but for those at the borders all are alike."""
+        """Count rows (axis 0) or columns of patches in all those of cores; but for those at the borders, all are alike."""
+        # A scene may have a million cores: a few at each border and one between them stand for all.
         length = len((self.row_edges, self.col_edges)[axis]) - 1
         indexes = range(length) if length <= 2 * _BORDER else (*range(_BORDER), *range(length - _BORDER, length))
         counts = [len(self.region(*((i, 0) if axis == 0 else (0, i))).meeting_starts(axis)) for i in indexes]
         return sum(counts) + (length - len(counts)) * counts[min(_BORDER, length) - 1]
 
     def iter_regions(self) -> Iterator[PlannedRegion]:
-        """Regions row by row; nothing is kept, so that the plan of a huge scene takes no memory."""
+        """Generate regions row by row; nothing is kept, so that the plan of a huge scene takes no memory."""
         for row in range(len(self.row_edges) - 1):
             for col in range(len(self.col_edges) - 1):
                 yield self.region(row, col)
 
     def region(self, row: int, col: int) -> PlannedRegion:
-        """The region of the core at ``row``, ``col``."""
+        """Plan the region of the core at ``row``, ``col``."""
         config = self.config
         core = rectangle(self.row_edges[row], self.row_edges[row + 1], self.col_edges[col], self.col_edges[col + 1])
         rows = core_reach(self.row_edges, row, config.blend_size)
@@ -170,20 +171,20 @@ class Plan:
         return PlannedRegion(row, col, core, rectangle(*rows, *cols), window, config)
 
     def core_weights(self, planned: PlannedRegion) -> tuple[Weights, Weights]:
-        """Weights of a region's core along the rows and the columns of its reach."""
+        """Compute weights of a region's core along the rows and the columns of its reach."""
         blend = self.config.blend_size
         return core_weights(self.row_edges, planned.row, blend), core_weights(self.col_edges, planned.col, blend)
 
 
 def shifted(window: Window, rows: int, cols: int) -> Window:
-    """The window moved down by ``rows`` and right by ``cols``."""
+    """Move a window down by ``rows`` and right by ``cols``."""
     return Window(
         col_off=int(window.col_off) + cols, row_off=int(window.row_off) + rows, width=window.width, height=window.height
     )
 
 
 def overlap(first: Window, second: Window) -> Window:
-    """What two windows that meet have in common."""
+    """Intersect two windows that meet."""
     (top, bottom), (left, right) = (
         (max(a, c), min(b, d)) for (a, b), (c, d) in zip(first.toranges(), second.toranges(), strict=True)
     )
@@ -191,12 +192,12 @@ def overlap(first: Window, second: Window) -> Window:
 
 
 def meets(first: Window, second: Window) -> bool:
-    """Whether two windows have a pixel in common."""
+    """Check whether two windows have a pixel in common."""
     return all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(first.toranges(), second.toranges(), strict=True))
 
 
 def rectangle(top: int, bottom: int, left: int, right: int) -> Window:
-    """The window from rows ``top`` to before ``bottom`` and columns ``left`` to before ``right``."""
+    """Make the window from rows ``top`` to before ``bottom`` and columns ``left`` to before ``right``."""
     return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
 
 
@@ -204,7 +205,7 @@ class BlockSet(Protocol):
     """Which blocks are to be computed."""
 
     def __contains__(self, place: tuple[int, int]) -> bool:
-        """Whether the block of a row and a column is."""
+        """Check whether the block at (row, column) is among them."""
 
 
 class AllBlocks:
@@ -233,9 +234,9 @@ class BlockWork:
 
     Args:
         planned: its region.
-        left: what the left neighbor gives to the core and the zone below it.
-        above: what the upper neighbor gives to the core.
-        corner: what the neighbor at the upper left gives to the core.
+        left: the left neighbor's zone, in the core and below it.
+        above: the upper neighbor's zone in the core.
+        corner: the upper left neighbor's zone in the core.
     """
 
     planned: PlannedRegion
@@ -245,12 +246,12 @@ class BlockWork:
 
     @property
     def has_left(self) -> bool:
-        """Whether a left neighbor gives something to the core."""
+        """Whether a left neighbor contributes to the core."""
         return self.planned.col > 0 and self.planned.config.blend_size > 0
 
     @property
     def has_above(self) -> bool:
-        """Whether upper neighbors give something to the core."""
+        """Whether upper neighbors contribute to the core."""
         return self.planned.row > 0 and self.planned.config.blend_size > 0
 
     @property
@@ -260,12 +261,13 @@ class BlockWork:
 
 
 def iter_work(plan: Plan, blocks: BlockSet) -> Iterator[BlockWork]:
-    """Work for blocks in the plan's order; takes memory for two rows of block numbers."""
+    """List the work for blocks in the plan's order; takes memory for two rows of block numbers."""
     above: set[int] = set()
     for row in range(len(plan.row_edges) - 1):
         done: set[int] = set()
         for col in range(len(plan.col_edges) - 1):
             if (row, col) in blocks:
+                # What was computed just before lies in the buffer; everything else is computed again.
                 is_left_known = col == 0 or col - 1 in done
                 is_above_known = row == 0 or (col in above and (col == 0 or col - 1 in above))
                 yield _work(plan, row, col, is_left_known, is_above_known)
@@ -283,5 +285,5 @@ def _work(plan: Plan, row: int, col: int, is_left_known: bool, is_above_known: b
 
 
 def _zone(planned: PlannedRegion, place: Window) -> Zone | None:
-    """What a region gives to a place, if it reaches there at all."""
+    """Find the part of a place that a region contributes to, if it reaches there at all."""
     return Zone(planned, overlap(planned.reach, place)) if meets(planned.reach, place) else None

@@ -6,7 +6,7 @@ which lies on an absolute grid: not on which other blocks are computed, nor when
 Memory does not grow with the scene. With K classes and regions of side R it is, in bytes, 4 · K · R² for the probabilities of
 a region, 4 · R² for every region that was read ahead, 9 · R² while labels are chosen, and the network's own (see
 :class:`~geoglnet.prediction.segmenter.RegionSegmenter`). What blends into the next row of regions lies on disk
-(:class:`~geoglnet.prediction.blender.Carry`).
+(:class:`~geoglnet.prediction.blender.ZoneBuffer`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.blender import Carry, Sweep
+from geoglnet.prediction.blender import Blender, ZoneBuffer
 from geoglnet.prediction.blocks import PendingBlock
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import check_capacity
@@ -214,9 +214,9 @@ class Predictor:
         progress.plan("segment", expected.steps, expected.unit, **expected.figures)
         reads = ([planned.window for planned in work.reads] for work in iter_work(plan, chosen))
         with (
-            Carry(plan, self.manifest.model.num_classes, self.config.spool_folder) as carry,
+            ZoneBuffer(plan, self.manifest.model.num_classes, self.config.spool_folder) as buffer,
             iter_read(scene, reads, self.config.num_readers) as regions,
         ):
-            sweep = Sweep(plan, area, self.segmenter, carry, tuple(layers), progress)
+            blender = Blender(plan, area, self.segmenter, buffer, tuple(layers), progress)
             for work, pixels in zip(iter_work(plan, chosen), regions, strict=True):
-                yield sweep.finished(work, pixels)
+                yield blender.blended(work, pixels)

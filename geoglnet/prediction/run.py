@@ -242,6 +242,7 @@ class Run:
             missing = replace(missing, chosen=frozenset(blocks) if isinstance(blocks, Iterable) else blocks)
         if missing.finished:
             self.progress.log(f"goes on after {len(missing.finished)} finished blocks")
+        # The estimate of a whole scene need not look at every block.
         is_part = bool(missing.finished) or blocks is not None
         expected = self.predictor.estimate(self.area, self.layers, missing if is_part else None)
         self.progress.log(expected.rule)
@@ -249,6 +250,7 @@ class Run:
             self.scene, self.layers, area=self.area, blocks=missing, expected=expected, progress=self.progress
         )
         write_behind(pending, self.workspace.store)
+        # After the last read: blocks of a scene that changed meanwhile must not pass for blocks of the one before.
         self.files.check_unchanged(self.scene.name)
 
     def finish(self) -> int | None:
@@ -270,7 +272,7 @@ class Run:
             raise OutputError(
                 f"{self.folder} lacks blocks, such as that in row {place[0]}, column {place[1]}; compute them first"
             )
-        self.files.check_unchanged(self.scene.name)
+        self.files.check_unchanged(self.scene.name)  # before any output gets its name
         self.progress.log(str(self.writer.seams))
         num_polygons = self.writer.write(self.settings.vector_config)
         self.workspace.is_finished = True
@@ -289,7 +291,7 @@ def _opened(
         if not joined:
             outputs = output_files(settings.outputs, vector_config, overwrite=settings.overwrite, journal=earlier)
             refuse_inputs(outputs.values(), _inputs(source, settings))
-        for file in outputs.values():
+        for file in outputs.values():  # other runs that share an output are refused from here on
             stack.enter_context(file.claimed())
         network, manifest = load_checkpoint(settings.model_path)
         if earlier is not None:  # said before anything about how the scene suits another model
@@ -301,6 +303,7 @@ def _opened(
         config = replace(config, spool_folder=config.spool_folder or folder)
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more
+        # Settled before the folder is opened: nothing of a run that cannot begin is left behind.
         layers, files = _layers(settings.outputs), SceneFiles.of(scene)
         facts = run_facts(scene, files, (settings.model_path, manifest), config, layers, predictor.segmenter.device)
         if joined:

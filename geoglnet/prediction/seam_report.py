@@ -37,7 +37,7 @@ class SeamReport:
         """Class borders on block lines, as a multiple of those elsewhere; 1 when there are neither, or no lines."""
         if not self.has_lines:
             return 1.0
-        if not self.elsewhere:
+        if not self.elsewhere:  # one class inside all blocks, so any border on a line is a seam
             return 1.0 if not self.on_lines else float("inf")
         return self.on_lines / self.elsewhere
 
@@ -56,13 +56,13 @@ class SeamReport:
 
 
 def count_borders(first: Labels, second: Labels) -> tuple[int, int]:
-    """Pairs of pixels that both have a class, and those whose classes differ."""
+    """Count pairs of pixels that both have a class, and those whose classes differ."""
     valid = (first != NO_CLASS) & (second != NO_CLASS)
     return int(valid.sum()), int((valid & (first != second)).sum())
 
 
 def count_inner_borders(labels: Labels) -> tuple[int, int]:
-    """Pairs of neighbors in ``(h, w)`` labels, along rows and columns, and those whose classes differ."""
+    """Count pairs of neighbors in ``(h, w)`` labels, along rows and columns, and those whose classes differ."""
     across, down = count_borders(labels[:, :-1], labels[:, 1:]), count_borders(labels[:-1], labels[1:])
     return across[0] + down[0], across[1] + down[1]
 
@@ -73,7 +73,7 @@ def seam_report(
     shape: Shape,
     lines: tuple[Sequence[int], Sequence[int]],
 ) -> SeamReport:
-    """The report of a whole raster.
+    """Compare class borders on block lines with those elsewhere.
 
     Args:
         blocks: what was counted inside of blocks.
@@ -81,6 +81,7 @@ def seam_report(
         shape: of the raster.
         lines: rows and columns at which blocks begin, inside the raster.
     """
+    # Inside blocks everything was counted while they were at hand; only the lines between them are read again.
     counted = [(b.compared, b.differing, b.pairs, b.borders) for b in blocks]
     compared, differing, pairs, borders = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
     across = [count_borders(*(read(window) for window in sides)) for sides in _iter_line_sides(shape, *lines)]
@@ -90,7 +91,7 @@ def seam_report(
 
 
 def _iter_line_sides(shape: Shape, rows: Sequence[int], cols: Sequence[int]) -> Iterable[tuple[Window, Window]]:
-    """The pixels before and behind pieces of all lines."""
+    """List the pixels before and behind pieces of all lines."""
     for row, left in itertools.product(rows, range(0, shape.width, _LENGTH)):
         length = min(_LENGTH, shape.width - left)
         yield Window(left, row - 1, length, 1), Window(left, row, length, 1)

@@ -62,18 +62,18 @@ class Source:
 
     @classmethod
     def of(cls, given: StrPath | Sequence[StrPath]) -> Source:
-        """A source of one path or a sequence of them."""
+        """Make a source of one path or a sequence of them."""
         return cls((given,) if isinstance(given, (str, os.PathLike)) else tuple(given))
 
     @property
     def name(self) -> str:
-        """For messages and tags."""
+        """Name of the scene in messages and tags."""
         given = os.fspath(self.paths[0])
         first = short_name(given) if given.lstrip().startswith("<") else Path(given).name
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
     def iter_files(self) -> Iterator[Path]:
-        """Every local file that is read."""
+        """List every local file that is read."""
         for path in self.paths:
             yield from local_files(path)
 
@@ -111,7 +111,7 @@ class Source:
 
 
 def _too_coarse(error: ResolutionError, manifest: Manifest) -> ResolutionError:
-    """The same error with the shipped model that fits, if there is one, and the way out."""
+    """Add the shipped model that fits, if there is one, and the way out."""
     fitting = [name for name in shipped_models() if _fits(read_manifest(model_path(name)), error.pixel_size_m)]
     if fitting:
         way_out: str = "use " + Keyword("model", fitting[0]) + ", which is made for such pixels"
@@ -176,6 +176,7 @@ class SceneFiles:
         Raises:
             SceneError: one has.
         """
+        # Stamps first: they cost nothing, and only where one has moved the content has to be read again.
         is_untouched = all(_stamp(path) == stamp for path, stamp in self.stamps.items())
         if is_untouched and len(self.stamps) == len(self.names):
             return
@@ -197,7 +198,7 @@ def _facts(names: Iterable[str]) -> dict[str, str]:
     names = tuple(names)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
         served = dict(zip(urls := [name for name in names if _URL.match(name)], pool.map(_served_fact, urls), strict=True))
-    left, facts = DIGESTED_BYTES, {}
+    left, facts = DIGESTED_BYTES, {}  # in the files' order, so that the same ones are digested every time
     for number, name in enumerate(names, start=1):
         fact = served.get(name)
         if fact is None:
@@ -208,7 +209,7 @@ def _facts(names: Iterable[str]) -> dict[str, str]:
 
 
 def _container(name: str) -> str:
-    """The file that a virtual path leads to: an archive, or what a server has."""
+    """Find the file that a virtual path leads to: an archive, or a served file."""
     for _ in range(4):
         name = name.removeprefix("/vsicurl/").removeprefix("/vsicached/")
         found = _ARCHIVE.match(name)
@@ -227,7 +228,7 @@ def _stamp(name: str) -> Stamp | None:
 
 
 def _local_fact(path: Path, budget: int) -> tuple[str, int]:
-    """What a local file is, and how many bytes were digested for it."""
+    """Describe a local file, and count the bytes that were digested for that."""
     try:
         state = path.stat()
         if not path.is_file():
@@ -262,8 +263,8 @@ def _served_fact(url: str) -> str:
             time.sleep(attempt)
             continue
         length = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or "unknown"
-        told = [f"{key} {value}" for key in ("ETag", "Last-Modified") if (value := headers.get(key))]
-        return ", ".join([f"{length} bytes", *told])
+        known = [f"{key} {value}" for key in ("ETag", "Last-Modified") if (value := headers.get(key))]
+        return ", ".join([f"{length} bytes", *known])
     return f"{_UNKNOWN} ({' '.join(str(error).split())})"
 
 
@@ -279,11 +280,11 @@ def _check_ranges(url: str) -> None:
         if not total.isdecimal() or int(total) < 4 * _PROBE:
             return
         middle = int(total) // 2
-        (first, said), (second, _) = _part(url, middle, _PROBE), _part(url, middle + _PROBE // 2, _PROBE)
+        (first, headers), (second, _) = _part(url, middle, _PROBE), _part(url, middle + _PROBE // 2, _PROBE)
     except (OSError, http.client.HTTPException, ValueError):  # GDAL's own words about it come with the first read
         return
-    told = (said.get("Content-Range") or "").replace("bytes ", "").partition("-")[0]
-    if len(first) != _PROBE or told != str(middle) or first[_PROBE // 2 :] != second[: _PROBE // 2]:
+    start = (headers.get("Content-Range") or "").replace("bytes ", "").partition("-")[0]
+    if len(first) != _PROBE or start != str(middle) or first[_PROBE // 2 :] != second[: _PROBE // 2]:
         raise SceneError(f"the server of {url} sends other bytes than were asked for; download the scene and give the file")
 
 

@@ -91,8 +91,9 @@ class Workspace:
             OutputError: the disk is full, or the folder gone.
         """
         try:
+            # Nothing but 255 needs no file: the mosaic has 255 wherever no block lies.
             sizes = {name: self._store(name, block) for name, values in block.layers.items() if (values != NO_CLASS).any()}
-            for name in sizes:
+            for name in sizes:  # a name is on the disk only once its folder is
                 sync_folder(self.folder / name)
             self.journal.add_block(_finished(block, sizes))
         except OSError as error:
@@ -125,6 +126,7 @@ class Workspace:
 
     def refresh(self) -> None:
         """Read what other processes have finished since, and forget blocks whose files were removed or cut."""
+        # In place: the thread that writes enters its blocks in the same journal.
         found = unfinished_journal(self.folder)
         if found is not None and found.run == self.journal.run:
             self.journal.blocks.update(found.blocks)

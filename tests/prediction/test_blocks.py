@@ -246,7 +246,7 @@ def test_a_mask_of_the_whole_world_is_everything_and_one_far_away_is_refused(tmp
     for name, place in ((name, shapely.box(*bounds)) for name, bounds in places.items()):
         geopandas.GeoDataFrame(geometry=[place], crs=4326).to_file(tmp_path / f"{name}.gpkg")
     with open_scene(path) as scene:
-        everything = choose_area(scene, None, tmp_path / "world.gpkg").wanted(rectangle(0, 100, 0, 100))
+        everything = choose_area(scene, None, tmp_path / "world.gpkg").inside(rectangle(0, 100, 0, 100))
         assert everything is not None
         assert everything.all()
         for name in ("far", "a quarter turn away"):  # where UTM has no coordinates

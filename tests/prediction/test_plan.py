@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from geoglnet.config import RegionConfig
-from geoglnet.prediction.blender import Carry
+from geoglnet.prediction.blender import ZoneBuffer
 from geoglnet.prediction.plan import Plan, overlap, shifted
 from geoglnet.types import Shape
 
@@ -91,13 +91,13 @@ def test_moving_a_window_keeps_its_size() -> None:
 
 def test_the_carry_takes_memory_for_one_region_and_disk_for_one_row() -> None:
     plan = Plan(Shape(200, 400), SMALL)
-    with Carry(plan, 2) as carry:
+    with ZoneBuffer(plan, 2) as buffer:
         for planned in plan.iter_regions():
             core, below = planned.core, int(planned.reach.height - planned.core.height)
             if planned.row:
-                assert carry.above(planned, torch.device("cpu")).shape == (2, 8, core.width)
-            carry.hand_on(planned, None, torch.zeros(2, below, int(core.width)) if below else None)
-        strip = carry._strip
+                assert buffer.from_above(planned, torch.device("cpu")).shape == (2, 8, core.width)
+            buffer.put(planned, None, torch.zeros(2, below, int(core.width)) if below else None)
+        strip = buffer._strip
         assert strip is not None
         strip.seek(0, 2)
         assert strip.tell() == 2 * SMALL.blend_size * 400 * 4
@@ -105,5 +105,5 @@ def test_the_carry_takes_memory_for_one_region_and_disk_for_one_row() -> None:
 
 @pytest.mark.parametrize("shape", [Shape(64, 500), Shape(20, 20)])
 def test_a_single_row_of_regions_needs_no_file(shape: Shape) -> None:
-    with Carry(Plan(shape, SMALL), 2) as carry:
-        assert carry._strip is None
+    with ZoneBuffer(Plan(shape, SMALL), 2) as buffer:
+        assert buffer._strip is None

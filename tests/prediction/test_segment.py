@@ -19,7 +19,7 @@ import geoglnet
 from geoglnet.api.prediction import Prediction
 from geoglnet.errors import Canceled, ConfigError, OutputError, OutputExistsError
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.prediction.blender import Carry
+from geoglnet.prediction.blender import ZoneBuffer
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan, PlannedRegion
 from geoglnet.prediction.predictor import ArraySink, predict_scene
@@ -253,7 +253,7 @@ def test_a_full_disk_under_the_spool_is_one_error(
     def write(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Carry, "hand_on", write)
+    monkeypatch.setattr(ZoneBuffer, "put", write)
     with pytest.raises(OutputError, match="disk full"):
         run(tmp_path / "labels.tif")
     assert names_in(tmp_path) == []
