@@ -267,9 +267,10 @@ def iter_work(plan: Plan, blocks: BlockSet) -> Iterator[BlockWork]:
         done: set[int] = set()
         for col in range(len(plan.col_edges) - 1):
             if (row, col) in blocks:
-                # What was computed just before lies in the buffer; everything else is computed again.
+                # What was computed just before lies in the buffer; everything else is computed again. The buffered zone of
+                # the block above holds the upper left neighbor's part too, whether that was buffered itself or not.
                 is_left_known = col == 0 or col - 1 in done
-                is_above_known = row == 0 or (col in above and (col == 0 or col - 1 in above))
+                is_above_known = row == 0 or col in above
                 yield _work(plan, row, col, is_left_known, is_above_known)
                 done.add(col)
         above = done

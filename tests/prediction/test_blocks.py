@@ -76,7 +76,7 @@ def test_any_subset_of_blocks_is_the_same_as_in_the_whole(network: GLNet) -> Non
     chance = np.random.default_rng(0)
     subsets: list[Collection[tuple[int, int]]] = [{place} for place in places[::6]]
     subsets += [{place for place in places if chance.random() < 0.5} for _ in range(2)]
-    subsets += [places[7:]]
+    subsets += [places[7:], {(row, col) for row, col in places if col in (1, 2)}]
     for subset in subsets:
         found = computed(scene, network, blocks=subset)
         for row, col in subset:
@@ -124,6 +124,15 @@ def test_work_names_what_is_missing_of_the_neighbors() -> None:
     assert [(r.row, r.col) for r in second.reads] == [(1, 2), (0, 2), (0, 1)]
     assert first.corner is not None
     assert (first.corner.window.height, first.corner.window.width) == (SMALL.blend_size, SMALL.blend_size)
+
+
+def test_below_a_block_that_was_computed_no_upper_neighbor_is_read_again() -> None:
+    plan = Plan(Shape(200, 200), SMALL)
+    task = {(row, col) for row in (1, 2, 3) for col in (1, 2, 3)}
+    reads = {(w.planned.row, w.planned.col): [(r.row, r.col) for r in w.reads] for w in iter_work(plan, task)}
+    assert reads[2, 1] == [(2, 1), (2, 0)]
+    assert reads[2, 2] == [(2, 2)]
+    assert sum(map(len, reads.values())) == 18
 
 
 def test_layers_agree_with_each_other(network: GLNet) -> None:

@@ -89,7 +89,7 @@ def test_moving_a_window_keeps_its_size() -> None:
     assert moved == Window(col_off=7, row_off=0, width=3, height=4)
 
 
-def test_the_carry_takes_memory_for_one_region_and_disk_for_one_row() -> None:
+def test_the_buffer_takes_memory_for_one_region_and_disk_for_one_row() -> None:
     plan = Plan(Shape(200, 400), SMALL)
     with ZoneBuffer(plan, 2) as buffer:
         for planned in plan.iter_regions():
