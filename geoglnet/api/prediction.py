@@ -212,9 +212,9 @@ def predict(
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.
-        more_paths: ``<name>_path`` of layers that were added to the table in :mod:`geoglnet.prediction.layers`.
         progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Canceled` to stop. Bars when
             left out; ``geoglnet.options.progress = False`` has none.
+        more_paths: ``<name>_path`` of layers that were added to the table in :mod:`geoglnet.prediction.layers`.
 
     Returns:
         Paths of what was written, number of polygons, shape, CRS, seam report, lazy views; never the array.

@@ -70,7 +70,7 @@ class Layer:
     short_option: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == VECTOR:
+        if not _NAME.fullmatch(self.name) or self.name in (VECTOR, "scene"):  # whose keywords are taken
             raise ConfigError(f"{self.name!r} is no name of a layer; use up to 13 lower-case letters and underscores")
 
     @property

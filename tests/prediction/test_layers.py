@@ -72,7 +72,9 @@ def test_the_keywords_written_for_editors_are_those_of_the_table() -> None:
 
 
 def test_the_options_are_those_of_the_table() -> None:
-    options = {option: param.name for param in verb.predict.params for option in param.opts}
+    words = [(option, param.name) for param in verb.predict.params for option in param.opts]
+    options = dict(words)
+    assert len(options) == len(words), "a layer has the name of another option"
     assert all(options[layer.option] == name for name, layer in LAYERS.items())
     assert options["-o"] == "labels"
     assert VECTOR in options.values()
@@ -80,7 +82,7 @@ def test_the_options_are_those_of_the_table() -> None:
 
 
 def test_names_of_layers_are_short_words_and_unknown_ones_are_named() -> None:
-    for name in ("vector", "Margin", "a-b", "", "probabilities_", "../x"):
+    for name in ("vector", "scene", "Margin", "a-b", "", "probabilities_", "../x"):
         with pytest.raises(ConfigError, match="is no name of a layer"):
             Layer(name, lambda probabilities: probabilities, "")
     with pytest.raises(ConfigError, match=r"unknown layer 'entropie'; did you mean 'entropy'\?"):
