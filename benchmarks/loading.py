@@ -13,12 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from geoglnet.bands import Bands
 from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.progress import SilentProgress
 from geoglnet.training.config import TrainConfig, read_config
 
-MEAN = STD = (0.5, 0.5, 0.5)
+BANDS = Bands(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def cpu_seconds() -> float:
@@ -32,7 +33,7 @@ def measure(config: TrainConfig, folder: Path, workers: int, batches: int) -> tu
     dataset = open_dataset(config.train, reader, config.region, config.sample, config.augment)
     warm, size = 1 + 2 * workers, config.optim.batch_size  # each process prepares two batches ahead
     dataset.length = (batches + warm) * size
-    started_cpu, iterator = cpu_seconds(), iter(RegionLoader(dataset, size, workers, MEAN, STD))
+    started_cpu, iterator = cpu_seconds(), iter(RegionLoader(dataset, size, workers, BANDS))
     for _ in range(warm):
         next(iterator)
     started = time.perf_counter()

@@ -62,7 +62,7 @@ class StubNetwork(Network):
 
 def untiled(scene: ArrayScene, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """What the stub says of the scene as a whole: labels, and 254 times the probability."""
-    mean, std = (np.array(v, np.float32)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
+    mean, std = (np.array(v, np.float32)[:, None, None] * 255 for v in (manifest.bands.mean, manifest.bands.std))
     probabilities = torch.from_numpy((scene.image - mean) / std).softmax(0).numpy()
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     confidence = 254 * probabilities.max(axis=0)

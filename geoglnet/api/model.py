@@ -63,7 +63,7 @@ class Model:
         facts = {
             "file": str(self.path),
             "classes": ", ".join(self.legend.names),
-            "bands": ", ".join(manifest.bands),
+            "bands": str(manifest.bands),
             "pixels": f"{manifest.resolution_m:g} m (trained on {finest:g} to {coarsest:g} m)",
             "region": f"{manifest.region.region_size} px, overview {manifest.region.overview_size} px",
             "patch": f"{manifest.region.patch_size} px, overlap {manifest.region.patch_overlap} px",

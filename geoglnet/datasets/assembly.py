@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
-from geoglnet.config import RegionConfig, ScalingRule
+from geoglnet.bands import Bands
+from geoglnet.config import RegionConfig
 from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.regions import DecodedScene, LabeledScene
@@ -34,7 +35,7 @@ class PairReader:
         resolution_m: the model's resolution.
         progress: receiver of the rules applied to each raster, and of what is left out.
         skip_corrupt: leave damaged files out, with a warning, instead of stopping.
-        scaling: how the model wants values brought to 0–255.
+        bands: that the model takes.
     """
 
     folder: Path
@@ -42,7 +43,7 @@ class PairReader:
     resolution_m: float
     progress: Progress
     skip_corrupt: bool = False
-    scaling: ScalingRule = ScalingRule.BY_TYPE
+    bands: Bands = field(default_factory=Bands)
 
     def iter_scenes(self, source: SourceConfig) -> Iterator[LabeledScene]:
         """Labeled scenes of one source, from files or generated, none of them decoded.
@@ -76,7 +77,7 @@ class PairReader:
             SceneError: the raster cannot be read.
         """
         try:
-            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.scaling, nodata)
+            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.bands, nodata)
         except SceneError as error:
             self.leave_out(error)
             return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from geoglnet.bands import Bands
 from geoglnet.datasets.regions import RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import GeoglnetError
@@ -72,8 +73,7 @@ class RegionLoader(DataLoader[Any]):
         dataset: where samples come from.
         batch_size: samples per batch, of each process where several train together.
         workers: processes that prepare them.
-        mean: per band, on the 0–1 scale.
-        std: per band, on the 0–1 scale.
+        bands: mean and std to normalize with.
         progress: receiver of warnings.
     """
 
@@ -82,11 +82,10 @@ class RegionLoader(DataLoader[Any]):
         dataset: RegionDataset,
         batch_size: int,
         workers: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        bands: Bands,
         progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
     ) -> None:
-        self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+        self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (bands.mean, bands.std))
         super().__init__(
             _Careful(dataset),
             batch_size=batch_size,

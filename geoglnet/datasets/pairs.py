@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from geoglnet.config import ScalingRule
+from geoglnet.bands import Bands
 from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
@@ -80,7 +80,7 @@ def scene_file(
     resolution_m: float,
     assumed_pixel_size_m: float | None,
     progress: Progress,
-    scaling: ScalingRule = ScalingRule.BY_TYPE,
+    bands: Bands | None = None,
     nodata: float | None = None,
 ) -> SceneFile:
     """Look at a raster once: its grid at a resolution, and how its values become 0–255.
@@ -93,7 +93,7 @@ def scene_file(
         path,
         resolution_m=resolution_m,
         assumed_pixel_size_m=assumed_pixel_size_m,
-        scaling=scaling,
+        model_bands=bands,
         nodata=nodata,
         progress=progress,
     )

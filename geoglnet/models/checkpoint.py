@@ -59,7 +59,7 @@ def load_checkpoint(path: StrPath) -> tuple[Network, Manifest]:
 
     >>> import geoglnet
     >>> network, manifest = load_checkpoint(geoglnet.load_model("buildings").path)
-    >>> network.training, manifest.bands
+    >>> network.training, manifest.bands.names
     (False, ('red', 'green', 'blue'))
 
     Memory: 4 bytes per parameter, beside the file's.
@@ -75,6 +75,7 @@ def load_checkpoint(path: StrPath) -> tuple[Network, Manifest]:
         ConfigError: the library that its backbone comes from is not installed, or has no such network.
     """
     manifest = read_manifest(path)
+    # No memory for weights yet: a manifest may lie about its size, and the file's headers are compared first.
     with Blank():
         network = build_network(manifest.model)
     try:
@@ -132,7 +133,7 @@ def _read_state(path: StrPath, wanted: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _present_name(name: str, wanted: Mapping[str, Tensor]) -> str:
-    """Name a tensor as its network does today: baselines stood in the place of a GLNet's branch until version 0.1."""
+    """Name a tensor as its network does today: baselines stood in the place of a GLNet's branch before 0.1.0."""
     _, dot, rest = name.partition(".")
     return rest if dot and name not in wanted and rest in wanted and name.startswith(_FORMER_PLACES) else name
 
@@ -151,6 +152,7 @@ def _check_header(path: StrPath, name: str, header: Any, wanted: Tensor) -> None
 def _checked_values(path: StrPath, name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
+    # One pass finds NaN and infinities without a mask as large as the tensor.
     tensor = tensor.float()
     least, most = (float(value) for value in tensor.aminmax())  # NaN if any value is
     if not (math.isfinite(least) and math.isfinite(most)):
@@ -175,7 +177,7 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
 
 
 def _system_error(error: SafetensorError) -> Exception:
-    """The system's error that safetensors has put into words: it keeps the number there alone."""
+    """Recover the system's error that safetensors has put into words: it keeps the number there alone."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from geoglnet.config import ModelConfig, RegionConfig, ScalingRule, from_plain, respelled, to_plain
+from geoglnet.bands import Bands
+from geoglnet.config import ModelConfig, RegionConfig, from_plain, respelled, to_plain
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import Legend
 from geoglnet.plain import check_text, shortened
@@ -19,6 +20,7 @@ from geoglnet.types import StrPath
 
 FORMAT_VERSION = 1
 MANIFEST_KEY = "geoglnet"
+_BAND_KEYS = {"names": "bands", "mean": "mean", "std": "std", "scaling": "scaling"}  # in format 1 they lie beside the rest
 _LONGEST = 16_000_000  # scores of 50,000 scenes
 
 
@@ -34,10 +36,7 @@ class Manifest:
         resolution_m: ground size of a pixel that the network was trained at.
         resolution_range_m: ground sizes of scenes that it was trained for; others are read resampled and warned about.
         assumed_pixel_size_m: pixel size taken for a scene that has no CRS.
-        bands: names of the bands in order.
-        mean: per band, on the 0–1 scale.
-        std: per band, on the 0–1 scale.
-        scaling: how raster values are brought to 0–255.
+        bands: which it takes, in order, and how their values reach it.
         training: data, license, attribution, split, settings.
         metrics: scores with their split.
         version: geoglnet that wrote it.
@@ -53,10 +52,7 @@ class Manifest:
     resolution_m: float
     resolution_range_m: tuple[float, float]
     assumed_pixel_size_m: float
-    bands: tuple[str, ...] = ("red", "green", "blue")
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    scaling: ScalingRule = ScalingRule.BY_TYPE
+    bands: Bands = field(default_factory=Bands)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
@@ -64,20 +60,15 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.model.num_classes != self.legend.num_classes:
             raise ConfigError(f"the network has {self.model.num_classes} classes, its legend {self.legend.num_classes}")
-        if not len(self.bands) == len(self.mean) == len(self.std) == self.model.in_channels:
-            counts = f"{len(self.bands)} bands, {len(self.mean)} means, {len(self.std)} stds"
-            raise ConfigError(f"{self.model.in_channels} input channels but {counts}")
+        if len(self.bands) != self.model.in_channels:
+            raise ConfigError(f"{self.model.in_channels} input channels but {len(self.bands)} bands ({self.bands})")
         for name in ("resolution_m", "assumed_pixel_size_m"):
             if not 1e-6 <= getattr(self, name) <= 1e9:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be a positive size in meters")
         low, high = self.resolution_range_m
         if not 0 <= low <= high <= 1e12:
             raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in meters, in order")
-        if not all(1e-6 <= value <= 1e6 for value in self.std) or not all(abs(value) <= 1e6 for value in self.mean):
-            raise ConfigError(f"mean = {list(self.mean)} and std = {list(self.std)} must be moderate numbers, std positive")
-        if len(set(self.bands)) != len(self.bands):
-            raise ConfigError(f"bands = {shortened(list(self.bands))} must differ from each other")
-        for name, text in (("name", self.name), ("version", self.version), *(("bands", band) for band in self.bands)):
+        for name, text in (("name", self.name), ("version", self.version)):
             check_text(name, text)
             if len(text) > 255:
                 raise ConfigError(f"{name} = {shortened(text)} has {len(text)} characters; use at most 255")
@@ -85,6 +76,8 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
         plain = to_plain(self) | {"model": to_plain(self.model), "region": to_plain(self.region)}
+        plain |= to_plain(self.bands) | {"bands": list(self.bands.names)}
+        plain.pop("names")
         return plain | {"legend": self.legend.to_dict(), "training": dict(self.training), "metrics": dict(self.metrics)}
 
     @classmethod
@@ -100,8 +93,11 @@ class Manifest:
                 raise ConfigError(f"it lacks {', '.join(sorted({'model', 'region', 'legend'} - parts.keys()))}")
             legend = Legend.from_dict(parts["legend"])
             training = respelled(plain.get("training", {}))
+            kept = {key: value for key, value in plain.items() if key not in _BAND_KEYS.values()}
+            bands = from_plain(Bands, {name: plain[key] for name, key in _BAND_KEYS.items() if key in plain})
             model, region = from_plain(ModelConfig, parts["model"]), from_plain(RegionConfig, parts["region"])
-            return from_plain(cls, {**plain, "model": model, "region": region, "legend": legend, "training": training})
+            made = {"model": model, "region": region, "legend": legend, "training": training, "bands": bands}
+            return from_plain(cls, {**kept, **made})
         except ConfigError as error:
             raise CheckpointError(f"manifest cannot be used: {error}") from error
 

@@ -68,11 +68,11 @@ class Wanted:
         return self.window_in(self.planned.window)
 
     def window_in(self, other: Window) -> Window:
-        """The part, counted from the corner of another window of the scene."""
+        """Count the part from the corner of another window of the scene."""
         return shifted(self.window, *_minus(other))
 
     def narrowed(self, place: Place) -> Wanted | None:
-        """What is asked of a part of the region, as if that were a region of its own; ``None`` when nothing is.
+        """Narrow to a part of the region, as if that were a region of its own; ``None`` when the window lies elsewhere.
 
         Args:
             place: rows and columns of the region.
@@ -98,13 +98,13 @@ class Wanted:
         return [p for p in self.planned.patches if valid[overlap(p.window, reach).toslices()].any()]
 
     def meets(self, patch: PlannedPatch) -> bool:
-        """Whether the patch has a visible pixel in the window."""
+        """Tell whether the patch has a visible pixel in the window."""
         (top, bottom), (left, right) = patch.window.toranges()
         (first, last), (start, end) = self.window_in_region.toranges()
         return bool(self.visible[max(top, first) : min(bottom, last), max(left, start) : min(right, end)].any())
 
     def place(self, patch: PlannedPatch) -> Placement:
-        """Where a patch that meets the window counts."""
+        """Find where a patch that meets the window counts."""
         kept = overlap(patch.window, self.window_in_region)
         rows, cols = shifted(kept, *_minus(self.window_in_region)).toslices()
         inside = shifted(kept, *_minus(patch.window)).toslices()
@@ -150,6 +150,7 @@ class Uploaded:
         return torch.cat([self._normalized(slice(None), *window.toslices()) for window in windows])
 
     def _normalized(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
+        # Invalid pixels become the mean, which is 0 once normalized.
         image = self.image[bands, rows, cols].float().sub_(self.mean[bands]).div_(self.std[bands])
         return image.masked_fill_(~self.valid[rows, cols], 0.0)[None]  # 0: the mean
 
@@ -160,10 +161,10 @@ def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded
     Raises:
         BandsError: the pixels have not the model's bands.
     """
-    found, wanted = pixels.image.shape[0], len(manifest.mean)
+    found, wanted = pixels.image.shape[0], len(manifest.bands)
     if found != wanted:
-        raise BandsError(f"{found} bands read, the model takes {wanted} ({', '.join(manifest.bands)}); set " + Keyword("bands"))
-    mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.mean, manifest.std))
+        raise BandsError(f"{found} bands read, the model takes {wanted} ({manifest.bands}); set " + Keyword("bands"))
+    mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.bands.mean, manifest.bands.std))
     return Uploaded(_moved(pixels.image, device), _moved(pixels.valid, device), mean, std)
 
 
@@ -192,13 +193,14 @@ class Turn:
         return torch.flip(turned, self._axes) if self._axes else turned
 
     def undo(self, image: Tensor) -> Tensor:
-        """What :meth:`apply` was given, from what it returned."""
+        """Turn back what :meth:`apply` returned."""
         turned = torch.flip(image, self._axes) if self._axes else image
         return turned.transpose(-2, -1) if self.transposes else turned
 
     def footprints(self, footprints: Tensor) -> Tensor:
         """``(n, 4)`` fractions (top, left, bottom, right) of the turned region."""
         top, left, bottom, right = footprints.unbind(dim=1)
+        # In the order of apply: exchanged first, flipped then.
         if self.transposes:
             top, left, bottom, right = left, top, right, bottom
         if self.flips_rows:

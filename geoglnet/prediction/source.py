@@ -91,10 +91,10 @@ class Source:
             scene = open_scene(
                 self.paths[0] if len(self.paths) == 1 else mosaic_of(self.paths),
                 bands=config.bands,
-                num_bands=manifest.model.in_channels,
+                model_bands=manifest.bands,
                 resolution_m=resolution_m,
                 assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
-                scaling=config.scaling or manifest.scaling,
+                scaling=config.scaling,
                 nodata=config.nodata,
                 is_strict=True,
                 progress=progress,
@@ -105,7 +105,7 @@ class Source:
             scene.name = self.name
             progress.log(f"{len(self.paths)} scenes as one of {scene.shape.width} × {scene.shape.height} px")
         bands = ", ".join(str(band) for band in scene.bands)
-        progress.log(f"model {manifest.name}: bands {bands} as {', '.join(manifest.bands)}, {resolution_m:g} m pixels")
+        progress.log(f"model {manifest.name}: bands {bands} as {manifest.bands}, {resolution_m:g} m pixels")
         _check_resolution(scene, manifest, resolution_m, progress)
         return scene
 

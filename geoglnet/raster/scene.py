@@ -18,6 +18,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from geoglnet.bands import Bands
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError
 from geoglnet.message import Keyword
@@ -360,10 +361,10 @@ def open_scene(
     path: StrPath,
     *,
     bands: Sequence[int] | None = None,
-    num_bands: int | None = None,
+    model_bands: Bands | None = None,
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
-    scaling: Scaling | ScalingRule = ScalingRule.BY_TYPE,
+    scaling: Scaling | None = None,
     nodata: float | None = None,
     is_strict: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
@@ -381,10 +382,11 @@ def open_scene(
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
         bands: 1-based bands to read in this order; left out, see :func:`choose_bands`.
-        num_bands: how many bands to choose when ``bands`` is left out: the model's; three, if there are, when left out too.
+        model_bands: that a model takes: as many are chosen when ``bands`` is left out, and values follow their rule. Left out,
+            three, if there are, by the rule for their type.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: how values become 0–255, or the rule to choose it by.
+        scaling: how values become 0–255; by the rule of ``model_bands`` when left out.
         nodata: a value that all bands have where there is none, beside what the raster itself declares. Left out, values such
             as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling`` is
             given.
@@ -403,7 +405,8 @@ def open_scene(
     with environment(path), ExitStack() as on_error:  # the first look at pyramid levels looks for sidecars
         options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
         dataset = on_error.enter_context(open_raster(path, **options))
-        chosen = choose_bands(dataset, num_bands) if bands is None else _checked_bands(dataset, tuple(bands))
+        count = None if model_bands is None else len(model_bands)
+        chosen = choose_bands(dataset, count) if bands is None else _checked_bands(dataset, tuple(bands))
         check_real(dataset, chosen)
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
         level = grid.pyramid_level(dataset.overviews(chosen[0]))
@@ -411,10 +414,11 @@ def open_scene(
             options["OVERVIEW_LEVEL"] = level
             dataset.close()
             dataset = on_error.enter_context(open_raster(path, **options))
-        scene = RasterScene(dataset, chosen, grid, scaling if isinstance(scaling, Scaling) else AS_IS, options, nodata)
-        if isinstance(scaling, ScalingRule) and _is_scaled(dataset, chosen, scaling):
-            scene.measure(scaling, progress)
-        if isinstance(scaling, ScalingRule) and scene.values_rule:
+        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS, options, nodata)
+        rule = Bands().scaling if model_bands is None else model_bands.scaling
+        if scaling is None and _is_scaled(dataset, chosen, rule):
+            scene.measure(rule, progress)
+        if scaling is None and scene.values_rule:
             progress.log(Rule(scene.values_rule))
         on_error.pop_all()
     return scene

@@ -9,13 +9,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from geoglnet.bands import Bands
 from geoglnet.config import (
     ARCHITECTURES,
     FORMER_KEYS,
     LEVELS,
     ModelConfig,
     RegionConfig,
-    ScalingRule,
     from_plain,
     respelled,
     suggestion,
@@ -137,7 +137,7 @@ class TrainConfig:
         name: of the model.
         resolution_m: ground pixel size to train at.
         legend: classes.
-        model: architecture (``num_classes`` follows the legend).
+        model: architecture (``num_classes`` follows the legend, ``in_channels`` the bands).
         train: sources of training scenes.
         validation: sources of held-out scenes.
         region: region, overview and patch sizes when segmenting.
@@ -148,7 +148,7 @@ class TrainConfig:
             does better on held-out scenes than ``resolution_m``.
         resolution_range_m: ground pixel sizes that the model is meant for.
         assumed_pixel_size_m: pixel size taken for scenes without a CRS.
-        scaling: how raster values are brought to 0–255, in training and ever after.
+        bands: that the model takes, and how their values reach it, in training and ever after.
         data: license, attribution and split of the data, kept in the checkpoint.
     """
 
@@ -165,7 +165,7 @@ class TrainConfig:
     segment_resolution_m: float = 0.0
     resolution_range_m: tuple[float, float] = (0.0, 1e9)
     assumed_pixel_size_m: float = 0.0
-    scaling: ScalingRule = ScalingRule.BY_TYPE
+    bands: Bands = field(default_factory=Bands)
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -183,11 +183,14 @@ class TrainConfig:
                 f"segment_resolution_m = {self.segment_resolution_m} is outside the trained range {low:g} to {high:g} m; "
                 "widen augment.scale_min and scale_max, or train at another resolution_m"
             )
+        if len(self.bands) != self.model.in_channels:
+            count = f"{len(self.bands)} bands ({self.bands})"
+            raise ConfigError(f"model.in_channels = {self.model.in_channels}, but there are {count}")
         if not self.train:
             raise ConfigError(f"{self.name} has no [[train]] source; name at least one")
 
 
-_PARTS = {"region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
+_PARTS = {"bands": Bands, "region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> TrainConfig:
@@ -212,15 +215,14 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress
         plain["model"] = _table(plain, "model") | alone((overrides or {})["model.architecture"])
     for key, value in (overrides or {}).items():
         _set(plain, key, value)
-    former = _respell(plain)
-    if former and progress is not None:
-        words = ", ".join(f"{key} is now {FORMER_KEYS[key]}" for key in sorted(former))
-        progress.warn(f"{path}: {words}; the old spelling is still read, please change it")
+    renamed = _respell(plain)
+    if renamed and progress is not None:
+        progress.warn(f"{path}: {', '.join(renamed)}; the old name is still read, please change it")
     return _build(plain)
 
 
-def _respell(plain: dict[str, Any]) -> set[str]:
-    """Bring the keys of a configuration to their present spelling, in place, and name those that had another."""
+def _respell(plain: dict[str, Any]) -> list[str]:
+    """Bring the keys of a configuration to their present names, in place, and say of each that had another."""
     former: set[str] = set()
 
     def present(table: Any) -> Any:
@@ -233,11 +235,15 @@ def _respell(plain: dict[str, Any]) -> set[str]:
         if isinstance(owner, dict) and isinstance(owner.get(key), list):
             owner[key] = [present(table) for table in owner[key]]
     plain.update({key: present(plain[key]) for key in ("augment", "data") if key in plain})
-    return former
+    words = [f"{key} is now {FORMER_KEYS[key]}" for key in sorted(former)]
+    if "scaling" in plain and isinstance(plain.setdefault("bands", {}), dict):
+        plain["bands"].setdefault("scaling", plain.pop("scaling"))
+        words.append("scaling is now bands.scaling")
+    return words
 
 
 def alone(architecture: str) -> dict[str, Any]:
-    """What an architecture that stands in one branch's place implies for the other settings of a model; nothing for GLNet's."""
+    """List what an architecture implies for the other settings of a model; nothing where it is GLNet's."""
     family = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
     if family is None or family.has_both:
         return {}
@@ -255,7 +261,8 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
         plain["optim"] = RECIPES.get(recipe, {}) | chosen
     parts: dict[str, Any] = {name: from_plain(kind, _table(plain, name)) for name, kind in _PARTS.items() if name in plain}
     chosen = _table(plain, "model")
-    implied = {"num_classes": legend.num_classes} | alone(chosen.get("architecture", ""))
+    num_bands = len(parts["bands"]) if "bands" in parts else len(Bands())
+    implied = {"num_classes": legend.num_classes, "in_channels": num_bands} | alone(chosen.get("architecture", ""))
     model = from_plain(ModelConfig, implied | chosen)
     sources = {key: _sources(key, plain[key]) for key in ("train", "validation") if key in plain}
     return from_plain(TrainConfig, plain | parts | sources | {"legend": legend, "model": model})

@@ -79,12 +79,12 @@ class Evaluation:
     worst: list[WorstRegion] = field(default_factory=list)
 
     def worst_regions(self, count: int) -> list[WorstRegion]:
-        """The regions with the most wrong pixels."""
+        """Find the regions with the most wrong pixels."""
         return sorted((region for region in self.worst if region.wrong), key=lambda region: -region.wrong)[:count]
 
     @property
     def total(self) -> ConfusionMatrix:
-        """All scenes' pixels in one matrix, as the paper scores."""
+        """Gather all scenes' pixels in one matrix, as the paper scores."""
         return summed(self.legend, list(self.scenes.values()))
 
     @property
@@ -175,7 +175,7 @@ def score(
     """Score a network on labeled scenes; see :func:`evaluate`."""
     config, progress = config or PredictConfig(), progress or SilentProgress()
     evaluation = Evaluation(manifest.legend)
-    reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress, scaling=manifest.scaling)
+    reader = PairReader(folder, manifest.legend, manifest.resolution_m, progress, bands=manifest.bands)
     for pair in (pair for source in sources for pair in reader.iter_pairs(source)):
         name = _unused_name(Path(pair.name), evaluation.scenes)
         evaluation.scenes[name] = matrix = ConfusionMatrix(manifest.legend)
@@ -216,7 +216,7 @@ def _boundary_score(truth: Truth, labels: npt.NDArray[np.uint8], legend: Legend)
 
 
 def _picture(pair: Pair, scene: RasterScene, labels: npt.NDArray[np.uint8], window: Window) -> ScenePicture:
-    """A region, its truth and its labels at a size that can be kept."""
+    """Shrink a region, its truth and its labels to a size that can be kept."""
     step = decimation(Shape(int(window.height), int(window.width)), PICTURE_SIZE)
     block = np.asarray(labels[window.toslices()])
     truth = _seen(pair.truth, window, block)
@@ -225,7 +225,7 @@ def _picture(pair: Pair, scene: RasterScene, labels: npt.NDArray[np.uint8], wind
 
 
 def _unused_name(path: Path, used: dict[str, ConfusionMatrix]) -> str:
-    """The file's name, with as many of its folders as tell it from the others."""
+    """Name a file, with as many of its folders as tell it from the others."""
     parts = path.parts
     names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
     return next((name for name in names if name not in used), f"{path} ({len(used)})")

@@ -53,7 +53,7 @@ class Start:
     resume: bool = False
 
     def path_for(self, stage: Stage) -> Path | None:
-        """The checkpoint that stands for a stage, if one does."""
+        """Find the checkpoint that stands for a stage, if one does."""
         if stage is Stage.BIDIRECTIONAL:
             return None
         return self.branches_from or (self.global_branch_from if stage is Stage.GLOBAL else None)
@@ -112,6 +112,7 @@ def fit(
             stack.enter_context(output.claimed())
         if saved is None:
             saved_path.unlink(missing_ok=True)
+        # After the outputs are claimed and before anything draws: the same seed builds the same weights.
         torch.manual_seed(config.optim.seed)
         network = _build_network(config, folder)
         check_training_capacity(network, *_images_of(config), resolve_device("auto"))
@@ -144,7 +145,7 @@ def fit(
 
 
 def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
-    """The savepoint to go on from, if that was asked for; one that nobody asked about is not silently thrown away."""
+    """Read the savepoint to go on from, if that was asked for; one that nobody asked about is not silently thrown away."""
     if start.resume:
         return read_savepoint(path, config)
     if path.exists() and not overwrite:
@@ -158,7 +159,7 @@ def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Sa
 
 
 def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
-    """Whether a checkpoint was written by the training that is resumed, which was cut off while it was scored."""
+    """Tell whether a checkpoint was written by the training that is resumed, which was cut off while it was scored."""
     if not (savepoint_path(checkpoint_path).is_file() and checkpoint_path.is_file()):
         return False
     try:
@@ -169,7 +170,7 @@ def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
 
 
 def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[str, Path]]:
-    """What a training reads, so that no output replaces it."""
+    """List what a training reads, so that no output replaces it."""
     for path in (start.global_branch_from, start.branches_from):
         if path is not None:
             yield "the checkpoint to start from", path
@@ -181,7 +182,7 @@ def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[s
 
 
 def make_manifest(config: TrainConfig) -> Manifest:
-    """What the checkpoint of a configuration says about itself."""
+    """Describe the checkpoint of a configuration."""
     assumed = config.assumed_pixel_size_m or config.resolution_m
     settings = {name: to_plain(getattr(config, name)) for name in ("optim", "sample", "augment")}
     return Manifest(
@@ -192,7 +193,7 @@ def make_manifest(config: TrainConfig) -> Manifest:
         resolution_m=config.segment_resolution_m or config.resolution_m,
         resolution_range_m=config.resolution_range_m,
         assumed_pixel_size_m=assumed,
-        scaling=config.scaling,
+        bands=config.bands,
         training={
             **config.data,
             "resolution_m": config.resolution_m,
@@ -208,7 +209,7 @@ def _open_dataset(config: TrainConfig, folder: Path, progress: Progress) -> Regi
 
 
 def _reader(config: TrainConfig, folder: Path, progress: Progress) -> PairReader:
-    return PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt, config.scaling)
+    return PairReader(folder, config.legend, config.resolution_m, progress, config.sample.skip_corrupt, config.bands)
 
 
 def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> list[Specimen]:
@@ -216,7 +217,7 @@ def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> li
         return []
     reader = _reader(config, folder, SilentProgress())
     dataset = open_specimens(config.validation, reader, config.region, config.sample, NUM_SPECIMENS)
-    loader = RegionLoader(dataset, 1, 0, manifest.mean, manifest.std)
+    loader = RegionLoader(dataset, 1, 0, manifest.bands)
     return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]
 
 
@@ -254,12 +255,12 @@ def _take(network: Network, path: Path, parts: Sequence[str]) -> None:
 
 
 def stage_path(checkpoint_path: Path, stage: Stage) -> Path:
-    """Where the network is kept that a stage left, when it is not the last one."""
+    """Name the file for the network that a stage left, when it is not the last one."""
     return checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
 
 
 def _keep_stage(file: OutputFile, network: Network, stage: Stage, config: TrainConfig) -> None:
-    """What a stage left as a network of its own."""
+    """Save what a stage left as a network of its own."""
     kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
     part = build_network(kept.model)
     whole = network.state_dict()
@@ -268,17 +269,17 @@ def _keep_stage(file: OutputFile, network: Network, stage: Stage, config: TrainC
 
 
 def one_way(config: TrainConfig) -> TrainConfig:
-    """The same configuration with sharing from the global to the local branch only (paper Table 2, last row but one)."""
+    """Configure the same with sharing from the global to the local branch only (paper Table 2, last row but one)."""
     return replace(config, model=replace(config.model, sharing=Sharing.GLOBAL_TO_LOCAL), name=f"{config.name}-one-way")
 
 
 def global_only(config: TrainConfig) -> TrainConfig:
-    """The same configuration for the global branch alone (paper Table 2, first rows)."""
+    """Configure the same for the global branch alone (paper Table 2, first rows)."""
     return _alone(config, Branches.GLOBAL)
 
 
 def local_only(config: TrainConfig) -> TrainConfig:
-    """The same configuration for the local branch alone."""
+    """Configure the same for the local branch alone."""
     return _alone(config, Branches.LOCAL)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geoglnet.bands import Bands
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import ConfigError
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
@@ -27,23 +28,21 @@ class GlobalFocus:
 
     Args:
         network: trained; sees overviews.
-        mean: per band, on the 0–1 scale.
-        std: per band.
+        bands: mean and std of the images that it is given.
         overview_shape: that regions are decimated to.
         patch_size: least side of a part.
         background: label of the background.
     """
 
     network: Network
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    bands: Bands
     overview_shape: Shape
     patch_size: int
     background: int
 
     @classmethod
     def of(cls, network: Network, manifest: Manifest, dataset: RegionDataset) -> GlobalFocus:
-        """The focus of a network whose global stage is over.
+        """Make the focus of a network whose global stage is over.
 
         Raises:
             ConfigError: the legend is not of a background and one class, or there is no global branch.
@@ -53,8 +52,7 @@ class GlobalFocus:
         size = dataset.sample.region_size
         return cls(
             network=network.overviews_only().cpu().eval(),
-            mean=manifest.mean,
-            std=manifest.std,
+            bands=manifest.bands,
             overview_shape=dataset.region.overview_shape(Shape(size, size)),
             patch_size=dataset.sample.patch_size,
             background=background_of(manifest.legend),
@@ -62,9 +60,9 @@ class GlobalFocus:
 
     @torch.no_grad()
     def place(self, image: Tensor, rng: np.random.Generator) -> Place | None:
-        """See :meth:`geoglnet.datasets.samplers.Focus.place`."""
+        """Find the part of a sample; as :meth:`geoglnet.datasets.samplers.Focus.place`."""
         overview = F.interpolate(image[None], size=self.overview_shape, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.bands.mean, self.bands.std))
         probabilities = self.network.see((overview - mean) / std).logits.softmax(dim=1)[0]
         shape = Shape(image.shape[-2], image.shape[-1])
         foreground = (1 - probabilities[self.background]).numpy()
@@ -73,7 +71,7 @@ class GlobalFocus:
 
 
 def jittered(place: Place, shape: Shape, least_size: int, rng: np.random.Generator) -> Place:
-    """A rectangle with its edges moved, still inside the region and no smaller than ``least_size``."""
+    """Move a rectangle's edges at random, still inside the region and no smaller than ``least_size``."""
     rows, cols = (_jittered(side, length, least_size, rng) for side, length in zip(place, shape, strict=True))
     return rows, cols
 

@@ -39,7 +39,7 @@ class Savepoint:
 
 
 def savepoint_path(checkpoint_path: Path) -> Path:
-    """Where a training keeps its savepoint: beside the checkpoint that it will write."""
+    """Name a training's savepoint: beside the checkpoint that it will write."""
     return checkpoint_path.with_suffix(".resume.pt")
 
 
@@ -120,16 +120,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _text(config: TrainConfig) -> str:
-    parts = {name: to_plain(getattr(config, name)) for name in ("model", "region", "sample", "augment", "optim")}
+    parts = {name: to_plain(getattr(config, name)) for name in ("bands", "model", "region", "sample", "augment", "optim")}
     parts["optim"].pop("save_every_s")  # how often one saves changes nothing
     sources = [to_plain(source) for source in config.train]
-    whole = {name: getattr(config, name) for name in ("name", "resolution_m")} | {"scaling": config.scaling.value}
+    whole = {name: getattr(config, name) for name in ("name", "resolution_m")}
     plain = whole | {"legend": config.legend.to_dict(), "train": sources}
     return json.dumps(plain | parts, sort_keys=True, default=str)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first value that differs, in words; empty when none does."""
+    """Name the first value that differs, in words; empty when none does."""
     ours, theirs = dict(_leaves(now)), dict(_leaves(before))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):

@@ -44,7 +44,7 @@ class StageRun:
 
     @property
     def steps(self) -> int:
-        """How many steps the stage has."""
+        """Count the stage's steps."""
         optim = self.config.optim
         if self.stage is Stage.BIDIRECTIONAL:
             return optim.bidirectional_steps
@@ -52,7 +52,7 @@ class StageRun:
 
 
 def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
-    """The stages that a configuration's network goes through, in order."""
+    """List the stages that a configuration's network goes through, in order."""
     if config.model.branches is not Branches.BOTH:
         return (Stage.GLOBAL if config.model.branches is Branches.GLOBAL else Stage.LOCAL,)
     first = (Stage.JOINT,) if config.optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
@@ -60,7 +60,7 @@ def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
 
 
 def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:
-    """One stage of training, or what is left of it; changes the network in place.
+    """Run one stage of training, or what is left of it; changes the network in place.
 
     Raises:
         ConfigError: more devices are asked for than there are.
@@ -69,11 +69,12 @@ def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress:
     optim, task = run.config.optim, _task(network, run)
     check_devices(optim.devices)
     _prepare(dataset, network, run)
+    # A resumed stage goes on with the samples that it has not seen: each is a function of seed and number alone.
     dataset.first = task.done * optim.batch_size
     dataset.length = run.steps * optim.batch_size - dataset.first
     with relayed(progress) if optim.devices > 1 else nullcontext(progress) as told:
         size = optim.batch_size // optim.devices
-        loader = RegionLoader(dataset, size, optim.workers, run.manifest.mean, run.manifest.std, told)
+        loader = RegionLoader(dataset, size, optim.workers, run.manifest.bands, told)
         trainer = _trainer(optim, run.steps - task.done, [StepReporter(told, run.stage), *run.keepers])
         trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
     task.finish()

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.regions import FILL_VALUE, DecodedScene, LabeledRegion, RegionBatch, RegionSample
@@ -24,7 +25,7 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
 
 STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, color=0)
-MEAN = STD = (0.5, 0.5, 0.5)
+BANDS = Bands(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def scene_of(labels: np.ndarray, name: str = "scene") -> DecodedScene:
@@ -149,14 +150,14 @@ def test_a_damaged_file_stops_training_and_is_named() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_another_process_arrives_whole(workers: int) -> None:
     with pytest.raises(SceneError) as caught:
-        list(RegionLoader(damaged(), 4, workers, MEAN, STD))
+        list(RegionLoader(damaged(), 4, workers, BANDS))
     assert str(caught.value) == "broken.jpg cannot be read; fetch it again"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_files_are_passed_over_with_one_warning_when_asked_for(workers: int) -> None:
     progress = RecordedProgress()
-    loader = RegionLoader(damaged(skip_corrupt=True), 4, workers, MEAN, STD, progress)
+    loader = RegionLoader(damaged(skip_corrupt=True), 4, workers, BANDS, progress)
     assert sum(len(batch.overviews) for batch in loader) == 12
     assert progress.messages("warning") == ["skipped: broken.jpg cannot be read; fetch it again"]
     assert sum(loader.skipped.values()) > 1
@@ -170,7 +171,7 @@ def test_nothing_but_damaged_files_is_an_error() -> None:
 
 
 def test_batches_are_the_same_with_any_number_of_workers() -> None:
-    batches: list[list[RegionBatch]] = [list(RegionLoader(dataset(), 3, workers, MEAN, STD)) for workers in (0, 2)]
+    batches: list[list[RegionBatch]] = [list(RegionLoader(dataset(), 3, workers, BANDS)) for workers in (0, 2)]
     assert len(batches[0]) == 3
     for ours, theirs in zip(*batches, strict=True):
         assert torch.equal(ours.patches, theirs.patches)
@@ -202,6 +203,7 @@ def test_arrays_can_be_sampled_where_there_is_neither_gdal_nor_torchgeo() -> Non
         "import sys\n"
         "for name in ('rasterio', 'torchgeo', 'pyproj', 'shapely', 'pyogrio', 'geopandas'): sys.modules[name] = None\n"
         "import numpy as np\n"
+        "from geoglnet.bands import Bands\n"
         "from geoglnet.config import RegionConfig\n"
         "from geoglnet.datasets.loading import RegionLoader\n"
         "from geoglnet.datasets.regions import DecodedScene, LabeledRegion\n"
@@ -209,7 +211,7 @@ def test_arrays_can_be_sampled_where_there_is_neither_gdal_nor_torchgeo() -> Non
         "from geoglnet.datasets.transforms import AugmentConfig\n"
         "scene = DecodedScene('a', LabeledRegion(np.zeros((3, 99, 99), np.uint8), np.ones((99, 99), np.uint8)))\n"
         "config = RegionConfig(96, 48, 48, 16, 16), SampleConfig(96, 48, 1), AugmentConfig()\n"
-        "loader = RegionLoader(RegionDataset([scene], [1.0], *config, length=2), 2, 0, (0.5,) * 3, (0.5,) * 3)\n"
+        "loader = RegionLoader(RegionDataset([scene], [1.0], *config, length=2), 2, 0, Bands())\n"
         "print([tuple(batch.patches.shape) for batch in loader])\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)

@@ -182,7 +182,7 @@ def test_baselines_predict_as_they_are() -> None:
 
 @pytest.mark.parametrize("branches", [Branches.LOCAL, Branches.GLOBAL])
 def test_checkpoints_of_baselines_in_the_place_of_a_branch_are_read(tmp_path: Path, branches: Branches) -> None:
-    """Until version 0.1 a baseline's tensors were named as those of the branch that it stood for."""
+    """Before 0.1.0 a baseline's tensors were named as those of the branch that it stood for."""
     network = baseline("unet", branches)
     manifest = replace(manifest_of(SMALL), model=network.config)
     save_checkpoint(tmp_path / "now.safetensors", network, manifest, half=False)

@@ -175,7 +175,7 @@ FIRST = '{"name": "a", "color": [0, 0, 0]}'
         ("assumed_pixel_size_m", "-Infinity", "must be a finite number"),
         ("bands", '"rgb"', "must be a list"),
         ("bands", '["red", "red", "blue"]', "must differ"),
-        ("mean", "[0.5]", "3 input channels but"),
+        ("mean", "[0.5]", "3 bands, 1 means, 3 stds"),
         ("mean", '["a", "b", "c"]', r"mean\[0\] = 'a' must be a number"),
         ("std", "[0.2, 0.2, NaN]", r"std\[2\] = nan must be a finite"),
         ("std", "[0.2, 0.2, 1e-30]", "std positive"),

@@ -87,7 +87,7 @@ def test_the_verb_imports_all_stages_with_either_kind_of_names(prefix: str, tmp_
         network, manifest = load_checkpoint(path)
         assert manifest.model.compat is Compat.OFFICIAL
         assert manifest.legend.names[:2] == ("unknown", "urban")
-        assert (manifest.region.region_size, manifest.region.overview_size, manifest.mean) == (2448, 508, (0.0, 0.0, 0.0))
+        assert (manifest.region.region_size, manifest.region.overview_size, manifest.bands.mean) == (2448, 508, (0.0, 0.0, 0.0))
         expected = official_network(
             random_state(7, seed=1),
             {"global": None, "g2l": Sharing.GLOBAL_TO_LOCAL}.get(stage, Sharing.BIDIRECTIONAL),

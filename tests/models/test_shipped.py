@@ -80,7 +80,7 @@ def test_trained_weights_fold_exactly(model: str) -> None:
     shape = Shape(sizes.region_size, sizes.region_size)
     scene = generate_scene(shape, UNSEEN, min(manifest.resolution_m, 1.0))  # there is more to draw in coarser ones
     image = torch.from_numpy(scene.image).float()[None] / 255
-    image = (image - torch.tensor(manifest.mean)[:, None, None]) / torch.tensor(manifest.std)[:, None, None]
+    image = (image - torch.tensor(manifest.bands.mean)[:, None, None]) / torch.tensor(manifest.bands.std)[:, None, None]
     overview = torch.nn.functional.interpolate(image, size=sizes.overview_shape(shape), mode="bilinear", antialias=True)
     window = patch_windows(shape, sizes.patch_size, sizes.patch_overlap)[1]
     patch, place = image[(..., *window.toslices())], torch.from_numpy(footprints([window], shape))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from affine import Affine
 
+from geoglnet.bands import Bands
 from geoglnet.config import ScalingRule
 from geoglnet.errors import ResolutionError
 from geoglnet.models.manifest import Manifest, read_manifest
@@ -33,13 +34,13 @@ def opened(path: Path, manifest: Manifest, **config: object) -> RasterScene:
 
 def test_a_model_that_was_trained_on_stretched_values_sees_them_stretched(dark_path: Path) -> None:
     plain = manifest_of(SMALL)
-    stretching = Manifest.from_dict(replace(plain, scaling=ScalingRule.STRETCH).to_dict())
+    stretching = Manifest.from_dict(replace(plain, bands=Bands(scaling=ScalingRule.STRETCH)).to_dict())
     assert opened(dark_path, plain).scaling.is_identity
     assert opened(dark_path, stretching).scaling.high <= 63
 
 
 def test_values_given_by_the_caller_win_over_the_models_rule(dark_path: Path) -> None:
-    stretching = replace(manifest_of(SMALL), scaling=ScalingRule.STRETCH)
+    stretching = replace(manifest_of(SMALL), bands=Bands(scaling=ScalingRule.STRETCH))
     assert opened(dark_path, stretching, scaling=Scaling(10, 50)).scaling == Scaling(10, 50)
 
 

@@ -116,7 +116,7 @@ def test_patches_are_normalized_crops_at_their_footprints() -> None:
     patches, footprints = torch.cat(network.patches), torch.cat(network.footprints)
     assert patches.shape == (9, 3, 32, 32)
     assert footprints[4].tolist() == [0.25, 0.25, 0.75, 0.75]
-    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.mean, manifest.std))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.bands.mean, manifest.bands.std))
     expected = (torch.from_numpy(scene.image[:, 16:48, 16:48]) / 255 - mean) / std
     torch.testing.assert_close(patches[4], expected, atol=1e-5, rtol=1e-5)
 
@@ -129,7 +129,7 @@ def test_the_overview_is_decimated_with_antialiasing() -> None:
     predicted(ArrayScene(image), network, manifest)
     (overview,) = network.overviews
     assert overview.shape == (1, 3, 32, 32)
-    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.mean, manifest.std))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (manifest.bands.mean, manifest.bands.std))
     gray = overview[0, :, 2:-2] * std + mean
     torch.testing.assert_close(gray, torch.full_like(gray, 0.5), atol=0.15, rtol=0)
 

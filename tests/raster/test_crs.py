@@ -13,6 +13,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 import geoglnet
+from geoglnet.bands import Bands
 from geoglnet.errors import ConfigError, DatasetError, GeoglnetError
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import RecordedProgress
@@ -32,6 +33,8 @@ UNKNOWN = 'LOCAL_CS["Undefined Cartesian SRS with unknown unit",UNIT["unknown",1
 MOON, MOON_FLAT, MOON_POLE, MARS = "IAU_2015:30100", "IAU_2015:30110", "IAU_2015:30135", "IAU_2015:49902"
 MOON_M, MARS_A, MARS_B = 1_737_400.0, 3_396_190.0, 3_376_200.0
 DEGREE = math.pi / 180
+
+GRAY = Bands(("gray",), (0.5,), (0.2,))
 
 
 def local_raster(path: Path, crs: str) -> Path:
@@ -140,14 +143,14 @@ def test_a_mask_of_another_body_is_refused_in_one_line(tmp_path: Path, scene: st
 
 def test_a_scene_of_known_units_is_read_at_the_models_resolution(tmp_path: Path) -> None:
     path = local_raster(tmp_path / "scene.tif", FEET)
-    with open_scene(path, num_bands=1, resolution_m=0.12192, assumed_pixel_size_m=7.0) as scene:
+    with open_scene(path, model_bands=GRAY, resolution_m=0.12192, assumed_pixel_size_m=7.0) as scene:
         assert scene.shape == Shape(50, 50)
         assert scene.pixel_size_m == pytest.approx(0.12192)
     progress = RecordedProgress()
     config = PredictConfig(assumed_pixel_size_m=0.5)
     with open_scene(
         local_raster(tmp_path / "unknown.tif", UNKNOWN),
-        num_bands=1,
+        model_bands=GRAY,
         resolution_m=1.0,
         assumed_pixel_size_m=config.assumed_pixel_size_m,
         progress=progress,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rasterio.errors import RasterioIOError
 
+from geoglnet.bands import Bands
 from geoglnet.errors import SceneError
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.mosaic import mosaic_of
@@ -19,6 +20,8 @@ from tests.rasters import noise, write_raster
 SECRET = b"root:x:0:0:root:/root:/bin/bash\n" * 20
 OF_GDAL = "RAWRASTERBAND_ALLOWED_SOURCE|Path traversal|Read failed"  # 3.12 has learned to refuse them itself
 SIZE = 'rasterXSize="20" rasterYSize="20"'
+
+GRAY = Bands(("gray",), (0.5,), (0.2,))
 
 
 def vrt(inside: str, subclass: str = "") -> str:
@@ -141,7 +144,7 @@ def test_drivers_can_be_narrowed_for_files_of_strangers(tmp_path: Path, monkeypa
         with pytest.raises(SceneError, match=r"is not a local file \(.*GEOGLNET_DRIVERS allows nothing else"):
             open_scene(name)
     monkeypatch.setenv("GEOGLNET_DRIVERS", "GTiff, VRT")
-    with open_scene(tmp_path / "a.vrt", num_bands=1) as scene:
+    with open_scene(tmp_path / "a.vrt", model_bands=GRAY) as scene:
         assert scene.shape == (20, 20)
     (tmp_path / "b.vrt").write_text(of(str(png)))
     with pytest.raises(SceneError, match=r"a\.png is not of the drivers that GEOGLNET_DRIVERS allows"):

@@ -22,6 +22,7 @@ from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
+from geoglnet.bands import Bands
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.prediction.source import Source
@@ -460,7 +461,7 @@ def test_bands_that_are_not_there_are_refused(scene_factory: Factory, bands: lis
 def test_one_band_is_not_enough_for_a_model_of_three(scene_factory: Factory) -> None:
     path = scene_factory((1, 64, 64))
     with pytest.raises(BandsError, match=r"scene\.tif has 1 image band, 3 are needed; choose another"):
-        open_scene(path, num_bands=3)
+        open_scene(path, model_bands=Bands())
     with open_scene(path) as scene:
         assert scene.num_bands == 1
 
@@ -470,7 +471,7 @@ def test_palette_images_are_told_how_to_become_colors(scene_factory: Factory) ->
     with rasterio.open(path, "r+") as dst:
         dst.write_colormap(1, {0: (1, 2, 3)})
     with pytest.raises(BandsError, match="gdal_translate -expand rgb"):
-        open_scene(path, num_bands=3)
+        open_scene(path, model_bands=Bands())
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
@@ -552,7 +553,7 @@ def test_a_model_may_want_8_bit_values_stretched_too(scene_factory: Factory) -> 
     path = scene_factory(dark)
     with open_scene(path) as scene:
         assert whole(scene).image.max() < 64
-    with open_scene(path, scaling=ScalingRule.STRETCH, progress=progress) as scene:
+    with open_scene(path, model_bands=Bands(scaling=ScalingRule.STRETCH), progress=progress) as scene:
         stretched = whole(scene).image
     assert stretched.min() == 0
     assert stretched.max() == 255

@@ -68,7 +68,7 @@ def by_hand(network: GLNet, settings: TrainConfig) -> GLNet:
     samples.seed, samples.length = list(Stage).index(Stage.LOCAL), 2 * STEPS
     tasks = [StageTask(deepcopy(network), Stage.LOCAL, settings.optim, STEPS).train() for _ in range(2)]
     optimizers = [task.configure_optimizers() for task in tasks]
-    for number, batch in enumerate(RegionLoader(samples, 1, 0, manifest.mean, manifest.std)):
+    for number, batch in enumerate(RegionLoader(samples, 1, 0, manifest.bands)):
         tasks[number % 2].differentiate(batch)
         if number % 2:
             for pair in zip(*(task._trained_parameters() for task in tasks), strict=True):

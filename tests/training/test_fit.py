@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 import geoglnet
-from geoglnet.config import ARCHITECTURES, Architecture, Branches
+from geoglnet.config import ARCHITECTURES, Architecture, Branches, ScalingRule
 from geoglnet.errors import CheckpointError, ConfigError, DatasetError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
@@ -175,14 +175,22 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_keys_as_older_versions_spelled_them_are_read_with_a_warning(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
     former = (folder / "toy.toml").read_text().replace("color", "colour") + '[augment]\ncolour = 0.5\n[data]\nlicence = "CC0"\n'
-    (tmp_path / "former.toml").write_text(former)
+    (tmp_path / "former.toml").write_text('scaling = "stretch"\n' + former)
     progress = RecordedProgress()
     read = read_config(tmp_path / "former.toml", progress=progress)
     assert read.legend == config.legend
     assert read.augment.color == 0.5
     assert read.data == {"license": "CC0"}
     (warning,) = progress.messages("warning")
-    assert "colour is now color, licence is now license" in warning
+    assert "colour is now color, licence is now license, scaling is now bands.scaling" in warning
+    assert read.bands.scaling is ScalingRule.STRETCH
+
+
+def test_the_number_of_bands_is_the_networks(folder: Path) -> None:
+    bands = {"bands.names": ["nir"], "bands.mean": [0.5], "bands.std": [0.2]}
+    assert read_config(folder / "toy.toml", bands).model.in_channels == 1
+    with pytest.raises(ConfigError, match=r"model.in_channels = 3, but there are 1 bands \(nir\)"):
+        read_config(folder / "toy.toml", bands | {"model.in_channels": 3})
 
 
 def test_a_configuration_from_notepad_is_read(folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 
+from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig, Sharing
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
@@ -118,8 +119,7 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
         resolution_m=dataset.resolution_m,
         resolution_range_m=(dataset.resolution_m / 2, dataset.resolution_m * 2),
         assumed_pixel_size_m=dataset.resolution_m,
-        mean=(0.0, 0.0, 0.0),  # the authors' network takes 0 to 1
-        std=(1.0, 1.0, 1.0),
+        bands=Bands(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),  # the authors' network takes 0 to 1
         training={"imported_from": f"{Path(path).name} sha256:{model_digest(path)}", "stage": stage.value},
         version=version("geoglnet"),
     )
