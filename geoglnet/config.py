@@ -211,7 +211,7 @@ class ModelConfig:
 
     @property
     def has_pyramid(self) -> bool:
-        """Whether the network is a GLNet, whose branches are pyramids with maps that can be shared and folded."""
+        """Tell whether the network is a GLNet, whose branches are pyramids with maps that can be shared and folded."""
         return self.architecture == "fpn"
 
     @property
@@ -336,7 +336,7 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 
 
 FORMER_KEYS = {"colour": "color", "licence": "license", "unlabelled": "unlabeled"}
-"""Keys as version 0.1 spelled them, in configurations and models that people keep."""
+"""Keys as they were spelled before 0.1.0, in configurations and models that people keep."""
 
 
 def respelled(table: Any) -> Any:

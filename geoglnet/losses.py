@@ -39,5 +39,5 @@ def fmreg_euclidean(x_loc: Tensor, x_glb: Tensor) -> Tensor:
 
 
 def fmreg_mean_square(x_loc: Tensor, x_glb: Tensor) -> Tensor:
-    """The authors' form of the same penalty: mean square difference, to a detached global map."""
+    """Penalize as the authors do: mean square difference, to a detached global map."""
     return F.mse_loss(x_loc.float(), x_glb.detach().float())

@@ -81,7 +81,7 @@ Backbone = ResNet | MobileNet | Extractor
 
 
 def build_backbone(name: str, in_channels: int = 3) -> Backbone:
-    """A backbone with random weights.
+    """Build a backbone with random weights.
 
     Args:
         name: as in :class:`~geoglnet.config.ModelConfig`.

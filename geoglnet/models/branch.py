@@ -45,7 +45,7 @@ class FeatureMaps:
     logits: Tensor
 
     def shared(self, levels: Sequence[int]) -> SharedMaps:
-        """The maps of some levels."""
+        """Select the maps of some levels."""
         places = (self.bottom_up, self.top_down, self.smooth_first, self.smooth_second)
         return SharedMaps(*(tuple(m if lv in levels else None for lv, m in zip(LEVELS, p, strict=True)) for p in places))
 
@@ -82,6 +82,7 @@ class Pyramid(nn.Module):
     def forward(self, bottom_up: Levels, shared: SharedMaps | None = None) -> FeatureMaps:
         """c2…c5 (and the other branch's maps) → all maps of this branch; logits ``(B, num_classes, h/4, w/4)``."""
         top_down, first, second = self.stages(bottom_up, shared)
+        # Shared second-smooth maps enter where the levels are concatenated, as the paper draws it; fuse mixes them in.
         gathered = [*second, *(m for m in (shared.smooth_second if shared else ()) if m is not None)]
         last = self.fuse(torch.cat([resize(m, second[0]) for m in gathered], dim=1))
         return FeatureMaps(bottom_up, top_down, first, second, last, self.classify(last))
@@ -91,6 +92,7 @@ class Pyramid(nn.Module):
         """Give the maps that another pyramid without shared maps gives; shared channels start with weight 0."""
         for name in ("laterals", "smooth_first", "smooth_second"):
             for ours, theirs in zip(getattr(self, name), getattr(other, name), strict=True):
+                # The shared channels' weights start at 0: the refined branch begins as exactly what the global branch is.
                 ours.weight.zero_()[:, : theirs.in_channels] = theirs.weight
                 ours.bias.copy_(theirs.bias)
         if isinstance(self.fuse, nn.Conv2d):
@@ -119,7 +121,7 @@ def _top_down(laterals: Levels) -> Levels:
 
 
 def resize(source: Tensor, like: Tensor) -> Tensor:
-    """A map resampled bilinearly to the size of another."""
+    """Resample a map bilinearly to the size of another."""
     if source.shape[-2:] == like.shape[-2:]:
         return source
     return F.interpolate(source, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -59,7 +59,7 @@ def background_of(legend: Legend) -> int:
 def foreground_place(
     probabilities: npt.NDArray[np.float32], shape: Shape, least_size: int, config: CoarseToFineConfig
 ) -> Place | None:
-    """The part of a region to refine, from the global branch's view of it.
+    """Find the part of a region to refine, from the global branch's view of it.
 
     Args:
         probabilities: ``(h, w)`` float 0–1 of the foreground, on a coarse grid over the whole region.
@@ -83,7 +83,7 @@ def foreground_place(
 
 
 def without_specks(mask: npt.NDArray[np.bool_], least_cells: int) -> npt.NDArray[np.bool_]:
-    """A mask less its 8-connected components of fewer than ``least_cells`` cells."""
+    """Drop a mask's 8-connected components of fewer than ``least_cells`` cells."""
     if least_cells <= 1:
         return mask
     components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
@@ -94,7 +94,7 @@ def without_specks(mask: npt.NDArray[np.bool_], least_cells: int) -> npt.NDArray
 
 
 def tight_place(mask: npt.NDArray[np.bool_], shape: Shape) -> Place | None:
-    """The smallest rectangle, in pixels of a region of ``shape``, around the true cells of a mask that lies over all of it."""
+    """Find the smallest rectangle, in pixels of a region of ``shape``, around the true cells of a mask over all of it."""
     found = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
     if not len(found[0]):
         return None
@@ -106,7 +106,7 @@ def tight_place(mask: npt.NDArray[np.bool_], shape: Shape) -> Place | None:
 
 
 def relaxed_place(place: Place, foreground_area: float, shape: Shape, least_size: int = 1) -> Place:
-    """A rectangle grown about its center until foreground and background in it are about as large (§3.3, footnote 1).
+    """Grow a rectangle about its center until foreground and background in it are about as large (§3.3, footnote 1).
 
     Both sides are multiplied by ``s = max(1, √(2 · foreground_area / area))``; at the region's border the rectangle is shifted
     inside, and clipped where it would be larger than the region.

@@ -26,12 +26,12 @@ class Crops:
     geometry: Geometry
 
     def at(self, source: Tensor, like: Tensor) -> Tensor:
-        """A global map at the footprints, in the size of a local map."""
+        """Crop a global map at the footprints, to the size of a local map."""
         chosen = source[:1] if self.overview_index is None else source[self.overview_index]
         return self.geometry.crop(chosen, self.footprints, (like.shape[-2], like.shape[-1]))
 
     def shared(self, source: SharedMaps, like: Levels) -> SharedMaps:
-        """All shared maps, in the sizes of c2…c5."""
+        """Crop all shared maps, to the sizes of c2…c5."""
 
         def levels(maps: SharedLevels) -> SharedLevels:
             return tuple(None if m is None else self.at(m, own) for m, own in zip(maps, like, strict=True))

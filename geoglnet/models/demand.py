@@ -84,7 +84,7 @@ def _counted(branch: nn.Module, shape: Shape, in_channels: int) -> LiveBytes:
 
 
 def largest_side(needed: Callable[[int], int], budget: int) -> int:
-    """The largest side, in steps of 32 px, of a square image whose maps fit into a number of bytes; 0 where none does.
+    """Find the largest side, in steps of 32 px, of a square image whose maps fit into a number of bytes; 0 where none does.
 
     Args:
         needed: bytes by side.

@@ -58,7 +58,7 @@ class Extractor(nn.Module):
 
 
 def pretrained_state(name: str) -> dict[str, Tensor]:
-    """The library's own ImageNet weights, under the names of an :class:`Extractor` (downloaded once)."""
+    """Fetch the library's own ImageNet weights, under the names of an :class:`Extractor` (downloaded once)."""
     library, _, inner = name.partition("/")
     whole = _timm().create_model(inner, pretrained=True) if library == "timm" else _torchvision(inner, "DEFAULT")
     return {f"body.{key}": tensor for key, tensor in whole.state_dict().items()}

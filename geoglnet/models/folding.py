@@ -49,18 +49,21 @@ class Chain:
         return cls(conv.weight.detach().double(), _bias(conv))
 
     def after(self, conv: nn.Conv2d) -> Chain:
-        """The chain with one more convolution before it."""
+        """Put one more convolution before the chain."""
+        # Two convolutions in a row are one whose kernel is the full convolution of both, which torch calls transposed.
         kernel = F.conv_transpose2d(self.kernel, conv.weight.detach().double())
+        # A constant before the chain goes through it as its kernel's sum (but for the border, where zeros stood: the ring).
         return Chain(kernel, self.bias + self.kernel.sum(dim=(2, 3)) @ _bias(conv))
 
     def split(self, channels: int) -> tuple[Chain, Tensor | None]:
-        """The part that acts on the first channels, and the kernel that acts on the rest, if there are any."""
+        """Separate what acts on the first channels from the kernel that acts on the rest, if there are any."""
         rest = self.kernel[:, channels:]
         return Chain(self.kernel[:, :channels], self.bias), rest if rest.shape[1] else None
 
 
 def taps(*kernels: Tensor, size: int = 1) -> nn.Conv2d:
     """1×1 convolution to one channel per tap of the largest kernel (or of ``size``); each acts on its own input channels."""
+    # Smaller kernels are widened with zeros, so that the taps of all meet in the same channels and are added up once.
     size = max(size, *(kernel.shape[-1] for kernel in kernels))
     kernel = torch.cat([_widened(kernel, size) for kernel in kernels], dim=1)
     classes, channels = kernel.shape[:2]
@@ -79,7 +82,7 @@ def add_taps(tapped: Tensor, size: int) -> Tensor:
 
 
 def halves(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d | None]:
-    """A 1×1 convolution of concatenated maps as two whose results add up: of the first channels, and of the rest, if any."""
+    """Split a 1×1 convolution of concatenated maps into two whose results add up: of the first channels, of any others."""
     first = _part(conv, slice(None, channels), conv.bias)
     return first, _part(conv, slice(channels, None), None) if conv.in_channels > channels else None
 
@@ -102,7 +105,7 @@ def _widened(kernel: Tensor, size: int) -> Tensor:
 
 
 def stacked(kernels: Sequence[Tensor | None]) -> list[Tensor]:
-    """The kernels that there are."""
+    """Drop the kernels that are missing."""
     return [kernel for kernel in kernels if kernel is not None]
 
 
@@ -165,9 +168,10 @@ class FoldedGLNet(Network):
         self.eval()
 
     def _take_stages(self, pyramid: Pyramid, channels: Sequence[int]) -> None:
-        """The convolutions that stay: all levels for two rounds, else all but the finest."""
+        """Keep the convolutions that do not fold: all levels for two rounds, else all but the finest."""
         self.levels = LEVELS if self.has_two_rounds else LEVELS[1:]
         kept = slice(-len(self.levels), None)
+        # Lateral convolutions are 1×1, so they commute with cropping: the global half runs once per overview, not per patch.
         split = [halves(_conv(conv), c) for conv, c in zip(pyramid.laterals[kept], channels[kept], strict=True)]
         self.laterals = nn.ModuleList(own for own, _ in split)
         self.laterals_glb = nn.ModuleList(nn.Identity() if glb is None else glb for _, glb in split)
@@ -186,7 +190,7 @@ class FoldedGLNet(Network):
 
     @property
     def has_two_rounds(self) -> bool:
-        """Whether patches are looked at before any of them gets its logits."""
+        """Tell whether all patches are looked at before any of them gets its logits."""
         return self.config.sharing is Sharing.BIDIRECTIONAL
 
     def see(self, overviews: Tensor) -> FoldedMaps:
@@ -262,6 +266,7 @@ class FoldedGLNet(Network):
         return self._with_refined(look.term, crops, self.refine(overview, maps, merge.maps()))
 
     def _segment(self, patches: Tensor, crops: Crops, maps: FoldedMaps | None) -> Tensor:
+        # Level 2 has most of the pixels and none of its maps are needed themselves: one kernel leads from c2 to the logits.
         c2, *deep = self.backbone(patches)
         top_down, _, second = self._stages(deep, crops, maps)
         near = self.near_own(c2)
@@ -272,6 +277,7 @@ class FoldedGLNet(Network):
     def _look(self, patches: Tensor, crops: Crops, maps: FoldedMaps) -> Look:
         bottom_up: Levels = self.backbone(patches)
         stages = self._stages(bottom_up, crops, maps)
+        # Two rounds need the maps that are merged, so nothing before the second smoothing folds here.
         wanted = self.config.levels_into_global
         shared = SharedMaps(
             *(tuple(m if lv in wanted else None for lv, m in zip(LEVELS, p, strict=True)) for p in (bottom_up, *stages))
@@ -294,7 +300,7 @@ class FoldedGLNet(Network):
         for level, mixed in enumerate(maps.laterals if maps else ()):
             if mixed is not None:
                 top_down[level] = top_down[level] + crops.at(mixed, top_down[level])
-        for level in reversed(range(len(top_down) - 1)):
+        for level in reversed(range(len(top_down) - 1)):  # top-down: each level takes the one above it
             top_down[level] = top_down[level] + resize(top_down[level + 1], top_down[level])
         first = stage(self.smooth_first, top_down, glb.top_down[kept] if glb else None)
         return top_down, first, stage(self.smooth_second, first, glb.smooth_first[kept] if glb else None)
@@ -305,6 +311,7 @@ class FoldedGLNet(Network):
         if maps is not None:
             near = near if maps.near is None else near + crops.at(maps.near, near)
             far = [m if g is None else m + crops.at(g, m) for m, g in zip(far, maps.far, strict=True)]
+        # Mixing down comes before resizing: a few channels per class are resized instead of the maps' own, which are many.
         far_sum = sum((resize(m, near) for m in far[1:]), start=resize(far[0], near))
         return add_taps(near, self.near_size) + add_taps(far_sum, self.far_size) + self.bias
 
@@ -353,9 +360,11 @@ def _compose(pyramid: Pyramid, f_agg: nn.Conv2d | None, config: ModelConfig) -> 
     last, from_glb = Chain.of(f_agg or pyramid.classify).split(4 * smooth)
     if shared:
         last = last.after(_conv(pyramid.fuse))
+    # The last map is a concatenation of four levels (and of the shared ones), so its kernel falls into as many blocks.
     blocks = torch.split(last.kernel, smooth, dim=1)
     own, glb = blocks[:4], dict(zip(shared, blocks[4:], strict=True))
     far_own, far_glb = list(own[1:]), [glb.get(level) for level in LEVELS[1:]]
+    # x_glb of the refined branch is not known before all patches are, so its kernel stays apart.
     if config.sharing is Sharing.BIDIRECTIONAL:
         return _Kernels(own[0], None, stacked([glb.get(2)]), far_own, far_glb, from_glb, last.bias)
     bottom, above, near_glb = _through_level_2(pyramid, Chain(own[0], last.bias), config)
@@ -364,7 +373,7 @@ def _compose(pyramid: Pyramid, f_agg: nn.Conv2d | None, config: ModelConfig) -> 
 
 
 def _through_level_2(pyramid: Pyramid, last: Chain, config: ModelConfig) -> tuple[Chain, Tensor, list[Tensor]]:
-    """From the second-smooth map of level 2 back to c2: kernels of c2, of p3 resized, and of the global maps on the way."""
+    """Compose from the second-smooth map of level 2 back to c2: kernels of c2, of p3 resized, of the global maps on the way."""
     lateral, first, second = (_conv(convs[0]) for convs in (pyramid.laterals, pyramid.smooth_first, pyramid.smooth_second))
     takes_glb = 2 in config.levels_into_local
     middle, glb_first = last.after(second).split(config.pyramid_channels)

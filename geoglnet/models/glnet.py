@@ -97,6 +97,7 @@ class GLNet(Network):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.geometry = GEOMETRIES[config.compat]
+        # x_L is the concatenation of four second-smooth maps (paper §3.2.1), so f_agg sees twice as many (§3.2.3).
         last_channels = 4 * config.smooth_channels
         self.global_branch = None if config.branches is Branches.LOCAL else Branch(config)
         self.local_branch = None if config.branches is Branches.GLOBAL else Branch(config, config.levels_into_local)
@@ -151,6 +152,7 @@ class GLNet(Network):
         if self.refined_branch is not None and maps.refined is None:
             raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
         local = self._local_maps(branch, patches, crops, maps)
+        # f_agg: one 3 × 3 convolution of both branches' last maps, the global one cropped at the footprint (paper §3.2.3).
         x_glb = crops.at(maps.last, local.last)
         s_agg = None if self.f_agg is None else self.f_agg(torch.cat([local.last, x_glb], dim=1))
         return PatchLogits(local.logits, local.last, s_agg, x_glb)
@@ -178,6 +180,7 @@ class GLNet(Network):
         """
         if self.refined_branch is None:
             raise ConfigError(f"sharing is {self.config.sharing.value!r}: only a bidirectional network refines its maps")
+        # The local branch goes on reading the first maps: what it found is already in the refined ones.
         return OverviewMaps(maps.first, self.refined_branch(overviews, merged))
 
     def aggregate(self, term: Tensor, footprints: Tensor, maps: OverviewMaps) -> Tensor:
@@ -230,7 +233,7 @@ class GLNet(Network):
             self.refined_branch.start_from(self.global_branch)
 
     def training_maps(self, stage: Stage, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
-        """See the regions; in the bidirectional stage, merge the patches' maps without a graph and refine with one."""
+        """Run the global branch; in the bidirectional stage, merge the patches' maps without a graph and refine with one."""
         if self.global_branch is None:
             return None
         if stage is not Stage.BIDIRECTIONAL:
@@ -242,7 +245,7 @@ class GLNet(Network):
         return self.refine(overviews, maps, merged)
 
     def complete_maps(self, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
-        """See the regions and, with bidirectional sharing, refine what was seen by all their patches."""
+        """Run the global branch and, with bidirectional sharing, refine its maps by those of all patches."""
         if self.global_branch is None:
             return None
         maps = self.see(overviews)
@@ -291,6 +294,7 @@ class GLNet(Network):
         return merge.maps()
 
     def _local_maps(self, branch: Branch, patches: Tensor, crops: Crops, maps: OverviewMaps) -> FeatureMaps:
+        # The local branch takes global maps at every stage of its FPN, at the sizes of its own c2…c5.
         bottom_up: Levels = branch.backbone(patches)
         levels = self.config.levels_into_local
         shared = crops.shared(maps.first.shared(levels), bottom_up) if levels else None

@@ -42,6 +42,8 @@ class Merge:
     def __init__(self, like: SharedMaps, geometry: Geometry) -> None:
         self._like = like
         self._geometry = geometry
+        # float32 whatever the maps are: hundreds of patches are added up.
+        # float32 whatever the maps are: hundreds of patches are added up.
         self._sums = {
             place: [None if m is None else torch.zeros_like(m, dtype=torch.float32) for m in getattr(like, place)]
             for place in PLACES
@@ -71,12 +73,14 @@ class Merge:
 
     def _add_map(self, total: Tensor, maps: Tensor, footprints: Sequence[Footprint], owners: Sequence[int]) -> None:
         size = (total.shape[-2], total.shape[-1])
+        # One by one: patches overlap, so two of them may add to the same cell.
+        # One by one: patches overlap, so two of them may add to the same cell.
         for values, footprint, owner in zip(maps.float(), footprints, owners, strict=True):
             rows, cols, placed = self._geometry.place(values, footprint, size)
             total[owner, :, rows, cols] += placed
 
     def maps(self) -> SharedMaps:
-        """The merged maps: sums over patches, divided by how many patches cover each place; 0 where none does.
+        """Divide the sums over patches by how many patches cover each place; 0 where none does.
 
         Raises:
             ConfigError: no patch was added.

@@ -69,7 +69,7 @@ class PatchLogits:
 
     @property
     def final(self) -> Tensor:
-        """The logits to segment with.
+        """Choose the logits to segment with.
 
         Raises:
             ConfigError: there are none.
@@ -100,12 +100,12 @@ class Network(nn.Module):
 
     @property
     def sees_overviews(self) -> bool:
-        """Whether :meth:`see` can be called."""
+        """Tell whether :meth:`see` can be called."""
         return self.config.branches is not Branches.LOCAL
 
     @property
     def sees_patches(self) -> bool:
-        """Whether :meth:`segment` can be called."""
+        """Tell whether :meth:`segment` can be called."""
         return self.config.branches is not Branches.GLOBAL
 
     def see(self, overviews: Tensor) -> RegionMaps:
@@ -156,7 +156,7 @@ class Network(nn.Module):
 
     @property
     def needs_whole_images(self) -> bool:
-        """Whether an image goes through in one piece, all its maps alive at once, so that its size decides the memory."""
+        """Tell whether an image goes through in one piece, all its maps alive at once, so that its size decides the memory."""
         return False
 
     def trained_parts(self, stage: Stage) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ class Network(nn.Module):
         """Prepare the parts that a stage trains, from those that earlier stages left."""
 
     def training_maps(self, stage: Stage, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
-        """See the regions of a training step, with a graph behind what the stage trains.
+        """Look at the regions of a training step, with a graph behind what the stage trains.
 
         Args:
             stage: which is running.
@@ -187,7 +187,7 @@ class Network(nn.Module):
         return self.see(overviews) if self.sees_overviews else None
 
     def complete_maps(self, overviews: Tensor, batches: Iterable[PatchBatch]) -> RegionMaps | None:
-        """See regions and everything that their patches add to what :meth:`segment` needs; ``None`` without overviews."""
+        """Look at regions, and at all that their patches add to what :meth:`segment` needs; ``None`` without overviews."""
         return self.see(overviews) if self.sees_overviews else None
 
     def regularized_parameters(self) -> list[nn.Parameter]:

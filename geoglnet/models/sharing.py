@@ -59,7 +59,7 @@ def crop(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
 
 
 def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
-    """A patch's map at the merged map's cells whose centers lie in its footprint, resampled bilinearly.
+    """Resample a patch's map at the merged map's cells whose centers lie in its footprint, resampled bilinearly.
 
     Args:
         local: ``(C, h, w)``.
@@ -73,7 +73,7 @@ def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
 
 
 def cover(footprints: Sequence[Footprint], size: Size, _: Size) -> Tensor:
-    """How many patches each cell of a merged map gets a value from; 1 where none does, so that it can be divided by."""
+    """Count the patches that each cell of a merged map gets a value from; 1 where none does, so that it can be divided by."""
     counts = torch.zeros(size)
     for top, left, bottom, right in footprints:
         counts[_cells(top, bottom, size[0]), _cells(left, right, size[1])] += 1
@@ -92,17 +92,19 @@ def _sample(source: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _centers(start: Tensor, end: Tensor, count: int) -> Tensor:
+    # Centers of cells, not corners: a crop at the whole map is the map, whatever its size (align_corners=False).
     steps = (torch.arange(count, device=start.device) + 0.5) / count
     return start[:, None] + steps * (end - start)[:, None]
 
 
 def _cells(start: float, end: float, length: int) -> slice:
     """Cells, of ``length`` from 0 to 1, whose centers lie between two fractions."""
+    # Cell i has its center at i + ½; half-open, so that footprints side by side share no cell and miss none.
     return slice(math.ceil(start * length - 0.5), math.ceil(end * length - 0.5))
 
 
 def _cells_inside(start: float, end: float, length: int, device: torch.device) -> tuple[slice, Tensor]:
-    """The cells with their centers in a span, and the centers as fractions of the span."""
+    """Find the cells with their centers in a span, and the centers as fractions of the span."""
     cells = _cells(start, end, length)
     centers = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
     return cells, ((centers - start) / (end - start)).float()[None]

@@ -18,7 +18,7 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def model_path(name: str) -> Path:
-    """Where a model lies: a shipped one by name, any other by path.
+    """Find a model's file: a shipped one by name, any other by path.
 
     Raises:
         ModelNotFoundError: neither; the nearest shipped name is suggested.
@@ -32,7 +32,7 @@ def model_path(name: str) -> Path:
 
 
 def card_text(name: str) -> str:
-    """The card of a shipped model, as Markdown.
+    """Read the card of a shipped model, as Markdown.
 
     Raises:
         ModelNotFoundError: no shipped model has that name.

@@ -21,7 +21,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a given name.
+    """Find the device of a given name.
 
     Args:
         name: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:n"`` or ``"mps"``; automatic is CUDA where there is one.
@@ -62,6 +62,7 @@ def _check_cuda(device: torch.device) -> None:
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that a device can still give; ``None`` where nobody says (other systems than Linux, without CUDA)."""
     if device.type == "cuda":
+        # What torch has reserved and does not use is free to us, though the driver counts it as taken.
         free: int = torch.cuda.mem_get_info(device)[0]
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu" or not _MEMINFO.exists():

@@ -26,12 +26,12 @@ class Selection(Protocol):
 
     @property
     def is_trivial(self) -> bool:
-        """Whether every patch is chosen anyway, so that nobody need look at probabilities."""
+        """Tell whether every patch is chosen anyway, so that nobody need look at probabilities."""
 
     def __call__(
         self, planned: PlannedRegion, patches: Sequence[PlannedPatch], probabilities: Tensor
     ) -> Sequence[PlannedPatch]:
-        """The patches that run, in their order.
+        """Choose the patches that run, in their order.
 
         Args:
             planned: the region.
@@ -83,6 +83,7 @@ class UnsurePatches:
 
 def _holding(share: float, doubts: Sequence[float]) -> Iterator[int]:
     """Indexes of the fewest doubts that add up to a share of all, the largest first."""
+    # fsum and the index as tie-breaker: the same patches on every machine, whatever the order of summation.
     missing = share * math.fsum(doubts)
     for index in sorted(range(len(doubts)), key=lambda i: (-doubts[i], i)):
         if missing <= 0 or doubts[index] < NO_DOUBT:
@@ -92,18 +93,18 @@ def _holding(share: float, doubts: Sequence[float]) -> Iterator[int]:
 
 
 def choose_selection(effort: float, background: int | None) -> Selection:
-    """The selection of an effort from 0 to 1."""
+    """Choose the selection for an effort from 0 to 1."""
     return EveryPatch() if effort >= 1 else UnsurePatches(effort, background)
 
 
 def doubt(probabilities: Tensor, background: int | None) -> Tensor:
-    """How unsure probabilities ``(K, h, w)`` are, ``(h, w)`` from 0 to 1; see :class:`UnsurePatches`."""
+    """Measure how unsure probabilities ``(K, h, w)`` are, ``(h, w)`` from 0 to 1; see :class:`UnsurePatches`."""
     unsure = normalized_entropy(probabilities)
     return unsure if background is None else torch.maximum(unsure, 1 - probabilities[background])
 
 
 def _under(cells: Tensor, planned: PlannedRegion, patch: PlannedPatch) -> Tensor:
-    """The cells that a patch touches."""
+    """Cut out the cells that a patch touches."""
     (top, bottom), (left, right) = patch.window.toranges()
     rows, cols = cells.shape[0] / planned.shape.height, cells.shape[1] / planned.shape.width
     return cells[math.floor(top * rows) : math.ceil(bottom * rows), math.floor(left * cols) : math.ceil(right * cols)]

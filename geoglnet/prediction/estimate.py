@@ -62,17 +62,17 @@ class Estimate:
 
     @property
     def minutes(self) -> float:
-        """How long the network is at work."""
+        """Estimate how long the network is at work."""
         return self.steps * self.seconds_per_step / 60
 
     @property
     def figures(self) -> dict[str, float]:
-        """For the event that begins the work."""
+        """Give the figures for the event that begins the work."""
         return {"patches": self.steps, "minutes": float(f"{self.minutes:.2g}"), "output_bytes": self.output_bytes}
 
     @property
     def rule(self) -> str:
-        """In words, for the log."""
+        """Say it in words, for the log."""
         rate = "measured on one" if self.is_measured else "at the shipped models' rate"
         line = (
             f"{self.steps:,} {self.unit} to segment: about {_duration(self.minutes)} on {self.device} ({rate}), "

@@ -60,6 +60,7 @@ def iter_read(scene: Scene, reads: Iterable[Sequence[Window]], num_readers: int)
         lock = threading.Lock()
 
         def read(windows: Sequence[Window]) -> list[Pixels]:
+            # The stack that closes the scenes is shared by all threads, and not made for that.
             if not hasattr(own, "scene"):
                 with lock:
                     own.scene = opened.enter_context(scene.reopened())
@@ -81,6 +82,7 @@ def _in_order(
     waiting: deque[Future[list[Pixels]]] = deque()
     for windows in reads:
         waiting.append(pool.submit(read, windows))
+        # As many groups wait as there are threads: memory is bounded, and no thread idles while the network works.
         if len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:
@@ -164,7 +166,7 @@ class Predictor:
         check_capacity(network, manifest, self.segmenter.device)
 
     def estimate(self, area: Area, layers: Collection[Layer], blocks: BlockSet | None = None) -> Estimate:
-        """What computing blocks of an area amounts to; where they are many, a patch is tried for its time.
+        """Estimate what computing blocks of an area amounts to; where they are many, a patch is tried for its time.
 
         Args:
             area: what of a scene is wanted.
@@ -212,6 +214,7 @@ class Predictor:
         chosen = area.blocks(plan) if blocks is None else blocks
         expected = expected or self.estimate(area, layers, chosen)
         progress.plan("segment", expected.steps, expected.unit, **expected.figures)
+        # Generators twice over the same plan: one feeds the readers ahead of time, the other the sweep; neither is held.
         reads = ([planned.window for planned in work.reads] for work in iter_work(plan, chosen))
         with (
             ZoneBuffer(plan, self.manifest.model.num_classes, self.config.spool_folder) as buffer,

@@ -69,11 +69,11 @@ class RegionSegmenter:
 
     @property
     def sees_overviews_only(self) -> bool:
-        """Whether there are no patches."""
+        """Tell whether there are no patches."""
         return not self.network.sees_patches
 
     def num_steps(self, planned: PlannedRegion) -> int:
-        """How often progress is told of a region."""
+        """Count the steps of progress that a region is."""
         return 1 if self.sees_overviews_only else planned.num_patches
 
     @torch.inference_mode()
@@ -120,18 +120,21 @@ class RegionSegmenter:
                     raise ConfigError(
                         f"{self.device} has no memory left for a single patch; free some, or use " + Keyword("device", "cpu")
                     ) from None
+            # Halved for the rest of the run. Logits do not depend on the batch beyond rounding, labels hardly ever.
             self.batch_size //= 2  # outside the handler, whose traceback keeps the tensors alive
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _blended(self, wanted: Wanted, steps: Steps) -> Tensor:
         uploaded = upload(wanted.pixels, self.manifest, self.device)
+        # Weights of patches add up to one at every pixel, so plain sums of weighted probabilities are the blend.
         total = torch.zeros((self.num_classes, *wanted.shape), device=self.device)
         overview = self._overview(uploaded, wanted.planned) if self.network.sees_overviews else None
         chosen: Sequence[PlannedPatch] | None = None
         for turn in self._turns:
             look = _Look(turn, None if overview is None else turn.apply(overview))
             maps = None if look.overview is None else self._see(look.overview)
+            # All turns run the same patches: those of the region as it lies, or effort would depend on the turn.
             chosen = self._chosen(wanted, maps) if chosen is None else chosen
             self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
             self._add_global(total, wanted, chosen, maps, turn)
@@ -177,7 +180,7 @@ class RegionSegmenter:
 
     @property
     def _mixes_patches(self) -> bool:
-        """Whether a patch's logits depend on the region's other patches, so that none may be left out."""
+        """Tell whether a patch's logits depend on the region's other patches, so that none may be left out."""
         return self.network.config.sharing not in (Sharing.NONE, Sharing.GLOBAL_TO_LOCAL)
 
     def _add_local(self, total: Tensor, wanted: Wanted, patches: Iterable[tuple[PlannedPatch, Tensor]]) -> None:
@@ -197,6 +200,7 @@ class RegionSegmenter:
         if self.sees_overviews_only:
             total.add_(self._from_overview(wanted, turn.undo(maps.logits)))
             return
+        # Where a patch did not run, the global branch's probabilities take its weight, so that the sum stays one.
         places = {(patch.row, patch.col) for patch in chosen}
         left = [p for p in wanted.candidates if (p.row, p.col) not in places and wanted.meets(p)]
         if left:
@@ -214,9 +218,10 @@ class RegionSegmenter:
         return self._scores(total)
 
     def _scores(self, logits: Tensor) -> Tensor:
-        """What is blended, of ``(K, h, w)`` logits, which may be changed: probabilities, or, as the authors do, logits."""
+        """Turn ``(K, h, w)`` logits, in place, into what is blended: probabilities or, as the authors do, logits."""
         if self._is_official:
             return logits
+        # Softmax in place: torch's own would take the memory of the region's probabilities twice.
         logits.sub_(logits.amax(dim=0)).exp_()
         return logits.div_(logits.sum(dim=0))
 
@@ -310,6 +315,6 @@ class CoarseToFineSegmenter(RegionSegmenter):
         return total
 
     def _overview(self, uploaded: Uploaded, planned: PlannedRegion) -> Tensor:
-        """The part at the size of a whole region's overview, but never enlarged."""
+        """Decimate the part to the size of a whole region's overview, but never enlarged."""
         size = self.manifest.region.overview_size
         return uploaded.overview(Shape(*(min(size, side) for side in planned.shape)))

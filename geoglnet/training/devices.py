@@ -32,7 +32,7 @@ class UnwrappedDDP(DDPStrategy):
         super().__init__(start_method="spawn")
 
     def setup_environment(self) -> None:
-        """What a process does first: it says nothing by itself, and joins the others."""
+        """Silence this process, and join the others."""
         silence_lightning()
         super().setup_environment()
 
@@ -94,6 +94,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
         if parameter.grad is None:  # on this process, perhaps not on the others
             parameter.grad = torch.zeros_like(parameter)
+        # Every process calls this for every parameter in the same order, or they would wait for each other for ever.
         distributed.all_reduce(parameter.grad)
         parameter.grad /= distributed.get_world_size()
 
@@ -144,7 +145,7 @@ class Relay:
 
 @contextmanager
 def relayed(progress: Progress) -> Iterator[Progress]:
-    """A stand-in for ``progress`` that other processes may report to; their errors of ours arrive as such.
+    """Make a stand-in for ``progress`` that other processes may report to; their errors of ours arrive as such.
 
     Raises:
         GeoglnetError: one of them raised it.
@@ -162,7 +163,7 @@ def relayed(progress: Progress) -> Iterator[Progress]:
 
 
 def _ours(traceback: str) -> GeoglnetError | None:
-    """The error of ours that a traceback's last line names."""
+    """Find the error of ours that a traceback's last line names."""
     name, _, message = traceback.strip().splitlines()[-1].partition(": ")
     kind = getattr(sys.modules[GeoglnetError.__module__], name.rpartition(".")[2], None)
     return kind(message) if isinstance(kind, type) and issubclass(kind, GeoglnetError) else None

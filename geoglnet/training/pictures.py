@@ -36,7 +36,7 @@ class ScenePicture:
 
 
 def decimation(shape: Shape, longest: int) -> int:
-    """Every how many pixels to keep one, so that the longer side has at most ``longest``."""
+    """Choose every how many pixels to keep one, so that the longer side has at most ``longest``."""
     return max(1, -(-max(shape) // longest))
 
 
@@ -60,6 +60,6 @@ def errors(truth: Image, labels: Image) -> Image:
 
 
 def side_by_side(pictures: Sequence[Image]) -> Image:
-    """One ``(h, w, 3)`` picture of several of the same height, with white gaps."""
+    """Join several pictures into one ``(h, w, 3)`` of the same height, with white gaps."""
     gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)

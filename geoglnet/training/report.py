@@ -69,7 +69,7 @@ def check_report(folder: Path) -> None:
 
 
 def write_table(path: Path, scores: Mapping[str, Any]) -> None:
-    """A CSV row per scene and one for all together, with the same columns."""
+    """Write a CSV row per scene and one for all together, with the same columns."""
     rows = {**scores["scenes"], "all": {**scores["total"], **scores["conventions"]}}
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     with path.open("w", newline="", encoding="utf-8") as opened:
@@ -82,7 +82,7 @@ def write_table(path: Path, scores: Mapping[str, Any]) -> None:
 
 
 def draw_sheet(title: str, evaluation: Evaluation, losses: Sequence[LossPoint] = ()) -> Figure:
-    """The sheet as a matplotlib figure, made without pyplot so that nothing is kept."""
+    """Draw the sheet as a matplotlib figure, made without pyplot so that nothing is kept."""
     worst = evaluation.worst_regions(MOST_REGIONS)
     heights = [3.6, *([2.9] * len(worst))]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.7), layout="constrained")

@@ -49,7 +49,7 @@ class LossPoint:
 
 
 def run_folder(checkpoint_path: Path) -> Path:
-    """Where the log and the report of a run lie: ``<checkpoint>.run`` beside the checkpoint."""
+    """Name the folder of a run's log and report: ``<checkpoint>.run`` beside the checkpoint."""
     return checkpoint_path.with_suffix(".run")
 
 
@@ -88,7 +88,7 @@ class Specimen:
 
 
 def specimen(batch: RegionBatch, mean: Tensor, std: Tensor, legend: Legend) -> Specimen:
-    """A specimen from a batch of one region; its picture is the patches put back in place."""
+    """Make a specimen of a batch of one region; its picture is the patches put back in place."""
     image = _pasted(batch, (batch.patches * std + mean).clamp(0, 1))
     return Specimen(batch, as_rgb((image * 255).round().to(torch.uint8).cpu().numpy()), legend)
 

@@ -80,6 +80,7 @@ class StageTask(LightningModule):
         if not network.trained_parts(stage):
             kind = f"branches = {network.config.branches.value!r}, sharing = {network.config.sharing.value!r}"
             raise ConfigError(f"a network with {kind} has no {stage.value} stage")
+        # Only the stage's parts learn; without gradients elsewhere the frozen branch keeps no graph.
         network.requires_grad_(False)
         for parameter in self._trained_parameters():
             parameter.requires_grad_(True)
@@ -92,7 +93,7 @@ class StageTask(LightningModule):
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
-        """One step of the optimizer on a batch, and of the schedule and the moving average after it."""
+        """Take one step of the optimizer on a batch, and of the schedule and the moving average after it."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.differentiate(batch)
@@ -158,7 +159,7 @@ class StageTask(LightningModule):
             self.network.load_state_dict(self.average.module.state_dict())
 
     def differentiate(self, batch: RegionBatch) -> Tensor:
-        """The loss of a batch, with its gradients added to those of the trained parameters.
+        """Compute the loss of a batch, its gradients added to those of the trained parameters.
 
         Losses are means over all labeled pixels (and over all patches) of the batch, however it is taken apart.
         """
@@ -169,9 +170,12 @@ class StageTask(LightningModule):
             loss = self.overview_loss(batch, maps)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
+        # Each part of the patches is differentiated at once and its graph freed; what they say to the global maps gathers at
+        # copies and goes through the global branch in one backward pass. Memory does not grow with the number of patches.
         held = None if maps is None else _held(maps)
         for part, labeled, share in self._parts(batch):
             losses = self.patch_losses(part, held)
+            # Weighted by labeled pixels, the parts' means add up to the mean over the batch, however it was cut.
             total += self._backward(labeled * losses.focal, None if losses.fmreg is None else share * losses.fmreg)
         if maps is not None and held is not None and self.stage in _GLOBAL_RATE:
             loss = self.overview_loss(batch, maps)
@@ -197,6 +201,8 @@ class StageTask(LightningModule):
     def _backward(self, focal: Tensor, fmreg: Tensor | None) -> Tensor:
         """Gradients of a part's losses. The regularization must not reach the global branch, not even through shared maps."""
         if fmreg is not None and self.stage is Stage.JOINT:
+            # Twice through the local branch: the penalty must not draw x_glb toward x_loc (paper §3.2.3), not even through
+            # the maps that the global branch shared.
             focal.backward(retain_graph=True)  # type: ignore[no-untyped-call]
             fmreg.backward(inputs=self.network.regularized_parameters())  # type: ignore[no-untyped-call]
             return focal.detach() + fmreg.detach()
@@ -256,13 +262,15 @@ def _average(network: Network, decay: float) -> AveragedModel | None:
 
 
 def _move_average(decay: float, averages: Any, currents: Any, count: Any) -> None:
-    """One step of an average that is short at first: in a short stage the initial weights would keep a share otherwise."""
+    """Move an average by one step; it is short at first: in a short stage the initial weights would keep a share otherwise."""
+    # As TensorFlow's ExponentialMovingAverage with num_updates.
     warmed = min(decay, (1 + int(count)) / (10 + int(count)))
     get_ema_multi_avg_fn(warmed)(averages, currents, count)  # type: ignore[no-untyped-call]
 
 
 def _held(maps: RegionMaps) -> RegionMaps:
     """Copy maps without the graph behind them; where there was one, the copies gather gradients themselves."""
+    # By identity: the bidirectional network's first and refined maps may be the same tensors, and must stay so.
     leaves = {id(m): m.detach().requires_grad_(m.requires_grad) for m in _tensors(maps)}
     held: RegionMaps = _replaced(maps, leaves)
     return held

@@ -105,7 +105,7 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Identity() if is_same else _unit(channels, wide, 1, stride, is_last=True)
 
     def forward(self, image: Tensor) -> Tensor:
-        """A map → the next one."""
+        """Compute the next map."""
         return F.relu(self.body(image) + self.shortcut(image))
 
 

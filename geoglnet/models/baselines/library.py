@@ -78,7 +78,7 @@ class LibraryNetwork(Baseline):
 
 
 def pretrained_encoder(name: str) -> dict[str, Tensor]:
-    """The library's own ImageNet weights of an encoder (downloaded once).
+    """Fetch the library's own ImageNet weights of an encoder (downloaded once).
 
     Raises:
         ConfigError: the library has no such encoder, or no ImageNet weights of it.

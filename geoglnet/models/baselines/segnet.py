@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         self.last = nn.Sequential(_stage((64, 64)), nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
 
     def forward(self, image: Tensor, encoded: Encoded) -> Tensor:
-        """What was encoded → ``(B, num_classes, h, w)`` logits."""
+        """Decode to ``(B, num_classes, h, w)`` logits."""
         hidden, places, sizes = encoded
         for stage in (*self.stages, self.last):
             hidden = stage(F.max_unpool2d(hidden, places.pop(), (2, 2), (2, 2), output_size=sizes.pop()))

@@ -31,7 +31,7 @@ def crop_rounded(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
 
 
 def place_rounded(local: Tensor, footprint: Footprint, size: Size) -> Placed:
-    """A patch's map, shrunk bilinearly (without averaging) onto whole cells; arguments as for :func:`sharing.place`."""
+    """Shrink a patch's map bilinearly (without averaging) onto whole cells; arguments as for :func:`sharing.place`."""
     top, left, bottom, right = footprint
     rows, cols = _cells(top, bottom, size[0]), _cells(left, right, size[1])
     return rows, cols, _resized(local, (rows.stop - rows.start, cols.stop - cols.start))
@@ -52,7 +52,7 @@ OFFICIAL = Geometry(crop_rounded, place_rounded, cover_resized)
 
 
 def _cells(start: float, end: float, length: int) -> slice:
-    """The authors round the first cell and the number of cells; at the far end that may be a cell too many."""
+    """Round the first cell and the number of cells, as the authors do; at the far end that may be a cell too many."""
     count = max(1, round(length * (end - start)))
     first = min(round(length * start), length - count)
     return slice(first, first + count)

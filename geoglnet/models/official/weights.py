@@ -49,7 +49,7 @@ def read_state(path: StrPath) -> dict[str, Tensor]:
 
 
 def official_network(state: State, sharing: Sharing | None, fixed: State | None = None) -> GLNet:
-    """A network of ours with the authors' weights, in evaluation mode.
+    """Build a network of ours with the authors' weights, in evaluation mode.
 
     Args:
         state: what the stage's training saved.
@@ -108,7 +108,7 @@ def _backbone(state: State) -> str:
 
 
 def _branch(state: State, theirs: str, ours: str, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """A branch's tensors under our names; ``suffix`` chooses the layers that the third stage adds to the global branch."""
+    """Rename a branch's tensors as ours are; ``suffix`` chooses the layers that the third stage adds to the global branch."""
     backbone, fpn = f"resnet_{theirs}.", f"fpn_{theirs}."
     for name, tensor in state.items():
         if name.startswith(backbone) and not name.startswith(f"{backbone}fc."):
@@ -139,7 +139,7 @@ def _layer(state: State, theirs: str, ours: str, order: Sequence[int] | None = N
 
 
 def _reordered(weight: Tensor, order: Sequence[int]) -> Tensor:
-    """A convolution's input channels, in as many blocks as ``order`` has, in another order."""
+    """Reorder a convolution's input channels, in as many blocks as ``order`` has."""
     blocks = weight.chunk(len(order), dim=1)
     return torch.cat([blocks[index] for index in order], dim=1)
 
