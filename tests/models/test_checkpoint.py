@@ -174,7 +174,7 @@ FIRST = '{"name": "a", "color": [0, 0, 0]}'
         ("resolution_range_m", "[2, 1]", "two sizes in meters, in order"),
         ("assumed_pixel_size_m", "-Infinity", "must be a finite number"),
         ("bands", '"rgb"', "must be a list"),
-        ("bands", '["red", "red", "blue"]', "must differ"),
+        ("bands", '["red", "red", "blue"]', "differ from each other"),
         ("mean", "[0.5]", "3 bands, 1 means, 3 stds"),
         ("mean", '["a", "b", "c"]', r"mean\[0\] = 'a' must be a number"),
         ("std", "[0.2, 0.2, NaN]", r"std\[2\] = nan must be a finite"),
