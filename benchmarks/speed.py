@@ -40,7 +40,6 @@ from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.shipped import model_path
-from geoglnet.prediction import predictor as predictor_module
 from geoglnet.prediction import run as run_module
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
@@ -106,7 +105,7 @@ def paper_model(sharing: Sharing, resolution_m: float) -> tuple[GLNet, Manifest]
 @contextmanager
 def timed_network(*, is_folded: bool) -> Iterator[Clock]:
     """Have the tool time the network that it loads."""
-    clock, ready = Clock(), predictor_module._ready
+    clock, for_inference = Clock(), GLNet.for_inference
 
     class TimedPredictor(Predictor):
         def __init__(self, *given: Any) -> None:
@@ -115,11 +114,11 @@ def timed_network(*, is_folded: bool) -> Iterator[Clock]:
 
     run_module.Predictor = TimedPredictor  # type: ignore[attr-defined]
     if not is_folded:
-        predictor_module._ready = lambda network: network
+        GLNet.for_inference = lambda network: network  # type: ignore[method-assign]
     try:
         yield clock
     finally:
-        run_module.Predictor, predictor_module._ready = Predictor, ready  # type: ignore[attr-defined]
+        run_module.Predictor, GLNet.for_inference = Predictor, for_inference  # type: ignore[attr-defined,method-assign]
 
 
 def predict_once(system: str, scene_path: Path, folder: Path, config: PredictConfig) -> tuple[float, float]:
