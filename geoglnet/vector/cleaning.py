@@ -1,6 +1,8 @@
-"""Labels cleaned before they are traced: opened, sieved, holes filled.
+"""Cleans labels before they are traced: opens classes, sieves small areas, fills holes.
 
-Every function says how far it looks, so that a window read with that margin gives the pixels of the whole raster.
+Rasters are cleaned tile by tile, with the result of cleaning the whole raster at once: every tile is read with a margin as
+wide as the step looks around a pixel. Sieving has no such bound, so it returns which pixels might depend on what lies beyond
+the window.
 """
 
 from __future__ import annotations
@@ -37,22 +39,27 @@ CLEANING_TILE_SIZE = 1024
 
 
 def opening_margin(radius: int) -> int:
-    """How far :func:`open_labels` looks: erosion, dilation, and growth into what was taken."""
-    return 4 * radius + 1
+    """Return how many pixels around a window :func:`open_labels` depends on."""
+    return 4 * radius + 1  # erosion and dilation look `radius` far each, growth into the gaps 2 · radius + 1 steps
 
 
 def open_labels(labels: Labels, radius: int, background: int | None) -> Labels:
-    """Morphological opening of every class with a square of ``2 · radius + 1`` pixels.
+    """Open every class morphologically with a square of ``2 · radius + 1`` pixels.
 
-    What is thinner than that becomes background; where there is none, neighbors grow into it by majority, and what they
-    do not reach within ``2 · radius + 1`` steps stays.
+    Parts thinner than the square become background; where there is none, neighbors grow into them by majority, and pixels that
+    they do not reach within ``2 · radius + 1`` steps stay.
 
     Args:
         labels: ``(h, w)`` uint8; 255 stays.
         radius: in pixels.
-        background: label that is not opened.
+        background: label that thin parts become; ``None`` where no class is the background.
+
+    Returns:
+        ``(h, w)`` uint8.
     """
     size = 2 * radius + 1
+    # Erosion of all classes at once: where maximum and minimum agree, the square around a pixel holds a single label. Dilation
+    # of these cores gives the pixels that some square of one class covers; the others are thin.
     is_core = maximum_filter(labels, size, mode="nearest") == minimum_filter(labels, size, mode="nearest")
     is_taken = ~maximum_filter(is_core, size, mode="constant") & (labels != NO_LABEL)
     if background is None:
@@ -61,6 +68,8 @@ def open_labels(labels: Labels, radius: int, background: int | None) -> Labels:
 
 
 def _grown(labels: Labels, is_taken: npt.NDArray[np.bool_], steps: int) -> Labels:
+    """Let the other labels grow into the pixels of ``is_taken``, one pixel a step."""
+    # Flat indexes and a frame of 255: only pixels that are still to be reached are looked at, without tests for the border.
     framed = np.pad(np.where(is_taken, NO_LABEL, labels), 1, constant_values=NO_LABEL).astype(np.uint8)
     flat, width = framed.ravel(), framed.shape[1]
     row, col = np.nonzero(is_taken)
@@ -69,6 +78,7 @@ def _grown(labels: Labels, is_taken: npt.NDArray[np.bool_], steps: int) -> Label
         around = np.stack([flat[pending + step] for step in (-width, -1, 1, width)])
         chosen = _majority(around)
         is_reached = chosen != NO_LABEL
+        # Written after all have been chosen, so that no pixel of this step sees another one: the scan has no direction.
         flat[pending[is_reached]] = chosen[is_reached]
         pending = pending[~is_reached]
         if len(pending) == 0 or not is_reached.any():
@@ -78,8 +88,13 @@ def _grown(labels: Labels, is_taken: npt.NDArray[np.bool_], steps: int) -> Label
 
 
 def _majority(around: Labels) -> Labels:
-    """The most frequent label of each column, the lowest of several; 255 only where there is no other."""
+    """Find the most frequent label of each column, the lowest of several; 255 only where there is no other.
+
+    Args:
+        around: ``(4, n)`` labels of the neighbors of each pixel.
+    """
     votes = (around[:, None] == around[None]).sum(axis=1)
+    # One number to maximize: votes first, then the lower label.
     rank = np.where(around == NO_LABEL, -1, votes * 256 + (NO_LABEL - around.astype(np.intp)))
     chosen: Labels = np.take_along_axis(around, rank.argmax(axis=0)[None], axis=0)[0]
     return chosen
@@ -97,22 +112,23 @@ def sieve_labels(
         labels: ``(h, w)`` uint8; 255 stays, and nothing is given to it.
         min_pixels: areas of this size stay.
         connectivity: 8 counts areas that touch at a corner as one.
-        open_sides: sides of the window beyond which the raster goes on: ``"top"``, ``"left"``, ``"bottom"``, ``"right"``.
+        open_sides: sides of the window beyond which the raster continues: ``"top"``, ``"left"``, ``"bottom"``, ``"right"``.
 
     Returns:
-        The labels, and where they might be others if more of the raster were known.
+        ``(h, w)`` labels, and ``(h, w)`` bool: where they might differ if more of the raster were known.
     """
     components = label_components(labels)
     is_small = np.append(False, _sizes(components, labels, connectivity) < min_pixels)
     if not is_small.any():
         return labels, np.zeros(labels.shape, dtype=bool)
     small, other, length = _borders(components.ids, is_small)
-    chosen = np.append(np.uint8(NO_LABEL), components.class_id)
+    chosen = np.append(np.uint8(NO_LABEL), components.class_id)  # by component; entry 0 stands for pixels without a label
     _give_away(chosen, is_small, (small, other, length))
     return chosen[components.ids], _uncertain(components.ids, is_small, (small, other), open_sides)
 
 
 def _sizes(components: Components, labels: Labels, connectivity: int) -> npt.NDArray[np.int64]:
+    """Count the pixels of the area that each 4-connected component belongs to."""
     sizes = components.totals[:, 0]
     links = corner_links(components, labels) if connectivity == 8 else np.empty((0, 2), dtype=np.intp)
     if len(links) == 0:
@@ -123,14 +139,15 @@ def _sizes(components: Components, labels: Labels, connectivity: int) -> npt.NDA
 
 
 def _connected(one: Ints, other: Ints, count: int) -> Ints:
+    """Number the connected groups of ``count`` nodes, given pairs of linked ones; return the group of each node."""
     graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), shape=(count, count))
     group: Ints = connected_components(graph, directed=False)[1].astype(np.intp)
     return group
 
 
 def _borders(ids: npt.NDArray[np.int32], is_small: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Pairs of a small component and a neighbor, with the length of their border in pixels."""
-    codes = []
+    """List pairs of a small component and a neighbor, with the length of their border in pixels."""
+    codes = []  # both numbers of a pair in one int64: unique counts these far quicker than rows
     for one, other in _side_by_side(ids):
         for small, neighbor in ((one, other), (other, one)):
             meets = is_small[small] & (neighbor > 0) & (small != neighbor)
@@ -140,16 +157,23 @@ def _borders(ids: npt.NDArray[np.int32], is_small: npt.NDArray[np.bool_]) -> tup
 
 
 def _side_by_side(ids: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    """Yield all pairs of pixels that share an edge: left and right ones, then upper and lower ones."""
     yield ids[:, :-1].ravel(), ids[:, 1:].ravel()
     yield ids[:-1].ravel(), ids[1:].ravel()
 
 
 def _give_away(chosen: Labels, is_small: npt.NDArray[np.bool_], borders: tuple[Ints, Ints, Ints]) -> None:
+    """Settle small components round by round: each takes the class with which it has the longest border of settled ones.
+
+    All components that touch a settled one are settled in the same round, so the outcome depends on no order of the scan.
+    """
     small, other, length = borders
     is_settled = ~is_small
     while (active := is_settled[other] & ~is_settled[small]).any():
+        # Border lengths are summed by component and class: two fields on either side count together.
         code, index = np.unique(small[active] * 256 + chosen[other[active]], return_inverse=True)
         weight = np.bincount(index, weights=length[active])
+        # By component, then the longest border, then the lowest class; the first of each component wins.
         order = np.lexsort((code, -weight, code >> 8))
         first = order[np.append(True, np.diff(code[order] >> 8) != 0)]
         winners = code[first] >> 8
@@ -160,7 +184,11 @@ def _give_away(chosen: Labels, is_small: npt.NDArray[np.bool_], borders: tuple[I
 def _uncertain(
     ids: npt.NDArray[np.int32], is_small: npt.NDArray[np.bool_], pairs: tuple[Ints, Ints], open_sides: tuple[str, ...]
 ) -> npt.NDArray[np.bool_]:
-    """Clusters of small components that reach an open side."""
+    """Find the pixels of clusters of small components that reach an open side.
+
+    A small component may be larger, or have other neighbors, beyond the window; whatever it becomes can pass on to all small
+    components that it is connected with, and to no others.
+    """
     small, other = pairs
     both = is_small[other]
     cluster = _connected(small[both], other[both], len(is_small))
@@ -173,15 +201,20 @@ def _uncertain(
 
 
 def fill_holes(labels: Labels, background: int, max_side: int) -> Labels:
-    """Background that a single class encloses becomes that class.
+    """Fill the background that a single class encloses with that class.
 
     Args:
-        labels: ``(h, w)`` uint8; what touches 255 or the array's border is no hole.
+        labels: ``(h, w)`` uint8; background that touches 255 or the array's border is no hole.
         background: label of holes.
         max_side: pixels; holes that are higher or wider stay.
+
+    Returns:
+        ``(h, w)`` uint8.
     """
     ids = label_components(np.where(labels == background, np.uint8(0), np.uint8(NO_LABEL))).ids
     count = int(ids.max())
+    # Lowest and highest label around every area of background: where they agree, a single class encloses it. 255 is the highest
+    # label there is, so that an area that touches it shows as 255 or as two classes.
     lowest, highest = np.full(count + 1, NO_LABEL), np.zeros(count + 1, dtype=np.intp)
     for one, other in ((ids[:, :-1], np.s_[:, 1:]), (ids[:, 1:], np.s_[:, :-1]), (ids[:-1], np.s_[1:]), (ids[1:], np.s_[:-1])):
         meets = (one > 0) & (ids[other] == 0)
@@ -196,13 +229,13 @@ def fill_holes(labels: Labels, background: int, max_side: int) -> Labels:
 
 @dataclass(frozen=True, slots=True)
 class CleaningRules:
-    """What is done to labels, in this order.
+    """Steps of cleaning, in this order.
 
     Args:
         opening: radius in pixels; 0 for none.
-        sieve: pixels that an area must have to stay; 0 for none.
+        sieve: least number of pixels of an area that stays; 0 for none.
         fill_holes: fill enclosed background up to 256 px across.
-        background: its label; ``None`` when there is none.
+        background: label of the background; ``None`` when there is none.
         connectivity: of areas that are sieved, 4 or 8.
     """
 
@@ -218,10 +251,10 @@ class CleanTile:
     """Labels of one window.
 
     Args:
-        window: where.
-        labels: ``(h, w)`` uint8.
-        is_exact: whether they are those that cleaning the whole raster at once would give.
-        seen: ``(256,)`` labels met before cleaning.
+        window: place in the raster.
+        labels: ``(h, w)`` uint8, cleaned.
+        is_exact: whether they are proved to be those that cleaning the whole raster at once would give.
+        seen: ``(256,)`` bool, the labels that were read before cleaning.
     """
 
     window: Window
@@ -231,11 +264,18 @@ class CleanTile:
 
 
 def clean_tile(source: TileSource, window: Window, rules: CleaningRules) -> tuple[Labels, bool]:
-    """Labels of a window as cleaning the whole raster would give them, and whether that could be proved.
+    """Clean the labels of a window as if the whole raster were cleaned at once.
 
     Margins are read around the window as far as each step looks; for sieving, as far as the clusters of small areas go, up
     to 512 px.
+
+    Returns:
+        ``(h, w)`` uint8 labels, and whether they are proved to be those of the whole raster.
+
+    Raises:
+        SceneError: the raster cannot be read.
     """
+    # From the last step inwards: each widens the window by what it needs, and asks the step before for the wider one.
     if not rules.fill_holes or rules.background is None:
         return _sieved(source, window, rules)
     wide = _widened(window, LARGEST_HOLE + 1, source.shape)
@@ -244,8 +284,10 @@ def clean_tile(source: TileSource, window: Window, rules: CleaningRules) -> tupl
 
 
 def _sieved(source: TileSource, window: Window, rules: CleaningRules) -> tuple[Labels, bool]:
+    """Open and sieve a window, with a margin that is doubled until no pixel of the window depends on what lies beyond."""
     if not rules.sieve:
         return _opened(source, window, rules), True
+    # Twice the side of a square that is just small enough: enough for most tiles.
     margin = min(max(8, math.ceil(2 * math.sqrt(rules.sieve))), LARGEST_SIEVE_MARGIN)
     while True:
         wide = _widened(window, margin, source.shape)
@@ -259,6 +301,7 @@ def _sieved(source: TileSource, window: Window, rules: CleaningRules) -> tuple[L
 
 
 def _opened(source: TileSource, window: Window, rules: CleaningRules) -> Labels:
+    """Read and open a window."""
     if not rules.opening:
         return source.read_tile(window).labels
     wide = _widened(window, opening_margin(rules.opening), source.shape)
@@ -266,6 +309,7 @@ def _opened(source: TileSource, window: Window, rules: CleaningRules) -> Labels:
 
 
 def _widened(window: Window, margin: int, shape: Shape) -> Window:
+    """Extend a window by a margin on all sides, as far as the raster goes."""
     top, left = max(int(window.row_off) - margin, 0), max(int(window.col_off) - margin, 0)
     bottom = min(int(window.row_off + window.height) + margin, shape.height)
     right = min(int(window.col_off + window.width) + margin, shape.width)
@@ -273,17 +317,18 @@ def _widened(window: Window, margin: int, shape: Shape) -> Window:
 
 
 def _cropped(array: npt.NDArray[ScalarT], wide: Window, window: Window) -> npt.NDArray[ScalarT]:
+    """Cut a window out of the array of a wider one."""
     row, col = int(window.row_off - wide.row_off), int(window.col_off - wide.col_off)
     return array[row : row + int(window.height), col : col + int(window.width)]
 
 
 @dataclass(frozen=True, slots=True)
 class CleaningJob:
-    """How all tiles are cleaned; light enough for another process.
+    """Cleaning of all tiles, as it is sent to other processes.
 
     Args:
         labels_path: label raster.
-        rules: what is done.
+        rules: steps of cleaning.
         is_mask: whether 255 is class 1 in the labels.
     """
 
@@ -292,13 +337,13 @@ class CleaningJob:
     is_mask: bool = False
 
     def start(self) -> Callable[[Window], CleanTile]:
-        """Open the raster, for as long as the process lives."""
+        """Open the raster for as long as the process lives, and return the work on one window."""
         stack = ExitStack()
         stack.enter_context(environment(self.labels_path))
         return self.on(DatasetTiles(stack.enter_context(open_raster(self.labels_path)), is_mask=self.is_mask))
 
     def on(self, tiles: DatasetTiles) -> Callable[[Window], CleanTile]:
-        """The work on one window of a raster that is open."""
+        """Return the work on one window of an open raster."""
 
         def work(window: Window) -> CleanTile:
             labels, is_exact = clean_tile(tiles, window, self.rules)
@@ -315,14 +360,15 @@ def write_clean_labels(
     Args:
         tiles: the labels.
         path: file to write.
-        rules: what is done.
-        workers: processes.
-        progress: told of the stage ``cleaning`` in tiles.
+        rules: steps of cleaning.
+        workers: number of processes.
+        progress: receives the stage ``cleaning`` in tiles.
 
     Returns:
-        ``(256,)`` which labels there were before cleaning.
+        ``(256,)`` bool, the labels that the raster holds before cleaning.
 
     Raises:
+        SceneError: the raster cannot be read.
         OutputError: the disk is full.
     """
     src, job = tiles.labels, CleaningJob(tiles.labels.name, rules, tiles.is_mask)

@@ -1,7 +1,7 @@
-"""Features of vector files as polygons, whatever their geometry is.
+"""Reads the features of vector files, and polygons from geometries of any kind.
 
-GEOS reads neither triangles nor surfaces made of them, refuses rings that are left open, and keeps curves as curves. This
-reader takes from a geometry all that has an area: curves become straight steps of four degrees, as GDAL makes them.
+GEOS reads neither triangles nor surfaces made of them, refuses rings that are left open, and keeps curves as curves. The parser
+here takes from WKB everything that has an area: curves become straight steps of four degrees, as in GDAL.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rings_of(wkb: bytes) -> list[Rings]:
     """Read the polygons of a geometry, each as its outer ring and its holes, ``(n, 2)`` points as they are written.
 
     Raises:
-        ValueError: these bytes are no geometry.
+        ValueError: the bytes are no geometry.
     """
     parser = _Parser(wkb)
     try:
@@ -68,16 +68,19 @@ def rings_of(wkb: bytes) -> list[Rings]:
 
 @dataclass(slots=True)
 class _Parser:
-    """A place in the bytes of a geometry."""
+    """Parser of well-known binary, in ISO's form and in PostGIS's extended one; ``at`` is the next byte to read."""
 
     wkb: bytes
     at: int = 0
 
     def geometry(self, depth: int) -> tuple[list[Rings], Points]:
-        """Polygons of the geometry that begins here, and the points of its line where it is one."""
+        """Read the geometry that begins here: its polygons, or the points of its line.
+
+        Lines matter as parts of curve polygons, whose rings are geometries of their own.
+        """
         order, kind, num_axes = self._header()
         nothing = np.empty((0, 2))
-        if depth > _DEEPEST:
+        if depth > _DEEPEST:  # a collection of collections without end would exhaust the stack
             raise ValueError("it is nested too deeply")
         if kind == _POINT:
             self.at += 8 * num_axes
@@ -98,6 +101,7 @@ class _Parser:
         raise ValueError(f"it is of kind {kind}, which is unknown")
 
     def _header(self) -> tuple[str, int, int]:
+        """Read byte order, kind and number of coordinates per point."""
         order = "<" if self.wkb[self.at : self.at + 1] == b"\x01" else ">"
         self.at += 1
         code = self._number(order)
@@ -107,12 +111,15 @@ class _Parser:
         return order, kind, 2 + bool(code & _Z or thousands in (1, 3)) + bool(code & _M or thousands in (2, 3))
 
     def _number(self, order: str) -> int:
+        """Read an unsigned 32-bit integer."""
         (number,) = struct.unpack_from(f"{order}I", self.wkb, self.at)
         self.at += 4
         return int(number)
 
     def _points(self, order: str, num_axes: int) -> Points:
+        """Read points, ``(n, 2)``; heights and measures are dropped."""
         count = self._number(order)
+        # Checked before numpy takes memory: a damaged count may be anything up to 2³².
         if self.at + 8 * count * num_axes > len(self.wkb):
             raise ValueError("it ends too early")
         numbers = np.frombuffer(self.wkb, f"{order}f8", count * num_axes, self.at)
@@ -121,7 +128,7 @@ class _Parser:
 
 
 def _straightened(points: Points) -> Points:
-    """A circular string as a line; every second point lies on the arc between its neighbors."""
+    """Turn a circular string into a line; every second point lies on the arc between its neighbors."""
     parts = [points[:1]]
     for start, middle, end in zip(points[:-2:2], points[1:-1:2], points[2::2], strict=True):
         parts += [_arc(start, middle, end), end[None]]
@@ -129,7 +136,7 @@ def _straightened(points: Points) -> Points:
 
 
 def _arc(start: Points, middle: Points, end: Points) -> Points:
-    """Points between the ends of an arc, without them; the middle alone where all three lie on a line."""
+    """Compute the points between the ends of an arc, without them; the middle alone where all three lie on a line."""
     center, turn = _circle(start, middle, end)
     if center is None:
         return middle[None]
@@ -140,9 +147,10 @@ def _arc(start: Points, middle: Points, end: Points) -> Points:
 
 
 def _circle(start: Points, middle: Points, end: Points) -> tuple[Points | None, float]:
-    """Center of an arc and the angle it turns, to the left above 0."""
-    if (start == end).all():  # a whole circle, whose middle lies opposite
+    """Compute the center of an arc and its angle in radians, positive to the left; no center where the points lie on a line."""
+    if (start == end).all():  # a whole circle: the middle lies opposite
         return (start + middle) / 2, 2 * math.pi
+    # The circumcenter of the three points, relative to the first.
     (bx, by), (cx, cy) = middle - start, end - start
     twice_area = 2 * (bx * cy - by * cx)
     if twice_area == 0 or not math.isfinite(twice_area):
@@ -160,9 +168,9 @@ class Features:
     Args:
         name: file and layer, for messages.
         wkb: ``(n,)`` bytes, ``None`` where a row has no geometry.
-        numbers: ``(n,)`` what its file calls each row.
-        column: ``(n,)`` values; ``None`` when no column was asked for.
-        crs: of the coordinates; ``None`` when the file names none.
+        numbers: ``(n,)`` feature numbers (FID) in the file.
+        column: ``(n,)`` values; ``None`` when no column was requested.
+        crs: CRS of the coordinates; ``None`` when the file names none.
     """
 
     name: str
@@ -178,11 +186,11 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
     Args:
         path: anything GDAL reads as vector, or GeoParquet.
         column: field to read beside the geometries.
-        layer: its name; the first one that may hold polygons when left out.
-        progress: told which layer is read when there are several and none was named.
+        layer: name of the layer; left out, the first one that may hold polygons.
+        progress: receives which layer is read when there are several and none was named.
 
     Raises:
-        DatasetError: no such file, layer or column, or not a vector file; or a kind of file that must not be read.
+        DatasetError: no such file, layer or column, or not a vector file; or a driver that is not allowed.
     """
     if not is_remote(path) and not Path(path).exists():
         raise DatasetError(f"{path} does not exist; check the path")
@@ -199,10 +207,10 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
 
 
 def _check_driver(path: StrPath) -> None:
-    """Refuse, where drivers are restricted, a file that is not by its first bytes what one of the allowed ones reads.
+    """Where drivers are restricted, refuse a file whose first bytes are of no allowed driver.
 
-    GDAL cannot be told by pyogrio which drivers it may try. GeoPackage, GeoJSON and FlatGeobuf, in which we write, are always
-    among them, as GeoParquet is, which is read without GDAL; none of them names other files.
+    pyogrio cannot restrict the drivers that GDAL tries. GeoPackage, GeoJSON and FlatGeobuf, which we write, are always allowed,
+    as is GeoParquet, which is read without GDAL; none of them refers to other files.
     """
     allowed = allowed_drivers()
     if allowed is None:
@@ -219,33 +227,35 @@ def _check_driver(path: StrPath) -> None:
 
 
 def _is_of_driver(head: bytes, driver: str) -> bool:
+    """Recognize the first bytes of a file."""
     if driver == "GPKG":
-        return head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11")
+        return head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11")  # SQLite's application id
     if driver == "GeoJSON":
-        # GDAL takes for its VRT what has that word anywhere at its beginning.
+        # GDAL opens a file with "<OGR" anywhere near its beginning as a VRT, which may name any other file.
         return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b"<OGR" not in head
     return head.startswith(b"fgb" if driver == "FlatGeobuf" else b"\0\0\x27\x0a")
 
 
 def spatial_layers(path: StrPath) -> tuple[str, ...]:
-    """Names of the layers that have geometries; a GeoPackage's table of styles has none."""
+    """List the layers that have geometries; a GeoPackage's table of styles has none."""
     return tuple(name for name, _ in _spatial_kinds(path))
 
 
 def first_layer(path: StrPath) -> str | None:
-    """The layer that is read where none is named: the first one that may hold polygons, else the first with geometries."""
+    """Choose the layer to read where none is named: the first one that may hold polygons, else the first with geometries."""
     kinds = _spatial_kinds(path)
     solid = [name for name, kind in kinds if not _FLAT_KINDS & {*kind.split()}]
     return next(iter([*solid, *(name for name, _ in kinds)]), None)
 
 
 def _spatial_kinds(path: StrPath) -> list[tuple[str, str]]:
+    """List the layers that have geometries, with the type of these."""
     with plain_name(path) as plain:
         return [(name, kind) for name, kind in pyogrio.list_layers(plain) if kind is not None]
 
 
 def is_parquet(path: StrPath) -> bool:
-    """Whether a local file is GeoParquet, which is read without GDAL: few builds of GDAL have the driver."""
+    """Recognize a local GeoParquet file, which is read without GDAL: few builds of GDAL have the driver."""
     if is_remote(path):
         return False
     if Path(path).suffix.lower() in _PARQUET_SUFFIXES:
@@ -253,11 +263,12 @@ def is_parquet(path: StrPath) -> bool:
     try:
         with Path(path).open("rb") as file:
             return Path(path).is_file() and file.read(4) == b"PAR1"
-    except OSError:  # a folder, or what may not be read: GDAL says what it thinks of it
+    except OSError:  # a folder, or a file without permission: GDAL's message says so
         return False
 
 
 def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress: Progress) -> Features:
+    """Read one layer with GDAL."""
     layers = spatial_layers(path)
     if not layers:
         raise DatasetError(f"{path} has no spatial layer; give a file with polygons")
@@ -282,19 +293,21 @@ def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress:
 
 
 def _read_rows(path: StrPath, layer: str | None, columns: Sequence[str] | None) -> tuple[Any, Any, Any, Any]:
+    """Read metadata, feature numbers, geometries as WKB, and columns (``None``: all of them)."""
     with plain_name(path) as plain:
         meta, numbers, wkb, fields = pyogrio.raw.read(plain, layer=layer, columns=columns, return_fids=True)
     return meta, numbers, wkb, fields
 
 
 def _check_column(path: StrPath, column: str, columns: Sequence[str]) -> None:
+    """Refuse a column that the layer lacks."""
     if column not in columns:
         known = suggestion(column, tuple(columns)) if len(columns) else "; the layer has no columns"
         raise DatasetError(f"{path} has no column {column!r}{known}")
 
 
 def _read_parquet(path: Path, column: str | None) -> Features:
-    """Rows of a GeoParquet file, read without GDAL."""
+    """Read a GeoParquet file without GDAL."""
     try:
         with path.open("rb") as opened:  # a name would be parsed as a URL
             file = parquet.ParquetFile(opened)
@@ -325,6 +338,7 @@ def _read_parquet(path: Path, column: str | None) -> Features:
 
 
 def _crs(definition: Any, path: StrPath) -> CRS | None:
+    """Parse the CRS of a file."""
     if definition is None:
         return None
     try:

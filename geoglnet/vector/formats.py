@@ -1,7 +1,7 @@
-"""Formats of vector files: which suffix is which, and conversion from the GeoPackage that all begin as.
+"""Formats of vector files: their suffixes, and the conversion from a GeoPackage.
 
-Only a GeoPackage can be appended to, indexed and corrected afterwards. The others are made from it in one stream of batches,
-so that memory does not grow with the number of polygons.
+Polygons are written to a GeoPackage first, because only that can be appended to, indexed and corrected afterwards. Other
+formats are converted from it in one stream of batches, so that memory does not grow with the number of polygons.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Format:
     """One vector format.
 
     Args:
-        driver: GDAL's name; empty when we write it ourselves.
-        options: of the layer.
+        driver: GDAL's name; empty when it is written without GDAL.
+        options: layer creation options.
         is_lon_lat: coordinates are longitude and latitude of WGS 84, whatever the raster's CRS.
     """
 
@@ -64,7 +64,7 @@ SUFFIXES = tuple(FORMATS)
 
 
 def check_suffix(path: StrPath) -> None:
-    """Refuse a vector file in a format that is not written here.
+    """Check that a vector file has the suffix of a format in :data:`FORMATS`.
 
     Raises:
         ConfigError: the suffix is not one of :data:`SUFFIXES`.
@@ -72,43 +72,43 @@ def check_suffix(path: StrPath) -> None:
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"{Path(path).name}: polygons are not written as {suffix or 'a file without suffix'!r}; use {', '.join(SUFFIXES)}"
+            f"{Path(path).name}: polygons cannot be written as {suffix or 'a file without suffix'!r}; use {', '.join(SUFFIXES)}"
         )
 
 
 def check_place(path: StrPath, crs: Any) -> None:
     """Refuse a format of longitudes and latitudes for polygons of another body.
 
-    Polygons that lie nowhere keep their coordinates, as those without CRS do.
+    Polygons without CRS, or in a plane that lies nowhere, keep their coordinates.
 
     Args:
-        path: file to write, in a format that is written.
-        crs: of the polygons; ``None`` without one.
+        path: file to write; its suffix is one of :data:`SUFFIXES`.
+        crs: CRS of the polygons; ``None`` without one.
 
     Raises:
-        ConfigError: the coordinates cannot be brought to longitude and latitude of the Earth.
+        ConfigError: the coordinates cannot be transformed to longitude and latitude on the Earth.
     """
     ground = ground_of(crs)
     if FORMATS[Path(path).suffix.lower()].is_lon_lat and not ground.is_earth and not ground.is_placeless:
         raise ConfigError(
-            f"{Path(path).name}: {crs_label(crs)} cannot be brought to longitude and latitude on the Earth, "
-            "which is what GeoJSON holds; write .gpkg, .fgb or .parquet"
+            f"{Path(path).name}: {crs_label(crs)} cannot be transformed to longitude and latitude on the Earth, "
+            "which GeoJSON requires; write .gpkg, .fgb or .parquet"
         )
 
 
 def is_geopackage(path: StrPath) -> bool:
-    """Whether a file is written as it is, instead of being converted."""
+    """Return whether a file needs no conversion."""
     return Path(path).suffix.lower() == ".gpkg"
 
 
 def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_polygons: int) -> None:
-    """Make a vector file of another format from a finished GeoPackage, and prove that all of it is there.
+    """Convert a finished GeoPackage to another format, and prove that every polygon has reached the file.
 
     Args:
-        source_path: GeoPackage with the one layer.
+        source_path: GeoPackage with one layer.
         part_path: file to make; its suffix says the format.
-        layer: what the polygons have in common.
-        num_polygons: that the GeoPackage holds.
+        layer: definition of the layer.
+        num_polygons: number of polygons in the GeoPackage.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
@@ -118,6 +118,7 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
         write_geoparquet(source_path, part_path, layer, num_polygons)
         return
     options = dict(target.options)
+    # Without a CRS, coordinates stay as they are: RFC 7946 would have GDAL refuse those that are no longitude and latitude.
     crs = None if target.is_lon_lat and ground_of(layer.crs_wkt).is_placeless else layer.crs_wkt
     if target.is_lon_lat and crs is None:
         options.pop("RFC7946", None)
@@ -143,6 +144,7 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
         # A sequence of no features is a file of no bytes, which nothing recognizes; a collection of none is one line, too.
         part_path.write_text(_NO_FEATURES, encoding="utf-8")
 
+    # GDAL's drivers do not report every failed write of a full disk, so the file is read back, without GDAL.
     with errors_named(layer.path), part_path.open("rb") as file:
         found = _count_flatgeobuf(file, num_polygons) if target.driver == "FlatGeobuf" else _count_lines(file)
         if found != num_polygons:
@@ -150,23 +152,24 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
 
 
 def _count_lines(file: IO[bytes]) -> int:
-    """Features of a GeoJSON file: GDAL writes one per line, and escapes line breaks inside."""
+    """Count the features of a GeoJSON file: GDAL writes one per line, and escapes line breaks inside."""
     count, first, last = 0, b"", b""
     for line in file:
         last = line.strip(b"\r\n,\x1e")
         first = first or last
+        # A lost block leaves zeros, or cuts a line.
         count += last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
     return count if last == b"}" or first != b"{" else 0  # a collection ends with the brace that it began with
 
 
 def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
-    """Features of a FlatGeobuf, whose sizes lead from the first one to the end of the file.
+    """Count the features of a FlatGeobuf, each of which begins with its size, from the first one to the end of the file.
 
-    Before them lie the magic number, the header behind its size, and the index: a tree of nodes of 40 bytes, 16 of which have
-    one parent (https://flatgeobuf.org).
+    Before them lie the magic number (8 bytes), the size of the header (4), the header, and the index: a packed R-tree of nodes
+    of 40 bytes, 16 of which have one parent (https://flatgeobuf.org).
     """
     whole = file.seek(0, os.SEEK_END)
-    num_nodes, level = 0, expected
+    num_nodes, level = 0, expected  # level by level, from the leaves to the root
     while level:
         num_nodes += level
         level = 0 if level == 1 and num_nodes > 1 else -(-level // 16)
@@ -177,17 +180,17 @@ def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
         while position + 4 <= whole:
             position += 4 + int.from_bytes(content[position : position + 4], "little")
             count += 1
-    return count if position == whole else count - 1
+    return count if position == whole else count - 1  # the last one is cut
 
 
 def write_geoparquet(source_path: Path, part_path: Path, layer: LayerDefinition, num_polygons: int) -> None:
-    """Make a GeoParquet file from a finished GeoPackage, and read its footer back; holds one row group.
+    """Convert a finished GeoPackage to GeoParquet, and read its footer back. Memory: one row group of 50 000 polygons.
 
     Args:
-        source_path: GeoPackage with the one layer.
+        source_path: GeoPackage with one layer.
         part_path: file to make.
-        layer: what the polygons have in common.
-        num_polygons: that the GeoPackage holds.
+        layer: definition of the layer.
+        num_polygons: number of polygons in the GeoPackage.
 
     Raises:
         OutputError: the file cannot be written.
@@ -206,6 +209,7 @@ def write_geoparquet(source_path: Path, part_path: Path, layer: LayerDefinition,
                 table, bounds = _with_bounds(batch, meta["geometry_name"])
                 writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
                 total[:2], total[2:] = np.minimum(total[:2], bounds[:2]), np.maximum(total[2:], bounds[2:])
+            # In the footer, which is written last: only now the bounds of all polygons are known.
             writer.add_key_value_metadata({"geo": json.dumps(_metadata(layer, total))})
     with _errors_named(layer.path), part_path.open("rb") as file:
         found = parquet.read_metadata(file).num_rows
@@ -214,12 +218,14 @@ def write_geoparquet(source_path: Path, part_path: Path, layer: LayerDefinition,
 
 
 def _schema(source: Any, geometry_name: str) -> Any:
+    """Return the columns of GeoParquet: attributes, geometry, and a column of bounds that readers filter by."""
     fields = [pyarrow.field(f.name, f.type, f.nullable) for f in source if f.name != geometry_name]
     bounds = pyarrow.struct([pyarrow.field(side, pyarrow.float64(), nullable=False) for side in _SIDES])
     return pyarrow.schema([*fields, pyarrow.field(_GEOMETRY, pyarrow.binary()), pyarrow.field(_BOUNDS, bounds)])
 
 
 def _with_bounds(batch: Any, geometry_name: str) -> tuple[Any, Any]:
+    """Bring a batch to the schema of GeoParquet; return it as a table, with (left, bottom, right, top) of all of it."""
     schema = _schema(batch.schema, geometry_name)
     wkb = batch.column(geometry_name).cast(pyarrow.binary())
     sides = shapely.bounds(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
@@ -229,7 +235,7 @@ def _with_bounds(batch: Any, geometry_name: str) -> tuple[Any, Any]:
 
 
 def _metadata(layer: LayerDefinition, bounds: Any) -> dict[str, Any]:
-    """The ``geo`` key of GeoParquet 1.1.0."""
+    """Make the value of the key ``geo``, as GeoParquet 1.1.0 defines it."""
     covering = {"bbox": {side: [_BOUNDS, side] for side in _SIDES}}
     column: dict[str, Any] = {
         "encoding": "WKB",
@@ -244,6 +250,7 @@ def _metadata(layer: LayerDefinition, bounds: Any) -> dict[str, Any]:
 
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
+    """Turn errors of writing Parquet into ours, as :func:`errors_named` does with those of GDAL."""
     with errors_named(path):
         try:
             yield

@@ -1,4 +1,8 @@
-"""Polygons into a GeoPackage that QGIS opens styled."""
+"""Writes polygons to a GeoPackage that QGIS opens styled.
+
+GDAL writes the rows, in one transaction; styles and corrections of cut polygons are added with SQLite, and what matters is read
+back, because GDAL does not report every write that a full disk refuses.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from geoglnet.types import StrPath
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import qml, sld
 
-_PARSED = re.compile(r"[!;?\x00-\x1f]|^//")
+_PARSED = re.compile(r"[!;?\x00-\x1f]|^//")  # in names that pyogrio parses as URLs, or archives with a member
 GEOMETRY_COLUMN = "geom"
 _APPLICATION_ID = 0x47504B47  # "GPKG"
 WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
@@ -55,10 +59,10 @@ INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geome
 
 @contextmanager
 def plain_name(path: StrPath) -> Iterator[str]:
-    """A name that means this file and nothing else, for as long as the context lasts.
+    """Provide a name that pyogrio takes for this file and nothing else, as long as the context lasts.
 
-    It is the absolute path, unless pyogrio would take that apart: then a link in a folder of its own leads there. URLs and
-    GDAL's virtual paths mean what they say. Windows' names with a drive are taken as they are.
+    It is the absolute path, unless pyogrio would parse that: then it is a symbolic link in a temporary folder. URLs, GDAL's
+    virtual paths, and Windows' names with a drive stay as they are.
     """
     name = os.fspath(path)
     whole = Path(name).absolute()
@@ -81,16 +85,16 @@ def plain_name(path: StrPath) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class LayerDefinition:
-    """What all polygons of a file have in common.
+    """Definition of the layer that polygons are written to: name, columns, CRS, and values that are the same in all rows.
 
     Args:
-        path: what the file will be called, for the layer's name and for messages.
+        path: final path of the file, for the layer's name and for messages.
         legend: class names and colors.
         crs_wkt: CRS of the geometries; ``None`` when there is none.
         geometry_type: ``"Polygon"`` or ``"MultiPolygon"``.
         scene: name of the scene that was segmented; null when unknown.
         model: name and hash of the model; null when unknown.
-        statistics: names of further columns.
+        statistics: names of further columns, all float64.
     """
 
     path: Path
@@ -108,7 +112,7 @@ class LayerDefinition:
 
     @property
     def schema(self) -> pa.Schema:
-        """Types of all columns."""
+        """Names and types of all columns."""
         types = {
             "class_id": pa.int32(),
             "class_name": pa.string(),
@@ -124,7 +128,7 @@ class LayerDefinition:
         return pa.schema(list(types.items()))
 
     def batch(self, records: PolygonRecords) -> pa.RecordBatch:
-        """Rows with the columns of :attr:`schema`; NaN becomes null."""
+        """Convert rows to a batch with the columns of :attr:`schema`; NaN becomes null."""
         count = len(records)
         columns = [
             pa.array(records.class_id),
@@ -150,11 +154,11 @@ def write_geopackage(
 
     Args:
         part_path: file to make; must not exist.
-        layer: what all polygons have in common.
-        several: their rows, in batches of any size.
-        same_parts: number of a cut polygon → number of the same polygon, which may itself be replaced; read when all rows have
-            come, because only then it is known.
-        is_final: whether people open this file; else it gets neither style nor spatial index.
+        layer: definition of the layer.
+        several: rows, in batches of any size.
+        same_parts: number of a cut polygon → smaller number of the same polygon, which may itself be replaced; read after the
+            last row, because it is complete only then.
+        is_final: whether this file is the output; a temporary one gets neither style nor spatial index.
 
     Returns:
         Number of polygons.
@@ -182,7 +186,14 @@ def write_geopackage(
 
 @dataclass(slots=True)
 class _Batches:
-    """Rows on their way through Arrow, which would make a mere text of an error."""
+    """Rows as an Arrow stream that keeps the error of whoever computes them: Arrow would pass on its text only.
+
+    Args:
+        layer: definition of the layer.
+        several: rows.
+        num_written: number of rows so far.
+        error: exception that ended the rows early.
+    """
 
     layer: LayerDefinition
     several: Iterable[PolygonRecords]
@@ -190,7 +201,7 @@ class _Batches:
     error: BaseException | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        with self:
+        with self:  # sees the exception, which still ends the stream
             for records in self.several:
                 if len(records):
                     yield self.layer.batch(records)
@@ -200,11 +211,12 @@ class _Batches:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not GeneratorExit:  # which is how it ends when the file has no room for more
+        if kind is not GeneratorExit:  # raised here when the writer stops reading, because the disk is full
             self.error = error
 
 
 def _write_stream(part_path: Path, layer: LayerDefinition, batches: _Batches, is_indexed: bool) -> None:
+    """Write all rows with GDAL, in one transaction."""
     with warnings.catch_warnings(), _index_options(), plain_name(part_path) as name:
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
         pyogrio.raw.write_arrow(
@@ -223,6 +235,7 @@ def _write_stream(part_path: Path, layer: LayerDefinition, batches: _Batches, is
 
 @contextmanager
 def _index_options() -> Iterator[None]:
+    """Set GDAL's options of the spatial index, which are global, for as long as the context lasts."""
     before = {name: pyogrio.get_gdal_config_option(name) for name in _INDEX_OPTIONS}
     pyogrio.set_gdal_config_options(_INDEX_OPTIONS)
     try:
@@ -232,31 +245,39 @@ def _index_options() -> Iterator[None]:
 
 
 def _join_parts(database: sqlite3.Connection, layer: LayerDefinition, same_parts: Mapping[int, int]) -> None:
-    """Give parts one number that proved to be of one polygon after they had been written."""
+    """Give the same number to parts that turned out to be of one polygon after they had been written."""
     changes = [(_last(same_parts, number), number) for number in same_parts]
+    # SQLite compiles the triggers of the spatial index with the update, and refuses it if a function in them is unknown.
     for name in _TRIGGER_FUNCTIONS:
         database.create_function(name, 1, _not_called)
     database.executemany(f"UPDATE {sql_name(layer.name)} SET part_of = ? WHERE part_of = ?", changes)
 
 
 def _not_called(geometry: bytes) -> None:
+    """Stand for a function that SQLite must know but does not call."""
     raise NotImplementedError("geometries do not change here")
 
 
 def _last(same_parts: Mapping[int, int], number: int) -> int:
+    """Follow replacements to the number that is not replaced."""
     while number in same_parts:
         number = same_parts[number]
     return number
 
 
 def _add_style(database: sqlite3.Connection, layer: LayerDefinition) -> None:
+    """Add the table that QGIS reads default styles from."""
     database.execute(_STYLES_TABLE)
     database.execute(_REGISTER_STYLES)
     database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(layer.legend), sld(layer.legend, layer.name)))
 
 
 def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: bool) -> None:
-    """Read back what one write that failed would have spoiled, and nobody told."""
+    """Read the file back: number of rows, index, structure of the database, registration as a GeoPackage.
+
+    Raises:
+        sqlite3.DatabaseError: a write has failed without being reported.
+    """
     tables = [layer.name, *([f"rtree_{layer.name}_{GEOMETRY_COLUMN}_rowid"] if is_final else [])]
     with closing(sqlite3.connect(part_path)) as database:
         database.execute(f"PRAGMA mmap_size = {part_path.stat().st_size}")  # half the time
@@ -276,7 +297,11 @@ def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: 
 
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Errors of GDAL's and SQLite's writing as ours, naming the file that people asked for."""
+    """Turn errors of GDAL's and SQLite's writing into ours, which name the final file instead of its part.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         yield
     except WRITE_ERRORS as error:

@@ -1,8 +1,8 @@
 """Areas and perimeters on the ground.
 
-A square in degrees is not an area and a square meter of web-mercator is 0.55 m² at 42° N. Near each other (one tile of a
-scene) polygons are measured in the plane and corrected by the CRS's scale at their middle: the ellipsoid's metric, sampled
-on a grid over all of them and smoothed by a quadric; on 100 km it errs by a few millionths.
+A square degree is no unit of area, and a square meter of web-mercator is 0.55 m² at 42° N. Polygons that lie near each other
+(one tile of a scene) are measured in the plane and corrected by the scale of the CRS at their middle: the ellipsoid's metric,
+sampled on a grid over all of them and fitted by a quadric; across 100 km it errs by a few millionths.
 
 Where they lie further apart, all coordinates go through one vectorized transformation to an equal-area projection of WGS 84,
 where the planar area is the ellipsoidal one: for geographic CRSs a cylindrical one, in which edges along parallels and
@@ -37,11 +37,11 @@ Meters = npt.NDArray[np.float64]
 
 
 def ground_measures(geometries: Outlines, crs: Any) -> tuple[Meters, Meters]:
-    """Ellipsoidal areas and perimeters of polygons that lie near each other (one scene).
+    """Measure the ellipsoidal areas and perimeters of polygons of one scene.
 
     Args:
         geometries: ``(n,)`` polygons or multipolygons, or the rings of polygons.
-        crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
+        crs: anything that pyproj accepts as a CRS, rasterio's included; ``None`` when there is none.
 
     Returns:
         ``(n,)`` float64 square meters and ``(n,)`` float64 meters (holes' borders count); NaN where meters are unknown, see
@@ -51,7 +51,7 @@ def ground_measures(geometries: Outlines, crs: Any) -> tuple[Meters, Meters]:
     ground = ground_of(crs)
     if not ground.is_measured or len(geometries) == 0:
         return unknown, unknown.copy()
-    if ground.unit_m is not None:
+    if ground.unit_m is not None:  # a plane that lies nowhere on an ellipsoid: nothing to correct
         _, areas, lengths = _in_plane(geometries)
         return areas * ground.unit_m**2, lengths * ground.unit_m
     try:
@@ -71,18 +71,21 @@ def ground_measures(geometries: Outlines, crs: Any) -> tuple[Meters, Meters]:
 
 
 def geodesic_areas(geometries: Geometries, crs: Any) -> Meters:
-    """The areas of :func:`ground_measures`."""
+    """Measure areas alone, see :func:`ground_measures`."""
     return ground_measures(geometries, crs)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Metric:
-    """The ellipsoid's metric in a CRS's coordinates as a quadric: squares of a step along x, along y, and their product.
+    """The ellipsoid's metric tensor in a CRS's coordinates, each of its three entries a quadric of the place.
+
+    A step (x, y) in the CRS is √(xx · x² + yy · y² + 2 · xy · x · y) meters long, and an area grows by √(xx · yy − xy²)
+    (the first fundamental form of the surface).
 
     Args:
-        middle: of the place that it is for.
-        half: of its width and height.
-        coefficients: ``(6, 3)`` of the quadric.
+        middle: ``(2,)`` middle of the place that it is fitted for.
+        half: ``(2,)`` half of its width and height.
+        coefficients: ``(6, 3)`` of the quadrics of xx, yy and xy.
     """
 
     middle: Meters
@@ -90,20 +93,23 @@ class _Metric:
     coefficients: Meters
 
     def at(self, points: Meters) -> Meters:
-        """``(n, 3)`` metric at ``(n, 2)`` points."""
+        """Evaluate the metric, ``(n, 3)``, at ``(n, 2)`` points."""
         return np.asarray(_quadric((points - self.middle) / self.half) @ self.coefficients)
 
 
 def _quadric(points: Meters) -> Meters:
+    """Return the six terms of a quadric, ``(n, 6)``, at ``(n, 2)`` points from -1 to 1."""
     u, v = points.T
     return np.column_stack([np.ones_like(u), u, v, u * u, u * v, v * v])
 
 
 def _local_metric(bounds: Meters, source: CRS, ground: Ground) -> _Metric | None:
-    """The metric around some polygons; ``None`` where they reach too far, or too near a pole."""
+    """Fit the metric around some polygons; return ``None`` where they reach too far, or too near a pole."""
     low, high = bounds[:2], bounds[2:]
+    # A single point has no extent to sample: at least as much as coordinates of this size can resolve.
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9 * np.abs(high).max() + 1e-12)
     places = np.array([(u, v) for u in _GRID for v in _GRID])
+    # Central differences: a step to either side of every sample along x and along y, in one transformation.
     step = half * 1e-3
     points = middle + places * half
     along_x, along_y = np.diag(step)
@@ -127,15 +133,20 @@ def _local_metric(bounds: Meters, source: CRS, ground: Ground) -> _Metric | None
 
 
 def _on_ground(lon: Meters, lat: Meters, ellipsoid: Geod) -> tuple[Meters, Meters]:
-    """Meters to the east and to the north between two rows of places, a short way apart."""
+    """Return meters to the east and to the north between two rows of places, a short way apart.
+
+    With the radii of curvature of the ellipsoid: N = a / √(1 − e² sin² φ) along the parallel (times cos φ), and
+    M = a (1 − e²) / (1 − e² sin² φ)^1.5 along the meridian.
+    """
     middle = np.radians(lat.mean(axis=0))
     flattened = 1 - ellipsoid.es * np.sin(middle) ** 2
-    difference = (lon[1] - lon[0] + 180) % 360 - 180
+    difference = (lon[1] - lon[0] + 180) % 360 - 180  # the short way across the antimeridian
     east = ellipsoid.a / np.sqrt(flattened) * np.cos(middle) * np.radians(difference)
     return east, ellipsoid.a * (1 - ellipsoid.es) / flattened**1.5 * np.radians(lat[1] - lat[0])
 
 
 def _total_bounds(geometries: Outlines) -> Meters:
+    """Return (left, bottom, right, top) of all outlines together."""
     if isinstance(geometries, Rings):
         x, y = geometries.points.T
         return np.array([x.min(), y.min(), x.max(), y.max()])
@@ -144,17 +155,20 @@ def _total_bounds(geometries: Outlines) -> Meters:
 
 
 def _in_plane(geometries: Outlines) -> tuple[Meters, Meters, Meters]:
+    """Measure bounds ``(n, 4)``, areas and lengths ``(n,)`` in the units of the coordinates."""
     if isinstance(geometries, Rings):
         return geometries.measures()
     return shapely.bounds(geometries), shapely.area(geometries), shapely.length(geometries)
 
 
 def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Meters, Meters]:
+    """Measure polygons in the plane, and correct each by the metric at the middle of its bounds."""
     bounds, areas, lengths = _in_plane(geometries)
     west, south, east, north = bounds.T
     xx, yy, xy = metric.at(np.column_stack([(west + east) / 2, (south + north) / 2])).T
     with np.errstate(invalid="ignore"):  # where the CRS folds over there is no area
         areas = areas * np.sqrt(xx * yy - xy**2)
+    # Half the difference of the metric's eigenvalues: 0 where the scale is the same in all directions, as in UTM.
     if (np.hypot((xx - yy) / 2, xy) < _CONFORMAL * (xx + yy)).all():
         return areas, lengths * np.sqrt((xx + yy) / 2)
     steps, index = _steps(as_geometries(geometries))
@@ -164,7 +178,7 @@ def _measured_near(geometries: Outlines, metric: _Metric) -> tuple[Meters, Meter
 
 
 def _steps(geometries: Geometries) -> tuple[Meters, npt.NDArray[np.intp]]:
-    """From every point to the next one of its ring, zero at a ring's end; and the geometry that each belongs to."""
+    """Return the step from every point to the next one of its ring, zero at a ring's end, and the geometry of each."""
     points, index = shapely.get_coordinates(geometries, return_index=True)
     steps = np.zeros_like(points)
     steps[:-1] = np.diff(points, axis=0)
@@ -173,6 +187,7 @@ def _steps(geometries: Geometries) -> tuple[Meters, npt.NDArray[np.intp]]:
 
 
 def _equal_area(geometries: Geometries, source: CRS, ground: Ground) -> Geometries:
+    """Project polygons to an equal-area projection centered on them."""
     lon, lat = _center(geometries, source, ground)
     transformer = _equal_area_transformer(source, ground, lon, 0.0 if source.is_geographic else lat)
 
@@ -184,7 +199,7 @@ def _equal_area(geometries: Geometries, source: CRS, ground: Ground) -> Geometri
 
 
 def _length_of_degrees(geometries: Geometries, source: CRS, ground: Ground) -> Meters:
-    """Lengths of borders in longitude and latitude: steps along meridian and parallel at the middle of every edge."""
+    """Measure borders in longitude and latitude: steps along meridian and parallel at the middle of every edge."""
     ellipsoid, unit = ground.ellipsoid or WGS84, float(source.axis_info[0].unit_conversion_factor)  # radians
     steps, index = _steps(geometries)
     along_lon, along_lat = (steps * unit).T
@@ -197,11 +212,13 @@ def _length_of_degrees(geometries: Geometries, source: CRS, ground: Ground) -> M
 
 @lru_cache(maxsize=16)
 def _to_degrees(source: CRS, degrees: CRS | None) -> Transformer:
+    """Build the transformer to longitude and latitude, once per CRS: that takes longer than measuring a tile."""
     return Transformer.from_crs(source, degrees, always_xy=True)
 
 
 @lru_cache(maxsize=64)
 def _equal_area_transformer(source: CRS, ground: Ground, lon: float, lat: float) -> Transformer:
+    """Build the transformer to an equal-area projection with its center at a place."""
     kind = "+proj=cea" if source.is_geographic else f"+proj=laea +lat_0={lat}"
     ellipsoid = ground.ellipsoid or WGS84
     datum = "+datum=WGS84" if ground.is_earth else f"+a={ellipsoid.a!r} +b={ellipsoid.b!r}"
@@ -209,14 +226,14 @@ def _equal_area_transformer(source: CRS, ground: Ground, lon: float, lat: float)
 
 
 def _center(geometries: Geometries, source: CRS, ground: Ground) -> tuple[float, float]:
-    """Longitude and latitude of the middle, in whole degrees so that few projections are ever built."""
+    """Return longitude and latitude of the middle, in whole degrees so that few projections are ever built."""
     west, south, east, north = shapely.total_bounds(geometries)
     lon, lat = _to_degrees(source, ground.degrees).transform((west + east) / 2, (south + north) / 2, errcheck=True)
     return float(round(lon)), float(round(lat))
 
 
 def _with_short_edges(geometries: Geometries, source: CRS) -> Geometries:
-    """Points added on the long edges of large polygons, which other projections bend."""
+    """Add points on the long edges of large polygons, which other projections bend."""
     if source.is_geographic:
         return geometries
     longest = _LONG_EDGE_M / float(source.axis_info[0].unit_conversion_factor)

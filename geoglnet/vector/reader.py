@@ -1,7 +1,7 @@
-"""Polygons of people's vector files.
+"""Reads the polygons of users' vector files.
 
-Geometries of any kind are taken for the polygons in them. What is invalid is repaired and counted in the log, what has no
-area is passed over and counted, and what cannot be used is named with its file, layer and feature.
+Polygons are taken out of geometries of any kind. Invalid ones are repaired and features without an area are skipped, both
+counted in the log; an error about an unusable feature names its file, layer and number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from geoglnet.errors import DatasetError, MemoryLimitError, SceneNotFoundError
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.types import Bounds, StrPath
-from geoglnet.vector.features import Features, Rings, first_layer, read_features, rings_of
+from geoglnet.vector.features import Features, first_layer, read_features, rings_of
 from geoglnet.vector.geopackage import plain_name
 from geoglnet.vector.reprojection import beyond_degrees, reproject
 from geoglnet.vector.rings import Geometries
@@ -36,19 +36,19 @@ _FLAT_TYPES = (
     shapely.GeometryType.MULTILINESTRING,
 )
 _NO_POLYGON = shapely.Polygon()
-_FLAT = 1e-9  # of its length: a ring that is no wider is a line
+_FLAT = 1e-9  # width of a ring as a fraction of its length, up to which it is a line
 _PARQUET = ".parquet"
-_GROWTH = 3.0  # a row in memory beside the same row in a file: geometries are objects there
+_GROWTH = 3.0  # size of a row in memory to its size in the file: geometries become objects
 
 
 @dataclass(frozen=True, slots=True)
 class PolygonSet:
-    """Polygons and what they are.
+    """Polygons of a vector file, with the names of their classes.
 
     Args:
         geometries: ``(n,)`` valid polygons and multipolygons, two-dimensional, none empty.
-        class_names: one name per geometry; ``None`` when no column was asked for.
-        crs: of the file they come from; ``None`` when it names none.
+        class_names: one name per geometry; ``None`` when no column was requested.
+        crs: CRS of the file; ``None`` when it names none.
     """
 
     geometries: Geometries
@@ -72,12 +72,12 @@ def read_polygons(
 
     Args:
         path: anything GDAL reads as vector (GeoPackage, GeoJSON, FlatGeobuf, Shapefile, …), or GeoParquet.
-        crs: CRS to bring them to (rasterio's, pyproj's, ``"EPSG:4326"``); ``None`` takes the coordinates as they are.
+        crs: CRS to reproject them to (rasterio's, pyproj's, ``"EPSG:4326"``); ``None`` keeps the coordinates.
         class_column: field that names each polygon's class; ``None`` when they are all of one class.
-        layer: its name; the first one that may hold polygons when left out.
-        around: (left, bottom, right, top) in ``crs`` of the place they are for. Far outside of it a CRS knows no coordinates:
-            larger polygons are clipped generously around it first, so that none may be left.
-        progress: told which layer is read, what was repaired, and what was passed over.
+        layer: name of the layer; left out, the first one that may hold polygons.
+        around: (left, bottom, right, top) in ``crs`` of the scene they are for. Far outside of its area a CRS has no
+            coordinates, so larger polygons are clipped generously around it first, and there may be none left.
+        progress: receives which layer is read, and how many features were repaired or skipped.
 
     Raises:
         DatasetError: no such file, layer or column, not a vector file, no polygons, no CRS, no class in some row, or
@@ -92,7 +92,7 @@ def read_polygons(
     if passed_over := len(geometries) - len(rows):
         progress.log(
             f"{features.name}: {passed_over} of {len(geometries)} features have no area (points, lines, empty ones) "
-            "and are passed over"
+            "and are skipped"
         )
     names = None if features.column is None else _class_names(features.column[rows], class_column, path)
     geometries = geometries[rows]
@@ -105,9 +105,10 @@ def read_polygons(
 
 
 def _valid_polygons(features: Features, progress: Progress) -> Geometries:
-    """``(n,)`` valid polygons or multipolygons, empty where a row has no area."""
-    with np.errstate(invalid="ignore"):  # numbers that are none are looked for below
+    """Take the polygons out of all features: ``(n,)`` valid polygons or multipolygons, empty where a row has no area."""
+    with np.errstate(invalid="ignore"):  # NaN and infinity are searched for below
         geometries: Geometries = shapely.from_wkb(features.wkb, on_invalid="ignore")
+    # GEOS reads most of them, at once; what it cannot read, or reads as a collection or a curve, is parsed one by one.
     kinds = shapely.get_type_id(geometries)
     is_missing = np.array([wkb is None for wkb in features.wkb], bool)
     is_other = ~is_missing & ~np.isin(kinds, (*_POLYGON_TYPES, *_FLAT_TYPES))
@@ -129,7 +130,7 @@ def _valid_polygons(features: Features, progress: Progress) -> Geometries:
 
 
 def _mended(geometries: Geometries) -> Geometries:
-    """Valid polygons that cover what is filled when each polygon is drawn; empty where that is no area."""
+    """Make polygons valid: they cover what is filled when each is drawn; empty where that has no area."""
     mended = np.empty(len(geometries), object)
     for row, geometry in enumerate(geometries):
         parts = shapely.get_parts(shapely.make_valid(shapely.get_parts(geometry)))
@@ -140,7 +141,7 @@ def _mended(geometries: Geometries) -> Geometries:
 
 
 def _assembled(features: Features, row: int) -> tuple[shapely.Geometry, bool]:
-    """The polygons inside a geometry of another kind as one, and whether one of them had to be repaired."""
+    """Unite the polygons inside a geometry of another kind; return also whether one of them had to be repaired."""
     try:
         several = rings_of(features.wkb[row])
     except ValueError as error:
@@ -148,27 +149,26 @@ def _assembled(features: Features, row: int) -> tuple[shapely.Geometry, bool]:
     if not all(np.isfinite(ring).all() for rings in several for ring in rings):
         raise _not_finite(features, row)
     is_open = any(len(ring) and (ring[0] != ring[-1]).any() for rings in several for ring in rings)
-    parts = np.array([_polygon(rings) for rings in several if rings and _encloses(rings[0])], object)
+    drawn = [rings for rings in several if rings and _encloses(rings[0])]
+    parts = np.array([shapely.Polygon(rings[0], [hole for hole in rings[1:] if _encloses(hole)]) for rings in drawn], object)
     invalid = ~shapely.is_valid(parts)
     parts[invalid] = _mended(parts[invalid])
     return shapely.union_all(parts) if len(parts) > 1 else next(iter(parts), _NO_POLYGON), bool(is_open or invalid.any())
 
 
-def _polygon(rings: Rings) -> shapely.Polygon:
-    return shapely.Polygon(rings[0], [ring for ring in rings[1:] if _encloses(ring)])
-
-
 def _encloses(ring: npt.NDArray[np.float64]) -> bool:
-    """Whether a ring has an area; a wall of a building does not, seen from above."""
+    """Return whether a ring has an area; the wall of a building, seen from above, has none."""
     steps = ring - ring[:1]
     size = np.hypot(*steps.T)
     if len(ring) < 3 or size.max() == 0:
         return False
+    # Some point must lie off the line from the first point to the furthest one (cross product).
     x, y = steps[np.argmax(size)]
     return bool((np.abs(steps[:, 0] * y - steps[:, 1] * x) > _FLAT * size.max() ** 2).any())
 
 
 def _check_finite(geometries: Geometries, features: Features) -> None:
+    """Refuse coordinates that are NaN or infinite."""
     points, index = shapely.get_coordinates(geometries, return_index=True)
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
@@ -176,14 +176,17 @@ def _check_finite(geometries: Geometries, features: Features) -> None:
 
 
 def _not_finite(features: Features, row: int) -> DatasetError:
+    """Make the error about coordinates that are NaN or infinite."""
     return DatasetError(f"{_named(features, row)} has coordinates that are not numbers; correct or remove it")
 
 
 def _named(features: Features, row: int) -> str:
+    """Name a feature in a message."""
     return f"{features.name}: feature {features.numbers[row]}"
 
 
 def _class_names(column: npt.NDArray[Any], name: str | None, path: StrPath) -> tuple[str, ...]:
+    """Convert a column to class names; every row must have one."""
     values = column.tolist()
     missing = sum(value is None or value != value for value in values)
     if missing:
@@ -195,13 +198,14 @@ def _class_names(column: npt.NDArray[Any], name: str | None, path: StrPath) -> t
 def _in_crs(
     geometries: Geometries, numbers: npt.NDArray[np.int64], features: Features, crs: Any, around: Bounds | None, path: StrPath
 ) -> Geometries:
+    """Reproject polygons from the CRS of their file, after checking that it can be theirs."""
     if features.crs is None:
         raise DatasetError(
             f"{path} has no CRS; write one into it (ogr2ogr -a_srs EPSG:… on a copy), or use a scene without CRS"
         )
     if len(features.crs.axis_info) == 1:
         raise DatasetError(
-            f"{features.name} has the CRS {crs_label(features.crs)}, which tells heights and no places; "
+            f"{features.name} has the CRS {crs_label(features.crs)}, which has heights only and no horizontal axes; "
             "write the right one into a copy (ogr2ogr -a_srs EPSG:…)"
         )
     if (place := beyond_degrees(geometries, features.crs)) is not None:
@@ -215,8 +219,8 @@ def _in_crs(
         moved = reproject(geometries, features.crs, target, around, is_same=are_one_place(features.crs, target))
     except (CRSError, ProjError) as error:
         raise DatasetError(
-            f"{path} cannot be brought from {crs_label(features.crs)} to {crs_label(crs)}, which are not of one body or plane; "
-            "give polygons in the scene's CRS"
+            f"{path} cannot be reprojected from {crs_label(features.crs)} to {crs_label(crs)}, which are not of the same body "
+            "or plane; give polygons in the scene's CRS"
         ) from error
     lost = np.flatnonzero(~np.isfinite(shapely.bounds(moved)).all(axis=1) & ~shapely.is_empty(moved))
     if len(lost):
@@ -224,6 +228,7 @@ def _in_crs(
             f"{features.name}: feature {numbers[lost[0]]} reaches to where {crs_label(target)} has no coordinates; "
             "clip it to the surroundings of the scene"
         )
+    # Valid polygons may cross themselves in another CRS. Those that were only copied (compared by identity) cannot.
     changed = np.flatnonzero([after is not before for after, before in zip(moved, geometries, strict=True)])
     invalid = changed[~shapely.is_valid(moved[changed])]
     moved[invalid] = _mended(moved[invalid])
@@ -231,11 +236,11 @@ def _in_crs(
 
 
 def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> geopandas.GeoDataFrame:
-    """All polygons of a file that :func:`~geoglnet.vector.vectorize.vectorize` wrote, or those that touch some bounds.
+    """Read the polygons of a file that :func:`~geoglnet.vector.vectorize.vectorize` wrote, or those that touch some bounds.
 
     Args:
         path: GeoPackage, FlatGeobuf, GeoJSON or GeoParquet.
-        limit_mb: megabytes that they may take, as estimated before they are read.
+        limit_mb: most megabytes that they may take, estimated from the file's size before they are read.
         bounds: (left, bottom, right, top) in the file's CRS.
 
     Raises:
@@ -244,7 +249,7 @@ def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) 
     """
     path = Path(path)
     if not path.exists():
-        raise SceneNotFoundError(f"{path} does not exist; was it moved?")
+        raise SceneNotFoundError(f"{path} does not exist; check whether it was moved")
     size_mb = _GROWTH * path.stat().st_size / 1e6
     if size_mb > limit_mb:
         size_mb *= _share(path, bounds)
@@ -261,7 +266,7 @@ def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) 
 
 
 def count_polygons(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> int:
-    """How many polygons a file has, or how many of them touch some bounds; reads their boxes, of GeoParquet the rows.
+    """Count the polygons of a file, or those that touch some bounds; reads their bounds only, of GeoParquet the rows.
 
     Raises:
         SceneNotFoundError: no such file.
@@ -273,12 +278,14 @@ def count_polygons(path: StrPath, *, limit_mb: float, bounds: Bounds | None = No
 
 
 def _share(path: Path, bounds: Bounds | None) -> float:
+    """Return the fraction of a file's polygons that touch some bounds."""
     if bounds is None or path.suffix == _PARQUET:
         return 1.0
     return _count(path, bounds) / max(1, _count(path, None))
 
 
 def _count(path: Path, bounds: Bounds | None) -> int:
+    """Count polygons with GDAL."""
     if bounds is None:
         with plain_name(path) as name:
             facts: dict[str, Any] = pyogrio.read_info(name, layer=first_layer(path), force_feature_count=True)

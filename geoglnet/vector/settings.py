@@ -130,7 +130,7 @@ class VectorConfig:
             raise ConfigError(f"connectivity = {self.connectivity} must be 4 or 8")
         if not 0 <= self.opening <= LARGEST_OPENING:
             raise ConfigError(f"opening = {self.opening} px must be from 0 to {LARGEST_OPENING}")
-        if self.max_vertices < 4:
+        if self.max_vertices < 4:  # a rectangle
             raise ConfigError(f"max_vertices = {self.max_vertices} must be at least 4")
         if self.workers < 1:
             raise ConfigError(f"workers = {self.workers} must be at least 1")

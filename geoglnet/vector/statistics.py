@@ -1,6 +1,6 @@
-"""Statistics of another raster inside every polygon, weighted by the share of each pixel that is inside.
+"""Statistics of another raster inside every polygon, weighted by the fraction of each pixel that is inside.
 
-Needs exactextract (the extra ``statistics``); imported when they are asked for.
+Needs exactextract (the extra ``statistics``), so this module is imported only when statistics are requested.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from geoglnet.vector.rings import Geometries
 from geoglnet.vector.rows import PolygonRecords
 
 OPERATIONS = ("mean", "stdev", "min", "max")
-_MOST_CELLS = 30_000_000  # that exactextract looks at together; it would cut larger polygons itself, see _in_pieces
+_MOST_CELLS = 30_000_000  # pixels under one polygon; exactextract would cut larger ones itself, see _in_pieces
 _PIECE_SIDE = 4096
 
 Table = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ class Statistics:
     Args:
         path: of the raster.
         num_bands: of the raster.
-        crs_wkt: of the polygons; that of the raster is the same place.
+        crs_wkt: of the polygons; the raster's own has been compared with it.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class Statistics:
 
     @classmethod
     def of(cls, path: Path, crs_wkt: str | None) -> Statistics:
-        """Open the raster once to see what is in it.
+        """Open the raster once to check it and to count its bands.
 
         Raises:
-            SceneError: it cannot be read, is rotated, or has another CRS than the polygons; heights don't count.
+            SceneError: it cannot be read, is rotated, or has another horizontal CRS than the polygons.
         """
         with open_raster(path) as src:
             if not _is_same(src, crs_wkt):
@@ -65,7 +65,7 @@ class Statistics:
                     f"{path} is in {crs_label(src.crs)}, the labels are in {crs_label(crs_wkt)}; warp it first (gdalwarp)"
                 )
             if is_rotated(src.transform, Shape(*src.shape)):
-                raise SceneError(f"{path} is rotated, so its pixels have no rows to be read by; warp it first (gdalwarp)")
+                raise SceneError(f"{path} is rotated, so that no window of it covers a polygon; warp it first (gdalwarp)")
             check_real(src, src.indexes)
             return cls(path, src.count, crs_wkt)
 
@@ -75,7 +75,7 @@ class Statistics:
         return tuple(f"band{band}_{name}" for band in range(1, self.num_bands + 1) for name in OPERATIONS)
 
     def added_to(self, records: PolygonRecords) -> PolygonRecords:
-        """The same rows with the raster's statistics; NaN where no pixel has a value.
+        """Return the same rows with the raster's statistics; NaN where no pixel has a value.
 
         Raises:
             SceneError: the raster is damaged, or gone.
@@ -91,7 +91,7 @@ class Statistics:
 class _Band(RasterSource):  # type: ignore[misc]
     """A band of an open dataset for exactextract, north up.
 
-    Its own source refuses rasters that are turned by a rounding error, and dies of those whose rows run northwards.
+    exactextract's own source refuses rasters that are rotated by a rounding error, and crashes on those whose rows run north.
     """
 
     def __init__(self, src: DatasetReader, band: int) -> None:
@@ -102,19 +102,24 @@ class _Band(RasterSource):  # type: ignore[misc]
         self._is_scaled = (self._scale, self._offset) != (1.0, 0.0)
 
     def res(self) -> tuple[float, float]:
+        """Return width and height of a pixel."""
         left, bottom, right, top = self.extent()
         return (right - left) / self._src.width, (top - bottom) / self._src.height
 
     def extent(self) -> tuple[float, float, float, float]:
+        """Return left, bottom, right, top."""
         return _extent(self._src)
 
     def nodata_value(self) -> float | int | None:
+        """Return the value of pixels without one, as exactextract compares it: before scaling there is none."""
         nodata = self._src.nodatavals[self._band - 1]
         if nodata is None or self._is_scaled:
             return None
         return nodata if self._src.dtypes[self._band - 1].startswith("float") else int(nodata)
 
     def read_window(self, x0: int, y0: int, nx: int, ny: int) -> Any:
+        """Read ``(ny, nx)`` values, masked where there is none, from a window of the raster as if it were north up."""
+        # A raster whose columns run west or rows run north is read from its other end, and turned.
         a, e = self._src.transform.a, georeference(self._src).transform.e
         first_col = x0 if a > 0 else self._src.width - x0 - nx
         first_row = y0 if e < 0 else self._src.height - y0 - ny
@@ -129,16 +134,17 @@ class _Band(RasterSource):  # type: ignore[misc]
 
 
 class _Polygons(GeoPandasFeatureSource):  # type: ignore[misc]
-    """Polygons for exactextract, without their CRS: it is compared before, and there may be none."""
+    """Polygons for exactextract, without a CRS: it has been compared before, and there may be none."""
 
     def __init__(self, geometries: Geometries) -> None:
         super().__init__(geopandas.GeoDataFrame(geometry=geometries))
 
     def srs_wkt(self) -> None:
-        return None
+        """Return no CRS."""
 
 
 def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
+    """Compare the horizontal CRS of a raster with that of the polygons."""
     if georeference(src).crs is None or crs_wkt is None:
         return georeference(src).crs is None and crs_wkt is None
     try:
@@ -148,14 +154,14 @@ def _is_same(src: DatasetReader, crs_wkt: str | None) -> bool:
 
 
 def _extent(src: DatasetReader) -> tuple[float, float, float, float]:
-    """Left, bottom, right, top; exactly those that rasterio names where rows run southwards."""
+    """Return left, bottom, right, top; where rows run south, bit for bit the same as ``src.bounds``."""
     a, _, c, _, e, f = georeference(src).transform[:6]
     xs, ys = (c, c + a * src.width), (f, f + e * src.height)
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def _columns(geometries: Geometries, src: DatasetReader) -> Table:
-    """``(n, bands · 4)`` statistics of polygons."""
+    """Extract the statistics of polygons, ``(n, bands · 4)``."""
     bands = [_Band(src, band) for band in range(1, src.count + 1)]
     safe = _without_rings_outside(geometries, _extent(src))
     is_large = _num_cells(safe, src) > _MOST_CELLS
@@ -169,19 +175,20 @@ def _columns(geometries: Geometries, src: DatasetReader) -> Table:
 
 
 def _extracted(geometries: Geometries, bands: list[_Band], operations: tuple[str, ...]) -> Table:
-    """``(n, bands · operations)``, all operations of a band side by side."""
+    """Run exactextract; return ``(n, bands · operations)``, all operations of a band side by side."""
     table: pandas.DataFrame = exact_extract(
         bands, _Polygons(geometries), list(operations), output="pandas", max_cells_in_memory=2 * _MOST_CELLS
     )
+    # exactextract prefixes its columns with the band's name only where there are several bands.
     names = [f"band{b}_{name}" if len(bands) > 1 else name for b in range(1, len(bands) + 1) for name in operations]
     return np.asarray(table[names].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _without_rings_outside(geometries: Geometries, extent: tuple[float, float, float, float]) -> Geometries:
-    """Polygons without the rings that have nothing inside of the raster: they don't matter, and exactextract dies of them.
+    """Remove the rings that lie outside of the raster: they do not matter, and exactextract crashes on them.
 
-    It gives every ring a grid of the pixels under the ring's box, and writes past a grid that has none. Polygons whose every
-    ring reaches into the raster stay as they are; those with none become empty.
+    It allocates, for every ring, a grid of the pixels under the ring's box, and writes past the end of an empty grid. Polygons
+    whose every ring reaches into the raster stay as they are; those without such a ring become empty.
     """
     left, bottom, right, top = extent
     west, south, east, north = shapely.bounds(geometries).T
@@ -196,7 +203,7 @@ def _without_rings_outside(geometries: Geometries, extent: tuple[float, float, f
         is_inside = (west < right) & (south < top) & (east > left) & (north > bottom)
         if is_inside.all():
             continue
-        is_shell = np.append(True, part[1:] != part[:-1])
+        is_shell = np.append(True, part[1:] != part[:-1])  # the first ring of a part
         is_inside &= is_inside[is_shell][part]  # a hole goes with its shell
         kept = [
             shapely.polygons(shells[0], holes=shells[1:])
@@ -208,7 +215,7 @@ def _without_rings_outside(geometries: Geometries, extent: tuple[float, float, f
 
 
 def _num_cells(geometries: Geometries, src: DatasetReader) -> Table:
-    """Pixels under each polygon's box, about."""
+    """Estimate the number of pixels under each polygon's box."""
     left, bottom, right, top = _extent(src)
     west, south, east, north = shapely.bounds(geometries).T
     width = np.minimum(east, right) - np.maximum(west, left)
@@ -217,9 +224,12 @@ def _num_cells(geometries: Geometries, src: DatasetReader) -> Table:
 
 
 def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band]) -> Table:
-    """Statistics of a polygon over very many pixels, from those of its pieces.
+    """Combine the statistics of a polygon over very many pixels from those of its pieces.
 
-    exactextract would cut it too, but only its grid: then rings lie outside of it.
+    exactextract would divide its grid itself but not the polygon, so that rings lie outside of the parts and crash it.
+
+    Returns:
+        ``(bands · 4,)`` float64.
     """
     left, bottom, right, top = _extent(src)
     step = Affine.scale((right - left) / src.width * _PIECE_SIDE, (top - bottom) / src.height * _PIECE_SIDE)
@@ -232,6 +242,8 @@ def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band
     operations = ("count", "mean", "variance", "min", "max")
     parts = _extracted(pieces, bands, operations).reshape(len(pieces), len(bands), len(operations))
     count, mean, variance, low, high = np.moveaxis(parts, -1, 0)
+    # Pieces without a valid pixel have weight 0, but NaN · 0 would spoil the sums. The variance of the whole is that within the
+    # pieces plus that of their means (law of total variance).
     mean, variance = np.nan_to_num(mean), np.nan_to_num(variance)
     total = count.sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -242,13 +254,13 @@ def _in_pieces(geometry: shapely.Geometry, src: DatasetReader, bands: list[_Band
 
 
 def _edges(first: float, last: float, origin: float, step: float) -> Table:
-    """Places on a grid from before ``first`` to after ``last``."""
+    """Return the lines of a grid from at or before ``first`` to at or after ``last``."""
     begin, end = np.floor((first - origin) / step), np.ceil((last - origin) / step)
     return np.asarray(origin + np.arange(begin, end + 1) * step)
 
 
 def _polygons_of(geometries: Geometries) -> Geometries:
-    """All polygons, one each; borders that only touch are none."""
+    """List the polygons inside geometries one by one; the lines and points where borders only touch are left out."""
     parts = shapely.get_parts(shapely.get_parts(geometries))
     found: Geometries = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
     return found

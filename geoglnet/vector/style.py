@@ -1,4 +1,4 @@
-"""A legend as a map style: QML for QGIS, SLD 1.1 for everything else. Fills are translucent so that the scene shows."""
+"""Writes a legend as a map style: QML for QGIS, SLD 1.1 for everything else. Translucent fills let the scene show."""
 
 from __future__ import annotations
 
@@ -20,27 +20,40 @@ _OGC = "http://www.opengis.net/ogc"
 
 
 def qml(legend: Legend, attribute: str = "class_name") -> str:
-    """Style of a polygon layer for QGIS 3: one category per class that becomes polygons.
+    """Write the style of a polygon layer for QGIS 3: one category per class that becomes polygons.
 
     Args:
         legend: names and colors.
         attribute: field with the class names.
+
+    Returns:
+        A QML document.
     """
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
     renderer = SubElement(
         root, "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", enableorderby="0", forceraster="0"
     )
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    # QGIS links a category to its symbol by the position of the symbol, as a string.
     for position, value in enumerate(legend.polygon_values):
         name, symbol = storable(legend.names[value]), str(position)
         SubElement(categories, "category", symbol=symbol, value=name, label=qgis_label(name), render="true", type="string")
         symbols.append(_qml_symbol(symbol, legend.colors[value]))
-    SubElement(root, "layerGeometryType").text = "2"
+    SubElement(root, "layerGeometryType").text = "2"  # polygons
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
 
 def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
-    """Style of the polygon layer ``layer`` as OGC Styled Layer Descriptor 1.1: one rule per class."""
+    """Write the style of a polygon layer as OGC Styled Layer Descriptor 1.1: one rule per class that becomes polygons.
+
+    Args:
+        legend: names and colors.
+        layer: name of the layer.
+        attribute: field with the class names.
+
+    Returns:
+        An SLD document.
+    """
     for prefix, address in {"sld": _SLD, "se": _SE, "ogc": _OGC}.items():
         ElementTree.register_namespace(prefix, address)
     root = Element(f"{{{_SLD}}}StyledLayerDescriptor", version="1.1.0")
@@ -54,12 +67,13 @@ def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
 
 
 def outline_color(color: Color) -> Color:
-    """The same hue, darker."""
+    """Darken a fill color for its outline; the hue stays."""
     red, green, blue = (round(channel * _OUTLINE_TONE) for channel in color)
     return red, green, blue
 
 
 def _qml_symbol(name: str, color: Color) -> Element:
+    """Make the fill symbol of one category."""
     symbol = Element("symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     properties: Mapping[str, str] = {
@@ -78,19 +92,21 @@ def _qml_symbol(name: str, color: Color) -> Element:
 
 
 def _sld_rule(name: str, color: Color, attribute: str) -> Element:
+    """Make the rule of one class: a filter on its name, and a fill with an outline."""
     rule = Element(f"{{{_SE}}}Rule")
     SubElement(rule, f"{{{_SE}}}Name").text = name
     is_equal = SubElement(SubElement(rule, f"{{{_OGC}}}Filter"), f"{{{_OGC}}}PropertyIsEqualTo")
     SubElement(is_equal, f"{{{_OGC}}}PropertyName").text = attribute
     SubElement(is_equal, f"{{{_OGC}}}Literal").text = name
     symbol = SubElement(rule, f"{{{_SE}}}PolygonSymbolizer")
-    width = f"{OUTLINE_WIDTH_MM * _PIXELS_PER_MM:.2f}"
+    width = f"{OUTLINE_WIDTH_MM * _PIXELS_PER_MM:.2f}"  # SLD has no millimeters
     _sld_parameters(symbol, "Fill", {"fill": _hex(color), "fill-opacity": str(FILL_OPACITY)})
     _sld_parameters(symbol, "Stroke", {"stroke": _hex(outline_color(color)), "stroke-width": width})
     return rule
 
 
 def _sld_parameters(symbol: Element, kind: str, parameters: Mapping[str, str]) -> None:
+    """Add a fill or a stroke to a symbolizer."""
     part = SubElement(symbol, f"{{{_SE}}}{kind}")
     for key, value in parameters.items():
         SubElement(part, f"{{{_SE}}}SvgParameter", name=key).text = value

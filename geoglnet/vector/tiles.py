@@ -115,7 +115,7 @@ class DatasetTiles:
         self._record(labels)
         return LabelTile(labels, None if self.confidence is None else _read_confidence(self.confidence, window, labels))
 
-    def has_unsaid_255(self, window: Window) -> bool:
+    def has_undeclared_255(self, window: Window) -> bool:
         """Check a window that has been read for pixels of 255 which the raster does not declare to be without a value."""
         if not self.seen[NO_LABEL] or self.labels.nodata == NO_LABEL:
             return False
@@ -131,6 +131,7 @@ class DatasetTiles:
     def _read_labels(self, window: Window) -> npt.NDArray[np.uint8]:
         """Read labels of any integer type as uint8, 255 where the raster says that there is no value."""
         values: npt.NDArray[Any] = _read(self.labels, window)[0]
+        # Before the dataset mask is applied, so that pixels without a value get no class from it.
         if self.is_mask:
             values = np.where(values == NO_LABEL, np.uint8(1), values)
         if not self._is_plain():
@@ -173,6 +174,7 @@ def _read_confidence(src: DatasetReader, window: Window, labels: npt.NDArray[np.
         # Labels beyond the last band (255, or a class that the raster lacks) take any value here and are unknown below.
         bands = _read(src, window, src.indexes)
         values = np.take_along_axis(bands, np.minimum(labels, src.count - 1)[None].astype(np.intp), axis=0)[0]
+    # Fractions outside of 0 to 1, NaN too, are no probabilities; uint8 values are taken as they are.
     is_known = labels < src.count if src.count > 1 else np.ones(labels.shape, dtype=bool)
     if values.dtype != np.uint8:
         is_known &= np.isfinite(values) & (values >= 0) & (values <= 1)

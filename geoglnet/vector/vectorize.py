@@ -1,4 +1,8 @@
-"""Label rasters to vector files."""
+"""Vectorizes label rasters: the tool that opens files, cleans and traces tiles, and writes what the seams release.
+
+In order: :func:`vectorize` checks files, :func:`write_polygons` opens them and collects all rules into a :class:`TileJob`, the
+job traces tiles (in other processes, where there are several workers), and :class:`_Run` joins them and writes the rows.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +43,19 @@ from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.windows import core_edges, iter_cores
 
 __all__ = ["VectorConfig", "vectorize"]
-_NOISE_PIXELS = 20  # labels of which a polygon has fewer on average are noise
+_NOISE_PIXELS = 20  # per polygon of a tile; fewer on average are taken for noise
 _NOISE_POLYGONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class TracedTile:
-    """What a tile gives.
+    """Outcome of tracing one tile.
 
     Args:
-        records: its whole polygons.
+        records: rows of its complete polygons.
         open_tile: its other pieces.
-        num_pieces: how many polygons and pieces it has.
-        seen: ``(256,)`` which labels have been met so far by the process that traced it.
+        num_pieces: number of its polygons and pieces.
+        seen: ``(256,)`` bool, the labels that the process that traced it has read so far.
     """
 
     records: PolygonRecords
@@ -62,7 +66,7 @@ class TracedTile:
 
 @dataclass(frozen=True, slots=True)
 class TileJob:
-    """How all tiles are traced and finished; light enough for another process.
+    """Tracing and finishing of all tiles, as it is sent to other processes.
 
     Args:
         labels_path: label raster.
@@ -70,7 +74,7 @@ class TileJob:
         is_mask: whether 255 is class 1 in the labels.
         tracing: rules for the labels.
         finishing: rules for the polygons.
-        statistics: of another raster, if they were asked for.
+        statistics: a :class:`~geoglnet.vector.statistics.Statistics`, if the configuration names a raster for them.
     """
 
     labels_path: str
@@ -81,7 +85,7 @@ class TileJob:
     statistics: Any = None
 
     def start(self) -> Callable[[Window], TracedTile]:
-        """Open the rasters, for as long as the process lives."""
+        """Open the rasters for as long as the process lives, and return the work on one window."""
         stack = ExitStack()
         stack.enter_context(environment(self.labels_path))
         labels = stack.enter_context(open_raster(self.labels_path))
@@ -89,7 +93,7 @@ class TileJob:
         return self.on(DatasetTiles(labels, confidence, self.is_mask))
 
     def on(self, tiles: DatasetTiles) -> Callable[[Window], TracedTile]:
-        """The work on one window of rasters that are open."""
+        """Return the work on one window of open rasters."""
 
         def work(window: Window) -> TracedTile:
             whole, open_tile = trace_tile(tiles, window, self.tracing)
@@ -98,7 +102,7 @@ class TileJob:
         return work
 
     def rows(self, polygons: Polygons) -> PolygonRecords:
-        """Rows of whole polygons."""
+        """Make the rows of complete polygons."""
         records = finish(polygons, self.finishing)
         return records if self.statistics is None else self.statistics.added_to(records)
 
@@ -115,18 +119,18 @@ def vectorize(
 ) -> int:
     """Trace the polygons of a label raster into a vector file.
 
-    The polygons equal those of tracing the whole raster at once; memory does not grow with the raster, but with the
-    longest row of polygons that are still open (:mod:`geoglnet.vector.seams`), up to ``config.max_vertices``.
+    The polygons equal those of tracing the whole raster at once. Memory does not grow with the raster's height, only with the
+    incomplete polygons along a row of tiles (:mod:`geoglnet.vector.seams`), up to ``config.max_vertices``.
 
     Args:
         labels_path: raster with one band of integers, 0–254 a class, 255 or nodata none.
         vector_path: file to write, with ``class_id, class_name, area_m2, perimeter_m, confidence, part_of, scene, model``;
             its suffix says the format (:data:`geoglnet.vector.formats.FORMATS`).
-        legend: what the labels mean; else the raster's own legend, else "class 1" and so on with 0 as background.
+        legend: names and colors of the labels; left out, the raster's own, else "class 1" and so on with 0 as background.
         confidence_path: raster of the same shape, one band or one per class: uint8 (probability × 254) or fractions.
-        config: how polygons are made.
+        config: cleaning, tracing and finishing of polygons.
         overwrite: replace an existing file.
-        progress: told of the stage ``polygons`` in tiles (before it ``classes``, when there is no legend, and ``cleaning``,
+        progress: receives the stage ``polygons`` in tiles (before it ``classes``, when there is no legend, and ``cleaning``,
             when the labels are to be cleaned; after it ``writing``, when the format is not GeoPackage).
 
     Returns:
@@ -146,7 +150,7 @@ def vectorize(
 
 
 def vector_files(path: StrPath, config: VectorConfig, *, overwrite: bool) -> dict[str, OutputFile]:
-    """The files that polygons are written to: ``"vector"``, and ``"style"`` when they get one beside them."""
+    """Name the files that polygons are written to: ``"vector"``, and ``"style"`` when ``config.style`` puts one beside it."""
     if config.style is None:
         return {"vector": OutputFile(path, overwrite)}
     style = OutputFile(Path(path).with_suffix(f".{config.style}"), overwrite)
@@ -171,10 +175,20 @@ def write_polygons(
         legend: see there.
         confidence_path: see there.
         config: see there.
-        on_ready: told of the part when it is whole, before it gets its name.
+        on_ready: called with the path of the complete part file, before it is renamed to the final name.
         progress: see there.
+
+    Returns:
+        Number of polygons written.
+
+    Raises:
+        ConfigError: see there.
+        SceneError: see there.
+        OutputError: a file cannot be written.
     """
     progress = progress or SilentProgress()
+    # Everything that can fail without a look at the pixels comes first: claims on the outputs, types of the rasters, what the
+    # CRS allows, the legend. Only then is a part file made.
     with ExitStack() as stack:
         for file in files.values():
             stack.enter_context(file.claimed())
@@ -186,7 +200,7 @@ def write_polygons(
         check_ground(files["vector"].path, src.name, place.crs, config, progress)
         legend = legend or read_legend(labels_path)
         if legend is None:
-            legend, is_mask = _found_legend(src, config.tile_size, progress)
+            legend, is_mask = _derived_legend(src, config.tile_size, progress)
             tiles = replace(tiles, is_mask=is_mask)
         job, seen = _job(tiles, place, legend, config), tiles.seen
         layer = _layer(files["vector"].path, src, legend, config, job)
@@ -194,6 +208,7 @@ def write_polygons(
             if config.cleans:
                 clean_path = part_path.with_name("part.clean.tif")
                 rules = _cleaning_rules(src, place, legend, config, progress)
+                # Labels that cleaning has removed altogether still count as seen: the warning below is about the input.
                 seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
                 tiles = DatasetTiles(cleaned.enter_context(open_raster(clean_path)), confidence)
                 job = replace(job, labels_path=str(clean_path), is_mask=False)
@@ -203,24 +218,25 @@ def write_polygons(
                 on_ready(part_path)
         if "style" in files:
             with files["style"] as part_path:
-                _write_style(part_path, layer)
-    _tell_unknown_labels(src.name, run.seen, legend, progress)
+                style = qml(legend) if part_path.suffix == ".qml" else sld(legend, layer.name)
+                part_path.write_text(style, encoding="utf-8")
+    _warn_of_unknown_labels(src.name, run.seen, legend, progress)
     return count
 
 
 def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig, progress: Progress) -> None:
-    """Refuse what cannot be done where the labels lie, and say how polygons are measured there where that is not as usual.
+    """Refuse settings that the CRS of the labels does not allow, and log how polygons are measured in an unusual CRS.
 
     Args:
         vector_path: file to write.
-        name: of the labels or of the scene.
-        crs: of them.
-        config: how polygons are made.
-        progress: receiver of the rule.
+        name: name of the labels or of the scene, for messages.
+        crs: their CRS; ``None`` when there is none.
+        config: settings of polygons.
+        progress: receives the rule.
 
     Raises:
-        SceneError: areas in m² are asked for, and meters are unknown there.
-        ConfigError: another quantity in meters is, or the format cannot hold the coordinates.
+        SceneError: a limit in m² is set, and meters are unknown in this CRS.
+        ConfigError: another quantity in meters is set, or the format cannot hold the coordinates.
     """
     check_place(vector_path, crs)
     ground = ground_of(crs)
@@ -238,7 +254,7 @@ def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig
 
 
 def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: VectorConfig) -> Iterator[tuple[str, StrPath]]:
-    """What is read, so that no output replaces it."""
+    """List all files that are read, with what they are, so that no output replaces one."""
     rasters = {"the label raster": labels_path, "the confidence raster": confidence_path}
     rasters["the raster of the statistics"] = config.statistics_path
     for what, name in rasters.items():
@@ -248,6 +264,7 @@ def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: Vecto
 def _cleaning_rules(
     src: DatasetReader, place: Georeference, legend: Legend, config: VectorConfig, progress: Progress
 ) -> CleaningRules:
+    """Bring the settings of cleaning to pixels and labels of this raster."""
     size_m = pixel_size_m(ground_pixel_size(place.crs, place.transform, Shape(*src.shape)))
     if config.fill_holes and legend.background is None:
         progress.warn(f"{src.name}: no class is background, so there are no holes to fill")
@@ -262,7 +279,16 @@ def _cleaning_rules(
 
 @dataclass(slots=True)
 class _Run:
-    """One raster's way into one file."""
+    """Traces one raster into one file.
+
+    Args:
+        tiles: labels to trace, cleaned if they are to be.
+        job: rules of tracing and finishing.
+        layer: name, columns and CRS of the layer.
+        config: settings.
+        progress: receives stages and warnings.
+        seen: ``(256,)`` bool, labels that have been read; grows while tiles are traced.
+    """
 
     tiles: DatasetTiles
     job: TileJob
@@ -270,12 +296,13 @@ class _Run:
     config: VectorConfig
     progress: Progress
     seen: npt.NDArray[np.bool_]
-    _is_noise_told: bool = False
+    _has_warned_of_noise: bool = False
 
     def write(self, part_path: Path) -> int:
-        """Trace into ``part_path``; how many polygons."""
+        """Trace into ``part_path``; return the number of polygons."""
         if is_geopackage(part_path):
             return self._trace_into(part_path, is_final=True)
+        # Only a GeoPackage can be corrected afterwards (``part_of``); other formats are converted from a temporary one.
         between_path = part_path.with_name("part.between.gpkg")
         count = self._trace_into(between_path, is_final=False)
         self.progress.plan("writing", 1, "files")
@@ -285,44 +312,48 @@ class _Run:
         return count
 
     def _trace_into(self, path: Path, *, is_final: bool) -> int:
+        """Trace into a GeoPackage; return the number of polygons."""
         config, tracing = self.config, self.job.tracing
         seams = Seams(self.tiles.shape, tracing.connectivity, config.max_vertices, is_grid=not tracing.reshapes)
         windows = iter_cores(self.tiles.shape, config.tile_size, margin=0)
         self.progress.plan("polygons", _num_tiles(self.tiles.shape, config.tile_size), "tiles")
+        # Tiles are traced in any process but joined here, in their order: the outcome does not depend on the workers. The
+        # writer pulls: nothing is traced faster than rows can be written.
         with Ordered(self.job, self.job.on(self.tiles), windows, config.workers) as traced_tiles:
             rows = self._iter_rows(traced_tiles, seams)
             count = write_geopackage(path, self.layer, rows, seams.same_parts, is_final=is_final)
-        self._tell_cut(seams)
-        return count
-
-    def _iter_rows(self, traced_tiles: Iterable[TracedTile], seams: Seams) -> Iterator[PolygonRecords]:
-        for traced in traced_tiles:
-            yield traced.records
-            yield self.job.rows(seams.join(traced.open_tile))
-            self._look_at(traced)
-            self.progress.advance()
-
-    def _look_at(self, traced: TracedTile) -> None:
-        self.seen |= traced.seen
-        window = traced.open_tile.window
-        is_noise = traced.num_pieces > max(_NOISE_POLYGONS, window.width * window.height / _NOISE_PIXELS)
-        if is_noise and not self._is_noise_told:
-            self._is_noise_told = True
-            self.progress.warn(
-                f"the labels are noise: {traced.num_pieces} polygons in {window.width} × {window.height} px from column "
-                f"{window.col_off}, row {window.row_off}; for a usable file, merge small areas with " + Keyword("sieve", "10px")
-            )
-
-    def _tell_cut(self, seams: Seams) -> None:
         if seams.num_cut:
             self.progress.warn(
                 f"polygons cut along tile lines, because more than {seams.max_vertices} vertices were open: {seams.num_cut}; "
                 "their parts share a number in part_of"
             )
+        return count
+
+    def _iter_rows(self, traced_tiles: Iterable[TracedTile], seams: Seams) -> Iterator[PolygonRecords]:
+        """Yield the rows of every tile: its complete polygons, then those that it has completed."""
+        for traced in traced_tiles:
+            yield traced.records
+            yield self.job.rows(seams.join(traced.open_tile))
+            self.seen |= traced.seen
+            self._warn_of_noise(traced)
+            self.progress.advance()
+
+    def _warn_of_noise(self, traced: TracedTile) -> None:
+        """Warn once where a tile consists of so many polygons that the file will be of little use."""
+        window = traced.open_tile.window
+        is_noise = traced.num_pieces > max(_NOISE_POLYGONS, window.width * window.height / _NOISE_PIXELS)
+        if is_noise and not self._has_warned_of_noise:
+            self._has_warned_of_noise = True
+            self.progress.warn(
+                f"the labels are noise: {traced.num_pieces} polygons in {window.width} × {window.height} px from column "
+                f"{window.col_off}, row {window.row_off}; for a usable file, merge small areas with " + Keyword("sieve", "10px")
+            )
 
 
 def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: VectorConfig) -> TileJob:
+    """Bring the settings of tracing and finishing to pixels and labels of this raster."""
     src, confidence = tiles.labels, tiles.confidence
+    # Simplification works in pixels of equal sides; regularization takes width and height, which differ in degrees.
     size = ground_pixel_size(place.crs, place.transform, tiles.shape)
     tolerance = config.simplify.in_pixels(pixel_size_m(size)) if isinstance(config.simplify, Quantity) else 0.0
     crs_wkt = None if place.crs is None else place.crs.to_wkt()
@@ -346,6 +377,7 @@ def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: Vecto
 
 
 def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig, job: TileJob) -> LayerDefinition:
+    """Define the layer to write; names of scene and model come from the raster's tags where the settings have none."""
     tags = src.tags()
     return LayerDefinition(
         path,
@@ -359,6 +391,7 @@ def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig,
 
 
 def _statistics(path: Path, crs_wkt: str | None) -> Any:
+    """Open the raster of the statistics, with the extra that reads it."""
     try:
         module = import_module("geoglnet.vector.statistics")
     except ModuleNotFoundError as error:
@@ -366,28 +399,29 @@ def _statistics(path: Path, crs_wkt: str | None) -> Any:
     return module.Statistics.of(path, crs_wkt)
 
 
-def _write_style(part_path: Path, layer: LayerDefinition) -> None:
-    style = qml(layer.legend) if part_path.suffix == ".qml" else sld(layer.legend, layer.name)
-    part_path.write_text(style, encoding="utf-8")
-
-
 def _num_tiles(shape: Shape, tile_size: int) -> int:
+    """Count the tiles of a raster."""
     return (len(core_edges(shape.height, tile_size, 0)) - 1) * (len(core_edges(shape.width, tile_size, 0)) - 1)
 
 
-def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tuple[Legend, bool]:
-    """A legend for a raster that brings none: classes are numbers, 0 is the background; and whether 255 is class 1.
+def _derived_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tuple[Legend, bool]:
+    """Derive a legend from the values of a raster that has none: classes are numbers, 0 is the background.
 
-    Masks of one thing mostly hold 0 and 255, where 255 is no class elsewhere.
+    Binary masks mostly hold 0 and 255, a value that means "no class" in other label rasters.
+
+    Returns:
+        The legend, and whether 255 is class 1.
     """
+    # The whole raster is read: the legend must be complete before the first polygon is written.
     tiles, has_255 = DatasetTiles(src), False
     progress.plan("classes", _num_tiles(tiles.shape, tile_size), "tiles")
     for window in iter_cores(tiles.shape, tile_size, margin=0):
         tiles.read_tile(window)
-        has_255 = has_255 or tiles.has_unsaid_255(window)
+        has_255 = has_255 or tiles.has_undeclared_255(window)
         progress.advance()
     found = [value for value in np.flatnonzero(tiles.seen[:NO_LABEL]).tolist() if value > 0]
     values = ", ".join(str(value) for value in found[:8]) + (", …" if len(found) > 8 else "")
+    # GDAL's nodata 0 hides the zeros of a mask: then 255 alone is seen.
     if has_255 and not found and (tiles.seen[0] or src.nodata == 0):
         progress.log(f"{src.name} has no legend and holds 0 and {NO_LABEL} only: a mask, in which {NO_LABEL} becomes class 1")
         return Legend(("background", "class 1"), _colors(src, 2), background=0), True
@@ -400,20 +434,22 @@ def _found_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tup
 
 
 def _colors(src: DatasetReader, count: int) -> tuple[Color, ...]:
+    """Take the colors of classes from the raster's color table, and generate the others."""
     try:
         table = src.colormap(1)
-    except ValueError:  # rasterio's way of saying that there is no color table
+    except ValueError:  # raised by rasterio where there is no color table
         table = {}
     return tuple(table[value][:3] if value in table else _generated_color(value) for value in range(count))
 
 
 def _generated_color(value: int) -> Color:
-    # Steps of the golden angle keep neighboring numbers far apart in hue.
+    """Generate the color of a class number: steps of the golden ratio keep neighboring numbers far apart in hue."""
     red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.65, 0.85))
     return red, green, blue
 
 
-def _tell_unknown_labels(name: str, seen: npt.NDArray[np.bool_], legend: Legend, progress: Progress) -> None:
+def _warn_of_unknown_labels(name: str, seen: npt.NDArray[np.bool_], legend: Legend, progress: Progress) -> None:
+    """Warn about labels of the raster that the legend lacks."""
     unknown = [v for v in np.flatnonzero(seen[:NO_LABEL]).tolist() if v >= legend.num_classes and v != legend.ignore_value]
     if unknown:
         progress.warn(

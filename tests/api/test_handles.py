@@ -153,7 +153,7 @@ def test_polygons_alone_can_be_plotted(done: Prediction, tmp_path: Path) -> None
     pyplot.close(axes.figure)
     assert str(layer.report).startswith(f"Traced {done.paths['labels']}\n  polygons  {layer.num_polygons}")
     layer.path.unlink()
-    with pytest.raises(SceneNotFoundError, match=r"again\.fgb does not exist; was it moved"):
+    with pytest.raises(SceneNotFoundError, match=r"again\.fgb does not exist; check whether it was moved"):
         layer.polygons()
 
 

@@ -126,7 +126,7 @@ def test_quantities_in_meters_are_refused_with_the_reason_before_any_work(
 def test_geojson_takes_coordinates_that_lie_nowhere_and_refuses_those_of_another_body(tmp_path: Path) -> None:
     vectorize(local_raster(tmp_path / "local.tif", LOCAL), tmp_path / "local.geojson")
     assert geopandas.read_file(tmp_path / "local.geojson").total_bounds.tolist() == pytest.approx([101, 184, 116, 199])
-    with pytest.raises(ConfigError, match=r"(IAU_2015:30110|'Moon .*') cannot be brought to longitude and latitude on"):
+    with pytest.raises(ConfigError, match=r"(IAU_2015:30110|'Moon .*') cannot be transformed to longitude and latitude on"):
         vectorize(local_raster(tmp_path / "moon.tif", MOON_FLAT), tmp_path / "moon.geojson")
 
 
@@ -136,7 +136,7 @@ def test_geojson_takes_coordinates_that_lie_nowhere_and_refuses_those_of_another
 def test_a_mask_of_another_body_is_refused_in_one_line(tmp_path: Path, scene: str, mask: str) -> None:
     path = tmp_path / "mask.gpkg"
     geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=mask).to_file(path)
-    with pytest.raises(DatasetError, match=r"cannot be brought from .* to .* body or plane; give") as raised:
+    with pytest.raises(DatasetError, match=r"cannot be reprojected from .* to .* body or plane; give") as raised:
         read_polygons(path, CRS.from_user_input(scene), around=(0, 0, 2, 2))
     assert len(str(raised.value)) < 300
 

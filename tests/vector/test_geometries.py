@@ -102,7 +102,7 @@ def test_invalid_and_open_rings_are_repaired_and_counted(tmp_path: Path) -> None
     polygons, said = read(unclosed)
     assert_allclose(shapely.area(polygons.geometries), [16])
     assert "1 of 3 features had invalid polygons" in said[0]
-    assert "2 of 3 features have no area (points, lines, empty ones) and are passed over" in said[1]
+    assert "2 of 3 features have no area (points, lines, empty ones) and are skipped" in said[1]
 
 
 def test_coordinates_that_are_no_numbers_are_refused_with_file_layer_and_feature(tmp_path: Path) -> None:
@@ -190,7 +190,9 @@ def test_meters_that_are_called_degrees_are_refused_in_one_line(tmp_path: Path) 
 
 def test_a_crs_of_heights_alone_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "heights.gpkg", [SQUARE], crs="EPSG:5703")
-    with pytest.raises(DatasetError, match=r"heights\.gpkg has the CRS EPSG:5703, which tells heights and no places"):
+    with pytest.raises(
+        DatasetError, match=r"heights\.gpkg has the CRS EPSG:5703, which has heights only and no horizontal axes"
+    ):
         read(path)
 
 
