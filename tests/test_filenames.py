@@ -120,5 +120,5 @@ def test_a_scene_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
         path.touch()
     except OSError:
         pytest.skip("this file system has no such names")
-    with pytest.raises(SceneError, match="is no name in UTF-8"):
+    with pytest.raises(SceneError, match="is not a UTF-8 name"):
         open_raster(path)

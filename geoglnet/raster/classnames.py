@@ -1,4 +1,4 @@
-"""Class names beside a raster, in GDAL's ``.aux.xml`` form: what QGIS, ArcGIS and GDAL itself read names from."""
+"""Class names in a sidecar, GDAL's ``.aux.xml``, from which QGIS, ArcGIS and GDAL itself read the names of values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = (("Value", _INTEGER, "5"), ("Class", _TEXT, "2"), ("R", _INTEGER, "6"
 
 
 def sidecar_path(path: StrPath) -> Path:
-    """Where GDAL looks for what a raster's own format cannot hold."""
+    """Return the path of the sidecar in which GDAL stores what a raster's format cannot hold."""
     return Path(f"{os.fspath(path)}.aux.xml")
 
 
@@ -43,7 +43,7 @@ def write_class_names(path: Path, legend: Legend) -> None:
 
 
 def read_class_names(path: StrPath) -> tuple[str, ...]:
-    """Category names of a local raster's first band, from its sidecar or from a VRT; empty when there are none."""
+    """Read the category names of a local raster's first band, from its sidecar or from a VRT; empty when there are none."""
     for candidate in (sidecar_path(path), Path(path)):
         if candidate.suffix not in (".xml", ".vrt") or not candidate.is_file():
             continue
@@ -51,29 +51,30 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
             categories = ElementTree.parse(candidate).iterfind("./*[@band='1']/CategoryNames/Category")
             names = tuple(category.text or "" for category in categories)
         except ElementTree.ParseError:
-            continue  # GDAL overlooks a broken sidecar too
+            continue  # GDAL ignores a broken sidecar too
         if names:
             return names
     return ()
 
 
 def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Name every value of a category table by itself: tables of land cover leave names empty, or use one for many values.
+    """Give every value of a category table a name of its own: tables of land cover leave names empty, or repeat them.
 
-    A value without a name is called after its number, names that several values share get the number behind them, and the
-    entry of :data:`~geoglnet.legend.NO_CLASS`, with which a table has 256, is no class.
+    A value without a name is named after its number, a name that several values share gets the number appended, and the entry
+    of :data:`~geoglnet.legend.NO_CLASS`, the last of a table of 256, is no class.
 
     >>> distinct_names(["Unclassified", "", "Forest", "Forest"])
     ('Unclassified', 'class 1', 'Forest (2)', 'Forest (3)')
     """
     distinct = [" ".join(name.split()) or f"class {value}" for value, name in enumerate(names[:NO_CLASS])]
-    while len(set(distinct)) < len(distinct):
+    while len(set(distinct)) < len(distinct):  # a name with a number may exist already
         count = Counter(distinct)
         distinct = [f"{name} ({value})" if count[name] > 1 else name for value, name in enumerate(distinct)]
     return tuple(distinct)
 
 
 def _attribute_table(legend: Legend) -> ElementTree.Element:
+    """Make the raster attribute table: value, name and color of every class."""
     table = ElementTree.Element("GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(_COLUMNS):
         column = ElementTree.SubElement(table, "FieldDefn", index=str(index))

@@ -1,4 +1,4 @@
-"""Finished rasters: cloud-optimized GeoTIFFs that QGIS opens with the right colors and class names."""
+"""Writes final rasters: cloud-optimized GeoTIFFs (COG) that QGIS opens with the right colors and class names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OPTIONS = {
     "BLOCKSIZE": BLOCK_SIZE,
     "BIGTIFF": "IF_SAFER",
     "SPARSE_OK": "YES",
-    "NUM_THREADS": "ALL_CPUS",  # errors lost by threads are found by verify()
+    "NUM_THREADS": "ALL_CPUS",  # threads lose errors of a full disk, which verify() finds
     "OVERVIEWS": "IGNORE_EXISTING",
 }
 
@@ -50,13 +50,13 @@ def write_cog(
     for other programs), and pyramid levels by majority. Without one it holds quantities: its levels are averages.
 
     Args:
-        source_path: raster of one band, or of several quantities.
+        source_path: raster of labels, with one band, or of quantities.
         part_path: file to write; its sidecar is ``<part_path>.aux.xml``.
-        legend: classes of a label raster.
+        legend: classes of a label raster; ``None`` for quantities.
         band_names: descriptions of the bands, if they have some.
         tags: dataset tags, such as ``GEOGLNET_MODEL``.
-        num_valid: valid pixels of the source, which the copy must have too; counted when left out.
-        progress: told of the stage.
+        num_valid: number of valid pixels of the source, which the copy must have too; counted when left out.
+        progress: receives the stage ``pyramid``.
 
     Raises:
         OutputError: the disk is full or the folder not writable.
@@ -67,6 +67,7 @@ def write_cog(
     num_valid = num_valid_pixels(source_path) if num_valid is None else num_valid
     all_tags = dict(tags or {}) | ({} if legend is None else {LEGEND_TAG: json.dumps(legend.to_dict())})
     resampling = "AVERAGE" if legend is None else "MODE"
+    # GDAL's COG driver copies a dataset as it is, so colors and tags are put into a VRT around the source.
     with (
         open_raster(source_path) as source,
         open_raster(_described(source, legend, band_names, all_tags), driver="VRT") as described,
@@ -84,7 +85,7 @@ def write_cog(
 
 
 def read_legend(path: StrPath) -> Legend | None:
-    """Legend of a label raster: our own tag, else the class names that GDAL knows with the color table.
+    """Read the legend of a label raster: our own tag, else the class names that GDAL knows with the color table.
 
     Names that are empty or repeat are made distinct by their values (:func:`~geoglnet.raster.classnames.distinct_names`).
 
@@ -104,11 +105,13 @@ def read_legend(path: StrPath) -> Legend | None:
     names = distinct_names(read_class_names(path))
     if not names:
         return None
+    # A table of names without colors, or with fewer, gets shades of gray.
     grays = [round(255 * value / len(names)) for value in range(len(names))]
     return Legend(names, tuple(colors.get(value, (gray, gray, gray)) for value, gray in enumerate(grays)))
 
 
 def _parsed(tag: str, path: StrPath) -> Legend:
+    """Parse our own tag."""
     try:
         return Legend.from_dict(json.loads(tag))
     except ValueError as error:
@@ -116,19 +119,20 @@ def _parsed(tag: str, path: StrPath) -> Legend:
 
 
 def _colors(src: DatasetReader) -> dict[int, tuple[int, int, int]]:
+    """Read the color table; empty when there is none."""
     if not src.count:
         raise SceneError(f"{src.name} has no bands; give a label raster")
     try:
         return {value: (red, green, blue) for value, (red, green, blue, _) in src.colormap(1).items()}
-    except ValueError:  # rasterio's way to say that there is no color table
+    except ValueError:  # raised by rasterio where there is no color table
         return {}
 
 
 def _described(source: DatasetReader, legend: Legend | None, band_names: Sequence[str], tags: Mapping[str, str]) -> str:
-    """A VRT of ``source`` with colors, names and tags, so that the source itself need not be touched.
+    """Write a VRT of ``source`` with colors, names and tags, so that the source itself need not be changed.
 
-    Of a mosaic's blocks it is another mosaic: once GDAL 3.10 has read a VRT within a VRT, it gives zeros for parts of later
-    ones that it cannot open (:mod:`geoglnet.raster.failures`).
+    For a block mosaic it has the blocks themselves as sources: once GDAL 3.10 has read a VRT within a VRT, it returns zeros for
+    parts of later ones that it cannot open (:mod:`geoglnet.raster.failures`).
     """
     items = "".join(f'<MDI key="{xml(key)}">{xml(value)}</MDI>' for key, value in sorted(tags.items()))
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
@@ -141,9 +145,10 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
         f'<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource>'
         for band in source.indexes
     ]
+    descriptions = [f"<Description>{xml(name)}</Description>" for name in band_names] or [""] * source.count
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{width}" blockYSize="{height}">'
-        f"{_description(band_names, band)}<NoDataValue>{NODATA}</NoDataValue>{_color_table(legend)}"
+        f"{descriptions[band - 1]}<NoDataValue>{NODATA}</NoDataValue>{_color_table(legend)}"
         f"{sources[band - 1]}</VRTRasterBand>"
         for band in source.indexes
     )
@@ -153,11 +158,8 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
     )
 
 
-def _description(band_names: Sequence[str], band: int) -> str:
-    return f"<Description>{xml(band_names[band - 1])}</Description>" if band_names else ""
-
-
 def _color_table(legend: Legend | None) -> str:
+    """Write the color table of labels: classes opaque, unused values black, nodata transparent."""
     if legend is None:
         return "<ColorInterp>Gray</ColorInterp>"
     spare = [(0, 0, 0, 255)] * (NODATA - legend.num_classes)

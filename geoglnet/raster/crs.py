@@ -1,4 +1,4 @@
-"""What a coordinate reference system says about the ground: how its units become meters, and whether two are one place."""
+"""Coordinate reference systems: how their units become meters on the ground, and whether two describe the same place."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _UNKNOWN_UNIT = "unknown unit"
 
 @dataclass(frozen=True, slots=True, eq=False)  # an ellipsoid has no hash
 class Ground:
-    """How the coordinates of a CRS become meters.
+    """The way from coordinates of a CRS to meters.
 
     Args:
         degrees: CRS of longitude and latitude on the ellipsoid below; ``None`` where the CRS has no place on any body.
-        ellipsoid: of the body, :data:`WGS84` on the Earth; ``None`` where there is none.
-        unit_m: meters of a step in a plane that lies nowhere (engineering and local CRSs); ``None`` elsewhere, and where
-            the unit is unknown.
-        rule: how things are measured, in words, where that is not as usual; else empty.
-        reason: why nothing can be measured in meters, in words; empty where it can.
+        ellipsoid: ellipsoid of the body, :data:`WGS84` on the Earth; ``None`` where there is none.
+        unit_m: length in meters of one unit in a plane that lies nowhere (engineering and local CRSs); ``None`` elsewhere, and
+            where the unit is unknown.
+        rule: sentence for the log about how meters are measured, where that is unusual; else empty.
+        reason: reason for messages why nothing can be measured in meters; empty where it can.
         is_placeless: whether the coordinates lie on no body at all.
     """
 
@@ -42,15 +42,15 @@ class Ground:
 
     @property
     def is_earth(self) -> bool:
-        """Whether coordinates can be brought to longitude and latitude of WGS 84."""
+        """Whether coordinates can be transformed to longitude and latitude of WGS 84."""
         return self.ellipsoid is WGS84
 
 
 def ground_of(crs: Any) -> Ground:
-    """How the coordinates of a CRS become meters.
+    """Find the way from coordinates of a CRS to meters.
 
     Args:
-        crs: what pyproj takes for a CRS, rasterio's included; ``None`` when there is none.
+        crs: anything that pyproj accepts as a CRS, rasterio's included; ``None`` when there is none.
     """
     if crs is None:
         return Ground(reason="no CRS", is_placeless=True)
@@ -61,7 +61,7 @@ def ground_of(crs: Any) -> Ground:
 
 
 def parsed(crs: Any) -> CRS:
-    """A CRS as pyproj's, for coordinates in the order that files have: east or longitude first.
+    """Convert a CRS to pyproj's class, for coordinates in the order of files: east or longitude first.
 
     Raises:
         CRSError: PROJ does not know it.
@@ -70,7 +70,7 @@ def parsed(crs: Any) -> CRS:
 
 
 def horizontal(crs: Any) -> CRS:
-    """A CRS without its heights: the first part of a compound one, two axes of three.
+    """Drop the heights of a CRS: take the first part of a compound one, two axes of three.
 
     Raises:
         CRSError: PROJ does not know it.
@@ -85,9 +85,9 @@ def horizontal(crs: Any) -> CRS:
 
 
 def are_one_place(first: Any, second: Any) -> bool:
-    """Whether coordinates of two CRSs mean the same places, heights and the flavor of their definitions apart.
+    """Return whether coordinates of two CRSs mean the same places; heights and dialects of definitions do not matter.
 
-    A local CRS has nothing but its name and its unit to be known by.
+    Local CRSs are compared by name and unit: they have nothing else.
 
     Raises:
         CRSError: PROJ does not know one of them.
@@ -99,7 +99,7 @@ def are_one_place(first: Any, second: Any) -> bool:
 
 
 def crs_label(crs: Any) -> str:
-    """A CRS in a few words for messages: its code, else its name; ``no CRS`` for ``None``."""
+    """Name a CRS in messages: by its code, else by its name; ``no CRS`` for ``None``."""
     if crs is None:
         return "no CRS"
     try:
@@ -111,11 +111,13 @@ def crs_label(crs: Any) -> str:
 
 
 def _name(crs: CRS) -> str:
+    """Return the name of a CRS in a form that survives what formats do to case, spaces and underscores."""
     return "".join(crs.name.casefold().replace("_", " ").split())
 
 
 @lru_cache(maxsize=32)
 def _parsed(definition: str) -> CRS:
+    """Parse a definition, once: PROJ takes milliseconds for it."""
     found = CRS.from_user_input(definition)
     if found.type_name == "Geodetic CRS" and len(found.axis_info) == 2:
         # Planetocentric latitudes: PROJ leaves them in front of longitudes; GDAL takes them for geodetic ones, and so do we.
@@ -125,6 +127,7 @@ def _parsed(definition: str) -> CRS:
 
 @lru_cache(maxsize=32)
 def _ground(definition: str) -> Ground:
+    """Find the way to meters: by the Earth, else by the body of the CRS, else by the unit of its plane."""
     crs = _parsed(definition)
     if crs.is_geocentric:
         return Ground(reason=f"a CRS ({crs.name}) whose axes are no plane")
@@ -145,6 +148,7 @@ def _ground(definition: str) -> Ground:
 
 
 def _has_way(crs: CRS, degrees: CRS) -> bool:
+    """Return whether PROJ can transform from one CRS to the other."""
     try:
         Transformer.from_crs(crs, degrees, always_xy=True)
     except ProjError:
@@ -153,9 +157,11 @@ def _has_way(crs: CRS, degrees: CRS) -> bool:
 
 
 def _unit_m(crs: CRS) -> float | None:
-    """Meters of a unit along the axes; ``None`` where it is unknown or no length. Only PROJ's JSON tells kinds of units."""
-    if _UNKNOWN_UNIT in crs.name.casefold():  # GDAL's word for layers of no CRS; files such as GeoTIFF make it meters
+    """Return the length in meters of one unit along the axes; ``None`` where it is unknown or not a length."""
+    # GDAL names the CRS of layers without one "unknown unit", but formats such as GeoTIFF store meters with it.
+    if _UNKNOWN_UNIT in crs.name.casefold():
         return None
+    # Only PROJ's JSON distinguishes lengths from angles and scales.
     axes = crs.to_json_dict().get("coordinate_system", {}).get("axis", [])
     units = [axis.get("unit", "") for axis in axes[:2]]
     if len(units) < 2 or units[0] != units[1]:

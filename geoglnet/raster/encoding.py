@@ -1,4 +1,4 @@
-"""Blocks as small GeoTIFFs in memory: GDAL compresses, Python writes, so that no error of the disk is lost."""
+"""Encodes blocks as GeoTIFFs in memory: GDAL compresses and Python writes, so that no error of the disk is lost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from geoglnet.raster.gdal import environment
 from geoglnet.types import Shape
 
 TILE_SIZE = 512
-# Says nothing, but rasterio warns of rasters without, and warnings cannot be silenced in a thread.
+# Without meaning: rasterio warns of rasters without a transform, and warnings cannot be silenced in one thread alone.
 _ANYWHERE = Affine.scale(2, -2)
 
 
 def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
-    """A ``(bands, h, w)`` uint8 array as a tiled, compressed GeoTIFF without georeference; nodata is 255.
+    """Encode a ``(bands, h, w)`` uint8 array as a compressed GeoTIFF without a place; nodata is 255.
 
     Memory: the array once more, compressed.
     """

@@ -1,4 +1,4 @@
-"""The files that a raster is made of, all the way down, and which of them may be read."""
+"""Files that a raster is made of, with the parts of its parts, and the check which of them may be read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rasterio.io import DatasetReader
 from geoglnet.errors import SceneError
 from geoglnet.types import StrPath
 
-# What reading and writing through rasterio may raise; GDAL's own errors leak through where rasterio does not wrap them.
+# Errors of reading and writing through rasterio; GDAL's own ones come through where rasterio does not wrap them.
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
 DRIVERS_VARIABLE = "GEOGLNET_DRIVERS"
 DEEPEST = 16  # VRTs of VRTs: more is a circle
 _NETWORK = re.compile(r"/vsi(?!zip|tar|gzip|mem)\w+|(?<![\w+])(?!(?:file|zip|tar|gzip)://)[\w+.-]{2,}://", re.IGNORECASE)
 _SERVED = re.compile(r"(/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|https?://)")
 _URL = re.compile(r"[A-Za-z0-9_.+-]{2,}://")  # C:// is a drive
-_ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # nothing but sidecars belongs to them
+_ONE_FILE = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp"}  # formats without parts, except sidecars
 _HEADS = (
     b"II*\0",
     b"MM\0*",
@@ -39,31 +39,31 @@ _HEADS = (
     b"\0\0\0\x0cjP",
     b"\xff\x4f\xff\x51",
     b"RIFF",
-)  # of those
-_FILES = _ONE_FILE | {".vrt"}  # a name that ends so means a file
+)  # first bytes of these formats
+_FILES = _ONE_FILE | {".vrt"}  # suffixes of names that mean files, not descriptions
 _SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
-# Their headers name, by any path, the file that is read as numbers.
+# Drivers whose headers name, by any path, the file that is read as numbers.
 _RAW_DRIVERS = {"ISIS2", "ISIS3", "PDS", "PDS4", "VICAR", "MRF", "SNODAS", "HFA", "ERS", "PAux", "MAP", "RRASTER", "GXF"}
 _FILTERS = threading.RLock()
 _BLOCK_NAME = re.compile(r"\w+/\d{6}_\d{6}\.tif")  # of a run's own mosaics
 
 
 class Mosaic(str):
-    """A VRT that we wrote ourselves, of rasters that were opened as what the user named; not to be trusted less than they."""
+    """XML of a VRT that we wrote ourselves, of rasters that the user named and that have been checked."""
 
     __slots__ = ()
 
 
 @contextmanager
 def silenced(category: type[Warning]) -> Iterator[None]:
-    """No warnings of a category; by one thread at a time, because Python's filters belong to all of them."""
+    """Suppress warnings of a category; in one thread at a time, because Python's filters are global."""
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
 
 
 def is_remote(path: StrPath) -> bool:
-    """Whether a name is a URL or a GDAL virtual path instead of a local file.
+    """Return whether a name is a URL or a GDAL virtual path instead of a local file.
 
     >>> is_remote("https://host/scene.tif"), is_remote("/vsizip/scene.zip"), is_remote("C:/scene.tif")
     (True, True, False)
@@ -73,23 +73,23 @@ def is_remote(path: StrPath) -> bool:
 
 
 def gdal_name(path: StrPath) -> str:
-    """A path as GDAL takes it: on Windows a :class:`Path` writes a virtual one with backslashes."""
+    """Convert a path to GDAL's form: on Windows a :class:`Path` turns the slashes of a virtual path around."""
     name = os.fspath(path)
     return name.replace("\\", "/") if name.startswith("\\vsi") else name
 
 
 def short_name(path: StrPath) -> str:
-    """What a raster is called in messages and tags: its name, or what kind of description a whole one in a string is."""
+    """Name a raster for messages and tags; one that is described by a string of XML by its root element."""
     name = os.fspath(path)
     root = re.match(r"\s*<(?:\?[^>]*\?>\s*<)?(\w+)", name)
     return name if root is None else f"<{root[1]}> (described in a string)"
 
 
 def allowed_drivers() -> list[str] | None:
-    """GDAL's drivers that may read what is given to us; ``None``: all of them, and the network too.
+    """List the GDAL drivers that may read inputs; ``None`` allows all of them, and the network too.
 
-    Set by the variable ``GEOGLNET_DRIVERS``, names with commas between them, for services that read files of strangers.
-    GTiff, in which we write, is always among them.
+    They are set by the environment variable ``GEOGLNET_DRIVERS``, separated by commas, for services that read files of
+    strangers. GTiff, which we write, is always allowed.
     """
     names = [name.strip() for name in os.environ.get(DRIVERS_VARIABLE, "").split(",")]
     chosen = [name for name in names if name]
@@ -97,7 +97,7 @@ def allowed_drivers() -> list[str] | None:
 
 
 def check_name(path: StrPath) -> None:
-    """Refuse a name that reaches beyond local files and archives, where drivers are restricted.
+    """Where drivers are restricted, refuse a name that is not a local file or in a local archive.
 
     Raises:
         SceneError: it is a URL, or a virtual path of another kind.
@@ -107,13 +107,13 @@ def check_name(path: StrPath) -> None:
 
 
 def check_parts(dataset: DatasetReader) -> None:
-    """Refuse a raster that would have files read as pixels that have nothing to do with it, or code run.
+    """Refuse a raster that would read unrelated files as pixels, or run code.
 
-    Raw bands of a VRT, and drivers whose header names a file of numbers, may read what lies beside or below the raster; else
-    ``/etc/passwd`` is an image. Where drivers are restricted, every part must be of one of them, too.
+    Raw bands of a VRT, and drivers whose header names a file of numbers, may only read files beside or below the raster; else
+    ``/etc/passwd`` could be read as an image. Where drivers are restricted, every part must be of an allowed one, too.
 
     Raises:
-        SceneError: it is such a raster, or a part of it is; or a local part is missing, or no raster.
+        SceneError: it is such a raster, or one of its parts is; or a local part is missing, or not a raster.
     """
     for part, tree in _iter_datasets(dataset, DEEPEST, set()):
         if tree is not None:
@@ -123,18 +123,18 @@ def check_parts(dataset: DatasetReader) -> None:
 
 
 def iter_files(dataset: DatasetReader) -> Iterator[str]:
-    """Names of all files that a raster is made of, each once: itself, sidecars, and those of its parts."""
+    """Yield the names of all files that a raster is made of, each once: itself, sidecars, and those of its parts."""
     yield from dict.fromkeys(_iter_names(dataset, DEEPEST, set()))
 
 
 def own_mosaic(dataset: DatasetReader) -> bool:
-    """Whether a raster is a mosaic of blocks such as an unfinished run makes: of nothing but label files below its folder."""
+    """Return whether a raster is the block mosaic of an unfinished run: made only of label files below its folder."""
     tree = _tree(dataset)
     return tree is not None and _is_own_mosaic(tree)
 
 
 def block_sources(dataset: DatasetReader) -> list[str] | None:
-    """XML of the sources of every band of a mosaic of blocks, for another VRT anywhere; ``None`` of any other raster."""
+    """Return the XML of the sources of each band of a block mosaic, for a VRT elsewhere; ``None`` for any other raster."""
     tree = _tree(dataset)
     if tree is None or not _is_own_mosaic(tree):
         return None
@@ -146,6 +146,7 @@ def block_sources(dataset: DatasetReader) -> list[str] | None:
 
 
 def _iter_names(dataset: DatasetReader, depth: int, seen: set[str]) -> Iterator[str]:
+    """Yield names of files, depth first; parts in ``seen`` have been visited."""
     yield from dataset.files or _named(dataset)
     for name in _parts(dataset, _tree(dataset)):
         if name in seen:
@@ -164,9 +165,9 @@ def _iter_names(dataset: DatasetReader, depth: int, seen: set[str]) -> Iterator[
 def _iter_datasets(
     dataset: DatasetReader, depth: int, seen: set[str]
 ) -> Iterator[tuple[DatasetReader, ElementTree.Element | None]]:
-    """A raster, and all parts of it that may have parts or read raw numbers, each open until the next one is asked for.
+    """Yield a raster, and all its parts that may have parts or read raw numbers, each open until the next one is requested.
 
-    With every VRT comes its tree.
+    Every VRT comes with its XML tree.
     """
     tree = _tree(dataset)
     yield dataset, tree
@@ -175,10 +176,10 @@ def _iter_datasets(
             continue
         seen.add(name)
         check_name(name)
-        if _is_file_name(name) and not Path(name).exists():  # a run of hours would end there
+        if _is_file_name(name) and not Path(name).exists():  # now, not after hours of a run
             raise SceneError(
-                f"{short_name(dataset.name)} cannot be read, its part {name} does not exist; restore it, or make the mosaic "
-                "anew without it"
+                f"{short_name(dataset.name)} cannot be read, its part {name} does not exist; restore it, or rebuild the mosaic "
+                "without it"
             )
         if allowed_drivers() is None and _is_one_file(name):
             continue
@@ -190,19 +191,20 @@ def _iter_datasets(
 
 
 def _named(dataset: DatasetReader) -> list[str]:
-    """The file of a raster whose driver lists none; nothing for what a string or a service describes."""
+    """Name the file of a raster whose driver lists none; nothing for a description in a string or a service."""
     name = str(dataset.name).removeprefix("GTI:")
     return [name] if is_remote(name) or Path(name).is_file() else []
 
 
 def _parts(dataset: DatasetReader, tree: ElementTree.Element | None) -> list[str]:
-    """Names of the rasters that a VRT, whose tree it is, or a tile index is made of."""
+    """Name the rasters that a VRT (with its tree) or a tile index is made of."""
     if tree is not None:
         return _sources(tree, _folder(dataset))
     return _tiles(dataset) if dataset.driver == "GTI" else []
 
 
 def _sources(tree: ElementTree.Element, folder: str | None) -> list[str]:
+    """Name the sources of a VRT, without the files of raw bands, which are not opened as rasters."""
     found: dict[str, None] = {}
     for tag in ("SourceFilename", "SourceDataset"):
         for node in tree.iter(tag):
@@ -214,15 +216,17 @@ def _sources(tree: ElementTree.Element, folder: str | None) -> list[str]:
 
 
 def _tree(dataset: DatasetReader) -> ElementTree.Element | None:
-    """A VRT as GDAL has understood it, wherever it was read from; ``None`` of any other raster."""
+    """Return the XML of a VRT as GDAL has parsed it, wherever it was read from; ``None`` for any other raster."""
     return ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"]) if dataset.driver == "VRT" else None
 
 
 def _raw_bands(tree: ElementTree.Element) -> list[ElementTree.Element]:
+    """Find the bands that read a file as plain numbers."""
     return [node for node in tree.iter("VRTRasterBand") if node.get("subClass") == "VRTRawRasterBand"]
 
 
 def _folder(dataset: DatasetReader) -> str | None:
+    """Return the folder of a raster; ``None`` for one that is described in a string."""
     name = str(dataset.name)
     if name.lstrip().startswith("<"):
         return None
@@ -230,7 +234,7 @@ def _folder(dataset: DatasetReader) -> str | None:
 
 
 def _tiles(dataset: DatasetReader) -> list[str]:
-    """Names in a tile index; none where it says in a way of its own where they stand."""
+    """Read the names of tiles in a tile index; none where its layout is not that of gdaltindex."""
     name, field, layer = str(dataset.name).removeprefix("GTI:"), "location", None
     try:
         is_described = name.lstrip().startswith("<") or Path(name).read_bytes()[:200].lstrip().startswith(b"<")
@@ -248,18 +252,20 @@ def _tiles(dataset: DatasetReader) -> list[str]:
 
 
 def _is_file_name(name: str) -> bool:
+    """Return whether a name means a local file, by its suffix."""
     return not is_remote(name) and Path(name).suffix.lower() in _FILES
 
 
 def _is_own_mosaic(tree: ElementTree.Element) -> bool:
+    """Return whether a VRT has only sources with the names that we give to blocks, and no special bands."""
     is_plain = all(node.get("subClass") is None for node in tree.iter("VRTRasterBand"))
     return is_plain and all(_BLOCK_NAME.fullmatch(node.text or "") for node in tree.iter("SourceFilename"))
 
 
 def _is_one_file(name: str) -> bool:
-    """Whether a name is a local file that has no parts, by its suffix and its first bytes; or one that is not there.
+    """Return whether a name is a file without parts, by its suffix and its first bytes, or a local file that is missing.
 
-    Thousands of them are looked at like this in the time that opening a hundred takes.
+    Checking thousands of files like this takes as long as opening a hundred.
     """
     if is_remote(name):
         return _SERVED.match(name) is not None and Path(name.partition("?")[0]).suffix.lower() in _ONE_FILE
@@ -268,12 +274,12 @@ def _is_one_file(name: str) -> bool:
     try:
         with Path(name).open("rb") as file:
             return file.read(12).startswith(_HEADS)
-    except OSError:  # no file but a description of one, or one that must not be read
+    except OSError:  # not a file, or one without permission
         return not Path(name).exists()
 
 
 def _opened(name: str, whole: str) -> DatasetReader | None:
-    """A part of a raster, open; ``None`` where it cannot be opened and is no local file: whoever reads its pixels is told."""
+    """Open a part of a raster; return ``None`` for a remote one that cannot be opened: reading its pixels raises the error."""
     drivers = allowed_drivers()
     try:
         with silenced(NotGeoreferencedWarning):
@@ -286,15 +292,17 @@ def _opened(name: str, whole: str) -> DatasetReader | None:
         if _is_file_name(name):
             reason = " ".join(str(error).split())
             raise SceneError(
-                f"{short_name(whole)} cannot be read, its part {name} is no raster that GDAL opens ({reason}); restore it, or "
-                "make the mosaic anew without it"
+                f"{short_name(whole)} cannot be read, its part {name} is not a raster that GDAL can read ({reason}); restore "
+                "it, or rebuild the mosaic without it"
             ) from error
         return None
 
 
 def _check_vrt(dataset: DatasetReader, tree: ElementTree.Element) -> None:
+    """Refuse a VRT that runs Python, unless the user allows it for GDAL, or that reads raw files from elsewhere."""
     language = (node.text or "" for node in tree.iter("PixelFunctionLanguage"))
-    if any(text.strip().lower() == "python" for text in language) and not _is_python_allowed():
+    is_allowed = os.environ.get("GDAL_VRT_ENABLE_PYTHON", "").upper() in ("YES", "TRUE", "ON", "1")
+    if any(text.strip().lower() == "python" for text in language) and not is_allowed:
         raise SceneError(
             f"{short_name(dataset.name)} holds Python code, and code inside a VRT is not run; "
             "write its result into a file with gdal_translate where you trust it"
@@ -302,18 +310,15 @@ def _check_vrt(dataset: DatasetReader, tree: ElementTree.Element) -> None:
     _check_beside(dataset, [name for band in _raw_bands(tree) for name in _raw_names(band, dataset)])
 
 
-def _is_python_allowed() -> bool:
-    return os.environ.get("GDAL_VRT_ENABLE_PYTHON", "").upper() in ("YES", "TRUE", "ON", "1")
-
-
 def _raw_names(band: ElementTree.Element, dataset: DatasetReader) -> Iterator[str]:
+    """Yield the files that a raw band reads."""
     for node in band.iter("SourceFilename"):
         text = (node.text or "").strip()
         yield os.path.join(_folder(dataset) or "", text) if node.get("relativeToVRT") == "1" else text  # noqa: PTH118
 
 
 def _check_beside(dataset: DatasetReader, names: Collection[str]) -> None:
-    """Refuse raw files that lie elsewhere than a raster: beside or below it, links followed; nowhere of one in a string."""
+    """Refuse raw files that do not lie beside or below the raster, after following links; all of them for one in a string."""
     folder = _folder(dataset)
     for name in names:
         if folder is not None and _is_below(name, folder):
@@ -325,6 +330,7 @@ def _check_beside(dataset: DatasetReader, names: Collection[str]) -> None:
 
 
 def _is_below(name: str, folder: str) -> bool:
+    """Return whether a file lies in a folder or below it."""
     if is_remote(name) or is_remote(folder):
         return ".." not in name and bool(folder) and name.startswith(f"{folder}/")
     return Path(name).resolve().is_relative_to(Path(folder or ".").resolve())

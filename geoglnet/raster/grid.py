@@ -1,4 +1,4 @@
-"""Shape, transform and CRS that windows refer to, and where a raster without georeference lies."""
+"""Grids: the shape, transform and CRS that windows refer to; and the georeference of rasters, usable or not."""
 
 from __future__ import annotations
 
@@ -21,66 +21,73 @@ from geoglnet.raster.crs import WGS84, ground_of, parsed
 from geoglnet.raster.files import GDAL_ERRORS, short_name
 from geoglnet.types import Shape
 
-# Columns and *negative* rows, where QGIS draws a raster without a place. Rows that count downwards as positive numbers would
-# put polygons upside down, above the picture that they were traced on.
+# Columns and *negative* rows, where QGIS draws a raster without georeference. Rows as positive numbers would put polygons
+# upside down, above the picture that they were traced on.
 BARE_TRANSFORM = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-_LARGEST_NUMBER = 1e150  # squares of larger numbers, and of their inverses, are no numbers any more
-_LEAST_STEPS = 1000  # a pixel must span as many of the steps that a coordinate of its size can make
+_LARGEST_NUMBER = 1e150  # squares of larger numbers, and of their inverses, overflow or underflow
+_LEAST_STEPS = 1000  # a pixel must span as many spacings of floating-point numbers of its coordinates' size
 _LEAST_RATIO = 1e-6  # of a pixel's area to that of a square on its longer side
 NATIVE_TOLERANCE = 0.05
 LEAST_READ_SIZE = 64
-MOST_INTERPOLATED = 4.0  # in pixels larger than this many of a model's there is nothing left of what it looks for
-_SCALE_TOLERANCE = 0.01  # of a size: what a projection's scale makes of it is no reason to refuse
+MOST_INTERPOLATED = 4.0  # pixels of a model across one of the raster; with more, what the model looks for is not visible
+_SCALE_TOLERANCE = 0.01  # of a size: the scale of a projection changes it by as much
 TURN_TOLERANCE = 0.01  # of a pixel: a rotation that moves no pixel further is a rounding error of whoever wrote the file
 
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Pixel to coordinates, and what the coordinates mean.
+    """Transform and CRS of a raster, as far as they can be used.
 
     Args:
-        transform: pixel to coordinates; :data:`BARE_TRANSFORM` of a raster that has no place.
+        transform: pixel to CRS coordinates; :data:`BARE_TRANSFORM` for a raster that has no place.
         crs: coordinate reference system; ``None`` without one, and always for a raster that has no place.
-        remark: why the raster has no place although it says something about it; empty when it has one, or says nothing.
+        remark: what the raster has instead of a usable transform; empty when it has one, or nothing at all.
     """
 
     transform: Affine
     crs: CRS | None
     remark: str = ""
 
-    def tell(self, name: str, progress: Progress) -> None:
-        """Warn when the raster says something about its place that cannot be used."""
+    def warn(self, name: str, progress: Progress) -> None:
+        """Warn when the raster has a georeference that cannot be used.
+
+        Args:
+            name: of the raster.
+            progress: receives the warning.
+        """
         if self.remark:
             progress.warn(f"{short_name(name)} {self.remark}; it is read without georeference, in pixels")
 
 
 def georeference(dataset: DatasetReader) -> Georeference:
-    """Where an open raster lies; one whose transform places no pixel lies nowhere, whatever its CRS."""
+    """Read the georeference of an open raster; a CRS without a usable transform does not count."""
     transform = dataset.transform
     beside = f" (its CRS, {dataset.crs.to_string()[:60]}, is not used)" if dataset.crs is not None else ""
     if not transform.is_identity:
         if is_usable(transform, Shape(dataset.height, dataset.width)):
             return Georeference(transform, dataset.crs)
         numbers = ", ".join(f"{number:g}" for number in transform.to_gdal())
-        return Georeference(BARE_TRANSFORM, None, f"has the geotransform {numbers}, which places no pixel{beside}")
+        return Georeference(BARE_TRANSFORM, None, f"has the unusable geotransform {numbers}{beside}")
+    # Control points and polynomials would do as georeference, but only after warping, on a grid that the user should choose.
     if dataset.gcps[0]:
-        way_out = "gdalwarp makes a raster with coordinates from them"
+        way_out = "use them with gdalwarp"
         return Georeference(BARE_TRANSFORM, None, f"has ground control points but no transform ({way_out})")
     if dataset.rpcs is not None:
-        way_out = "gdalwarp -rpc makes a raster with coordinates from them"
+        way_out = "use them with gdalwarp -rpc"
         return Georeference(BARE_TRANSFORM, None, f"has rational polynomial coefficients (RPC) but no transform ({way_out})")
     return Georeference(BARE_TRANSFORM, None, f"has no transform{beside}" if beside else "")
 
 
 def is_usable(transform: Affine, shape: Shape) -> bool:
-    """Whether neighboring pixels of a raster get different coordinates, and pixels an area.
+    """Return whether neighboring pixels of a raster get different coordinates, and pixels an area.
 
-    Zeros, numbers that are none, denormal ones, and axes that are parallel are what some drivers and broken writers give.
+    Some drivers and broken writers give zeros, NaN, denormal numbers or parallel axes.
     """
     numbers = tuple(transform)[:6]
     if not all(math.isfinite(number) and abs(number) < _LARGEST_NUMBER for number in numbers):
         return False
     sides = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+    # Far from the origin, small pixels vanish between two floating-point numbers.
     corners = [transform @ corner for corner in ((0, 0), (shape.width, 0), (0, shape.height), (shape.width, shape.height))]
     furthest = max(abs(number) for corner in corners for number in corner)
     if min(sides) < max(1 / _LARGEST_NUMBER, _LEAST_STEPS * math.ulp(furthest)):
@@ -90,7 +97,7 @@ def is_usable(transform: Affine, shape: Shape) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A grid over a raster with the same bounds and other pixels.
+    """A grid over a raster, with the same bounds and a pixel size of its own.
 
     Args:
         native_shape: pixels of the raster.
@@ -108,7 +115,7 @@ class Grid:
 
     @property
     def decimation(self) -> float:
-        """Raster pixels per grid pixel along the axis where there are fewer."""
+        """Raster pixels per grid pixel, along the axis with fewer."""
         return min(n / g for n, g in zip(self.native_shape, self.shape, strict=True))
 
     @property
@@ -120,15 +127,19 @@ class Grid:
 
     @property
     def resampling(self) -> Resampling:
+        """Average where the grid is coarser than the raster, bilinear where it is finer."""
         if self.shape == self.native_shape:
             return Resampling.nearest
         return Resampling.average if self.decimation > 1 else Resampling.bilinear
 
     def readable(self, window: Window) -> Window:
-        """A window large enough to be resampled, around or beside a given one.
+        """Enlarge a small window so that GDAL resamples it.
 
         GDAL copies pixels where a window has, in whole pixels, as many in the raster as on the grid; with ratios more than
         5 % from 1 that happens only to small windows.
+
+        Returns:
+            A window inside the grid that contains ``window``.
         """
         if self.shape == self.native_shape:
             return window
@@ -139,7 +150,7 @@ class Grid:
         return Window(col_off=col_off, row_off=row_off, width=width, height=height)
 
     def source_window(self, window: Window, source_shape: Shape) -> Window:
-        """The raster pixels, with fractions, under a window of the grid; ``source_shape`` may be a pyramid level's."""
+        """Convert a window of the grid to raster pixels, with fractions; ``source_shape`` may be that of a pyramid level."""
         row_factor, col_factor = (s / g for s, g in zip(source_shape, self.shape, strict=True))
         return Window(
             col_off=window.col_off * col_factor,
@@ -149,9 +160,15 @@ class Grid:
         )
 
     def pyramid_level(self, factors: Sequence[int]) -> str | None:
-        """GDAL's ``OVERVIEW_LEVEL`` to average from: the coarsest that leaves at least 2 × 2 pixels to each of ours.
+        """Choose GDAL's ``OVERVIEW_LEVEL`` to average from: the coarsest with at least 2 × 2 pixels to one of the grid.
 
-        Left alone, GDAL chooses per window and might choose differently for two windows that overlap.
+        GDAL itself chooses per window, and might choose differently for two windows that overlap.
+
+        Args:
+            factors: decimation factors of the raster's pyramid levels.
+
+        Returns:
+            The option's value; ``None`` where nothing is to be averaged.
         """
         if self.shape == self.native_shape or not factors:
             return None
@@ -160,22 +177,23 @@ class Grid:
 
 
 def is_rotated(transform: Affine, shape: Shape) -> bool:
-    """Whether rows and columns of a raster run aslant in its CRS, by more than a rounding error at the far corner."""
+    """Return whether rows and columns of a raster are rotated in its CRS by more than a rounding error at the far corner."""
     a, b, _, d, e, _ = transform[:6]
     off = max(abs(b) * shape.height, abs(d) * shape.width)
     return bool(off > TURN_TOLERANCE * min(abs(a), abs(e)))
 
 
 def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple[float, float] | None:
-    """Geodesic width and height in meters of the pixel at a raster's center.
+    """Measure the geodesic width and height in meters of the pixel at a raster's center.
 
     On another body they are geodesic on its ellipsoid; in a plane that lies nowhere they are the plane's.
 
     Returns:
-        ``None`` where meters are unknown, see :func:`~geoglnet.raster.crs.ground_of`.
+        Width and height; ``None`` where meters are unknown, see :func:`~geoglnet.raster.crs.ground_of`.
     """
     if crs is None:
         return None
+    # The scale of a projection, and the length of a degree, vary across a scene: the center is right on average.
     col, row = shape.width / 2, shape.height / 2
     points = [transform @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
     try:
@@ -189,7 +207,7 @@ def ground_pixel_size(crs: CRS | None, transform: Affine, shape: Shape) -> tuple
 
 
 def _sizes_elsewhere(crs: CRS, points: Sequence[tuple[float, float]]) -> Sequence[float]:
-    """Lengths of two steps, from the first of three points to the others, where there is no way to the Earth."""
+    """Measure two steps, from the first of three points to the others, where there is no way to the Earth."""
     ground = ground_of(crs)
     x, y = zip(*points, strict=True)
     if ground.unit_m is not None:
@@ -202,7 +220,7 @@ def _sizes_elsewhere(crs: CRS, points: Sequence[tuple[float, float]]) -> Sequenc
 
 
 def pixel_size_m(size: tuple[float, float] | None) -> float | None:
-    """Side of the square that has a ground pixel's area."""
+    """Return the side of the square that has a ground pixel's area."""
     return None if size is None else math.sqrt(size[0] * size[1])
 
 
@@ -210,13 +228,13 @@ def check_interpolated(name: str, native_m: float | None, resolution_m: float | 
     """Refuse to read a raster at a resolution that its pixels are much too large for.
 
     Args:
-        name: of the raster.
-        native_m: size of its pixels; ``None`` where that is unknown.
+        name: name of the raster, for the message.
+        native_m: size of its pixels in meters; ``None`` where that is unknown.
         resolution_m: size to read it at; ``None`` for its own.
-        way_out: what to do about it.
+        way_out: end of the message: what the user can do.
 
     Raises:
-        ResolutionError: they are more than :data:`MOST_INTERPOLATED` times as large; it holds their size.
+        ResolutionError: its pixels are more than :data:`MOST_INTERPOLATED` times as large; the error holds their size.
     """
     if native_m is None or resolution_m is None or native_m <= MOST_INTERPOLATED * (1 + _SCALE_TOLERANCE) * resolution_m:
         return
@@ -228,7 +246,7 @@ def check_interpolated(name: str, native_m: float | None, resolution_m: float | 
 
 
 def described_m(meters: float) -> str:
-    """A size of pixels as people write it."""
+    """Write a size of pixels with its unit, as people do."""
     return f"{meters / 1000:,.3g} km" if meters >= 1000 else f"{meters:.3g} m"
 
 
@@ -240,7 +258,14 @@ def choose_grid(
     *,
     is_strict: bool = False,
 ) -> Grid:
-    """The grid of ``resolution_m`` over a raster; the raster's own where that is within 5 %.
+    """Choose the grid of ``resolution_m`` over a raster; the raster's own where that is within 5 %.
+
+    Args:
+        dataset: the raster.
+        resolution_m: ground pixel size of the grid; ``None`` for the raster's own.
+        assumed_pixel_size_m: pixel size of a raster without CRS.
+        progress: receives the rules that were applied.
+        is_strict: refuse a raster that is much too coarse.
 
     Raises:
         ConfigError: the resolution is not positive.
@@ -251,7 +276,7 @@ def choose_grid(
             raise ConfigError(f"{name} = {meters} must be a size in meters above 0")
     native_shape = Shape(dataset.height, dataset.width)
     place = georeference(dataset)
-    place.tell(dataset.name, progress)
+    place.warn(dataset.name, progress)
     crs = place.crs
     ground = ground_pixel_size(crs, place.transform, native_shape)
     size = ground or (None if assumed_pixel_size_m is None else (assumed_pixel_size_m, assumed_pixel_size_m))
@@ -265,6 +290,7 @@ def choose_grid(
 
 
 def _shape_at(native: Shape, size: tuple[float, float], resolution_m: float) -> Shape:
+    """Return the shape of a grid of a resolution over a raster whose pixels are ``size`` (width, height) meters."""
     ratios = (size[1] / resolution_m, size[0] / resolution_m)
     if all(abs(ratio - 1) <= NATIVE_TOLERANCE for ratio in ratios):
         return native
@@ -278,7 +304,7 @@ def _rules(
     assumed_m: float | None,
     resampled_to_m: float | None,
 ) -> list[str]:
-    """What was decided, one line each, for the log."""
+    """Describe the choices of a grid for the log, one line each."""
     lines = []
     if ground is None:
         size = "" if assumed_m is None else f"; pixels taken as {assumed_m:g} m"
@@ -293,8 +319,10 @@ def _rules(
 
 
 def _described(dataset: DatasetReader, crs: CRS | None, native_m: float | None) -> str:
+    """Describe a raster's pixels, in the CRS and on the ground where these differ."""
     if crs is None or not crs.is_projected or native_m is None:
         return f"{native_m:.3g} m pixels"
+    # Web-mercator's meters are 0.7 of a meter on the ground at 45°: the file's own number alone would mislead.
     nominal = math.sqrt(abs(dataset.transform.determinant)) * crs.linear_units_factor[1]
     ground = "" if abs(nominal / native_m - 1) < 0.01 else f" ({native_m:.3g} m on the ground)"
     return f"{nominal:.3g} m pixels{ground}"

@@ -1,4 +1,4 @@
-"""Rasters as lazy xarray views; the only place that uses rioxarray, which the extra ``xarray`` brings."""
+"""Opens rasters as lazy xarray views; the only module that uses rioxarray, which the extra ``xarray`` installs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from geoglnet.types import StrPath
 
 
 def open_lazily(path: StrPath, limit_mb: float | None = None) -> Any:
-    """A raster as an :class:`xarray.DataArray` that reads pixels where they are asked for; nodata stays 255.
+    """Open a raster as an :class:`xarray.DataArray` that reads pixels on access; nodata stays 255.
 
     Args:
         path: the raster.
-        limit_mb: megabytes that one read may take; the DataArray refuses more, whoever asks. No limit when left out.
+        limit_mb: most megabytes that a single read may take; no limit when left out.
 
     Raises:
-        ModuleNotFoundError: rioxarray is not installed; says how to get it.
+        ModuleNotFoundError: rioxarray is not installed; the message says how to install it.
     """
     opened = needed("rioxarray", "xarray").open_rasterio(path, masked=False, cache=False)
     return opened if limit_mb is None else _guarded(opened, str(path), limit_mb)
 
 
 def _guarded(opened: Any, name: str, limit_mb: float) -> Any:
-    """The same DataArray, each of whose reads is measured before it is made."""
+    """Wrap a DataArray so that the size of each read is checked before it is made."""
     xarray = import_module("xarray")
     indexing, backends = xarray.core.indexing, xarray.backends
     reader = Reader(opened, name, limit_mb)
 
-    class GuardedArray(backends.BackendArray):  # type: ignore[misc, name-defined]  # xarray is imported when it is wanted
-        """xarray's port for data that lie in a file."""
+    class GuardedArray(backends.BackendArray):  # type: ignore[misc, name-defined]  # xarray is an extra
+        """Adapter for xarray's lazy indexing, which calls ``Reader.read`` with the parts that are needed."""
 
         shape, dtype = opened.shape, opened.dtype
 
@@ -52,8 +52,8 @@ class Reader:
 
     Args:
         opened: lazy DataArray.
-        name: of the file, for messages.
-        limit_mb: megabytes that one read may take.
+        name: name of the file, for messages.
+        limit_mb: most megabytes that a single read may take.
     """
 
     opened: Any
@@ -61,7 +61,7 @@ class Reader:
     limit_mb: float
 
     def read(self, key: tuple[int | slice, ...]) -> Any:
-        """The pixels of a basic index.
+        """Read the pixels of a basic index.
 
         Raises:
             MemoryLimitError: they would take more than the limit.

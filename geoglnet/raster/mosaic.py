@@ -1,4 +1,4 @@
-"""Many rasters as one, without copying a pixel: GDAL's VRT."""
+"""Mosaics: many rasters read as one, without copying a pixel, through GDAL's virtual format (VRT)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from geoglnet.raster.gdal import check_real, environment, open_raster
 from geoglnet.raster.grid import BARE_TRANSFORM, georeference
 from geoglnet.types import Shape, StrPath
 
-_ALIGNMENT = 0.05  # of a pixel: as far as scenes of one mosaic may be off each other's grid before it is refused
-_LARGEST_EMPTY = 2**31  # pixels of a mosaic, up to which nobody asks what it is filled with
-_LEAST_COVERED = 1e-3  # of a larger one; a valley of a thousand tiles that runs aslant covers as much
+_ALIGNMENT = 0.05  # of a pixel: most that scenes of one mosaic may be off each other's grid
+_LARGEST_EMPTY = 2**31  # pixels of a mosaic, up to which it may be empty for the most part
+_LEAST_COVERED = 1e-3  # of a larger one that must be covered; a thousand tiles along a diagonal valley cover this much
 _RGB = ("Red", "Green", "Blue")
 _NAMED = (*_RGB, "Alpha")
 _GDAL_TYPES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
@@ -39,14 +39,14 @@ def write_block_mosaic(
     num_bands: int,
     place: tuple[CRS | None, Affine],
 ) -> None:
-    """Write a VRT of block files, nodata 255 where there is none. Memory: some 2 kB per block and band.
+    """Write a VRT of block files; gaps between blocks are nodata, 255. Memory: some 2 kB per block and band.
 
     Args:
         path: VRT to write; the blocks lie below its folder.
-        blocks: file names relative to the folder, and where each lies in the whole.
-        shape: of the whole.
-        num_bands: of every block.
-        place: CRS and transform of the whole.
+        blocks: file names relative to the folder, with the window of each in the mosaic.
+        shape: of the mosaic.
+        num_bands: number of bands of every block.
+        place: CRS and transform of the mosaic.
     """
     root = _root(shape, *place)
     bands = [_band(root, number, "Byte") for number in range(1, num_bands + 1)]
@@ -59,24 +59,32 @@ def write_block_mosaic(
 
 
 def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
-    """Several scenes on one grid as a VRT, in a string that GDAL opens; where they overlap the last valid pixel wins.
+    """Combine several scenes on one grid to a VRT; where they overlap, the last valid pixel wins.
+
+    Args:
+        paths: scenes; bands, types and colors are those of the first one.
+
+    Returns:
+        XML that GDAL opens like a file name.
 
     Raises:
         SceneNotFoundError: a scene is missing.
         SceneError: a scene cannot be read; they are not of one CRS, pixel size, orientation, type, band count and colors;
-            or they are so far apart that the mosaic is empty.
+            or they are so far apart that the mosaic is nearly empty.
     """
+    # Every check comes before the first pixel: a scene that does not fit would otherwise end a run of hours.
     parts = [_described(path) for path in paths]
     first = parts[0]
     for other in parts[1:]:
         _check_alike(first, other)
+    # In pixels of the first scene's grid, then shifted so that the mosaic begins at its upper left scene.
     windows = [part.window_in(first.transform) for part in parts]
     top, left = (int(min(getattr(window, name) for window in windows)) for name in ("row_off", "col_off"))
     shape = Shape(
         int(max(window.row_off + window.height for window in windows)) - top,
         int(max(window.col_off + window.width for window in windows)) - left,
     )
-    _check_filled(parts, shape)
+    _check_coverage(parts, shape)
     root = _root(shape, first.crs, first.transform @ Affine.translation(left, top))
     placed = [
         (part, Window(window.col_off - left, window.row_off - top, window.width, window.height))
@@ -88,6 +96,7 @@ def mosaic_of(paths: Sequence[StrPath]) -> Mosaic:
         ElementTree.SubElement(band, "ColorInterp").text = color
         for (part, window), order in zip(placed, orders, strict=True):
             _masked_source(band, part.name, str(order[number]), part.whole, window)
+    # One mask for all bands, made of the scenes' own masks (nodata, alpha or mask band): 0 where no scene is valid.
     mask = _band(ElementTree.SubElement(root, "MaskBand"), None, "Byte")
     for part, window in placed:
         source = _source(mask, "ComplexSource", part.name, "mask,1", part.whole, window)
@@ -108,9 +117,15 @@ class _Part:
 
     @property
     def whole(self) -> Window:
+        """Window of all its pixels."""
         return Window(0, 0, self.shape.width, self.shape.height)
 
     def window_in(self, grid: Affine) -> Window:
+        """Find its window, in whole pixels, on the grid of another transform.
+
+        Raises:
+            SceneError: its pixels lie between those of the grid.
+        """
         col, row = ~grid @ (self.transform.c, self.transform.f)
         if max(abs(col - round(col)), abs(row - round(row))) > _ALIGNMENT:
             raise SceneError(
@@ -120,13 +135,14 @@ class _Part:
 
 
 def _described(path: StrPath) -> _Part:
+    """Open a scene and record what the mosaic needs to know of it."""
     with open_raster(path) as src, environment(path):
         check_real(src, src.indexes)
         place = georeference(src)
         if place.transform == BARE_TRANSFORM:
             raise SceneError(
-                f"{short_name(src.name)} {place.remark or 'has no georeference'}, so nobody knows where in the mosaic it lies; "
-                "give it alone"
+                f"{short_name(src.name)} {place.remark or 'has no georeference'}, so its place in the mosaic is unknown; "
+                "predict it separately"
             )
         unknown = sorted({dtype for dtype in src.dtypes if dtype not in _GDAL_TYPES})
         if unknown:
@@ -137,27 +153,30 @@ def _described(path: StrPath) -> _Part:
 
 
 def _colors(src: DatasetReader) -> tuple[str, ...]:
+    """Return the color interpretation of every band, spelled as in VRTs."""
     return tuple(kind.name.capitalize() if kind.name != "gray" else "Gray" for kind in src.colorinterp)
 
 
 def _check_alike(first: _Part, other: _Part) -> None:
+    """Refuse a scene with another CRS, other types or numbers of bands, or other pixels than the first one."""
     for what, found, wanted in (("CRS", other.crs, first.crs), ("bands", other.dtypes, first.dtypes)):
         if found != wanted:
             raise SceneError(
-                f"{other.name} has {what} {_said(found)}, {first.name} {_said(wanted)}; warp them to one grid, or give a VRT"
+                f"{other.name} has {what} {_text(found)}, {first.name} {_text(wanted)}; warp them to one grid, or give a VRT"
             )
     ours, theirs = first.transform, other.transform
-    tolerance = 1e-6 * math.hypot(ours.a, ours.d)
+    tolerance = 1e-6 * math.hypot(ours.a, ours.d)  # rounding errors of whoever wrote the file
     if any(abs(getattr(ours, name) - getattr(theirs, name)) > tolerance for name in "abde"):
-        raise SceneError(f"{other.name} has {_steps(theirs)}, {first.name} {_steps(ours)}; gdalwarp makes them of one grid")
+        raise SceneError(f"{other.name} has {_steps(theirs)}, {first.name} {_steps(ours)}; put them on one grid with gdalwarp")
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
+    """Write a value for a message."""
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _steps(transform: Affine) -> str:
-    """Size and orientation of the pixels of a transform."""
+    """Describe the size and orientation of a transform's pixels."""
     turned = math.degrees(math.atan2(transform.d, transform.a)) % 180
     return "".join(
         (
@@ -170,7 +189,7 @@ def _steps(transform: Affine) -> str:
 
 
 def _bands_as(first: _Part, other: _Part) -> list[int]:
-    """The 1-based band of a scene for every band of the first one: by colors where both name red, green and blue.
+    """Find the 1-based band of a scene for every band of the first one: by colors where both name red, green and blue.
 
     Raises:
         SceneError: their colors contradict each other.
@@ -178,25 +197,28 @@ def _bands_as(first: _Part, other: _Part) -> list[int]:
     in_order = list(range(1, len(first.colors) + 1))
     if other.colors == first.colors:
         return in_order
+    # Both name all colors, in different orders: match by color, and the others in order.
     ours, theirs = ({kind: part.colors.index(kind) for kind in _NAMED if kind in part.colors} for part in (first, other))
     if all(color in ours and color in theirs for color in _RGB) and ours.keys() == theirs.keys():
         spare = iter(index for index in range(len(in_order)) if index not in theirs.values())
         return [1 + (theirs[kind] if kind in theirs else next(spare)) for kind in first.colors]
+    # One names fewer colors (GDAL calls the bands of many files gray or undefined): in order, if nothing contradicts it and
+    # what only one of them names is where red, green and blue usually are.
     is_same = all(ours[kind] == theirs[kind] for kind in ours.keys() & theirs.keys())
     lone = {kind: index for kind, index in (ours | theirs).items() if kind not in ours or kind not in theirs}
     if is_same and all(lone.get(color, index) == index for index, color in enumerate(_RGB)):
         return in_order
     raise SceneError(
-        f"{other.name} has the colors {_said(other.colors)}, {first.name} {_said(first.colors)}; give both the same, "
+        f"{other.name} has the colors {_text(other.colors)}, {first.name} {_text(first.colors)}; give both the same, "
         "in one order, with gdal_edit.py -colorinterp_1 red …, or gdal_translate -b"
     )
 
 
-def _check_filled(parts: Sequence[_Part], shape: Shape) -> None:
-    """Refuse scenes so far apart that next to nothing of their mosaic is any of them.
+def _check_coverage(parts: Sequence[_Part], shape: Shape) -> None:
+    """Refuse scenes so far apart that their mosaic is nearly empty.
 
     Raises:
-        SceneError: they are.
+        SceneError: they cover less than a thousandth of a large mosaic.
     """
     total, covered = math.prod(shape), sum(math.prod(part.shape) for part in parts)
     if total <= _LARGEST_EMPTY or covered >= _LEAST_COVERED * total:
@@ -206,12 +228,13 @@ def _check_filled(parts: Sequence[_Part], shape: Shape) -> None:
     furthest = max(zip(centers, parts, strict=True), key=lambda one: math.dist(one[0], centers[0]))[1]
     empty = min(100 * (1 - covered / total), 99.9999)
     raise SceneError(
-        f"{len(parts)} scenes make a mosaic of {shape.width} × {shape.height} px, of which {empty:.6g} % is no scene "
+        f"{len(parts)} scenes make a mosaic of {shape.width} × {shape.height} px, of which {empty:.6g} % is empty "
         f"({first.name} and {furthest.name} lie furthest apart); predict them separately, each with an output of its own"
     )
 
 
 def _root(shape: Shape, crs: CRS | None, transform: Affine) -> ElementTree.Element:
+    """Begin a VRT."""
     root = ElementTree.Element("VRTDataset", rasterXSize=str(shape.width), rasterYSize=str(shape.height))
     if crs is not None:
         ElementTree.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = crs.to_wkt(version="WKT2_2019")
@@ -220,11 +243,13 @@ def _root(shape: Shape, crs: CRS | None, transform: Affine) -> ElementTree.Eleme
 
 
 def _band(parent: ElementTree.Element, number: int | None, kind: str) -> ElementTree.Element:
+    """Add a band of a data type; a mask band has no number."""
     numbered = {} if number is None else {"band": str(number)}
     return ElementTree.SubElement(parent, "VRTRasterBand", {"dataType": kind} | numbered)
 
 
 def _masked_source(band: ElementTree.Element, name: str, number: str, whole: Window, window: Window) -> None:
+    """Add a scene to a band; its invalid pixels leave those of the scenes before it."""
     source = _source(band, "ComplexSource", name, number, whole, window)
     ElementTree.SubElement(source, "UseMaskBand").text = "true"
 
@@ -232,6 +257,7 @@ def _masked_source(band: ElementTree.Element, name: str, number: str, whole: Win
 def _source(
     band: ElementTree.Element, kind: str, name: str, number: str, part: Window, place: Window, *, is_beside: bool = False
 ) -> ElementTree.Element:
+    """Add a source to a band: a window of a file, and the window of the mosaic that it fills."""
     source = ElementTree.SubElement(band, kind)
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT=str(int(is_beside))).text = os.fspath(name)
     ElementTree.SubElement(source, "SourceBand").text = number
@@ -241,5 +267,6 @@ def _source(
 
 
 def _rectangle(window: Window) -> dict[str, str]:
+    """Write a window as the attributes of a VRT."""
     numbers = (window.col_off, window.row_off, window.width, window.height)
     return {key: str(int(number)) for key, number in zip(("xOff", "yOff", "xSize", "ySize"), numbers, strict=True)}

@@ -1,4 +1,4 @@
-"""Pictures of rasters for people: decimated, colored, with their place; memory depends on the picture's size alone."""
+"""Pictures of rasters to look at: decimated, colored, georeferenced. Memory depends on the picture's size alone."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Bounds, Shape, StrPath
 
-"""(left, bottom, right, top) in the raster's CRS."""
-
 WEB_MERCATOR = CRS.from_epsg(3857)
 OPAQUE = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A part of the world as people see it.
+    """A colored picture of a raster, or of a part of it.
 
     Args:
         image: ``(h, w, 4)`` uint8 red, green, blue, opacity.
@@ -48,16 +46,17 @@ class Picture:
 
     @property
     def bounds(self) -> Bounds:
+        """(left, bottom, right, top) in the CRS."""
         left, bottom, right, top = array_bounds(*self.image.shape[:2], self.transform)
         return left, bottom, right, top
 
     def in_web_mercator(self) -> Picture:
-        """The same picture on the grid of web maps; as it is where it has no place on the Earth."""
+        """Warp the picture to the grid of web maps; return it unchanged where it has no place on the Earth."""
         if not ground_of(self.crs).is_earth:
             return self
         height, width = self.image.shape[:2]
         transform, new_width, new_height = calculate_default_transform(self.crs, WEB_MERCATOR, width, height, *self.bounds)
-        bands = np.zeros((4, new_height, new_width), np.uint8)
+        bands = np.zeros((4, new_height, new_width), np.uint8)  # transparent where nothing is warped to
         with environment():
             reproject(
                 np.moveaxis(self.image, -1, 0),
@@ -66,23 +65,25 @@ class Picture:
                 src_crs=self.crs,
                 dst_transform=transform,
                 dst_crs=WEB_MERCATOR,
-                resampling=Resampling.nearest,
+                resampling=Resampling.nearest,  # colors of classes do not mix
             )
         return Picture(np.ascontiguousarray(np.moveaxis(bands, 0, -1)), transform, WEB_MERCATOR)
 
 
 def scene_picture(paths: Sequence[StrPath], *, size: int, bounds: Bounds | None = None) -> Picture:
-    """A scene as its model sees it (bands by color, scaled to 8 bits), decimated; transparent where it is invalid.
+    """Draw a scene as a model sees it (bands by color, scaled to 8 bits), decimated; transparent where it is invalid.
 
     Args:
-        paths: one raster, or several of one grid.
-        size: pixels of the picture's longer side, at most.
-        bounds: part to show; all of it when left out.
+        paths: one raster, or several on one grid.
+        size: most pixels of the picture's longer side.
+        bounds: (left, bottom, right, top) of the part to show, in the scene's CRS; all of it when left out.
 
     Raises:
         SceneError: it cannot be read.
         ConfigError: the bounds lie outside.
     """
+    # Opened twice: the size of the part says at which resolution the scene is to be opened, and GDAL then reads from the
+    # pyramid level that fits.
     path = paths[0] if len(paths) == 1 else mosaic_of(paths)
     with open_scene(path) as native:
         part = _window(native.transform, native.shape, bounds, native.name)
@@ -97,13 +98,13 @@ def scene_picture(paths: Sequence[StrPath], *, size: int, bounds: Bounds | None 
 
 
 def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds | None = None) -> Picture:
-    """Labels in the legend's colors, decimated; transparent where there is no class, or the background.
+    """Draw labels in the legend's colors, decimated; transparent where there is no class, or the background.
 
     Args:
         path: label raster.
-        legend: what its numbers mean.
-        size: pixels of the picture's longer side, at most.
-        bounds: part to show; all of it when left out.
+        legend: names and colors of its values.
+        size: most pixels of the picture's longer side.
+        bounds: (left, bottom, right, top) of the part to show, in the raster's CRS; all of it when left out.
 
     Raises:
         SceneError: it cannot be read.
@@ -121,6 +122,7 @@ def labels_picture(path: StrPath, legend: Legend, *, size: int, bounds: Bounds |
 
 
 def _colors(legend: Legend) -> npt.NDArray[np.uint8]:
+    """Return the color and opacity of each value, ``(256, 4)``."""
     table = np.zeros((NO_CLASS + 1, 4), np.uint8)
     for value in legend.polygon_values:
         table[value] = (*legend.colors[value], OPAQUE)
@@ -128,7 +130,7 @@ def _colors(legend: Legend) -> npt.NDArray[np.uint8]:
 
 
 def _window(transform: Affine, shape: Shape, bounds: Bounds | None, name: str) -> Window:
-    """Whole pixels of a raster that bounds touch."""
+    """Return the window of whole pixels that bounds touch."""
     whole = Window(col_off=0, row_off=0, width=shape.width, height=shape.height)
     if bounds is None:
         return whole

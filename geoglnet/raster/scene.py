@@ -31,16 +31,16 @@ from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar,
 from geoglnet.types import Shape, StrPath
 
 SAMPLE_SIZE = 512
-STRIP_PIXELS = 1_000_000  # of the raster, that are averaged together where GDAL cannot
+STRIP_PIXELS = 1_000_000  # of the raster, averaged at once where GDAL cannot; bounds memory
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """What a window holds.
+    """Pixels of a window.
 
     Args:
-        image: ``(C, h, w)`` uint8; anything where ``valid`` is false.
+        image: ``(C, h, w)`` uint8; undefined where ``valid`` is false.
         valid: ``(h, w)`` bool; false for nodata, transparent and masked pixels.
     """
 
@@ -53,7 +53,7 @@ class Scene(Protocol):
 
     @property
     def name(self) -> str:
-        """Path or other identity, for messages."""
+        """Name for messages: a path or another identity."""
 
     @property
     def shape(self) -> Shape: ...
@@ -72,15 +72,15 @@ class Scene(Protocol):
         """Geodesic ground size of a pixel at the scene's center in meters; ``None`` without a CRS."""
 
     def read_window(self, window: Window) -> Pixels:
-        """Pixels of a window of whole pixels inside the scene."""
+        """Read a window of whole pixels inside the scene."""
 
     def reopened(self) -> AbstractContextManager[Scene]:
-        """The same scene for another thread, until the context ends."""
+        """Open the same scene once more, for another thread, until the context ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayScene:
-    """A scene in memory, for tests and for callers who have an array.
+    """A scene in memory, for tests and for images that are arrays already.
 
     Args:
         image: ``(C, H, W)`` uint8.
@@ -169,7 +169,7 @@ class RasterScene:
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """All files that the raster is made of: itself, sidecars, and what a VRT or a tile index names, all the way down."""
+        """Names of all files that the raster is made of: itself, sidecars, parts of a VRT or tile index, and their parts."""
         with environment(self._dataset.name), silenced(NotGeoreferencedWarning):
             return tuple(iter_files(self._dataset))
 
@@ -188,7 +188,7 @@ class RasterScene:
         self._dataset.close()
 
     def reopened(self) -> RasterScene:
-        """The same scene for another thread: a GDAL dataset belongs to one.
+        """Open the same scene once more, for another thread: GDAL datasets cannot be shared.
 
         Raises:
             SceneError: the file is gone.
@@ -199,14 +199,15 @@ class RasterScene:
         return scene
 
     def read_window(self, window: Window) -> Pixels:
-        """Pixels of a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
+        """Read a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
 
-        A pixel is valid when at least half of it is.
+        A pixel is valid when at least half of its area is.
 
         Raises:
             ConfigError: the window is not inside the scene.
             SceneError: the file is truncated or damaged there.
         """
+        # A small window is read with some of its surroundings, else GDAL would not resample it as part of a larger one.
         large = self._grid.readable(_inside(window, self.shape))
         source = self._grid.source_window(large, _shape(self._dataset))
         with reading(self._dataset, source, self.name):
@@ -219,19 +220,25 @@ class RasterScene:
 
     @property
     def values_rule(self) -> str:
-        """How values are read, in words; empty for 8-bit values as they are."""
+        """Rule by which values are read, in words; empty for 8-bit values as they are."""
         nodata = "" if self.nodata is None else f"{self.nodata:g} is no value"
         return "; ".join(part for part in ("" if self.scaling == AS_IS else str(self.scaling), nodata) if part)
 
     def measure(self, rule: ScalingRule, progress: Progress) -> None:
-        """Choose the scaling from a decimated read of the whole raster, without what stands for "no value" in it.
+        """Choose the scaling from a decimated read of the whole raster, without values that stand for "no value".
+
+        Args:
+            rule: rule of the model.
+            progress: receives warnings about doubtful values.
 
         Raises:
             SceneError: the raster cannot be read.
         """
+        # One cheap read of at most 512 × 512 pixels, which is the same for every block, machine and resumed run.
         factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
         shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
         whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
+        # Nearest, because averages would mix undeclared nodata into the values, and pull extremes together.
         with reading(self._dataset, name=self.name):
             values, valid = self._read(whole, shape, Resampling.nearest)
         sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
@@ -255,7 +262,21 @@ class RasterScene:
             progress.warn(f"{self.name}: " + self.scaling.doubt)
 
     def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Read values of a window of the raster, and where they are valid, at a shape.
+
+        GDAL resamples values well, but not everything that makes them invalid: NaN that is not declared, a nodata value that
+        the user names, an alpha band beside a mask. Pixels that GDAL has mixed with such values are computed here.
+
+        Args:
+            source: window of the raster, may have fractions.
+            shape: shape of the outcome.
+            resampling: nearest, average or bilinear.
+
+        Returns:
+            ``(C, h, w)`` values in the raster's type and ``(h, w)`` bool.
+        """
         values = self._values(source, shape, resampling)
+        # Validity is sampled at four points of a pixel that averages many, at one point of others.
         samples = 2 if resampling is Resampling.average else 1
         fine = Shape(shape.height * samples, shape.width * samples)
         points = self._valid_points(source, fine)
@@ -267,10 +288,11 @@ class RasterScene:
             return values, valid
         spoilt: npt.NDArray[np.bool_] = np.zeros(shape, bool)
         if is_float and not (finite := np.isfinite(values).all(axis=0))[valid].all():
-            # one NaN that no nodata value declares spoils all pixels that it is part of
+            # An undeclared NaN makes every average that it is part of NaN, also of pixels that are valid for the most part.
             points &= np.isfinite(self._values(source, fine, Resampling.nearest)).all(axis=0)
             valid = _majority(points, samples)
             spoilt = valid & ~finite
+        # Averages may hold the user's nodata value, or colors under an alpha of 0: any valid pixel may be spoilt.
         if (self.nodata is not None or (self._hides_alpha and samples > 1)) and not points.all():
             spoilt = valid
         if spoilt.any():
@@ -281,11 +303,12 @@ class RasterScene:
 
     @property
     def _hides_alpha(self) -> bool:
-        """Whether GDAL overlooks the alpha band, because there is a nodata value or a mask too."""
+        """Whether GDAL ignores the alpha band, because there is a nodata value or a mask too."""
         flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
         return MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp
 
     def _values(self, source: Window, shape: Shape, resampling: Resampling) -> npt.NDArray[Any]:
+        """Read the bands of a window, ``(C, *shape)``, in the raster's type."""
         bands = list(self.bands)
         values: npt.NDArray[Any] = self._dataset.read(
             bands, window=source, out_shape=(len(bands), *shape), resampling=resampling
@@ -293,8 +316,20 @@ class RasterScene:
         return values
 
     def _averaged(self, source: Window, shape: Shape, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """Averages of the valid, finite pixels under some rows of a window's pixels; memory: some strips of the raster."""
+        """Average the valid, finite pixels of the raster under some rows of a window's pixels.
+
+        As GDAL does, a pixel that lies under two counts for each by its share. Memory: a strip of the raster.
+
+        Args:
+            source: window of the raster, may have fractions.
+            shape: shape of the outcome.
+            rows: ``(h,)`` bool, rows that are needed.
+
+        Returns:
+            ``(C, h, w)``; NaN in other rows, and where nothing is valid.
+        """
         averages = np.full((len(self.bands), *shape), np.nan)
+        # Edges of the outcome's pixels, in pixels of the raster. A rounding error past the last one must not add a row or column.
         tops = source.row_off + np.arange(shape.height + 1) * (source.height / shape.height)
         lefts = source.col_off + np.arange(shape.width + 1) * (source.width / shape.width)
         first_col, last_col = math.floor(lefts[0]), min(math.ceil(lefts[-1] - 1e-9), self._dataset.width)
@@ -307,16 +342,17 @@ class RasterScene:
             part = Window(col_off=first_col, row_off=first_row, width=last_col - first_col, height=last_row - first_row)
             native = self._values(part, _size(part), Resampling.nearest)
             known = self._valid_points(part, _size(part)) & np.isfinite(native).all(axis=0)
+            # Sums of the valid values, and as the last band their number: integrated along columns, then along rows.
             terms = np.concatenate([np.where(known, native, 0), known[None]], dtype=np.float64)
             sums = _sums_between(_sums_between(terms, lefts - first_col).swapaxes(1, 2), edges - first_row).swapaxes(1, 2)
-            with np.errstate(invalid="ignore", divide="ignore"):
+            with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing is valid
                 averages[:, start : start + step] = sums[:-1] / sums[-1]
         return averages
 
     def _valid_points(self, source: Window, shape: Shape) -> npt.NDArray[np.bool_]:
-        """Which of ``shape`` points of a window nodata value, mask and alpha leave valid.
+        """Sample validity at ``shape`` points of a window: by nodata value, mask and alpha.
 
-        Points, because GDAL resamples a nodata mask to "any", and scales a 16-bit alpha of which only 255 is used to 1.
+        Points, not areas, because GDAL resamples a nodata mask to "any valid", and scales 255 of a 16-bit alpha to 1.
         """
         options = {"window": source, "resampling": Resampling.nearest}
         flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
@@ -324,7 +360,7 @@ class RasterScene:
         if MaskFlags.per_dataset in flags:
             valid &= self._dataset.read_masks(self.bands[0], out_shape=shape, **options) > 0
         elif MaskFlags.all_valid not in flags:
-            # the alpha band is honored below
+            # rasterio warns that a nodata value hides the alpha band; it is read below.
             with silenced(NodataShadowWarning) if ColorInterp.alpha in self._dataset.colorinterp else nullcontext():
                 masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *shape), **options)
             valid &= masks.any(axis=0)
@@ -333,13 +369,14 @@ class RasterScene:
             valid &= self._dataset.read(alpha, out_shape=shape, **options) > 0
         if self.nodata is not None:
             values = self._values(source, shape, Resampling.nearest)
+            # Compared in the raster's type: -3.4e38 as float64 differs from the float32 that is stored.
             with np.errstate(over="ignore"):
                 valid &= ~(values == np.asarray(self.nodata).astype(np.result_type(values.dtype, np.float32))).all(axis=0)
         return valid
 
 
 def _majority(points: npt.NDArray[np.bool_], samples: int) -> npt.NDArray[np.bool_]:
-    """Where at least half of ``samples`` × ``samples`` points of a pixel are true."""
+    """Reduce ``samples`` × ``samples`` points to one pixel: true where at least half of them are."""
     if samples == 1:
         return points
     height, width = points.shape
@@ -348,7 +385,15 @@ def _majority(points: npt.NDArray[np.bool_], samples: int) -> npt.NDArray[np.boo
 
 
 def _sums_between(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Integrals of pixels along the last axis between fractional places; a pixel that is cut counts in part."""
+    """Integrate pixels along the last axis between fractional edges; a pixel that is cut counts in part.
+
+    Args:
+        values: ``(..., n)`` pixels.
+        edges: ``(m + 1,)`` ascending edges, in pixels.
+
+    Returns:
+        ``(..., m)`` integrals, as differences of the cumulative sum interpolated at the edges.
+    """
     length = values.shape[-1]
     total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
     places = np.clip(edges, 0, length)
@@ -369,7 +414,7 @@ def open_scene(
     is_strict: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> RasterScene:
-    """Open a raster for reading at a resolution; every rule applied goes to ``progress.log``.
+    """Open a raster for reading at a resolution; every rule that is applied goes to ``progress.log``.
 
     >>> from rasterio.windows import Window
     >>> with open_scene("scene.tif", resolution_m=0.5) as scene:
@@ -382,16 +427,16 @@ def open_scene(
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
         bands: 1-based bands to read in this order; left out, see :func:`choose_bands`.
-        model_bands: that a model takes: as many are chosen when ``bands`` is left out, and values follow their rule. Left out,
-            three, if there are, by the rule for their type.
+        model_bands: bands of a model: as many are chosen when ``bands`` is left out, and their rule scales the values. Left
+            out, three bands, or as many as there are, by the rule for their type.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: how values become 0–255; by the rule of ``model_bands`` when left out.
-        nodata: a value that all bands have where there is none, beside what the raster itself declares. Left out, values such
-            as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling`` is
-            given.
+        scaling: scaling of values to 0–255; chosen by the rule of ``model_bands`` when left out.
+        nodata: value that all bands have where a pixel has no value, beside what the raster itself declares. Left out, values
+            such as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling``
+            is passed.
         is_strict: refuse a raster that is much too coarse for ``resolution_m``, instead of interpolating it.
-        progress: receiver of the rules applied.
+        progress: receives the rules that are applied.
 
     Returns:
         The scene, open; use it in a ``with``. Windows come as ``(C, h, w)`` uint8 with ``(h, w)`` validity.
@@ -402,13 +447,14 @@ def open_scene(
         BandsError: the raster lacks the bands.
         ResolutionError: ``is_strict``, and the raster's pixels are more than four times as large.
     """
-    with environment(path), ExitStack() as on_error:  # the first look at pyramid levels looks for sidecars
+    with environment(path), ExitStack() as on_error:  # listing pyramid levels searches for sidecars
         options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
         dataset = on_error.enter_context(open_raster(path, **options))
         count = None if model_bands is None else len(model_bands)
         chosen = choose_bands(dataset, count) if bands is None else _checked_bands(dataset, tuple(bands))
         check_real(dataset, chosen)
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
+        # The level is an open option, so the raster is opened again with it.
         level = grid.pyramid_level(dataset.overviews(chosen[0]))
         if level is not None:
             options["OVERVIEW_LEVEL"] = level
@@ -425,9 +471,9 @@ def open_scene(
 
 
 def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int, ...]:
-    """The 1-based bands that a model of ``count`` bands takes from a raster; never the alpha band.
+    """Choose the 1-based bands of a raster for a model of ``count`` bands; never the alpha band.
 
-    Red, green and blue by their color interpretation where three are wanted, else the first ``count``; without a count,
+    Three bands are red, green and blue by their color interpretation; otherwise the first ``count`` are taken; without a count,
     three or as many as there are.
 
     Raises:
@@ -450,20 +496,22 @@ def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int,
 
 
 def _checked_bands(dataset: DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse band numbers that the raster lacks."""
     name = short_name(dataset.name)
     wrong = [b for b in bands if not 1 <= b <= dataset.count]
     if wrong or not bands:
-        found = f"band {wrong[0]} was asked for" if wrong else "no bands were asked for"
-        raise BandsError(f"{found}, {name} has bands 1 to {dataset.count}; choose among them")
+        found = f"there is no band {wrong[0]}" if wrong else "no bands are chosen"
+        raise BandsError(f"{found}: {name} has bands 1 to {dataset.count}; choose among them")
     return bands
 
 
 def _is_scaled(dataset: DatasetReader, bands: Sequence[int], rule: ScalingRule) -> bool:
-    """Whether values have to be looked at: 8-bit ones are taken as they are by most models."""
+    """Return whether the scaling depends on the values: most models take 8-bit ones as they are."""
     return rule is ScalingRule.STRETCH or any(dataset.dtypes[band - 1] != "uint8" for band in bands)
 
 
 def _inside(window: Window, shape: Shape) -> Window:
+    """Refuse a window that reaches beyond the scene."""
     last_col, last_row = window.col_off + window.width, window.row_off + window.height
     starts_inside = window.col_off >= 0 and window.row_off >= 0 and window.width > 0 and window.height > 0
     if not starts_inside or last_col > shape.width or last_row > shape.height:
@@ -472,8 +520,10 @@ def _inside(window: Window, shape: Shape) -> Window:
 
 
 def _shape(dataset: DatasetReader) -> Shape:
+    """Return the shape of a raster."""
     return Shape(dataset.height, dataset.width)
 
 
 def _size(window: Window) -> Shape:
+    """Return the shape of a window of whole pixels."""
     return Shape(int(window.height), int(window.width))

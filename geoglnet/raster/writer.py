@@ -1,4 +1,4 @@
-"""Label and confidence rasters written block by block, and never shorter than they seem."""
+"""Writes label and confidence rasters block by block, and reads them back: a full disk is always noticed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MIN_TILE_SIZE, MAX_TILE_SIZE = 16, 512
 
 
 class LabelWriter:
-    """A tiled uint8 GeoTIFF filled by whole aligned blocks; labels, or confidence as probability times 254.
+    """Writer of a tiled uint8 GeoTIFF from aligned blocks of labels, or of confidence as probability × 254.
 
     Use it as a context manager. Windows begin on multiples of ``core_size`` and end on one, or at the raster's end, so that
-    no compressed tile is written twice. Blocks of nothing but 255 take no space. Memory: GDAL's block cache.
+    no compressed tile is written twice. Blocks of 255 alone take no space. Memory: GDAL's block cache.
 
     Args:
         path: file to write, a part path; an existing one is replaced.
@@ -67,7 +67,7 @@ class LabelWriter:
             self.abandon()
 
     def write_block(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
-        """Write a ``(h, w)`` uint8 block; every pixel of the raster once.
+        """Write a ``(h, w)`` uint8 block; every pixel of the raster is written once.
 
         Raises:
             OutputError: the disk is full, or the window does not begin and end on tiles.
@@ -81,10 +81,10 @@ class LabelWriter:
         self.num_valid += count_valid(block)
 
     def close(self) -> None:
-        """Flush the file and read it back: GDAL may lose blocks on a full disk and tell nobody.
+        """Flush the file and read it back: GDAL may lose blocks on a full disk without an error.
 
         Raises:
-            OutputError: what is on the disk is not what was written.
+            OutputError: the file on the disk is not what was written.
         """
         try:
             with environment():
@@ -94,7 +94,7 @@ class LabelWriter:
         verify(self.path, self.num_valid)
 
     def abandon(self) -> None:
-        """Close the file as it is; the exception under way says more than another one about it would."""
+        """Close an incomplete file; errors are ignored, because an exception is already under way."""
         try:
             with environment():
                 self._dataset.close()
@@ -102,6 +102,7 @@ class LabelWriter:
             return
 
     def _check(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
+        """Refuse a block of another shape or type than its window, or one that ends inside a tile."""
         if block.shape != (window.height, window.width) or block.dtype != np.uint8:
             raise OutputError(f"{self.path.name}: a block of {block.shape} {block.dtype} does not fill {window}; give uint8")
         ends = ((window.row_off + window.height, self.shape.height), (window.col_off + window.width, self.shape.width))
@@ -111,32 +112,36 @@ class LabelWriter:
 
 
 def tile_size(core_size: int) -> int:
-    """The largest power of two from 16 to 512 that divides the cores.
+    """Return the largest power of two from 16 to 512 that divides the cores.
 
     Raises:
-        OutputError: 16 does not.
+        OutputError: the cores are not a multiple of 16.
     """
     if core_size % MIN_TILE_SIZE:
         raise OutputError(f"cores of {core_size} px cannot be cut into TIFF tiles; use a multiple of {MIN_TILE_SIZE}")
-    return min(core_size & -core_size, MAX_TILE_SIZE)
+    return min(core_size & -core_size, MAX_TILE_SIZE)  # the lowest bit of a number is its largest power of two
 
 
 def count_valid(block: npt.NDArray[np.uint8]) -> int:
-    """Pixels that are not nodata."""
+    """Count the pixels that are not nodata."""
     return int(np.count_nonzero(block != NODATA))
 
 
 def verify(path: Path, num_valid: int) -> None:
-    """Prove that a raster has reached the disk whole.
+    """Prove that all of a raster has reached the disk.
 
-    A lost tile reads as nodata and a torn one does not decode, so the number of valid pixels tells both.
+    A lost tile reads as nodata and a damaged one does not decode, so counting valid pixels finds both.
+
+    Args:
+        path: the raster.
+        num_valid: number of valid pixels that were written.
 
     Raises:
-        OutputError: the file is not whole.
+        OutputError: the file is incomplete or damaged.
     """
     try:
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # network and quota file systems tell of a full disk only now
+            os.fsync(file.fileno())  # file systems on a network or with quotas report a full disk only now
         found = num_valid_pixels(path)
     except GDAL_ERRORS as error:
         raise unwritable(path, error) from error
@@ -146,7 +151,7 @@ def verify(path: Path, num_valid: int) -> None:
 
 
 def num_valid_pixels(path: StrPath) -> int:
-    """Valid pixels of a one-band uint8 raster, counted a row of tiles at a time.
+    """Count the valid pixels of a one-band uint8 raster, a row of tiles at a time.
 
     Raises:
         SceneError: the raster cannot be read.
@@ -161,6 +166,7 @@ def num_valid_pixels(path: StrPath) -> int:
 
 
 def _profile(shape: Shape, tile: int) -> dict[str, Any]:
+    """Return rasterio's profile of the file."""
     return {
         "driver": "GTiff",
         "dtype": "uint8",
@@ -173,5 +179,5 @@ def _profile(shape: Shape, tile: int) -> dict[str, Any]:
         "blockysize": tile,
         "compress": "DEFLATE",
         "bigtiff": "IF_SAFER",
-        "sparse_ok": True,
+        "sparse_ok": True,  # tiles of nodata take no space
     }

@@ -196,7 +196,7 @@ def write_polygons(
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
         tiles, place = DatasetTiles(src, confidence), georeference(src)
-        place.tell(src.name, progress)
+        place.warn(src.name, progress)
         check_ground(files["vector"].path, src.name, place.crs, config, progress)
         legend = legend or read_legend(labels_path)
         if legend is None:

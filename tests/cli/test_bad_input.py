@@ -87,7 +87,7 @@ def test_too_few_bands_are_counted(predict: Predict, make_scene: Callable[..., P
 
 
 def test_a_band_that_is_not_there_is_named(predict: Predict) -> None:
-    assert_one_line(predict("--bands", "1,2,4"), "band 4 was asked for", "bands 1 to 3")
+    assert_one_line(predict("--bands", "1,2,4"), "there is no band 4", "bands 1 to 3")
 
 
 def test_too_few_chosen_bands_are_counted(predict: Predict, tmp_path: Path) -> None:

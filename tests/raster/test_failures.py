@@ -131,7 +131,9 @@ def test_a_server_that_loses_a_part_fails_the_read_each_time(
 def test_a_part_that_is_no_raster_is_named_before_any_pixel_is_read(tmp_path: Path, name: str) -> None:
     write_tiles(tmp_path)
     spoil(tmp_path / name)
-    with pytest.raises(SceneError, match=rf"two\.vrt cannot be read, its part .*{name} is no raster that GDAL opens") as caught:
+    with pytest.raises(
+        SceneError, match=rf"two\.vrt cannot be read, its part .*{name} is not a raster that GDAL can read"
+    ) as caught:
         open_scene(two_parts(tmp_path, "0.tif", name))
     assert "\n" not in str(caught.value)
 

@@ -103,9 +103,7 @@ def test_scenes_far_apart_are_refused_with_the_share_that_is_empty(tmp_path: Pat
         write(tmp_path / f"{name}.tif", noise(3, 64, 96), NORTH_UP @ Affine.translation(col, row))
         for name, col, row in (("a", 0, 0), ("b", 200, 0), ("far", 200_000, -150_000))
     ]
-    said = (
-        r"3 scenes make a mosaic of 200096 × 150064 px, of which 99\.9999 % is no scene \(.*a\.tif and .*far\.tif lie furthest"
-    )
+    said = r"3 scenes make a mosaic of 200096 × 150064 px, of which 99\.9999 % is empty \(.*a\.tif and .*far\.tif lie furthest"
     with pytest.raises(SceneError, match=rf"{said} apart\); predict them separately") as caught:
         mosaic_of(paths)
     assert "\n" not in str(caught.value)

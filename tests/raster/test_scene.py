@@ -263,7 +263,8 @@ def test_a_transform_that_places_no_pixel_is_no_georeference(scene_factory: Fact
         assert (scene.crs, scene.transform, scene.pixel_size_m) == (None, BARE_TRANSFORM, None)
         assert (whole(scene).image == image).all()
     (warning,) = progress.messages("warning")
-    assert "which places no pixel (its CRS, EPSG:32736, is not used); it is read without georeference, in pixels" in warning
+    assert "has the unusable geotransform " in warning
+    assert " (its CRS, EPSG:32736, is not used); it is read without georeference, in pixels" in warning
 
 
 @pytest.mark.parametrize(
