@@ -329,7 +329,7 @@ class RasterScene:
             ``(C, h, w)``; NaN in other rows, and where nothing is valid.
         """
         averages = np.full((len(self.bands), *shape), np.nan)
-        # Edges of the outcome's pixels, in pixels of the raster. A rounding error past the last one must not add a row or column.
+        # Edges of the outcome's pixels in pixels of the raster; a rounding error must not add a row or column past the last.
         tops = source.row_off + np.arange(shape.height + 1) * (source.height / shape.height)
         lefts = source.col_off + np.arange(shape.width + 1) * (source.width / shape.width)
         first_col, last_col = math.floor(lefts[0]), min(math.ceil(lefts[-1] - 1e-9), self._dataset.width)
