@@ -1,4 +1,4 @@
-"""How overlapping windows become one: weights along an axis, each set of them adding up to one at every pixel.
+"""Blending weights of overlapping windows along an axis; at every pixel they add up to one.
 
 The weight of a pixel is the product of its row's and its column's weight. Because the weights of an axis add up to one,
 so do the products, and no count array is needed: probabilities × weights, summed, are probabilities.
@@ -18,7 +18,7 @@ Weights = npt.NDArray[np.float32]
 
 
 def patch_offsets(length: int, patch_size: int, overlap: int) -> tuple[int, ...]:
-    """Starts of the fewest patches that cover ``length`` pixels with at least ``overlap`` pixels shared.
+    """Return the starts of the fewest patches that cover ``length`` pixels and overlap by at least ``overlap``.
 
     The starts are spread evenly, the last patch is flush with the end (2448 px, 500 px, 50 px → 6 patches). One start at 0
     when the patch is as long as the axis or longer.
@@ -30,18 +30,18 @@ def patch_offsets(length: int, patch_size: int, overlap: int) -> tuple[int, ...]
         raise ConfigError(f"patch overlap {overlap} px must be from 0 to below the patch size {patch_size} px")
     if length <= patch_size:
         return (0,)
-    count = -(-(length - overlap) // (patch_size - overlap))
+    count = -(-(length - overlap) // (patch_size - overlap))  # rounded up
     step = (length - patch_size) / (count - 1)
     return tuple(round(step * i) for i in range(count))
 
 
 def least_overlap(starts: Sequence[int], size: int) -> int:
-    """Fewest pixels that two neighboring windows of ``size`` share; ``size`` when there is one window."""
+    """Return the fewest pixels that two neighboring windows of ``size`` share; ``size`` when there is one window."""
     return min((start + size - after for start, after in pairwise(starts)), default=size)
 
 
 def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring: int = 0) -> Weights:
-    """Weights of patches along one axis of their region.
+    """Compute the weights of patches along one axis of their region.
 
     A patch's weight is zero in a ring along each edge that lies inside the region, rises linearly from nearly zero to one
     over the ``ramp`` pixels after it (less where another edge is nearer), and stays one toward the region's own border.
@@ -58,6 +58,7 @@ def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring:
         ``(n, size)`` float32, from 0 to 1.
     """
     first = np.asarray(starts)
+    # At pixel centers, hence 0.5; a ramp of 0 becomes a step from 0 to 1 behind the ring.
     rise = np.clip((np.arange(size) - ring + 0.5) / max(ramp, 0.5), 0.0, 1.0)
     from_start = np.where(first[:, None] > 0, rise, 1.0)
     from_end = np.where(first[:, None] + size < length, rise[::-1], 1.0)
@@ -69,18 +70,18 @@ def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring:
 
 
 def core_reach(edges: Sequence[int], index: int, blend: int) -> tuple[int, int]:
-    """First pixel, and pixel after the last, that a core has a weight at: the core and the blend zone that begins at its end.
+    """Return the range of pixels with a weight of a core: the core, and the blend zone that begins at its end.
 
     Args:
         edges: borders of the cores along the axis, from 0 to its length.
-        index: which core.
+        index: number of the core.
         blend: width of the zone over which a core fades into the next.
     """
     return edges[index], min(edges[index + 1] + blend, edges[-1])
 
 
 def core_weights(edges: Sequence[int], index: int, blend: int) -> Weights:
-    """Weights of one core along one axis, over its reach.
+    """Compute the weights of one core along one axis, over its reach.
 
     Each border B between two cores has a one-sided blend zone ``[B, B + blend)``: the core before B fades from 1 to 0 in
     it, the core after B rises from 0 to 1. So what lies before B is final once the core before B is done, and finished
@@ -88,7 +89,7 @@ def core_weights(edges: Sequence[int], index: int, blend: int) -> Weights:
 
     Args:
         edges: borders of the cores along the axis, from 0 to its length.
-        index: which core.
+        index: number of the core.
         blend: width of a zone.
 
     Returns:
@@ -100,6 +101,6 @@ def core_weights(edges: Sequence[int], index: int, blend: int) -> Weights:
     if index > 0:
         head = weights[:blend]
         head[:] = rise[: len(head)]
-    tail = weights[edges[index + 1] - start :]
+    tail = weights[edges[index + 1] - start :]  # empty for the last core
     tail[:] = 1 - rise[: len(tail)]
     return weights

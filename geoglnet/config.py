@@ -84,10 +84,10 @@ class Compat(Enum):
 
 
 class ScalingRule(Enum):
-    """How a model wants raster values brought to 0–255.
+    """Rule by which a model's inputs are scaled to 0–255.
 
     ``BY_TYPE``: 8-bit values as they are, others stretched. ``STRETCH``: 8-bit values too are stretched between their
-    percentiles, for imagery that comes dark (satellites, mostly).
+    percentiles, for dark imagery (of satellites, mostly).
     """
 
     BY_TYPE = "by_type"
@@ -280,6 +280,7 @@ class RegionConfig:
 
     @property
     def core_size(self) -> int:
+        """Side of the part of a region that is kept."""
         return self.region_size - 2 * self.margin
 
     @property
@@ -288,7 +289,7 @@ class RegionConfig:
         return self.margin // 2
 
     def overview_shape(self, region: Shape) -> Shape:
-        """Shape of the overview of a region; a region at the scene's edge is decimated as much as a full one."""
+        """Return the shape of a region's overview; a region at the scene's edge is decimated as much as a full one."""
         factor = self.overview_size / self.region_size
         return Shape(max(32, round(region.height * factor)), max(32, round(region.width * factor)))
 
@@ -301,7 +302,7 @@ ConfigT = TypeVar("ConfigT", bound=_Dataclass)
 
 
 def to_plain(config: _Dataclass) -> dict[str, Any]:
-    """Flat dataclass as JSON and TOML know it: enums by value, tuples as lists, ``None`` left out."""
+    """Convert a flat dataclass to plain values of JSON and TOML: enums by value, tuples as lists, ``None`` left out."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -311,7 +312,7 @@ def to_plain(config: _Dataclass) -> dict[str, Any]:
 
 
 def from_plain(kind: type[ConfigT], plain: Mapping[str, Any]) -> ConfigT:
-    """Inverse of :func:`to_plain`; the annotations of the fields are the schema.
+    """Make a dataclass from plain values, the inverse of :func:`to_plain`; the annotations of its fields are the schema.
 
     Raises:
         ConfigError: not a table, an unknown key (the nearest known one is suggested), a missing key, or a value of the wrong
@@ -332,6 +333,7 @@ def from_plain(kind: type[ConfigT], plain: Mapping[str, Any]) -> ConfigT:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Evaluate the annotations of a dataclass, which takes longer than checking against them."""
     return get_type_hints(kind)
 
 
@@ -351,6 +353,6 @@ def respelled(table: Any) -> Any:
 
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:
-    """Tail of an error message: the nearest known word, or all of them."""
+    """Write the end of an error message: the nearest known word, or all of them."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

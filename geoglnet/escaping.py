@@ -1,7 +1,7 @@
-"""Text is text: names of strangers' classes, layers and scenes, made literal for the place that they are written to.
+"""Escapes text: names of classes, layers and scenes come from strangers, and must stay text wherever they are written.
 
-Each function is the only way into its place. XML that ``ElementTree`` builds needs :func:`storable` alone; where text is put
-between tags by hand, :func:`xml`.
+Each kind of place has one function, which is the only way to write there. XML that ``ElementTree`` builds needs
+:func:`storable` alone; text that is put between tags by hand needs :func:`xml`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sql_name(name: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Write what a terminal would obey instead of showing (escape sequences, line breaks, writing direction) as ``\\x1b``."""
+    """Make characters that control a terminal visible (escape sequences, line breaks, writing direction), as ``\\x1b``."""
     return _UNSEEN.sub(lambda match: _code(ord(match[0])), text)
 
 
@@ -66,4 +66,5 @@ def qgis_label(text: str) -> str:
 
 
 def _code(number: int) -> str:
+    """Write the code of a character as Python does."""
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -1,7 +1,7 @@
-"""Which names Windows has no files for, and what is a path there: pure functions, so that they can be tried anywhere.
+"""File names that Windows cannot have: pure functions, so that they can be tested on every system.
 
-Windows does not refuse such names by itself: ``labels.tif.`` becomes ``labels.tif``, ``con.gpkg`` is the console, and what is
-written to ``labels.tif:2`` lies in a hidden stream of ``labels.tif``. All of them are refused before any work.
+Windows does not refuse such names by itself: ``labels.tif.`` becomes ``labels.tif``, ``con.gpkg`` is the console, and data
+written to ``labels.tif:2`` land in a hidden stream of ``labels.tif``. All of them are refused before any work.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from geoglnet.errors import OutputError
 if sys.platform == "win32":
     import winreg
 
-LONGEST_PATH = 259  # UTF-16 units, unless the system was told to take longer ones
+LONGEST_PATH = 259  # UTF-16 units, unless long paths are enabled in the system
 LONGEST_NAME = 255
-LONGEST_BESIDE = len(r".unfinished\probabilities\000000_000000.tif")  # what is put behind an output's path while it is made
+LONGEST_BESIDE = len(r".unfinished\probabilities\000000_000000.tif")  # appended to an output's path while it is made
 _DEVICES = frozenset(
     {
         "CON",
@@ -35,14 +35,14 @@ _SIGNS = re.compile(r'[<>:"|?*\x00-\x1f]')
 
 
 def windows_fault(path: str, longest: int | None = LONGEST_PATH) -> str | None:
-    """Why Windows has no file of a name, in words that follow the name; ``None`` when it has.
+    """Explain why Windows cannot have a file of this name, in words that follow the name; return ``None`` when it can.
 
     >>> windows_fault(r"C:\\maps\\con.gpkg"), windows_fault(r"C:\\maps\\contours.gpkg")
     ("has 'con.gpkg' in it, which is a device of Windows", None)
 
     Args:
         path: absolute, with a drive or a share, or relative.
-        longest: path that the system takes, with what lies beside the file meanwhile; ``None`` for no limit.
+        longest: longest path of the system, for the longest name that is written beside the file; ``None`` for no limit.
     """
     if path.replace("/", "\\").startswith("\\\\.\\"):
         return "is a device of Windows"
@@ -54,17 +54,18 @@ def windows_fault(path: str, longest: int | None = LONGEST_PATH) -> str | None:
     is_limited = longest is not None and not whole.anchor.startswith("\\\\?\\")
     over = _length(str(whole)) + LONGEST_BESIDE - longest if longest is not None and is_limited else 0
     if over > 0:
-        return f"is {over} characters too long for Windows, with what lies beside it meanwhile"
+        return f"is {over} characters too long for Windows, with the files that are written beside it"
     return None
 
 
 def _fault_of_part(part: str) -> str | None:
+    """Explain what is wrong with one part of a path."""
     if part == "..":
         return None
     if sign := _SIGNS.search(part):
-        return f"and no name on Windows has {sign.group()!r}"
+        return f"and Windows allows no {sign.group()!r} in names"
     if part[-1] in " .":
-        return "and Windows takes a last dot or space away"
+        return "and Windows drops a dot or space at the end"
     if part.partition(".")[0].rstrip(" ").upper() in _DEVICES:
         return "which is a device of Windows"
     if _length(part) > LONGEST_NAME:
@@ -73,14 +74,15 @@ def _fault_of_part(part: str) -> str | None:
 
 
 def _length(text: str) -> int:
+    """Count UTF-16 units, which is what Windows limits."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def check_filename(path: Path, platform: str = sys.platform) -> None:
-    """Refuse the name of an output that the system has no file for.
+    """Refuse the name of an output that the system cannot have.
 
     Raises:
-        OutputError: it has none.
+        OutputError: on Windows, the path is a device, has characters that are not allowed, or is too long.
     """
     fault = windows_fault(str(path.absolute()), None if _takes_long_paths() else LONGEST_PATH) if platform == "win32" else None
     if fault is not None:
@@ -88,7 +90,7 @@ def check_filename(path: Path, platform: str = sys.platform) -> None:
 
 
 def _takes_long_paths() -> bool:
-    """Whether Windows was told to take paths of any length, which Python and GDAL then do."""
+    """Return whether long paths are enabled in Windows, which Python and GDAL then accept."""
     if sys.platform == "win32":
         with suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM) as key:
             return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])

@@ -1,4 +1,4 @@
-"""Legend: what the numbers of a label raster mean.
+"""Legend: names and colors of the values of a label raster.
 
 The legend travels with every dataset, checkpoint, label raster and polygon layer; two legends are compared, never
 assumed equal (TorchGeo and the authors number DeepGlobe's classes differently).
@@ -18,7 +18,7 @@ from geoglnet.plain import checked, shortened
 Color: TypeAlias = tuple[int, int, int]
 
 NO_CLASS = 255
-"""Label of a pixel without a class in everything that is written and trained on, whatever a data set calls it."""
+"""Label of a pixel without a class in all rasters and training labels of ours, whatever value a data set uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Legend:
     Args:
         names: class names, unique, in label order.
         colors: one ``(red, green, blue)`` 0–255 per class.
-        ignore_value: value that files of this data set have where there is no class; read as :data:`NO_CLASS`.
-        background: label that is drawn in rasters but makes no polygons (``None``: every class does).
+        ignore_value: value of pixels without a class in files of this data set; read as :data:`NO_CLASS`.
+        background: label that is drawn in rasters but does not become polygons; ``None``: every class does.
 
     Raises:
         LegendError: names repeat, counts differ, a color is out of range, or a value clashes.
@@ -45,6 +45,7 @@ class Legend:
     background: int | None = None
 
     def __post_init__(self) -> None:
+        # Legends come from JSON, TOML and tags of files: lists become tuples, and every value is checked.
         object.__setattr__(self, "names", _names(self.names))
         object.__setattr__(self, "colors", tuple(_color(c) for c in self.colors))
         if not 1 <= len(self.names) <= 255:
@@ -54,7 +55,7 @@ class Legend:
         if len(self.colors) != len(self.names):
             raise LegendError(f"{len(self.names)} class names but {len(self.colors)} colors; give one color per class")
         if self.ignore_value not in range(-(2**31), 2**32):
-            raise LegendError(f"ignore_value {shortened(self.ignore_value)} is no value of a label raster; use 255")
+            raise LegendError(f"ignore_value {shortened(self.ignore_value)} does not fit into a label raster; use 255")
         if 0 <= self.ignore_value < len(self.names):
             raise LegendError(f"ignore_value {self.ignore_value} is the label of {self.names[self.ignore_value]!r}; use 255")
         if self.background is not None and not 0 <= self.background < len(self.names):
@@ -62,6 +63,7 @@ class Legend:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, the background included."""
         return len(self.names)
 
     @property
@@ -70,7 +72,7 @@ class Legend:
         return tuple(value for value in range(self.num_classes) if value != self.background)
 
     def value_of(self, name: str) -> int:
-        """Label of a class.
+        """Return the label of a class.
 
         Raises:
             LegendError: no class has that name.
@@ -80,13 +82,13 @@ class Legend:
         return self.names.index(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain form for JSON and TOML."""
+        """Convert the legend to plain values for JSON and TOML."""
         classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
         return {"classes": classes, "ignore_value": self.ignore_value, "background": self.background}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Legend:
-        """Inverse of :meth:`to_dict`.
+        """Make a legend from plain values, the inverse of :meth:`to_dict`; older spellings of keys are accepted.
 
         Raises:
             LegendError: a key is missing or of the wrong kind.
@@ -99,15 +101,16 @@ class Legend:
             names, colors = tuple(c["name"] for c in classes), tuple(c["color"] for c in classes)
             ignore_value = checked("ignore_value", whole.get("ignore_value", 255), int)
             return cls(names, colors, ignore_value, checked("background", whole.get("background"), int | None))
-        except LegendError:
+        except LegendError:  # is a ConfigError too, and has said what is wrong
             raise
         except ConfigError as error:
             raise LegendError(f"not a legend ({error}); expected classes = [{{name, color}}, …]") from error
 
 
 def _table(what: str, plain: Any, needed: tuple[str, ...], others: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    """Check that a value is a table with certain keys."""
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{shortened(plain)} is no table of a {what}")
+        raise ConfigError(f"{shortened(plain)} is not a table of a {what}")
     for key in plain:
         if key not in needed + others:
             raise ConfigError(f"unknown key {shortened(key)} of a {what}{suggestion(str(key), needed + others)}")
@@ -118,6 +121,7 @@ def _table(what: str, plain: Any, needed: tuple[str, ...], others: tuple[str, ..
 
 
 def _names(values: Sequence[str]) -> tuple[str, ...]:
+    """Check class names."""
     try:
         names: tuple[str, ...] = checked("class names", values, tuple[str, ...])
     except ConfigError as error:
@@ -129,8 +133,9 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _color(value: Sequence[int]) -> Color:
+    """Check a color."""
     try:
-        red, green, blue = map(operator.index, value)
+        red, green, blue = map(operator.index, value)  # integers of numpy too, but no floats
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= channel <= 255 for channel in (red, green, blue)):

@@ -1,6 +1,6 @@
-"""Scores of label maps: a confusion matrix, from which most follows (paper §4: IoU per class, mIoU), and the F1 of boundaries.
+"""Scores of label maps: the confusion matrix with IoU per class and mIoU (paper §4), and the F1 of boundaries.
 
-Conventions in use differ; :class:`ConfusionMatrix` has them all, by name.
+Conventions differ between data sets; :class:`ConfusionMatrix` has them all, by name.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ISIC_THRESHOLD = 0.65
 class ConfusionMatrix:
     """Counts of (true class, segmented class) pixels, summed over any number of label maps.
 
-    Labeled pixels that were segmented as nothing count as misses. The last row holds pixels whose truth carries no class;
-    they count only where asked for.
+    Labeled pixels that were segmented as no class count as misses. The last row holds pixels whose truth has no class; they
+    count only with ``counting_unlabeled``.
 
     Args:
         legend: classes of truth and segmentation.
@@ -38,21 +38,29 @@ class ConfusionMatrix:
         self.counts = np.zeros((size, size), dtype=np.int64)
 
     def update(self, truth: Labels, labels: Labels) -> None:
-        """Count a pair of label maps of the same shape.
+        """Count a pair of label maps.
+
+        Args:
+            truth: ``(h, w)`` uint8 true labels.
+            labels: ``(h, w)`` uint8 labels to score.
 
         Raises:
             ConfigError: the shapes differ.
         """
         _check_shapes(truth, labels)
         num = self.legend.num_classes
+        # Everything that is no class (255) shares the last row and column; one bincount counts all pairs.
         rows, cols = (np.minimum(values.ravel(), num).astype(np.int64) for values in (truth, labels))
         self.counts += np.bincount(rows * (num + 1) + cols, minlength=(num + 1) ** 2).reshape(num + 1, num + 1)
 
     def iou(self, counting_unlabeled: bool = False) -> npt.NDArray[np.float64]:
-        """Intersection over union per class; NaN for a class that neither truth nor segmentation has.
+        """Compute the intersection over union per class; NaN for a class that neither truth nor segmentation has.
 
         Args:
-            counting_unlabeled: take a class segmented where the truth has none for false, as the authors' code does.
+            counting_unlabeled: count classes segmented where the truth has none as errors, as the authors' code does.
+
+        Returns:
+            ``(K,)`` float64.
         """
         num = self.legend.num_classes
         hits = np.diagonal(self.counts)[:num].astype(np.float64)
@@ -62,16 +70,20 @@ class ConfusionMatrix:
         return quotients
 
     def mean_iou(self, counting_unlabeled: bool = False) -> float:
-        """Mean IoU over the classes that polygons are made of and that occur (a background class doesn't count)."""
+        """Average the IoU over the classes that become polygons and that occur; a background class does not count."""
         return mean(self.iou(counting_unlabeled)[list(self.legend.polygon_values)])
 
     def accuracy(self) -> float:
-        """Share of labeled pixels that were segmented as their class; NaN when nothing is labeled."""
+        """Compute the fraction of labeled pixels that were segmented as their class; NaN when nothing is labeled."""
         labeled = self.counts[:-1].sum()
         return float(np.diagonal(self.counts)[:-1].sum() / labeled) if labeled else float("nan")
 
     def image_iou(self, threshold: float = 0.0) -> float:
-        """Mean IoU of one image: 1 where nothing was to be found and nothing was, 0 below the threshold, NaN without labels."""
+        """Compute the mean IoU of one image: 1 where truth and segmentation are both empty, NaN without labels.
+
+        Args:
+            threshold: IoU below which the image scores 0.
+        """
         value = self.mean_iou()
         if not self.counts[:-1].any():
             return float("nan")
@@ -79,13 +91,13 @@ class ConfusionMatrix:
         return value if value >= threshold else 0.0
 
     def to_dict(self) -> dict[str, float]:
-        """IoU by class name, and ``mean_iou``; classes that do not occur are left out."""
+        """Return the IoU by class name, and ``mean_iou``; classes that do not occur are left out."""
         named = zip(self.legend.names, self.iou(), strict=True)
         return {name: float(value) for name, value in named if np.isfinite(value)} | {"mean_iou": self.mean_iou()}
 
 
 def summed(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> ConfusionMatrix:
-    """All pixels in one matrix, as the paper scores a set."""
+    """Add the counts of all images to one matrix, as the paper scores a data set."""
     total = ConfusionMatrix(legend)
     for matrix in matrices:
         total.counts += matrix.counts
@@ -93,11 +105,11 @@ def summed(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> ConfusionMatr
 
 
 def conventions(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> dict[str, float]:
-    """Scores of a set of images under each convention in use; what cannot be said is left out.
+    """Score a set of images under each convention in use; undefined scores are left out.
 
     ``mean_iou``: all pixels in one matrix, classes without the background (so that it is Inria's building IoU for a legend of
     background and building), unlabeled pixels ignored (the DeepGlobe challenge). ``mean_iou_unlabeled_counted``: the same,
-    with classes segmented on unlabeled pixels false (the GLNet authors). ``mean_iou_with_background``: all classes.
+    with classes segmented on unlabeled pixels as errors (the GLNet authors). ``mean_iou_with_background``: all classes.
     ``accuracy``: of pixels. ``image_iou`` and ``image_iou_65``: mean over images, as it is and 0 below 0.65 (ISIC 2018); an
     image with nothing to find and nothing found scores 1.
     """
@@ -114,20 +126,19 @@ def conventions(legend: Legend, matrices: Sequence[ConfusionMatrix]) -> dict[str
 
 
 def mean(values: npt.NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN where that is nothing."""
+    """Average the values that are not NaN; NaN where there is none."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 @dataclass(slots=True)
 class BoundaryScore:
-    """How well boundaries agree (boundary F1, Csurka et al. 2013): shares of boundary pixels that lie near the other's.
+    """Agreement of boundaries (boundary F1, Csurka et al. 2013): fractions of boundary pixels that lie near the other's.
 
-    A boundary pixel of a class has a neighbor (of four) of another class. Boundaries toward unlabeled or invalid pixels
-    are none.
+    A boundary pixel of a class has a neighbor (of four) of another class; unlabeled and invalid neighbors do not count.
 
     Args:
         legend: classes of truth and segmentation.
-        tolerance: how many pixels apart boundaries may lie.
+        tolerance: distance in pixels up to which boundaries agree.
 
     Raises:
         ConfigError: the tolerance is negative.
@@ -150,10 +161,16 @@ class BoundaryScore:
     def update(self, truth: Labels, labels: Labels, rows: slice = slice(None)) -> None:
         """Count a pair of label maps; of a strip with its margin, only ``rows``.
 
+        Args:
+            truth: ``(h, w)`` uint8 true labels.
+            labels: ``(h, w)`` uint8 labels to score.
+            rows: rows that count; the others are margin.
+
         Raises:
             ConfigError: the shapes differ.
         """
         _check_shapes(truth, labels)
+        # Without this, the edge of the labeled area would count as a boundary of the segmentation.
         labels = np.where(truth == NO_CLASS, np.uint8(NO_CLASS), labels)
         ours, theirs = boundaries(truth), boundaries(labels)
         for value in range(self.legend.num_classes):
@@ -163,7 +180,8 @@ class BoundaryScore:
             self.counts[value] += [int((first & second)[rows].sum()) for first, second in pairs]
 
     def f1(self) -> npt.NDArray[np.float64]:
-        """F1 per class; NaN for a class without a boundary in both."""
+        """Compute F1 per class, ``(K,)``; NaN for a class without any boundary."""
+        # Columns in the order of `pairs` above: true boundary pixels, those found, segmented ones, those that are right.
         true, found, segmented, right = self.counts.T.astype(np.float64)
         recall, precision = (np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in ((found, true), (right, segmented)))
         both = precision + recall
@@ -171,12 +189,12 @@ class BoundaryScore:
         return np.where(true + segmented > 0, f1, np.nan)
 
     def mean_f1(self) -> float:
-        """Mean F1 over the classes that polygons are made of and that have a boundary."""
+        """Average F1 over the classes that become polygons and that have a boundary."""
         return mean(self.f1()[list(self.legend.polygon_values)])
 
 
 def boundaries(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Pixels with a class that have a neighbor (of four) of another class."""
+    """Find the pixels with a class that have a neighbor (of four) of another class, ``(h, w)`` bool."""
     found = np.zeros(labels.shape, bool)
     known = labels != NO_CLASS
     for axis in (0, 1):
@@ -190,7 +208,13 @@ def boundaries(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def near(points: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:
-    """Pixels at most ``distance`` from a point; cheap where points are few."""
+    """Find the pixels at most ``distance`` (Euclidean) from a point; cheap where points are few.
+
+    Args:
+        points: ``(h, w)`` bool.
+        distance: in pixels.
+    """
+    # A disk is stamped around every point: boundaries are lines, and a distance transform of the whole map costs more.
     found = np.zeros(points.shape, bool)
     rows, cols = np.nonzero(points)
     reach = range(-distance, distance + 1)
@@ -202,5 +226,6 @@ def near(points: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:
 
 
 def _check_shapes(truth: Labels, labels: Labels) -> None:
+    """Refuse label maps of different shapes."""
     if truth.shape != labels.shape:
-        raise ConfigError(f"truth is {truth.shape}, labels are {labels.shape}; compare maps of one grid")
+        raise ConfigError(f"truth is {truth.shape}, labels are {labels.shape}; compare maps of the same grid")

@@ -1,4 +1,4 @@
-"""Libraries that not everybody needs, and the extras that bring them."""
+"""Optional libraries, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def needed(library: str, extra: str = "notebook") -> Any:
     """Import an optional library.
 
     Raises:
-        ModuleNotFoundError: it is missing; says how to get it.
+        ModuleNotFoundError: it is missing; the message says how to install it.
     """
     try:
         return import_module(library)

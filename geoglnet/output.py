@@ -1,6 +1,6 @@
-"""Files that appear under their names when they are whole, and that replace nothing but what they are asked to replace.
+"""Output files: complete before they get their names, and replacing only what the user allows them to replace.
 
-Every writer goes this way::
+Every writer uses them like this::
 
     file = OutputFile("labels.tif", overwrite=True)  # what cannot be written is refused before any work
     with file.claimed():                             # no other run writes it from here on
@@ -9,9 +9,9 @@ Every writer goes this way::
             write(part_path)
                                                      # synced, renamed to labels.tif, its folder synced
 
-The part lies in a folder that is made for it, locked as long as the process lives, and closed to other users. So libraries are
-given plain names only, whatever the file is called; what they leave beside the part is ours to remove; and two runs that share
-an output exclude each other.
+The part lies in a folder of its own, which is locked as long as the process lives, and closed to other users. So libraries see
+plain names only, whatever the output is called; files that they leave beside the part can be removed; and two runs with the
+same output exclude each other.
 """
 
 from __future__ import annotations
@@ -40,37 +40,37 @@ from geoglnet.message import Keyword
 from geoglnet.types import StrPath
 
 PART_SUFFIX = ".part"
-LONGEST_SUFFIX = ".unfinished"  # that is put behind an output's name
+LONGEST_SUFFIX = ".unfinished"  # longest suffix that is appended to an output's name
 _LOCK = "geoglnet.lock"
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_FULL_BYTES = 2**20  # GDAL gives up when its buffer does not fit, and says nothing of why
+_FULL_BYTES = 2**20  # with less free space a disk is full: GDAL fails when its buffer does not fit, without a reason
 _WAITS_S = (0.1, 0.4, 1.5)  # Windows: virus scanners and indexers open a new file for a moment
 _NAME_MAX = 255
 
 
 def sync_file(path: Path) -> None:
-    """Have the content of a file reach the disk."""
+    """Flush the content of a file to the disk."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can be asked for it."""
+    """Flush the names in a folder to the disk, where the system can do that."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems of networks that know no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems that cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def is_held(path: Path) -> bool:
-    """Whether a file cannot be replaced because a program has it open: so on Windows, elsewhere never."""
+    """Return whether a file cannot be replaced because a program has it open, which happens on Windows only."""
     try:
         path.rename(path)  # changes nothing, and is refused where replacing would be
     except OSError as error:  # or there is no such file
@@ -79,17 +79,17 @@ def is_held(path: Path) -> bool:
 
 
 def _is_of_windows(error: OSError) -> bool:
-    """Whether a refusal is Windows' own, for an open file; others are about permissions."""
+    """Return whether an error is Windows' refusal to touch an open file; others are about permissions."""
     return isinstance(error, PermissionError) and getattr(error, "winerror", None) is not None
 
 
 def unwritable(path: StrPath, error: BaseException, size: int = 0) -> OutputError:
-    """An error of a writer as ours: of a full disk it says so, of every other failure what it is.
+    """Turn the error of a writer into ours: it says that the disk is full, or the reason of any other failure.
 
     Args:
-        path: what was being written, or its part.
-        error: what was raised.
-        size: bytes that the file would have taken; newer GDALs remove what they have written when they give up.
+        path: file that was being written, or its part.
+        error: error of the library.
+        size: bytes that the file would have taken; newer GDALs remove an incomplete file, so that the disk looks free again.
     """
     shown = final_path(Path(path))
     if _is_full(error, Path(path), max(size, _FULL_BYTES)):
@@ -98,17 +98,19 @@ def unwritable(path: StrPath, error: BaseException, size: int = 0) -> OutputErro
 
 
 def _is_full(error: BaseException, path: Path, size: int = _FULL_BYTES) -> bool:
+    """Return whether a write failed because the disk is full: by the error's number, else by the space that is free."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno:
             return cause.errno in _FULL
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return True
-    with suppress(OSError):  # GDAL's errors have no number, and often say no more than that a write failed
+    with suppress(OSError):  # GDAL's errors have no number, and often just say that a write failed
         return shutil.disk_usage(path.parent).free < size
     return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes, the innermost last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -116,28 +118,29 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
+    """Return the innermost message of an error, in one line and without its final stop."""
     *_, error = _causes(error)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 def final_path(path: Path) -> Path:
-    """What a part will be called; any other path as it is."""
+    """Return the final path of a part file; any other path unchanged."""
     folder = path.parent
     return folder.with_name(folder.name.removesuffix(PART_SUFFIX)) if folder.name.endswith(PART_SUFFIX) else path
 
 
 class LockedFolder:
-    """A folder of ours beside an output: made by us, and locked against other runs until the context ends or the process.
+    """A working folder beside an output, locked against other runs until the context or the process ends.
 
     Args:
-        path: of the folder.
+        path: the folder; made when it does not exist.
         subject: name of the output, for messages.
-        lock_name: name of the lock in it.
-        is_ours: whether a folder that is there was made by an earlier run.
+        lock_name: name of the lock file in it.
+        is_ours: check whether an existing folder was made by an earlier run.
 
     Raises:
-        OutputError: another run is at it, it cannot be made, or what lies there is not ours.
+        OutputError: another run uses it, it cannot be made, or something else has its name.
     """
 
     def __init__(self, path: Path, subject: str, lock_name: str, is_ours: Callable[[Path], bool]) -> None:
@@ -149,6 +152,7 @@ class LockedFolder:
 
     def __enter__(self) -> LockedFolder:
         try:
+            # Another run may remove the folder between our making it and our locking it: then both are tried again.
             while self._lock is None:
                 self._make()
                 self._lock = self._acquired()
@@ -157,7 +161,7 @@ class LockedFolder:
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OutputError):
                 raise
-            with suppress(OSError):  # made, but not kept: a folder with another run's lock in it is not empty
+            with suppress(OSError):  # removed if we made it: a folder with another run's lock in it is not empty
                 self.path.rmdir()
             if _is_full(error, self.path):
                 raise OutputError(
@@ -172,12 +176,14 @@ class LockedFolder:
             self._lock = None
 
     def _make(self) -> None:
+        """Make the folder, or accept the one that an earlier run has made."""
         try:
             self.path.mkdir(0o700)
             sync_folder(self.path.parent)
         except FileExistsError:
             state = self.path.lstat()
             is_folder = stat.S_ISDIR(state.st_mode)
+            # In a folder that many may write to, another user could prepare one of this name, with links in it.
             is_own = sys.platform == "win32" or state.st_uid == os.geteuid()
             if not is_folder or not is_own or not self._is_ours(self.path):
                 owner = "" if is_own or not is_folder else " by this user"
@@ -186,7 +192,7 @@ class LockedFolder:
                 ) from None
 
     def _acquired(self) -> BaseFileLock | None:
-        """The lock; ``None`` when the run that had it removed the folder at this moment."""
+        """Acquire the lock; return ``None`` when the run that had it removed the folder at this moment."""
         lock = FileLock(self._lock_path, timeout=0, thread_local=False)
         try:
             lock.acquire()
@@ -198,41 +204,41 @@ class LockedFolder:
         return None
 
     def clear(self) -> None:
-        """Remove everything in it but the lock; nothing behind a link."""
+        """Remove everything in the folder except the lock; links are not followed."""
         for path in self.path.iterdir():
             if path != self._lock_path:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def remove(self) -> None:
-        """Remove the lock while it is held, since a run that took it in between would lose its own; then the folder."""
+        """Remove the lock while it is held, then the folder: released first, another run's lock might be removed."""
         with suppress(OSError):
             try:
                 self._lock_path.unlink(missing_ok=True)
-            except PermissionError:  # Windows removes no open file, so none that another run has taken either
+            except PermissionError:  # Windows does not remove open files, so another run's lock is safe
                 self.__exit__(None, None, None)
                 self._lock_path.unlink(missing_ok=True)
             self.path.rmdir()
 
 
 class OutputFile:
-    """A file written in a folder of its own and renamed when it is whole; see the module.
+    """A file that is written in a folder of its own and renamed when it is complete; see the module.
 
-    An exception inside removes the part, so that nothing half-written stands under the final name. Sidecars that the part has
-    beside it travel with it; for those of a file that is replaced see :mod:`geoglnet.existing`. Of a symbolic link the target
-    is replaced, and the link stays.
+    An exception inside the context removes the part, so that no incomplete file has the final name. Sidecars of the part are
+    renamed with it; for those of a replaced file see :mod:`geoglnet.existing`. A symbolic link stays, and its target is
+    replaced.
 
-    On Windows a file that any program has open cannot be replaced. That is refused before the work; when it turns out at the
-    end, or another file has come under the name meanwhile, the new file is kept as ``labels (2).tif``, and the error says so.
+    On Windows a file that any program has open cannot be replaced. This is refused before the work begins; if it is noticed at
+    the end, or another file has got the name meanwhile, the new file is kept as ``labels (2).tif``, and the error says so.
 
     Args:
-        path: as people gave it.
-        overwrite: replace the file that is there.
+        path: path as the user wrote it.
+        overwrite: replace an existing file.
         companions: outputs that are written beside it and belong to it, such as a style.
 
     Raises:
         OutputExistsError: the file exists and ``overwrite`` is false.
         OutputError: no file can be written under this name, the folder is missing or not writable, the file to replace holds
-            what is not ours, another run writes it, or the disk is full.
+            data that are not ours, another run writes it, or the disk is full.
     """
 
     def __init__(self, path: StrPath, overwrite: bool = False, *, companions: Collection[Path] = ()) -> None:
@@ -252,6 +258,7 @@ class OutputFile:
         return f"OutputFile({str(self.path)!r}, overwrite={self.overwrite})"
 
     def _check(self) -> None:
+        """Refuse an output that cannot be written, before any work."""
         folder = self.target.parent if self.path.is_symlink() else self.path.parent
         if not folder.is_dir():
             raise OutputError(f"folder {folder} does not exist; create it first, or choose another output for {self.path.name}")
@@ -264,6 +271,7 @@ class OutputFile:
             raise OutputError(f"folder {folder} is not writable; choose another output for {self.path.name}")
 
     def _check_existing(self) -> None:
+        """Refuse to replace a file without permission, one that is open, or one with data that are not ours."""
         if not os.path.lexists(self.target):
             return
         if not self.overwrite:
@@ -286,7 +294,7 @@ class OutputFile:
             return
         with LockedFolder(self.part_path.parent, self.path.name, _LOCK, _is_part_folder) as folder:
             try:
-                folder.clear()  # what a run that was killed has left
+                folder.clear()  # leftovers of a run that was killed
             except OSError as error:
                 raise unwritable(self.path, error) from error
             self._folder = folder
@@ -294,8 +302,8 @@ class OutputFile:
                 yield
             finally:
                 self._folder = None
-                # A part that is still there could not be renamed, and the error says where it is. What Windows holds open is
-                # left with the lock, and taken over next time.
+                # A part that is still there could not be renamed, and the error says where it is. Files that are open on
+                # Windows stay with the lock; the next run clears them.
                 with suppress(OSError):
                     if not os.path.lexists(self.part_path):
                         folder.clear()
@@ -322,11 +330,13 @@ class OutputFile:
                 raise unwritable(self.path, error) from error
 
     def _discard(self) -> None:
+        """Remove the part and everything beside it."""
         if self._folder is not None:
             self._folder.clear()
 
     def _publish(self) -> None:
         """Rename the part and its sidecars, to another name when the file cannot be replaced."""
+        # First the content, then the name: after a power failure there is the old file or the new one, never an empty one.
         for path in (self.part_path, *_carried(self.part_path)):
             sync_file(path)
         sync_folder(self.part_path.parent)
@@ -346,14 +356,14 @@ class OutputFile:
         raise OutputError(f"{self.path} cannot be replaced, another program has it open (QGIS?); {self._keep()}")
 
     def _check_existing_again(self) -> None:
-        """What has come under the name while we worked is not ours to replace."""
+        """Refuse to replace a file that has got the name while this one was written."""
         if os.path.lexists(self.target) and not self.overwrite:
-            raise OutputExistsError(f"{self.path} has been written by somebody else meanwhile")
+            raise OutputExistsError(f"{self.path} has been written by another program meanwhile")
         if self.overwrite:
             check_replaceable(self.target)
 
     def _move(self, path: Path) -> None:
-        """Old sidecars go first: at no moment do they describe a new file."""
+        """Rename the part; old sidecars are removed first, so that at no moment they describe the new file."""
         if path.exists():
             for beside in made_by_hand(path):
                 if not any(_is_same(beside, companion) for companion in self._companions):
@@ -367,7 +377,7 @@ class OutputFile:
         sync_folder(path.parent)
 
     def _keep(self) -> str:
-        """Give the new file the first name that is free, or else leave it where it is; in words."""
+        """Give the new file the first free name, or else leave it where it is; return where, for the message."""
         names = (self.target.with_name(f"{self.target.stem} ({number}){self.target.suffix}") for number in count(2))
         kept = next(path for path in names if not any(map(os.path.lexists, (path, *machine_made(path)))))
         try:
@@ -378,20 +388,22 @@ class OutputFile:
 
 
 def _carried(part_path: Path) -> list[Path]:
+    """List the sidecars of a part that are renamed with it."""
     return [path for suffix in CARRIED if (path := part_path.with_name(part_path.name + suffix)).exists()]
 
 
 def _is_part_folder(folder: Path) -> bool:
-    """Whether a folder was made for a part: our lock is in it, or nothing yet."""
+    """Return whether a folder was made for a part: our lock is in it, or it is empty."""
     names = {path.name for path in folder.iterdir()}
     return not names or (_LOCK in names and stat.S_ISREG((folder / _LOCK).lstat().st_mode))
 
 
 def _check_name(path: Path) -> None:
+    """Refuse a name that other programs cannot open, or that is too long with our suffixes."""
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:
-        raise OutputError(f"{str(path)!a} is not a name in UTF-8, which no GIS opens; choose another output") from error
+        raise OutputError(f"{str(path)!a} is not a UTF-8 name, which GIS programs require; choose another output") from error
     if any(unicodedata.category(sign) == "Cc" for sign in str(path)):
         raise OutputError(f"{str(path)!r} has a line break or a control character in it; choose another output")
     length = len(os.fsencode(path.name + LONGEST_SUFFIX))
@@ -401,21 +413,21 @@ def _check_name(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """What is replaced: of a link the file that it leads to."""
+    """Return the path to replace: that of the file a symbolic link leads to, else the path itself."""
     if not path.is_symlink():
         return path.absolute()
     target = Path(os.path.realpath(path))
     if target.is_symlink():
-        raise OutputError(f"{path} is a link that leads nowhere; remove it, or choose another output")
+        raise OutputError(f"{path} is a broken link; remove it, or choose another output")
     _check_name(target)
     return target
 
 
 def refuse_sharing(outputs: Sequence[OutputFile]) -> None:
-    """Refuse outputs of one run that are one file, or of which one is a sidecar of another.
+    """Refuse outputs of one run that are the same file, or one of which is a sidecar of another.
 
     Raises:
-        ConfigError: two of them are.
+        ConfigError: two outputs share a file.
     """
     for first, second in combinations(outputs, 2):
         sidecars = [(beside, second) for beside in machine_made(first.target)]
@@ -425,15 +437,16 @@ def refuse_sharing(outputs: Sequence[OutputFile]) -> None:
 
 
 def refuse_inputs(outputs: Iterable[OutputFile], inputs: Iterable[tuple[str, StrPath]]) -> None:
-    """Refuse outputs that would replace or remove what the run reads, under whatever name.
+    """Refuse outputs that would replace or remove an input of the run, under whatever name.
 
     Args:
-        outputs: of the run.
-        inputs: what each is, such as ``"the model"``, and its path; URLs and names of drivers are passed over.
+        outputs: outputs of the run.
+        inputs: description of each input, such as ``"the model"``, and its path; URLs and virtual paths are skipped.
 
     Raises:
-        OutputError: an output is an input, or has it beside it as a sidecar.
+        OutputError: an output is an input, or an input is its sidecar.
     """
+    # Files are compared by device and inode, which see through links and different spellings.
     touched: dict[tuple[int, int] | None, tuple[OutputFile, Path]] = {}
     for output in outputs:
         beside = (*machine_made(output.target), *(made_by_hand(output.target) if output.target.exists() else ()))
@@ -447,19 +460,20 @@ def refuse_inputs(outputs: Iterable[OutputFile], inputs: Iterable[tuple[str, Str
             output, path = found
             if path == output.target:
                 raise OutputError(f"{output.path} is {what}; choose another output")
-            raise OutputError(f"{path.name}, {what}, would go when {output.path} is replaced; choose another output")
+            raise OutputError(f"{path.name}, {what}, would be lost when {output.path} is replaced; choose another output")
 
 
 def _identity(path: StrPath) -> tuple[int, int] | None:
+    """Return device and inode of a file; ``None`` where there is none."""
     try:
         state = Path(path).stat()
-    except (OSError, ValueError):  # there is none, or it is no name of a file
+    except (OSError, ValueError):  # no such file, or not a file name
         return None
     return state.st_dev, state.st_ino
 
 
 def _is_same(first: Path, second: Path) -> bool:
-    """Whether two names are of one file, there or not."""
+    """Return whether two names mean the same file, whether it exists or not."""
     with suppress(OSError):
         return first.samefile(second)
     if first.exists() or second.exists():
@@ -470,5 +484,5 @@ def _is_same(first: Path, second: Path) -> bool:
 
 
 def _folded(name: str) -> str:
-    """A name as file systems compare it."""
+    """Return a name as the system's usual file system compares it."""
     return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("win32", "darwin") else name

@@ -1,4 +1,4 @@
-"""Plain values, as JSON and TOML hold them, checked against the annotations of what they are to become."""
+"""Checks plain values, as JSON and TOML hold them, against type annotations."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from geoglnet.errors import ConfigError
 
 
 def checked(key: str, value: Any, hint: Any) -> Any:
-    """A value from JSON or TOML as an annotation wants it: lists as tuples, whole numbers as floats, enums by value.
+    """Convert a value from JSON or TOML to an annotated type: lists to tuples, whole numbers to floats, enums by value.
 
     Args:
-        key: what it is called, for the message.
-        value: what was found.
+        key: name of the value, for the message.
+        value: value as it was read.
         hint: the annotation: ``int``, ``float``, ``bool``, ``str``, an enum, a ``Literal``, a union, a tuple or a mapping of
-            these, ``Any`` (what JSON can hold), or a class that the value must already be of.
+            these, ``Any`` (everything that JSON can hold), or a class of which the value must be an instance already.
 
     Raises:
         ConfigError: a value of another kind, a number that is not finite or beyond 64 bits, or text that
@@ -49,9 +49,10 @@ def checked(key: str, value: Any, hint: Any) -> Any:
 
 
 def _checked_scalar(key: str, value: Any, kind: type[Any]) -> Any:
+    """Check a number, a truth value or a text."""
     if kind is float and type(value) is int and abs(value) < 2**63:
         return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # in Python, True is an int
         raise ConfigError(f"{key} = {shortened(value)} must be {_WORDS.get(kind, kind.__name__)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} = {value} must be a finite number")
@@ -63,6 +64,7 @@ def _checked_scalar(key: str, value: Any, kind: type[Any]) -> Any:
 
 
 def _checked_tuple(key: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check a list of fixed or of any length."""
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{key} = {shortened(value)} must be a list")
     if kinds[-1] is Ellipsis:
@@ -73,6 +75,7 @@ def _checked_tuple(key: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, .
 
 
 def _checked_union(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
+    """Check a value of one of several types; the first one speaks in the message where it is of none."""
     if value is None and type(None) in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
@@ -81,7 +84,7 @@ def _checked_union(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def _checked_tree(key: str, value: Any, depth: int) -> Any:
-    """What a checkpoint keeps as it is, such as scores and licenses: anything that JSON can hold, to a depth."""
+    """Check a value that checkpoints store unchanged, such as scores and licenses: anything that JSON can hold."""
     if depth == 0:
         raise ConfigError(f"{key} is nested more than {_DEPTH} deep")
     if isinstance(value, Mapping):
@@ -102,12 +105,12 @@ def _checked_tree(key: str, value: Any, depth: int) -> Any:
 
 
 def check_text(key: str, text: str, *, is_name: bool = True) -> None:
-    """Refuse text that no table, legend or terminal could show.
+    """Refuse text that tables, legends and terminals cannot show.
 
     Args:
-        key: what it is called, for the message.
+        key: name of the value, for the message.
         text: a name, or a longer text.
-        is_name: whether it stands on one line; longer texts may have line breaks and tabs.
+        is_name: whether it must be a single line; longer texts may have line breaks and tabs.
 
     Raises:
         ConfigError: control characters, lone surrogates (bytes that were not UTF-8), or more than 4,096 characters

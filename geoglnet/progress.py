@@ -1,6 +1,6 @@
-"""Progress port: how a long-running tool reports to whoever started it.
+"""Progress port: reports of long-running tools to the program that started them.
 
-Tools call a :class:`Progress`; doors (command line, notebook, QGIS) decide what a person sees. Tools never print.
+Tools call a :class:`Progress`; doors (command line, notebook, QGIS) decide what the user sees. Tools never print.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Words shared by every floor: sizes and paths."""
+"""Types shared by every floor: sizes, paths and arrays."""
 
 from __future__ import annotations
 

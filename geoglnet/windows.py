@@ -1,4 +1,4 @@
-"""Where regions and patches lie: pure arithmetic on windows.
+"""Windows of cores, regions and patches: pure arithmetic.
 
 A scene is cut into block-aligned *cores* that partition it; each core is seen inside its *region* (core plus margin,
 shifted to stay inside the scene); a region is covered by *patches* (paper §4.1: equal squares, overlapping, the last one
@@ -19,7 +19,7 @@ from geoglnet.types import Shape
 
 
 def patch_windows(shape: Shape, patch_size: int, overlap: int) -> list[Window]:
-    """Windows of all patches of a region of ``shape``, row by row; never larger than the region."""
+    """List the windows of all patches of a region of ``shape``, row by row; none is larger than the region."""
     height, width = min(patch_size, shape.height), min(patch_size, shape.width)
     return [
         Window(col_off=col, row_off=row, width=width, height=height)
@@ -29,7 +29,7 @@ def patch_windows(shape: Shape, patch_size: int, overlap: int) -> list[Window]:
 
 
 def footprints(windows: Sequence[Window], shape: Shape) -> npt.NDArray[np.float32]:
-    """Windows as fractions of a region.
+    """Convert windows to fractions of a region.
 
     Returns:
         ``(n, 4)`` float32 array of (top, left, bottom, right), each from 0 to 1.
@@ -40,21 +40,20 @@ def footprints(windows: Sequence[Window], shape: Shape) -> npt.NDArray[np.float3
 
 
 def core_edges(length: int, region_size: int, margin: int) -> tuple[int, ...]:
-    """Borders of the cores along one axis: multiples of the core size ``region_size - 2 · margin`` from 0, then ``length``.
+    """List the borders of cores along one axis: multiples of ``region_size - 2 · margin`` from 0, then ``length``.
 
-    What one region can keep is one core: an axis no longer than a region has a single core, and a rest no wider than the
-    margin belongs to the core before it. So the last core is wider than the margin (when there are several) and at most a
-    margin wider than the others.
+    An axis no longer than a region has a single core, and a rest no wider than the margin belongs to the core before it. So the
+    last core is wider than the margin (when there are several) and at most a margin wider than the others.
     """
     if length <= region_size:
         return 0, length
     core_size = region_size - 2 * margin
-    count = -(-(length - margin) // core_size)
+    count = -(-(length - margin) // core_size)  # rounded up; less the margin, so that a narrow rest is no core of its own
     return (*range(0, count * core_size, core_size), length)
 
 
 def iter_cores(shape: Shape, region_size: int, margin: int) -> Iterator[Window]:
-    """Cores of a scene of ``shape``, row by row; they partition it."""
+    """Yield the cores of a scene of ``shape``, row by row; they partition it."""
     rows, cols = core_edges(shape.height, region_size, margin), core_edges(shape.width, region_size, margin)
     for top, bottom in pairwise(rows):
         for left, right in pairwise(cols):
@@ -62,7 +61,7 @@ def iter_cores(shape: Shape, region_size: int, margin: int) -> Iterator[Window]:
 
 
 def region_window(core: Window, shape: Shape, region_size: int, margin: int) -> Window:
-    """The region around a core: ``region_size`` square from ``margin`` before the core, shifted to stay inside the scene.
+    """Return the region around a core: a square from ``margin`` before the core, shifted to stay inside the scene.
 
     A scene smaller than a region is one region.
     """
@@ -72,6 +71,8 @@ def region_window(core: Window, shape: Shape, region_size: int, margin: int) -> 
 
 
 def _span(core_start: int, length: int, region_size: int, margin: int) -> tuple[int, int]:
+    """Return start and size of a region along one axis."""
+    # Shifted, not cut: every region of a large scene has the size that the network was trained with.
     size = min(region_size, length)
     start = min(max(core_start - margin, 0), length - size)
     return start, size

@@ -12,7 +12,7 @@ from geoglnet.filenames import LONGEST_BESIDE, check_filename, windows_fault
 from geoglnet.raster.files import gdal_name, is_remote
 from geoglnet.raster.gdal import open_raster
 
-DEVICE, LAST, SIGN, LONG = "is a device of Windows", "takes a last dot or space away", "and no name on Windows has", "too long"
+DEVICE, LAST, SIGN, LONG = "is a device of Windows", "drops a dot or space at the end", "and Windows allows no", "too long"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_class_is_found_by_its_name() -> None:
         ((("a",), ((0, 0),)), "not three numbers"),
         ((("a",), ((0, 0, 0),), 0), "ignore_value 0 is the label of 'a'"),
         ((("a",), ((0, 0, 0),), 255, 1), "background 1 is not a label"),
-        ((("a",), ((0, 0, 0),), 2**40), "ignore_value 1099511627776 is no value of a label raster"),
+        ((("a",), ((0, 0, 0),), 2**40), "ignore_value 1099511627776 does not fit into a label raster"),
         ((("a",), ("red",)), "color 'red' is not three numbers"),
         ((("a",), ((0.5, 0, 0),)), "not three numbers"),
         (((7,), ((0, 0, 0),)), "= 7 must be text"),

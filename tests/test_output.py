@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_in_our_words(tmp_path: Path) -> None:
     ("name", "reason"),
     [
         ("a\nb.tif", "line break or a control character"),
-        ("a\udcffb.tif", "not a name in UTF-8"),
+        ("a\udcffb.tif", "not a UTF-8 name"),
         (f"{'x' * 250}.tif", "10 bytes too long"),
     ],
 )
@@ -158,7 +158,7 @@ def test_of_a_link_the_target_is_written_and_the_link_stays(tmp_path: Path) -> N
         assert target.read_text() == "new"
     assert sorted(names_in(tmp_path / "scratch")) == ["new.tif", "old.tif"]
     (tmp_path / "loop.tif").symlink_to("loop.tif")
-    with pytest.raises(OutputError, match="leads nowhere"):
+    with pytest.raises(OutputError, match="is a broken link"):
         OutputFile(tmp_path / "loop.tif", overwrite=True)
 
 
@@ -293,7 +293,7 @@ def test_no_output_is_an_input_under_any_name(tmp_path: Path) -> None:
     for name in ("mask.gpkg", "sub/../mask.gpkg", "link.gpkg", "hard.gpkg"):
         with pytest.raises(OutputError, match="is the mask; choose another output"):
             refuse_inputs([OutputFile(tmp_path / name, overwrite=True)], [("the mask", tmp_path / "mask.gpkg")])
-    with pytest.raises(OutputError, match=r"other\.tif\.ovr, the scene, would go when .*other\.tif is replaced"):
+    with pytest.raises(OutputError, match=r"other\.tif\.ovr, the scene, would be lost when .*other\.tif is replaced"):
         refuse_inputs([OutputFile(tmp_path / "other.tif", overwrite=True)], [("the scene", tmp_path / "other.tif.ovr")])
     refuse_inputs([OutputFile(tmp_path / "new.gpkg")], [("the mask", tmp_path / "mask.gpkg"), ("a scene", "/vsicurl/x")])
 

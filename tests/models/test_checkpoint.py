@@ -132,7 +132,7 @@ FIRST = '{"name": "a", "color": [0, 0, 0]}'
 @pytest.mark.parametrize(
     ("key", "json_text", "message"),
     [
-        ("legend", "null", "None is no table of a legend"),
+        ("legend", "null", "None is not a table of a legend"),
         ("unheard_of", "1", "unknown key 'unheard_of' for Manifest"),
         ("format_version", "Infinity", "format_version = inf is no whole number"),
         ("format_version", "true", "format_version = True is no whole number"),
