@@ -1,4 +1,4 @@
-"""From sources to labeled scenes: each kind of source has a module of its own that opens it."""
+"""Assembles training sets: opens the scenes of all sources (each kind has a module of its own), and draws regions of them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class PairReader:
         folder: data folder that the sources' patterns start from.
         legend: classes of the model.
         resolution_m: the model's resolution.
-        progress: receiver of the rules applied to each raster, and of what is left out.
+        progress: receives the rules applied to each raster, and what is left out.
         skip_corrupt: leave damaged files out, with a warning, instead of stopping.
-        bands: that the model takes.
+        bands: bands of the model, with the rule that scales their values.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class PairReader:
     bands: Bands = field(default_factory=Bands)
 
     def iter_scenes(self, source: SourceConfig) -> Iterator[LabeledScene]:
-        """Labeled scenes of one source, from files or generated, none of them decoded.
+        """Yield the labeled scenes of one source, from files or generated, without decoding any file.
 
         Raises:
             DatasetError: files are missing or cannot be used.
@@ -59,7 +59,7 @@ class PairReader:
             yield from self.iter_pairs(source)
 
     def iter_pairs(self, source: SourceConfig) -> Iterator[Pair]:
-        """Rasters of one source with their truth.
+        """Yield the rasters of one source with their truth.
 
         Raises:
             DatasetError: files are missing or cannot be used.
@@ -67,14 +67,20 @@ class PairReader:
         """
         if isinstance(source, GeneratedSource):
             raise DatasetError("generated scenes are for training only; name files for validation")
-        opener = cast(_Opener, import_module(f"geoglnet.datasets.{source.kind}"))  # torchgeo loads where it is needed
+        # By name, so that a new kind is one module, and torchgeo is imported only where it is needed.
+        opener = cast(_Opener, import_module(f"geoglnet.datasets.{source.kind}"))
         yield from opener.iter_pairs(source, self)
 
     def look_at(self, path: Path, assumed_pixel_size_m: float | None = None, nodata: float | None = None) -> SceneFile | None:
-        """A raster at the model's resolution; ``None`` when it is damaged and such files are to be skipped.
+        """Describe a raster at the model's resolution; return ``None`` for a damaged one when those are skipped.
+
+        Args:
+            path: the raster.
+            assumed_pixel_size_m: pixel size of a raster without CRS.
+            nodata: value of pixels without a value, beside what the raster declares.
 
         Raises:
-            SceneError: the raster cannot be read.
+            SceneError: the raster cannot be read, and damaged files are not skipped.
         """
         try:
             return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.bands, nodata)
@@ -89,7 +95,7 @@ class PairReader:
         self.progress.warn(f"skipped: {error}")
 
     def matching(self, pattern: str) -> list[Path]:
-        """Files that a pattern below the data folder matches, or one from the root on, sorted.
+        """List the files that match a pattern below the data folder, or an absolute pattern, sorted.
 
         Raises:
             DatasetError: there is none.
@@ -110,7 +116,7 @@ class _Opener(Protocol):
 def open_dataset(
     sources: Sequence[SourceConfig], reader: PairReader, region: RegionConfig, sample: SampleConfig, augment: AugmentConfig
 ) -> RegionDataset:
-    """Regions of all sources, of length 0 until a stage says how many; what is left out is counted and logged.
+    """Open all sources for training; its length is 0 until a stage sets it, and what is left out is counted and logged.
 
     Memory: 4 bytes per decoded pixel up to ``sample.cache_mb``, and 12 bytes per 256 labeled pixels of all scenes.
 
@@ -120,8 +126,10 @@ def open_dataset(
         SceneError: a raster cannot be read.
     """
     opened = [(scene, source.weight) for source in sources for scene in reader.iter_scenes(source)]
+    # Decoded before the survey, so that the survey reads small scenes from memory too.
     scenes = _decoded([scene for scene, _ in opened], reader, sample.cache_mb)
     surveyed = survey(scenes, reader.leave_out, reader.progress)
+    # By the root of the area: a scene of a hundred times the area is drawn ten times as often, so that small ones are seen too.
     labeled = surveyed.labeled_scenes()
     weights = [weight * _pixels(scene) ** 0.5 * (i in labeled) for i, (scene, weight) in enumerate(opened)]
     dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
@@ -132,7 +140,7 @@ def open_dataset(
 def open_specimens(
     sources: Sequence[SourceConfig], reader: PairReader, region: RegionConfig, sample: SampleConfig, count: int
 ) -> RegionDataset:
-    """Some regions of the first scenes of sources, whole and unaltered, to be looked at during training.
+    """Open some regions of the first scenes of sources, whole and not augmented, for pictures during training.
 
     Raises:
         DatasetError: files are missing or cannot be used.
@@ -144,7 +152,7 @@ def open_specimens(
 
 
 def _decoded(scenes: Sequence[LabeledScene], reader: PairReader, cache_mb: int) -> list[LabeledScene]:
-    """The scenes, the smallest first held in memory until the cache is full; damaged ones stay as they are."""
+    """Decode scenes into memory, the smallest first, until the cache is full; damaged ones stay as they are."""
     kept, budget = list(scenes), cache_mb * 2**20 // BYTES_PER_PIXEL
     for index in sorted(range(len(kept)), key=lambda i: _pixels(kept[i])):
         scene, size = kept[index], _pixels(kept[index])
@@ -160,7 +168,7 @@ def _decoded(scenes: Sequence[LabeledScene], reader: PairReader, cache_mb: int) 
 
 
 def _hint(sources: Sequence[SourceConfig], legend: Legend) -> str:
-    """What to do where a class is missing because label rasters call it 255."""
+    """Write the end of a message about a missing class: label rasters may use 255 for it."""
     if not any(getattr(source, "labels", "") and not getattr(source, "values", {}) for source in sources):
         return ""
     mapped = f'0 = "{legend.names[legend.background or 0]}", {NO_CLASS} = "{legend.names[-1]}"'
@@ -168,16 +176,20 @@ def _hint(sources: Sequence[SourceConfig], legend: Legend) -> str:
 
 
 def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader, hint: str) -> None:
-    """What will be drawn from and what not; an error where there is nothing to tell apart."""
+    """Log what the training set consists of.
+
+    Raises:
+        DatasetError: all labels are of one class.
+    """
     log, scenes, size = reader.progress.log, dataset.scenes, dataset.sample.region_size
     absent = surveyed.absent(reader.legend)
     if len(absent) == reader.legend.num_classes - 1 > 0:
         raise DatasetError(
-            f"no training pixel of {', '.join(absent)}: nothing to tell apart. Set unlabeled = 'background' if what lies "
-            f"outside polygons (or is nodata in label rasters) is the background, or label more classes{hint}"
+            f"no training pixel of {', '.join(absent)}: only one class is labeled. Set unlabeled = 'background' if pixels "
+            f"outside polygons (or nodata pixels of label rasters) are background, or label more classes{hint}"
         )
     if absent:
-        reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn what it never sees{hint}")
+        reader.progress.warn(f"no training pixel of {', '.join(absent)}: the model cannot learn these classes{hint}")
     unlabeled = [scene.name for i, scene in enumerate(scenes) if i not in surveyed.labeled_scenes()]
     if unlabeled:
         log(f"{len(unlabeled)} of {len(scenes)} scenes have no label and are left out: {', '.join(unlabeled[:5])}")
@@ -191,4 +203,5 @@ def _log(dataset: RegionDataset, surveyed: Survey, reader: PairReader, hint: str
 
 
 def _pixels(scene: LabeledScene) -> int:
+    """Count the pixels of a scene."""
     return scene.shape.height * scene.shape.width

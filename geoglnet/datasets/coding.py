@@ -1,4 +1,4 @@
-"""Coding: what the numbers, colors and names in label files are in the model's legend; compared, never assumed."""
+"""Coding: labels of the model's legend for the numbers, colors and names in label files; compared, never assumed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PLACES = np.array([65536, 256, 1], np.uint32)
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """From what a label file holds to labels.
+    """Table from values of label files to labels.
 
     Args:
         by_value: label by number in a file of one band.
         by_color: label by color in a file of three bands.
         by_name: label by text in a column of a vector layer.
-        tolerance: how far a channel may be from 0 or 255 and still count as that (0: colors must match exactly).
-        nodata_label: what the file's nodata value is, unless it is among ``mapped``; and NaN.
-        mapped: numbers that the user gave a class.
-        hint: the way out when one band of numbers cannot be decoded.
+        tolerance: distance from 0 or 255 up to which a channel counts as that (0: colors must match exactly).
+        nodata_label: label of NaN, and of the file's nodata value unless that is among ``mapped``.
+        mapped: numbers that the user has mapped to a class.
+        hint: end of the message when one band of numbers cannot be decoded.
     """
 
     by_value: Mapping[int, int] = field(default_factory=dict)
@@ -41,11 +41,19 @@ class Coding:
     hint: str = "map it with values = {…}, or ignore it with ignore = […]"
 
     def decode(self, bands: npt.NDArray[Any], nodata: float | None = None) -> tuple[Labels, npt.NDArray[np.bool_]]:
-        """Labels of ``(bands, h, w)`` numbers or colors, and where they cannot be decoded."""
+        """Decode ``(bands, h, w)`` numbers or colors.
+
+        Args:
+            bands: values of a label file; with three bands or more, the first three are a color.
+            nodata: the file's nodata value.
+
+        Returns:
+            ``(h, w)`` uint8 labels, and ``(h, w)`` bool where they cannot be decoded.
+        """
         return self._from_values(bands[0], nodata) if len(bands) < 3 else self._from_colors(bands[:3])
 
     def label_of(self, name: str) -> int:
-        """Label of a class named in a vector layer.
+        """Return the label of a class named in a vector layer.
 
         Raises:
             LegendError: the legend has no such class.
@@ -55,17 +63,20 @@ class Coding:
         return self.by_name[name]
 
     def _from_values(self, values: npt.NDArray[Any], nodata: float | None) -> tuple[Labels, npt.NDArray[np.bool_]]:
+        """Decode one band of numbers."""
         labels, known = np.full(values.shape, NO_CLASS, np.uint8), np.zeros(values.shape, bool)
         for value, label in self.by_value.items():
             here = values == value
             labels[here], known = label, known | here
         empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+        # A nodata value that the user has mapped is a class: masks are often written with 0 as nodata.
         if nodata is not None and nodata not in self.mapped:
             empty |= values == nodata
         labels[empty], known = self.nodata_label, known | empty
         return labels, ~known
 
     def _from_colors(self, colors: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.bool_]]:
+        """Decode three bands of colors, as one number each, which compares faster."""
         if self.tolerance:
             colors = np.where(colors <= self.tolerance, 0, np.where(colors >= 255 - self.tolerance, 255, colors))
         coded = (colors.astype(np.uint32) * _PLACES[:, None, None]).sum(0)
@@ -79,21 +90,22 @@ class Coding:
 def legend_coding(
     legend: Legend, values: Mapping[str, str], ignore: Sequence[int | str], *, unlabeled: str = "ignore"
 ) -> Coding:
-    """Coding of files that use the model's own legend, or name their differences from it.
+    """Make the coding of files that use the model's own legend, up to the differences that the user names.
 
     Args:
-        legend: the model's; black is unlabeled unless a class has that color.
-        values: class name by number or text in the files, for what differs.
-        ignore: numbers and names that mean that nothing is known.
-        unlabeled: ``"ignore"`` or ``"background"``.
+        legend: legend of the model; black is unlabeled unless a class has that color.
+        values: class name by number or text in the files, where they differ from the legend.
+        ignore: numbers and names of unknown pixels or polygons.
+        unlabeled: meaning of unlabeled pixels, ``"ignore"`` or ``"background"``.
 
     Raises:
-        LegendError: ``values`` names a class that the legend has not, or there is no background class to fill with.
+        LegendError: ``values`` names a class that the legend lacks, or there is no background class to fill with.
     """
     for name in values.values():
         legend.value_of(name)
     labels = {name: value for value, name in enumerate(legend.names)}
     by_name = labels | {text: labels[name] for text, name in values.items()} | {str(text): NO_CLASS for text in ignore}
+    # With any number mapped, only mapped numbers have a class: a mask of 0 and 255 must not get class 1 from its 1s.
     numbered = {int(text): labels[name] for text, name in values.items() if _is_number(text)}
     by_value = {legend.ignore_value: NO_CLASS} | (numbered or {value: value for value in labels.values()})
     by_value |= {int(value): NO_CLASS for value in ignore if _is_number(value)}
@@ -103,13 +115,13 @@ def legend_coding(
 
 
 def set_coding(theirs: Legend, ours: Legend, source: str, **settings: Any) -> Coding:
-    """Coding of a published data set, whose classes are found by name in the model's legend, whatever their order.
+    """Make the coding of a published data set, whose classes are found by name in the model's legend, in any order.
 
     Args:
-        theirs: the data set's legend, as its files number and color the classes.
-        ours: the model's; a class "unknown" that it lacks is read as unlabeled.
+        theirs: legend of the data set, with the numbers and colors of its files.
+        ours: legend of the model; a class "unknown" that it lacks is read as unlabeled.
         source: name of the data set, for messages.
-        settings: the rest of the :class:`Coding`.
+        settings: other fields of the :class:`Coding`.
 
     Raises:
         LegendError: the model's legend lacks a class.
@@ -117,7 +129,8 @@ def set_coding(theirs: Legend, ours: Legend, source: str, **settings: Any) -> Co
     missing = [name for name in theirs.names if name not in ours.names and name != "unknown"]
     if missing:
         raise LegendError(
-            f"{source} has class {missing[0]!r}, the legend has {', '.join(ours.names)}; name the classes {_listed(theirs)}"
+            f"{source} has class {missing[0]!r}, the legend has {', '.join(ours.names)}; "
+            f"name the classes {', '.join(theirs.names)}"
         )
     labels = [ours.value_of(name) if name in ours.names else NO_CLASS for name in theirs.names]
     by_color = dict(zip(theirs.colors, labels, strict=True))
@@ -125,10 +138,14 @@ def set_coding(theirs: Legend, ours: Legend, source: str, **settings: Any) -> Co
 
 
 def fill_label(legend: Legend, unlabeled: str) -> int:
-    """The label of what nobody labeled.
+    """Return the label of unlabeled pixels.
+
+    Args:
+        legend: legend of the model.
+        unlabeled: ``"ignore"`` or ``"background"``.
 
     Raises:
-        LegendError: it should be background, and the legend has no background class.
+        LegendError: they are to be background, and the legend has no background class.
     """
     if unlabeled == "ignore":
         return NO_CLASS
@@ -141,7 +158,7 @@ def check_palette(path: Any, palette: Mapping[int, Sequence[int]], coding: Codin
     """Compare a label file's own colors with the legend's.
 
     Raises:
-        DatasetError: a value has the color of another class than the legend gives it: the file numbers classes otherwise.
+        DatasetError: a value has the color of another class of the legend, so the file numbers classes in another order.
     """
     for value, label in coding.by_value.items():
         color = tuple(palette.get(value, ()))[:3]
@@ -153,14 +170,11 @@ def check_palette(path: Any, palette: Mapping[int, Sequence[int]], coding: Codin
             )
 
 
-def _listed(legend: Legend) -> str:
-    return ", ".join(legend.names)
-
-
 def _is_number(text: int | str) -> bool:
+    """Return whether a key of ``values`` or ``ignore`` means a label value."""
     return isinstance(text, int) or text.lstrip("-").isdecimal()
 
 
 def names_in(names: Iterable[str], coding: Coding) -> list[str]:
-    """Names that the coding does not know, each once."""
+    """List the names that the coding lacks, each once, sorted."""
     return sorted({name for name in names if name not in coding.by_name})

@@ -35,11 +35,11 @@ _LISTS = {
     "glnet_v1": {"train": "train", "validation": "test", "test": "crossvali"},
 }
 _FOLDERS = {"train": ("train", "land-train"), "validation": ("val", "crossvali"), "test": ("test", "offical_crossvali")}
-_IMPURE = 32  # the publisher: "values of the mask image may not be pure 0 and 255"
+_IMPURE = 32  # tolerance of colors; the publishers say: "values of the mask image may not be pure 0 and 255"
 
 
 def iter_pairs(source: DeepGlobeSource, reader: PairReader) -> Iterator[Pair]:
-    """Tiles of a split with their truth, in a pixel frame.
+    """Yield the tiles of a split with their truth, without georeference.
 
     Raises:
         DatasetError: the folder has another layout, or a mask cannot be used.
@@ -54,12 +54,13 @@ def iter_pairs(source: DeepGlobeSource, reader: PairReader) -> Iterator[Pair]:
 
 
 def deepglobe_coding(order: str, legend: Legend) -> Coding:
-    """Coding of masks: by color, and by number where the order of the numbers was said.
+    """Make the coding of masks: by color, and by number where the order of the numbers is configured.
 
     Raises:
         LegendError: the model's legend lacks a class.
     """
-    hint = "say whose order it has: order = 'glnet' (unknown 0 … barren 6) or 'torchgeo' (urban 0 … unknown 6)"
+    # Two orders of the same seven numbers are in circulation; guessing wrong would train six wrong classes.
+    hint = "set the order of its classes: order = 'glnet' (unknown 0 … barren 6) or 'torchgeo' (urban 0 … unknown 6)"
     by_name = {name: legend.value_of(name) if name in legend.names else NO_CLASS for name in DEEPGLOBE_LEGEND.names}
     names = DEEPGLOBE_LEGEND.names
     ordered = {"": (), "torchgeo": names, "glnet": (names[-1], *names[:-1])}[order]
@@ -68,6 +69,7 @@ def deepglobe_coding(order: str, legend: Legend) -> Coding:
 
 
 def _tiles(source: DeepGlobeSource, root: Path, found: list[Tile], reader: PairReader) -> list[Tile]:
+    """Choose the tiles of the split."""
     if source.split == "all":
         return found
     if source.splits == "folders":

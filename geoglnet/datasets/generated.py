@@ -16,12 +16,13 @@ SHAPE = Shape(1536, 2048)
 
 
 def generated_region(seed: int, legend: Legend, resolution_m: float) -> LabeledRegion:
-    """A generated scene at a model's resolution, labeled by the model's legend.
+    """Generate a scene at a model's resolution, labeled by the model's legend.
 
-    A legend with a class "building" gets buildings above class 0; any other has to be DeepGlobe's.
+    With a class "building" in the legend, buildings are labeled and everything else is class 0; any other legend must be
+    DeepGlobe's.
 
     Raises:
-        LegendError: the legend is neither.
+        LegendError: the legend has neither a class "building" nor DeepGlobe's classes.
     """
     pixel_size_m = min(PIXEL_SIZE_M, resolution_m)
     scene = generate_scene(SHAPE, seed, pixel_size_m)

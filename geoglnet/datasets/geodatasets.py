@@ -1,12 +1,12 @@
-"""TorchGeo's GeoDatasets as geoglnet uses them: the one file that imports torchgeo.
+"""TorchGeo's GeoDatasets as geoglnet uses them: the only module that imports torchgeo.
 
-TorchGeo changes between releases: 0.8 is the newest for Python 3.11, 0.9 and later want Python 3.12, and the columns of an
-intersection's index, the keys of samples and the classes of samplers differ. So nothing here asks for a version: it asks for
-the column, key or attribute itself, and where that is missing one line names TorchGeo's version and what it lacks.
+TorchGeo changes between releases: 0.8 is the newest for Python 3.11, 0.9 and later require Python 3.12, and the columns of an
+intersection's index, the keys of samples and the classes of samplers differ. So nothing here checks a version: it looks for the
+column, key or attribute itself, and where that is missing, the error names TorchGeo's version and what it lacks.
 
-What is relied on: an index (GeoDataFrame) with footprints and the column ``filepath``, a CRS, a resolution, and queries
-``dataset[x0:x1:xres, y0:y1:yres]`` that give samples with ``image`` or ``mask``. Which raster meets which labels is worked
-out here from the two indexes: TorchGeo's own intersection no longer says it from 0.10 on.
+This relies on an index (GeoDataFrame) with footprints and the column ``filepath``, a CRS, a resolution, and queries
+``dataset[x0:x1:xres, y0:y1:yres]`` that return samples with ``image`` or ``mask``. Which raster meets which labels is computed
+here from the two indexes: TorchGeo's own intersection does not keep it from 0.10 on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ImageRasters(RasterDataset):
 
 
 class LabelRasters(RasterDataset):
-    """Label rasters, in whatever CRS and tiling, brought to one CRS."""
+    """Label rasters in any CRS and tiling, warped to one CRS."""
 
     is_image = False
 
@@ -62,12 +62,12 @@ class LabelRasters(RasterDataset):
 class VectorLabels(VectorDataset):
     """Polygons as labels: read once (TorchGeo reads its files anew for every query) and drawn by the model's legend.
 
-    TorchGeo would look at the files for its index, and reads fewer kinds of them and of geometries.
+    TorchGeo's own constructor would open the files for its index, and reads fewer formats and kinds of geometries.
 
     Args:
         paths: the files.
-        images: rasters that they label, whose CRS and resolution they get.
-        polygons: what the files hold, in the CRS of the rasters.
+        images: rasters that they label; their CRS and resolution are taken over.
+        polygons: polygons of the files, in the CRS of the rasters.
         fill: label outside all polygons.
     """
 
@@ -76,6 +76,7 @@ class VectorLabels(VectorDataset):
         self.transforms = self.label_name = self.layer = None
         self.task = "semantic_segmentation"
         self._res = images.res
+        # Rows of the rasters' index with other geometries: whatever further columns this TorchGeo expects are there.
         rows = images.index.iloc[[0] * len(paths)].set_geometry(polygons.footprints_of(len(paths)), crs=images.crs)
         self.index = rows.assign(**{_FILE_COLUMN: self.paths})
         self.polygons = polygons
@@ -91,7 +92,7 @@ class VectorLabels(VectorDataset):
 
 
 def query(transform: Affine, shape: Shape, step: float = 1) -> Query:
-    """TorchGeo's slices for a window: at its own resolution, or, as an overview, the same slices with a coarser step."""
+    """Convert a window to TorchGeo's slices: at its own resolution, or, for an overview, with a coarser step."""
     x0, y1 = transform @ (0, 0)
     x1, y0 = transform @ (shape.width, shape.height)
     return slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
@@ -112,7 +113,7 @@ def labels_of(dataset: GeoDataset, place: Query) -> npt.NDArray[Any]:
 
 
 def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:
-    """Footprint of every entry of a dataset's index, in the dataset's CRS.
+    """Return the footprint of every entry of a dataset's index, ``(n,)``, in the dataset's CRS.
 
     Raises:
         DatasetError: this TorchGeo keeps no such index.
@@ -125,7 +126,7 @@ def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:
 
 
 def paths_of(dataset: GeoDataset) -> list[Path]:
-    """File of every entry of a dataset's index.
+    """Return the file of every entry of a dataset's index.
 
     Raises:
         DatasetError: this TorchGeo's index does not name files.
@@ -140,9 +141,9 @@ def limit(dataset: GeoDataset, area: shapely.Geometry, *, is_everywhere: bool = 
     """Narrow a dataset's index to an area.
 
     Args:
-        dataset: whose index is replaced.
-        area: in the dataset's CRS.
-        is_everywhere: the dataset has labels in all of the area, also where its own footprints end.
+        dataset: its index is replaced.
+        area: area in the dataset's CRS.
+        is_everywhere: the dataset has labels in all of the area, also outside of its own footprints.
     """
     if is_everywhere:
         dataset.index = dataset.index[:1].set_geometry([area], crs=dataset.index.crs)
@@ -151,10 +152,10 @@ def limit(dataset: GeoDataset, area: shapely.Geometry, *, is_everywhere: bool = 
 
 
 def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geometry]:
-    """Where each raster has labels, in the CRS that both datasets have; less than a pixel is nothing.
+    """Compute the area of each raster that has labels, in the CRS of both datasets; less than a pixel does not count.
 
     Raises:
-        DatasetError: this TorchGeo's indexes lack what is asked of them.
+        DatasetError: this TorchGeo's indexes lack footprints or file names.
     """
     least = images.res[0] * images.res[1]
     labeled = footprints(labels)
@@ -169,4 +170,5 @@ def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geom
 
 
 def _unknown(what: str) -> DatasetError:
-    return DatasetError(f"TorchGeo {version('torchgeo')} is not known here: {what}; install one from 0.8 to 0.10")
+    """Make the error about a TorchGeo that lacks something."""
+    return DatasetError(f"TorchGeo {version('torchgeo')} is not supported: {what}; install one from 0.8 to 0.10")

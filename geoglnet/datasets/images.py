@@ -14,7 +14,7 @@ from geoglnet.errors import DatasetError
 
 
 def iter_pairs(source: ImagesSource, reader: PairReader) -> Iterator[Pair]:
-    """Images of a source with their truth.
+    """Yield the images of a source with their truth.
 
     Raises:
         DatasetError: files are missing or cannot be used.
@@ -28,12 +28,13 @@ def iter_pairs(source: ImagesSource, reader: PairReader) -> Iterator[Pair]:
 
 
 def iter_files(source: ImagesSource, reader: PairReader) -> Iterator[tuple[Path, Path]]:
-    """Images and the files of their truth, sorted by name.
+    """Yield images and the files of their truth, sorted by name.
 
     Raises:
         DatasetError: no image matches, or the truth of one is missing.
     """
     found = reader.matching(source.images)
+    # The part of a name that "*" matched is put into the pattern of the truth.
     before, _, after = str(reader.folder / source.images).partition("*")
     for image_path in found:
         matched = str(image_path)[len(before) : len(str(image_path)) - len(after)]
@@ -44,6 +45,7 @@ def iter_files(source: ImagesSource, reader: PairReader) -> Iterator[tuple[Path,
 
 
 def _truth(source: ImagesSource, file: SceneFile, path: Path, coding: Coding, reader: PairReader) -> Truth:
+    """Open the truth of one image."""
     if not source.polygons:
         return image_truth(file.path, path, coding, reader.legend, file.shape)
     around = window_box(file.transform, file.shape).bounds

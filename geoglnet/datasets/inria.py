@@ -21,7 +21,7 @@ from geoglnet.legend import Legend
 
 INRIA_LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 255, 255)), background=0)
 
-# The number is sought in the file's name alone: folders may have numbers too.
+# The number is taken from the file's name alone: folders may have numbers too.
 LAYOUT = Layout(
     name="Inria aerial image labeling",
     image=re.compile(r"(?:.*/)?(?P<key>[a-z]+(?:-[a-z]+)?\d+)(?:_sat)?\.tif", re.IGNORECASE),
@@ -33,7 +33,7 @@ _FIRST = 5  # tiles of each city that the publishers set aside for validation
 
 
 def iter_pairs(source: InriaSource, reader: PairReader) -> Iterator[Pair]:
-    """Tiles of a split with their truth, georeferenced.
+    """Yield the georeferenced tiles of a split with their truth.
 
     Raises:
         DatasetError: the folder has another layout, or a label raster cannot be used.
@@ -46,11 +46,12 @@ def iter_pairs(source: InriaSource, reader: PairReader) -> Iterator[Pair]:
 
 
 def is_first(key: str) -> bool:
-    """Whether a tile is among the first five of its city."""
+    """Return whether a tile is among the first five of its city."""
     return int(re.sub(r"\D", "", key)) <= _FIRST
 
 
 def _labels_of(tiles: list[Tile], coding: Coding, reader: PairReader) -> LabelsFor:
+    """Return the function that opens the labels of all tiles of one CRS."""
     crs_of = {path: wkt for wkt, paths in by_crs([tile.image for tile in tiles], reader).items() for path in paths}
 
     def labels_for(images: ImageRasters) -> GeoLabels:
@@ -61,6 +62,7 @@ def _labels_of(tiles: list[Tile], coding: Coding, reader: PairReader) -> LabelsF
 
 
 def _tiles(source: InriaSource, found: list[Tile], reader: PairReader) -> list[Tile]:
+    """Choose the tiles of the split."""
     what = f"Inria {source.split} ({source.splits})"
     if source.split == "all":
         return found

@@ -32,7 +32,7 @@ _PROPORTIONS = {"train": 2074, "validation": 260, "test": 260}  # paper §4.3
 
 
 def iter_pairs(source: IsicSource, reader: PairReader) -> Iterator[Pair]:
-    """Images of a split with their truth, in a pixel frame.
+    """Yield the images of a split with their truth, without georeference.
 
     Raises:
         DatasetError: the folder has another layout, or a mask cannot be used.
@@ -48,7 +48,7 @@ def iter_pairs(source: IsicSource, reader: PairReader) -> Iterator[Pair]:
 
 
 def _pixel_size(path: Path, longest_side: int, resolution_m: float) -> float:
-    """The pixel size to take an image for, so that it is read with ``longest_side`` pixels along its longer side."""
+    """Return the pixel size to assume for an image so that it is read with ``longest_side`` pixels along its longer side."""
     if not longest_side:
         return resolution_m
     with open_raster(path) as src:
@@ -56,6 +56,7 @@ def _pixel_size(path: Path, longest_side: int, resolution_m: float) -> float:
 
 
 def _tiles(source: IsicSource, reader: PairReader) -> list[Tile]:
+    """Choose the tiles of the split; draw the split and write it, where its file is missing."""
     found = LAYOUT.find(reader.folder / source.root, reader.progress)
     if source.split == "all":
         return found
@@ -68,15 +69,17 @@ def _tiles(source: IsicSource, reader: PairReader) -> list[Tile]:
 
 
 def draw_split(keys: list[str], seed: int) -> dict[str, str]:
-    """Split by id, in the paper's proportions (2074 : 260 : 260), drawn by seed."""
+    """Draw the split of each id, in the paper's proportions (2074 : 260 : 260), by seed."""
     order = np.random.default_rng(seed).permutation(len(keys))
     total, ends, names = sum(_PROPORTIONS.values()), np.cumsum(list(_PROPORTIONS.values())), list(_PROPORTIONS)
+    # Places are scaled to the paper's 2594 images, so that a part of the data set is split in the same proportions.
     position = (np.arange(len(keys)) + 0.5) * total / max(1, len(keys))
     drawn = {keys[i]: names[int(np.searchsorted(ends, at))] for i, at in zip(order, position, strict=True)}
     return dict(sorted(drawn.items()))
 
 
 def _write_split(path: Path, split_of: dict[str, str]) -> None:
+    """Write a split as CSV."""
     with OutputFile(path) as part, part.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("id", "split"))
@@ -84,6 +87,7 @@ def _write_split(path: Path, split_of: dict[str, str]) -> None:
 
 
 def _read_split(path: Path) -> dict[str, str]:
+    """Read a split from CSV."""
     with path.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     try:

@@ -1,4 +1,4 @@
-"""Tiles of published data sets in whatever folders they lie: paired by the id in their names, chosen by a split's list."""
+"""Tiles of published data sets, in any folders: paired by the id in their names, and chosen by the list of a split."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a data set names its files; their folders do not matter.
+    """Names of a data set's files; their folders do not matter.
 
     Args:
-        name: of the data set, for messages.
+        name: name of the data set, for messages.
         image: pattern of an image's path below the root (with forward slashes) whose group ``key`` is the tile's id.
         labels: pattern of a label image's path, likewise.
-        expected: what both look like, for messages.
+        expected: description of both patterns, for messages.
     """
 
     name: str
@@ -48,16 +48,17 @@ class Layout:
     expected: str
 
     def find(self, root: Path, progress: Progress) -> list[Tile]:
-        """All labeled tiles below a folder, by id; images without labels are counted and logged.
+        """Find all labeled tiles below a folder, sorted by id; images without labels are counted and logged.
 
         Raises:
-            DatasetError: there is no such folder, it holds no labeled tile, or an id twice.
+            DatasetError: there is no such folder, it holds no labeled tile, or an id occurs twice.
         """
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; {self.name} needs one with {self.expected}")
-        # What a run writes meanwhile, this training's own checkpoint too, is no part of the data.
+        # Part files of running programs, this training's own checkpoint too, are not data.
         paths = sorted(path for path in root.rglob("*") if path.is_file() and path.parent.suffix != PART_SUFFIX)
         labels = self._by_key(root, paths, self.labels)
+        # A label image may match the pattern of images too; then it is none.
         taken = set(labels.values())
         images = self._by_key(root, (path for path in paths if path not in taken), self.image)
         tiles = [Tile(key, image, labels[key]) for key, image in sorted(images.items()) if key in labels]
@@ -68,6 +69,7 @@ class Layout:
         return tiles
 
     def _by_key(self, root: Path, paths: Iterable[Path], pattern: re.Pattern[str]) -> dict[str, Path]:
+        """Find the files that match a pattern, by id."""
         found: dict[str, Path] = {}
         for path in paths:
             match = pattern.fullmatch(path.relative_to(root).as_posix())
@@ -80,7 +82,7 @@ class Layout:
 
 
 def chosen(tiles: Iterable[Tile], keys: Iterable[str], what: str, progress: Progress) -> list[Tile]:
-    """The tiles of a split; those that its list names and the folder lacks are counted and warned about.
+    """Choose the tiles of a split; warn about those in its list that the folder lacks.
 
     Raises:
         DatasetError: the folder has none of them.
@@ -91,17 +93,17 @@ def chosen(tiles: Iterable[Tile], keys: Iterable[str], what: str, progress: Prog
     if len(missing) == len(wanted):
         raise DatasetError(f"none of the {len(wanted)} tiles of {what} is among the {len(by_key)} found; choose another split")
     if missing:
-        progress.warn(f"{what}: {len(missing)} of {len(wanted)} tiles are not there ({_some(missing)})")
+        progress.warn(f"{what}: {len(missing)} of {len(wanted)} tiles are missing ({_some(missing)})")
     return [by_key[key] for key in wanted if key in by_key]
 
 
 def split_keys(name: str) -> tuple[str, ...]:
-    """Ids in one of the lists kept in ``datasets/splits``, such as ``"deepglobe_train"``."""
+    """Read the ids in one of the lists in ``datasets/splits``, such as ``"deepglobe_train"``."""
     return tuple(files("geoglnet.datasets").joinpath("splits", f"{name}.txt").read_text(encoding="utf-8").split())
 
 
 def in_folders(tiles: Iterable[Tile], root: Path, words: Mapping[str, tuple[str, ...]], split: str) -> list[str]:
-    """Ids of tiles that lie in a folder of a split; ``words`` has the beginnings of such folders' names."""
+    """List the ids of tiles in a folder of a split; ``words`` has the beginnings of such folders' names, by split."""
     return [
         tile.key
         for tile in tiles
@@ -110,6 +112,7 @@ def in_folders(tiles: Iterable[Tile], root: Path, words: Mapping[str, tuple[str,
 
 
 def _described(root: Path, paths: list[Path]) -> str:
+    """Describe the files in a folder, for the message that none of them fits."""
     if not paths:
         return "an empty folder"
     kinds = Counter(path.suffix.lower() or "no suffix" for path in paths)
@@ -119,5 +122,6 @@ def _described(root: Path, paths: list[Path]) -> str:
 
 
 def _some(names: list[str]) -> str:
+    """List the first few names, and the number of the others."""
     rest = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

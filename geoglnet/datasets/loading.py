@@ -1,4 +1,4 @@
-"""Loading: samples prepared in other processes, batched and normalized; errors cross the border whole."""
+"""Loading: samples are prepared in other processes, batched and normalized; errors reach this process unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geoglnet.progress import Progress, SilentProgress
 
 @dataclass(frozen=True, slots=True)
 class _Careful(Dataset[RegionSample | GeoglnetError]):
-    """Samples, or why there is none: torch would wrap an error of a worker in its traceback."""
+    """Samples, or the errors of making them, as values: torch would wrap a worker's error in its traceback."""
 
     samples: RegionDataset
 
@@ -35,12 +35,16 @@ class _Careful(Dataset[RegionSample | GeoglnetError]):
 
 @dataclass(frozen=True, slots=True)
 class _Load:
+    """A batch as it leaves a worker: an error instead of it, or the damaged files that were skipped with it."""
+
     batch: RegionBatch | GeoglnetError
     skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Collate:
+    """Function that makes a normalized batch of samples, picklable for workers."""
+
     mean: Tensor
     std: Tensor
 
@@ -54,7 +58,7 @@ class _Collate:
 
 @dataclass(frozen=True, slots=True)
 class _Share(Sampler[int]):
-    """Samples in order; of several processes each takes its turn, so that together they see what one alone would."""
+    """Samples in order, dealt out to the processes that train together, so that they see what one alone would see."""
 
     samples: RegionDataset
 
@@ -67,14 +71,14 @@ class _Share(Sampler[int]):
 
 
 class RegionLoader(DataLoader[Any]):
-    """Batches of region samples; warns once about each damaged file that was passed over.
+    """Batches of region samples; warns once about each damaged file that was skipped.
 
     Args:
-        dataset: where samples come from.
-        batch_size: samples per batch, of each process where several train together.
-        workers: processes that prepare them.
-        bands: mean and std to normalize with.
-        progress: receiver of warnings.
+        dataset: source of samples.
+        batch_size: samples per batch, in each process where several train together.
+        workers: number of processes that prepare samples; with 0 this process does.
+        bands: mean and standard deviation to normalize with.
+        progress: receives warnings.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class RegionLoader(DataLoader[Any]):
             batch_size=batch_size,
             sampler=_Share(dataset),
             num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,  # as Windows and macOS do; a fork copies GDAL's locks
+            multiprocessing_context="spawn" if workers else None,  # as on Windows and macOS; a fork copies GDAL's locks
             persistent_workers=workers > 0,
             collate_fn=_Collate(self.mean, self.std),
         )
@@ -99,10 +103,10 @@ class RegionLoader(DataLoader[Any]):
         self.skipped: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[RegionBatch]:  # type: ignore[override]
-        """Batches.
+        """Yield batches.
 
         Raises:
-            GeoglnetError: a sample could not be made, in whatever process.
+            GeoglnetError: a sample could not be made, in this process or in a worker.
         """
         for load in super().__iter__():
             for reason in load.skipped:
@@ -112,6 +116,7 @@ class RegionLoader(DataLoader[Any]):
             yield load.batch
 
     def _warn(self, reason: str) -> None:
+        """Count a skipped file, and warn about it the first time."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         if self.skipped[reason] == 1:
             self.progress.warn(f"skipped: {reason}")

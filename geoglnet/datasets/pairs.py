@@ -31,17 +31,17 @@ from geoglnet.types import Labels, Shape
 
 @dataclass(frozen=True, slots=True)
 class SceneFile:
-    """A raster that can be opened again and again in the same way.
+    """A raster file with everything that opening it again in the same way needs.
 
     Args:
         path: the file.
         resolution_m: ground pixel size of the grid.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: how values become 0–255.
-        nodata: a value that is none, beside what the raster declares.
-        shape: of the grid.
-        transform: of the grid.
-        crs: of the grid; ``None`` in a pixel frame.
+        scaling: scaling of its values to 0–255.
+        nodata: value of pixels without a value, beside what the raster declares.
+        shape: shape of the grid.
+        transform: grid pixel to CRS coordinates.
+        crs: CRS of the grid; ``None`` without georeference.
         has_holes: whether some pixels may be invalid.
     """
 
@@ -57,7 +57,7 @@ class SceneFile:
 
     @contextmanager
     def open(self, progress: Progress = SilentProgress()) -> Iterator[RasterScene]:  # noqa: B008 - it has no state
-        """The scene, closed at the end; damage that libjpeg would gloss over with gray is an error.
+        """Open the scene until the context ends; damage that libjpeg would fill with gray is an error.
 
         Raises:
             SceneError: the file is damaged.
@@ -83,7 +83,15 @@ def scene_file(
     bands: Bands | None = None,
     nodata: float | None = None,
 ) -> SceneFile:
-    """Look at a raster once: its grid at a resolution, and how its values become 0–255.
+    """Open a raster once, to choose its grid at a resolution and its scaling to 0–255.
+
+    Args:
+        path: the raster.
+        resolution_m: ground pixel size of the grid.
+        assumed_pixel_size_m: pixel size of a raster without CRS.
+        progress: receives the rules that were applied.
+        scaling: rule of the model.
+        nodata: value of pixels without a value, beside what the raster declares.
 
     Raises:
         SceneError: the file cannot be read.
@@ -126,14 +134,16 @@ class Pair:
 
     @property
     def name(self) -> str:
+        """Path of the raster."""
         return str(self.file.path)
 
     @property
     def shape(self) -> Shape:
+        """Shape of the grid."""
         return self.file.shape
 
     def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
-        """Image and labels; gray and unlabeled where the raster is not valid.
+        """Read image and labels; gray and unlabeled where the raster is not valid.
 
         Raises:
             SceneError: the raster is damaged there.
@@ -142,17 +152,19 @@ class Pair:
         window = Window.from_slices(rows, cols)
         with self.file.open() as scene:
             pixels = scene.read_window(window)
+        # The network must not learn classes from pixels that it cannot see, nor from colors under a mask.
         labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
         return LabeledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
-        """Labels alone; the raster is read too only if it may be invalid somewhere."""
+        """Read labels alone; the raster is read too only if some of its pixels may be invalid."""
         if self.file.has_holes:
             return self.read_region(rows, cols).labels
         return self.truth.read_labels(Window.from_slices(rows, cols))
 
 
 def _has_holes(path: Path) -> bool:
+    """Return whether some pixels of a raster may be invalid: by nodata value, mask, alpha band or NaN."""
     with open_raster(path) as src:
         is_whole = all(MaskFlags.all_valid in flags for flags in src.mask_flag_enums)
         is_float = any(dtype.startswith("float") for dtype in src.dtypes)

@@ -1,8 +1,9 @@
-"""Georeferenced rasters matched by place with a vector layer or with label rasters: TorchGeo's index and queries.
+"""Georeferenced rasters, matched by place with vector files or label rasters through TorchGeo's indexes and queries.
 
-TorchGeo's indexes say which rasters and labels meet; labels of any CRS and tiling come from its queries, on the grid of the
+TorchGeo's indexes tell which rasters and labels meet; labels of any CRS and tiling come from its queries, on the grid of the
 raster (:mod:`geoglnet.datasets.geodatasets`). Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging),
-which TorchGeo's rasters do not. Rasters of one CRS make one dataset: TorchGeo would warp all others into the CRS of the first.
+which TorchGeo's rasters do not support. Each CRS has a dataset of its own: TorchGeo would warp all rasters to that of the
+first.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ from geoglnet.vector.reader import read_polygons
 
 @dataclass(frozen=True, slots=True)
 class GeoLabels:
-    """A TorchGeo dataset of labels, and what its samples' ``mask`` means.
+    """A TorchGeo dataset of labels, and the meaning of its samples' ``mask``.
 
     Args:
-        dataset: where labels come from.
+        dataset: source of labels.
         coding: meaning of its values; ``None`` when they are labels already.
         nodata: value of pixels without a label.
-        is_bounded: whether nothing is known outside the dataset's index.
-        is_warped: whether its rasters lie aslant to the grid, or hold numbers that TorchGeo cannot keep.
+        is_bounded: whether pixels outside of the dataset's index are unknown.
+        is_warped: whether its rasters must be warped to the grid here: they have another CRS or are rotated, or hold numbers
+            that TorchGeo would convert.
     """
 
     dataset: GeoDataset
@@ -70,12 +72,16 @@ class GeoLabels:
 
     @property
     def described(self) -> str:
+        """Names of the first files, for messages."""
         return ", ".join(path.name for path in paths_of(self.dataset)[:3])
 
     def read(self, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | bool]:
-        """Values on a grid, ``(h, w)`` or ``(bands, h, w)``, and where there are any; the first of several rasters counts.
+        """Read values on a grid; of several rasters at a place, the first with a label counts.
 
-        TorchGeo gives a warped raster the value 0 where it does not reach, which is no label.
+        TorchGeo fills a warped raster with 0 outside of its extent, which cannot be distinguished from a label 0.
+
+        Returns:
+            Values, ``(h, w)`` or ``(bands, h, w)``, and ``(h, w)`` bool (or ``True``) where there are any.
         """
         if not self.is_warped:
             return labels_of(self.dataset, query(transform, shape)), True
@@ -84,6 +90,7 @@ class GeoLabels:
         for path in (path for path, is_near in zip(paths_of(self.dataset), near, strict=True) if is_near):
             bands, inside = _read_warped(path, self.dataset.crs, transform, shape)
             is_empty = np.isnan(bands[0]) if bands.dtype.kind == "f" else bands[0] == self.nodata
+            # A label replaces nodata of earlier rasters, and nodata replaces nothing but the lack of any raster.
             chosen = inside & ~labeled & ~(is_empty & covered)
             values = np.where(chosen, bands, values)
             covered, labeled = covered | inside, labeled | (inside & ~is_empty)
@@ -95,12 +102,12 @@ LabelsFor: TypeAlias = Callable[[ImageRasters], GeoLabels]
 
 @dataclass(frozen=True, slots=True)
 class GeoTruth:
-    """Labels of a raster's grid from a TorchGeo dataset.
+    """Labels on a raster's grid from a TorchGeo dataset.
 
     Args:
-        labels: where they come from.
-        transform: the raster's grid, along the axes of the dataset's CRS.
-        coverage: where something is known, in that CRS; ``None``: everywhere.
+        labels: source of labels.
+        transform: grid pixel to coordinates in the dataset's CRS, not rotated.
+        coverage: area with known labels, in that CRS; ``None``: everywhere.
     """
 
     labels: GeoLabels
@@ -108,7 +115,7 @@ class GeoTruth:
     coverage: shapely.Geometry | None
 
     def read_labels(self, window: Window) -> Labels:
-        """Labels of a window.
+        """Read the labels of a window.
 
         Raises:
             DatasetError: a value that no class has.
@@ -128,6 +135,7 @@ class GeoTruth:
         return np.where(known, labels, NO_CLASS).astype(np.uint8)
 
     def _decoded(self, mask: npt.NDArray[Any], known: npt.NDArray[np.bool_], placed: Affine, coding: Coding) -> Labels:
+        """Decode values; those that no class has are an error only where labels are known."""
         bands = mask.reshape(-1, *mask.shape[-2:])
         labels, wrong = coding.decode(bands, self.labels.nodata)
         if (wrong & known).any():
@@ -137,6 +145,7 @@ class GeoTruth:
         return labels
 
     def _known(self, transform: Affine, shape: Shape) -> npt.NDArray[np.bool_]:
+        """Find the pixels of a window with known labels, ``(h, w)`` bool."""
         place = window_box(transform, shape)
         if self.coverage is None or self.coverage.contains(place):
             return np.ones(shape, bool)
@@ -147,7 +156,7 @@ class GeoTruth:
 
 
 def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
-    """Rasters of a source with their truth.
+    """Yield the rasters of a source with their truth.
 
     Raises:
         DatasetError: files are missing or cannot be used, or no raster meets a label.
@@ -156,6 +165,7 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
     opened = _Opened(source, reader, legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled))
     images = reader.matching(source.images)
     if source.labels:
+        # A pattern such as *.tif may match the images too.
         paths = [path for path in reader.matching(source.labels) if path not in images]
         yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader, source.nodata)
     else:
@@ -166,13 +176,13 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
 def iter_matched(
     paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader, nodata: float | None = None
 ) -> Iterator[Pair]:
-    """Rasters with the labels that they meet, one TorchGeo dataset per CRS; what meets none is counted and logged.
+    """Yield rasters with the labels that they meet, one TorchGeo dataset per CRS; rasters without any are logged.
 
     Args:
         paths: the rasters.
-        labels_for: gives the labels in the CRS of rasters.
+        labels_for: opens the labels in the CRS of a group of rasters.
         reader: opens the rasters.
-        nodata: a value of the rasters that is none, beside what they declare.
+        nodata: value of pixels without a value, beside what the rasters declare.
 
     Raises:
         DatasetError: a raster has no CRS or is rotated, or none meets a label.
@@ -196,7 +206,7 @@ def iter_matched(
 
 
 def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
-    """Rasters grouped by CRS.
+    """Group rasters by CRS.
 
     Raises:
         DatasetError: one has no CRS, or is rotated.
@@ -212,6 +222,7 @@ def by_crs(paths: Sequence[Path], reader: PairReader) -> dict[str, list[Path]]:
 
 
 def _placed_crs(src: DatasetReader) -> str:
+    """Return the CRS of a raster that TorchGeo can place: georeferenced, north up."""
     place = georeference(src)
     if place.crs is None:
         reason = place.remark or "has no georeference"
@@ -222,7 +233,7 @@ def _placed_crs(src: DatasetReader) -> str:
 
 
 def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, reader: PairReader) -> GeoLabels:
-    """Label rasters in the CRS of the rasters that they label.
+    """Open label rasters in the CRS of the rasters that they label.
 
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
@@ -250,9 +261,10 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
 
 
 def _read_warped(path: Path, crs: CRS, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """``(bands, h, w)`` values of a raster on a grid in any CRS, nodata among them, and ``(h, w)`` where it reaches."""
+    """Read ``(bands, h, w)`` values of a raster on a grid in any CRS, nodata included, and ``(h, w)`` bool where it reaches."""
     height, width = shape
     with open_raster(path) as src:
+        # An alpha band shows where the raster ends. Without src_nodata, nodata pixels stay what they are, for the coding.
         options = {} if ColorInterp.alpha in src.colorinterp else {"add_alpha": True, "src_nodata": None}
         grid = {"crs": crs.to_wkt(), "transform": transform, "width": width, "height": height}
         with WarpedVRT(src, resampling=Resampling.nearest, **grid, **options) as warped:
@@ -262,19 +274,21 @@ def _read_warped(path: Path, crs: CRS, transform: Affine, shape: Shape) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A source being opened."""
+    """Functions that open the labels of one source in the CRS of a group of rasters."""
 
     source: RastersSource
     reader: PairReader
     coding: Coding
 
     def label_rasters(self, paths: Sequence[Path], images: ImageRasters) -> GeoLabels:
+        """Open label rasters, within the area of interest."""
         labels = label_rasters(paths, images, self.coding, self.reader)
         if self.source.area:
             limit(labels.dataset, self._area(images))
         return labels
 
     def vector_labels(self, paths: Sequence[Path], images: ImageRasters) -> GeoLabels:
+        """Read vector files; with an area of interest, pixels outside of it are unknown, without one none are."""
         files = VectorFiles(paths, self.source.class_column, self.source.layer)
         around = shapely.total_bounds(footprints(images))
         polygons = files.read(images.crs, around, self.coding, self.reader.legend, self.reader.progress)
@@ -284,6 +298,7 @@ class _Opened:
         return GeoLabels(dataset, is_bounded=bool(self.source.area))
 
     def _area(self, images: ImageRasters) -> shapely.Geometry:
+        """Read the area of interest in the CRS of the rasters."""
         around, progress = shapely.total_bounds(footprints(images)), self.reader.progress
         paths = self.reader.matching(self.source.area)
         parts = [read_polygons(path, images.crs, around=around, progress=progress).geometries for path in paths]

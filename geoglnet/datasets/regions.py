@@ -1,4 +1,4 @@
-"""Region samples: what training sees (DESIGN §4). One frozen value, the same from every kind of data.
+"""Region samples, the inputs of training: one frozen value, the same from every kind of data.
 
 Needs neither GDAL nor TorchGeo, so that arrays prepared elsewhere can be trained on where there is only torch.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from geoglnet.types import Labels, Place, Shape
 
 FILL_VALUE = 116
-"""What stands where an image has no pixel: near ImageNet's mean color, which is what the predictor puts there."""
+"""Value of pixels that an image lacks: near ImageNet's mean color, with which the predictor fills too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class LabeledScene(Protocol):
 
     @property
     def name(self) -> str:
-        """Path or other identity, for messages."""
+        """Name for messages: a path or another identity."""
 
     @property
     def shape(self) -> Shape: ...
 
     def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
-        """Image and labels."""
+        """Read image and labels."""
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
-        """Labels alone, which may be much cheaper."""
+        """Read labels alone, which may be much cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RegionSample:
         patches: ``(n, C, h2, w2)`` float 0–1 full-resolution crops (I^hr).
         patch_labels: ``(n, h2, w2)`` uint8.
         footprints: ``(n, 4)`` fractions of the region.
-        skipped: damaged files that were passed over while it was drawn.
+        skipped: messages about damaged files that were skipped while it was drawn.
     """
 
     overview: Tensor
@@ -107,23 +107,23 @@ class RegionBatch:
     overview_index: Tensor
 
     def to(self, device: torch.device) -> RegionBatch:
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return RegionBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
     def part(self, chosen: slice) -> RegionBatch:
-        """The same overviews with some of the patches."""
+        """Select some of the patches; the overviews stay."""
         names = ("patches", "patch_labels", "footprints", "overview_index")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def normalized(self, mean: Tensor, std: Tensor) -> RegionBatch:
-        """The same batch with images less ``mean`` over ``std`` (each ``(C, 1, 1)``), laid out channels last."""
+        """Normalize images by ``mean`` and ``std`` (each ``(C, 1, 1)``), in channels-last layout."""
         images = {name: ((getattr(self, name) - mean) / std) for name in ("overviews", "patches")}
         laid_out = {name: image.contiguous(memory_format=torch.channels_last) for name, image in images.items()}
         return replace(self, **laid_out)
 
 
 def cut(image: Tensor, labels: Tensor, overview_shape: Shape, places: Sequence[Place]) -> RegionSample:
-    """Overview and patches of one region, after any augmentation, so that all of them agree.
+    """Cut overview and patches out of one region, after augmentation, so that all of them agree.
 
     Args:
         image: ``(C, h, w)`` float 0–1.
@@ -132,6 +132,7 @@ def cut(image: Tensor, labels: Tensor, overview_shape: Shape, places: Sequence[P
         places: rows and columns of the patches.
     """
     overview = F.interpolate(image[None], size=tuple(overview_shape), mode="bilinear", antialias=True, align_corners=False)[0]
+    # Footprints in float64 first: float32 could not hold the corners of large regions exactly.
     sides = torch.tensor([labels.shape[0], labels.shape[1]] * 2)
     corners = torch.tensor([(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in places], dtype=torch.float64)
     return RegionSample(

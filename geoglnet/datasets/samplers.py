@@ -1,4 +1,4 @@
-"""Region samplers: which square of which scene makes sample number i, wholly determined by the seed."""
+"""Region samplers: choose the square of a scene that becomes sample number i, by the seed alone."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ ATTEMPTS = 8  # to draw a region that can be read and has a label
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    """How region samples are drawn.
+    """Settings of drawing region samples.
 
     Args:
         region_size: side of a training region in pixels at the model's resolution; smaller scenes are filled up unlabeled.
         patch_size: side of its patches.
-        patches_per_region: patches drawn at random places of each region; 0 takes all of them, as when segmenting (and as
+        patches_per_region: patches drawn at random places of each region; 0 takes all of them, as prediction does (and as
             the paper does).
         balanced_fraction: share of samples centered on a pixel of a class drawn uniformly; the rest lie anywhere.
         order: ``"random"``, or ``"exhaustive"``: every region of every scene once per round, in an order drawn anew each
             round (the paper's epochs).
-        skip_corrupt: pass over damaged files, with a warning, instead of stopping.
+        skip_corrupt: skip damaged files, with a warning, instead of stopping.
         coarse_to_fine: after the global stage, train on the part of each region that the global branch takes for foreground
             (paper §3.3); for legends of a background and one other class.
         cache_mb: memory for decoded scenes; what exceeds it is read from its file for every sample.
 
     Raises:
-        ConfigError: numbers that no sample can be drawn with.
+        ConfigError: a number is out of range.
     """
 
     region_size: int = 2448
@@ -70,7 +70,7 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A square of a scene, which may reach past it.
+    """A square of a scene, which may reach beyond it.
 
     Args:
         scene: index of the scene.
@@ -85,27 +85,27 @@ class Square:
     size: int
 
     def scaled(self, factor: float) -> Square:
-        """A square ``factor`` times as large around the same center."""
+        """Scale the square around its center."""
         size = round(self.size * factor)
         return replace(self, row=self.row - (size - self.size) // 2, col=self.col - (size - self.size) // 2, size=size)
 
 
 class RegionSampler(Protocol):
-    """Port: the square that makes a sample."""
+    """Port: chooses the squares of samples."""
 
     def draw(self, index: int, size: int, rng: np.random.Generator) -> Square:
-        """Square of sample ``index``, ``size`` pixels wide; all that is random about it comes from ``rng``."""
+        """Choose the square of sample ``index``, ``size`` pixels wide; all randomness comes from ``rng``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RandomSampler:
-    """Squares anywhere, a share of them around pixels of a class drawn uniformly (which rare classes gain by).
+    """Squares anywhere, a fraction of them around pixels of a class drawn uniformly, which favors rare classes.
 
     Args:
-        shapes: of the scenes.
-        weights: how likely each scene is drawn.
-        surveyed: where labels are.
-        balanced_fraction: share of samples drawn by class.
+        shapes: shapes of the scenes.
+        weights: relative frequency of each scene.
+        surveyed: places with labels.
+        balanced_fraction: fraction of samples drawn by class.
     """
 
     shapes: Sequence[Shape]
@@ -117,6 +117,7 @@ class RandomSampler:
         if rng.random() < self.balanced_fraction:
             places = self.surveyed.places[int(rng.choice(list(self.surveyed.places)))]
             scene, row, col = (int(v) for v in places[rng.integers(len(places))])
+            # The pixel lies anywhere in the square: always in its center, it would teach the network where to look.
             return Square(scene, row - int(rng.integers(size)), col - int(rng.integers(size)), size)
         scene = int(rng.choice(len(self.shapes), p=self.weights / self.weights.sum()))
         row, col = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in self.shapes[scene])
@@ -128,14 +129,15 @@ class ExhaustiveSampler:
     """Every square of a list once per round, in an order drawn anew each round.
 
     Args:
-        squares: what a round holds.
-        seed: of the orders.
+        squares: squares of one round.
+        seed: seed of the orders.
     """
 
     squares: Sequence[Square]
     seed: int
 
     def draw(self, index: int, size: int, rng: np.random.Generator) -> Square:
+        # The order of a round follows from seed and round alone: any process can compute it, and resuming needs no state.
         turn_number, place = divmod(index, len(self.squares))
         order = np.random.default_rng((self.seed, turn_number)).permutation(len(self.squares))
         square: Square = self.squares[order[place]]
@@ -143,7 +145,7 @@ class ExhaustiveSampler:
 
 
 def all_squares(shapes: Sequence[Shape], size: int) -> list[Square]:
-    """The fewest squares that cover each scene, spread evenly and flush with its borders; one where it is smaller."""
+    """List the fewest squares that cover each scene, evenly spread and flush with its borders; one where it is smaller."""
     return [
         Square(scene, row, col, size)
         for scene, shape in enumerate(shapes)
@@ -153,15 +155,16 @@ def all_squares(shapes: Sequence[Shape], size: int) -> list[Square]:
 
 
 def _starts(length: int, size: int) -> list[int]:
+    """Return the starts of squares along one axis."""
     count = max(1, -(-length // size))
     return [round(start) for start in np.linspace(0, max(0, length - size), count)]
 
 
 class Focus(Protocol):
-    """Port: which part of a region a sample is narrowed to."""
+    """Port: chooses the part of a region that a sample is narrowed to."""
 
     def place(self, image: torch.Tensor, rng: np.random.Generator) -> Place | None:
-        """Rows and columns of a ``(C, h, w)`` float 0–1 region, no smaller than a patch; ``None`` for all of it."""
+        """Choose rows and columns of a ``(C, h, w)`` float 0–1 region, no smaller than a patch; ``None`` for all of it."""
 
 
 @dataclass(slots=True)
@@ -169,15 +172,15 @@ class RegionDataset(Dataset[RegionSample]):
     """Regions of labeled scenes; sample ``i`` depends on ``seed`` and ``i`` only, not on workers or order.
 
     Args:
-        scenes: where regions come from.
-        weights: how likely each scene is drawn.
-        region: the model's sizes, for the overview's decimation.
+        scenes: sources of regions.
+        weights: relative frequency of each scene.
+        region: sizes of the model, for the overview's decimation.
         sample: sizes and numbers of samples.
-        augment: how they are varied.
+        augment: settings of augmentation.
         length: number of samples.
-        seed: of everything drawn.
-        surveyed: where labels are; looked for when left out.
-        first: index of the first sample; those before it are passed by.
+        seed: seed of everything that is drawn.
+        surveyed: places with labels; searched for when left out.
+        first: index of the first sample, to resume a training.
         focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
 
     Raises:
@@ -208,6 +211,7 @@ class RegionDataset(Dataset[RegionSample]):
 
     def __getitem__(self, index: int) -> RegionSample:
         index += self.first
+        # One generator a sample, read in a fixed order: the sample is the same in any worker, batch or resumed training.
         rng = np.random.default_rng((self.seed, index))
         region, skipped = self._read(index, rng)
         image = torch.from_numpy(region.image).float() / 255
@@ -224,12 +228,13 @@ class RegionDataset(Dataset[RegionSample]):
     def _narrowed(
         self, image: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Narrow a region to the part that the focus chooses."""
         place = None if self.focus is None else self.focus.place(image, rng)
         return (image, labels) if place is None else (image[:, *place], labels[place])
 
     @property
     def sampler(self) -> RegionSampler:
-        """What chooses the squares."""
+        """Sampler for the configured order."""
         if self.sample.order == "exhaustive":
             return ExhaustiveSampler(self.squares, self.seed)
         return self._random
@@ -240,7 +245,7 @@ class RegionDataset(Dataset[RegionSample]):
         return RandomSampler(shapes, np.asarray(self.weights), self.surveyed or Survey({}), self.sample.balanced_fraction)
 
     def _read(self, index: int, rng: np.random.Generator) -> tuple[LabeledRegion, list[str]]:
-        """A region with a label, drawn again (a few times) where there is none or a file is damaged."""
+        """Read a region with a label; it is drawn again, a few times, where there is none or a file is damaged."""
         skipped: list[str] = []
         sampler, region = self.sampler, None
         for _ in range(ATTEMPTS):
@@ -254,13 +259,13 @@ class RegionDataset(Dataset[RegionSample]):
                 skipped.append(str(error))
             if region is not None and (region.labels != NO_CLASS).any():
                 break
-            sampler = self._random
+            sampler = self._random  # an exhaustive one would draw the same square again
         if region is None:
             raise DatasetError(f"{ATTEMPTS} regions in a row are in damaged files, the last: {skipped[-1]}")
         return region, skipped
 
     def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Place]:
-        """All patches, or some anywhere in the region, tried again (a few times) where nothing is labeled."""
+        """Choose all patches of a region, or some at random, tried again, a few times, where nothing is labeled."""
         size, shape = self.sample.patch_size, labels.shape
         if self.sample.patches_per_region == 0:
             row_starts, col_starts = (patch_offsets(side, size, min(self.region.patch_overlap, size - 1)) for side in shape)
@@ -277,7 +282,7 @@ class RegionDataset(Dataset[RegionSample]):
 
 
 def read_filled(scene: LabeledScene, row: int, col: int, size: int) -> LabeledRegion:
-    """A square of a scene, shifted inside it where it can be, filled up with unlabeled gray where the scene is smaller."""
+    """Read a square of a scene, shifted inside it if possible, filled up with unlabeled gray where the scene is smaller."""
     height, width = scene.shape
     row, col = (
         min(max(row, min(0, height - size)), max(0, height - size)),

@@ -1,4 +1,4 @@
-"""Sources: what makes training and validation scenes, as a config file names it; one dataclass per kind."""
+"""Sources of training and validation scenes, as a configuration file describes them; one dataclass per kind."""
 
 from __future__ import annotations
 
@@ -192,11 +192,11 @@ class RastersSource:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSource:
-    """Generated scenes, so that ``geoglnet demo`` is no stranger to a model; for training only.
+    """Generated scenes, so that a model knows those of ``geoglnet demo``; for training only.
 
     Args:
         kind: ``"generated"``.
-        generated: how many, with seeds from 1.
+        generated: number of scenes, with seeds from 1.
         weight: how often they are drawn, relative to their share of the area.
     """
 
@@ -222,7 +222,7 @@ SOURCE_KINDS: dict[str, type[Any]] = {
 
 
 def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
-    """A source from a ``[[train]]`` or ``[[validation]]`` table; without ``kind`` it is images, or generated scenes.
+    """Make a source from a ``[[train]]`` or ``[[validation]]`` table; without ``kind`` it is images, or generated scenes.
 
     Raises:
         ConfigError: an unknown kind or key (the nearest known one is suggested), or settings that contradict each other.
@@ -239,11 +239,11 @@ def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
 
 
 def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
-    """Every file below the data folder that a source may read.
+    """Yield every file below the data folder that a source may read.
 
     Args:
-        source: of training or validation.
-        folder: that its patterns start from.
+        source: source of training or validation.
+        folder: data folder that its patterns start from.
     """
     for key in ("images", "labels", "polygons", "area", "split_file"):
         if pattern := getattr(source, key, ""):
@@ -253,6 +253,7 @@ def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
 
 
 def _check_truth(kind: str, images: str, labels: str, polygons: str) -> None:
+    """Check that a source names images and one kind of truth."""
     if not images:
         raise ConfigError(f"a source of kind = {kind!r} needs images = '…'")
     if bool(labels) == bool(polygons):
@@ -260,10 +261,12 @@ def _check_truth(kind: str, images: str, labels: str, polygons: str) -> None:
 
 
 def _check_nodata(kind: str, nodata: Any) -> None:
+    """Check that a nodata value is a number; in Python, ``True`` is one."""
     if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, (int, float))):
         raise ConfigError(f"{kind}: nodata = {nodata!r} must be a number, as in nodata = -9999")
 
 
 def _check_choice(kind: str, key: str, value: str, known: tuple[str, ...]) -> None:
+    """Check that a value is one of those known."""
     if value not in known:
         raise ConfigError(f"{kind}: {key} = {value!r}{suggestion(value, known)}")

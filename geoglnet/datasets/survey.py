@@ -1,4 +1,4 @@
-"""Survey: where labels are, looked at once before regions are drawn; kept for a coarse lattice."""
+"""Survey of labels: finds out once, before regions are drawn, where each class is, on a coarse lattice of pixels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress, SilentProgress
 
 STEP = 16
-"""Every how many pixels a place is kept."""
+"""Distance in pixels between the rows and columns of the lattice."""
 _STRIP = 1024
 
 Places = npt.NDArray[np.int32]
 
 
 def _stop(error: SceneError) -> None:
+    """Raise the error about a damaged scene."""
     raise error
 
 
@@ -38,12 +39,13 @@ class Survey:
         return bool(self.places)
 
     def labeled_scenes(self) -> set[int]:
-        """Indexes of the scenes that have labels."""
+        """Return the indexes of the scenes that have labels."""
         return {int(index) for places in self.places.values() for index in np.unique(places[:, 0])}
 
     def is_labeled(self, scene: int, row: int, col: int, size: int) -> bool:
-        """Whether a square of a scene holds a labeled place."""
+        """Return whether a square of a scene holds a labeled place."""
         for places in self.places.values():
+            # Places are sorted by scene, so those of one scene are found by bisection.
             low, high = np.searchsorted(places[:, 0], (scene, scene + 1))
             rows, cols = places[low:high, 1] - row, places[low:high, 2] - col
             if ((rows >= 0) & (rows < size) & (cols >= 0) & (cols < size)).any():
@@ -51,7 +53,7 @@ class Survey:
         return False
 
     def absent(self, legend: Legend) -> list[str]:
-        """Classes of the legend that were seen nowhere."""
+        """List the classes of the legend that no scene has."""
         return [name for value, name in enumerate(legend.names) if value not in self.places]
 
 
@@ -60,12 +62,12 @@ def survey(
     leave_out: Callable[[SceneError], None] = _stop,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> Survey:
-    """Look at the labels of all scenes.
+    """Survey the labels of all scenes.
 
     Args:
-        scenes: what to look at.
-        leave_out: told of a damaged scene, which then counts as unlabeled; raises it when left out.
-        progress: told of every scene.
+        scenes: scenes to survey.
+        leave_out: called with the error of a damaged scene, which then counts as unlabeled; left out, the error is raised.
+        progress: receives the stage ``survey labels`` in scenes.
 
     Raises:
         DatasetError: labels that cannot be used.
@@ -87,7 +89,7 @@ def survey(
 
 
 def _places(scene: LabeledScene) -> dict[int, npt.NDArray[np.int64]]:
-    """``(n, 2)`` rows and columns by label, read strip by strip; one place for what lies between the lattice's points."""
+    """Find ``(n, 2)`` rows and columns of each label, strip by strip; a label between the lattice's points gets one place."""
     found: dict[int, list[npt.NDArray[np.int64]]] = {}
     height, width = scene.shape
     for row in range(0, height, _STRIP):

@@ -1,4 +1,4 @@
-"""Augmentation, drawn once per region before overview and patches are cut, so that all of them see the same."""
+"""Augmentation, drawn once per region before overview and patches are cut, so that all of them are changed alike."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from geoglnet.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """How far augmentation goes; all off is ``AugmentConfig(False, 1, 1, 0)``.
+    """Strength of augmentation; all off is ``AugmentConfig(False, 1, 1, 0)``.
 
     Args:
-        d4: flips and quarter turns.
+        d4: flips and quarter turns, the symmetries of the square.
         scale_min: smallest ground size of a pixel, relative to the model's resolution.
         scale_max: largest.
         color: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise.
@@ -41,12 +41,12 @@ class AugmentConfig:
             raise ConfigError(f"color {self.color} must be from 0 to 1")
 
     def draw_scale(self, rng: np.random.Generator) -> float:
-        """A scale, log-uniform between the limits."""
+        """Draw a scale, log-uniform between the limits."""
         return float(np.exp(rng.uniform(np.log(self.scale_min), np.log(self.scale_max))))
 
 
 def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """One of the eight symmetries of the square (D4), the same for image and labels."""
+    """Apply one of the eight symmetries of the square (D4), the same to image and labels."""
     if rng.random() < 0.5:
         image, labels = TF.horizontal_flip(image), TF.horizontal_flip(labels)
     degrees = 90 * int(rng.integers(4))
@@ -54,16 +54,19 @@ def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tenso
 
 
 def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Another camera, light and season: brightness, contrast, saturation, band gains (not hue: its color space
-    costs more than the rest together), gamma, blur, noise.
+    """Imitate another camera, light and season.
 
     Args:
         image: ``(3, h, w)`` float 0–1.
         strength: 0 leaves the image as it is.
         rng: source of randomness.
+
+    Returns:
+        ``(3, h, w)`` float 0–1.
     """
     if strength == 0:
         return image
+    # Gains of single bands instead of a change of hue, whose color space costs more than all the rest together.
     image = TF.adjust_brightness(image, _factor(rng, 0.6 * strength))
     image = TF.adjust_contrast(image, _factor(rng, 0.6 * strength))
     image = TF.adjust_saturation(image, _factor(rng, 0.8 * strength))
@@ -73,7 +76,7 @@ def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 
 def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Image (bilinear, antialiased) and labels (nearest) at another size."""
+    """Resample image (bilinear, antialiased) and labels (nearest) to another size."""
     if image.shape[-2:] == size:
         return image, labels
     scaled = TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
@@ -81,15 +84,17 @@ def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tens
 
 
 def resample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(h, w)`` labels (nearest) at another size."""
+    """Resample ``(h, w)`` labels (nearest) to another size."""
     return labels if labels.shape == size else TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
 
 
 def _factor(rng: np.random.Generator, spread: float) -> float:
+    """Draw a factor around 1, log-uniform, so that its effect and the inverse are equally likely."""
     return float(np.exp(rng.uniform(-spread, spread)))
 
 
 def _blur_or_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Blur the image, or add noise, or leave it unchanged."""
     choice = rng.random() / max(strength, 1e-6)
     if choice < 0.3:
         blurred: Tensor = TF.gaussian_blur(image, [5, 5], [float(rng.uniform(0.3, 1.5))])

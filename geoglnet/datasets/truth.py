@@ -1,4 +1,4 @@
-"""Truth on a scene's grid: from polygons, drawn region by region, or from a label image beside the raster."""
+"""Truth of a scene on its grid: polygons, rasterized region by region, or a label image of the scene's size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Truth(Protocol):
     """Port: labels of any window of a scene's grid."""
 
     def read_labels(self, window: Window) -> Labels:
-        """``(h, w)`` uint8 labels; :data:`~geoglnet.legend.NO_CLASS` where nothing is known."""
+        """Read ``(h, w)`` uint8 labels; :data:`~geoglnet.legend.NO_CLASS` where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class LabelPolygons:
     Args:
         geometries: ``(n,)`` polygons; where several hold a pixel's center, the last one counts.
         values: ``(n,)`` labels.
-        file: ``(n,)`` index of the file that each comes from; all from one when left out.
+        file: ``(n,)`` index of the file of each polygon; left out, all are from one.
     """
 
     geometries: npt.NDArray[np.object_]
@@ -56,14 +56,23 @@ class LabelPolygons:
         object.__setattr__(self, "tree", STRtree(self.geometries))
 
     def footprints_of(self, num_files: int) -> list[shapely.Polygon]:
-        """The box around the polygons of every file; empty for one that has none here."""
+        """Return the bounding box of the polygons of every file; an empty polygon for a file without any."""
         file = np.zeros(len(self.geometries), np.intp) if self.file is None else self.file
         parts = [self.geometries[file == index] for index in range(num_files)]
         return [box(*shapely.total_bounds(part)) if len(part) else shapely.Polygon() for part in parts]
 
     def draw(self, transform: Affine, shape: Shape, fill: int) -> Labels:
-        """Labels on a grid: a pixel belongs to the polygon that holds its center, ``fill`` stands everywhere else."""
-        near = sorted(self.tree.query(window_box(transform, shape)))
+        """Rasterize the polygons on a grid: a pixel belongs to the polygon that holds its center.
+
+        Args:
+            transform: grid pixel to CRS coordinates.
+            shape: shape of the grid.
+            fill: label outside all polygons.
+
+        Returns:
+            ``(h, w)`` uint8.
+        """
+        near = sorted(self.tree.query(window_box(transform, shape)))  # in their order: later ones cover earlier ones
         labels = np.full(shape, fill, dtype=np.uint8)
         if near:
             drawn = [(self.geometries[i], int(self.values[i])) for i in near]
@@ -76,8 +85,8 @@ class PolygonTruth:
     """Labels drawn from polygons, region by region.
 
     Args:
-        polygons: in the CRS of ``transform``.
-        transform: the scene's grid.
+        polygons: polygons in the CRS of ``transform``.
+        transform: grid pixel to CRS coordinates.
         fill: label outside all polygons.
     """
 
@@ -86,7 +95,7 @@ class PolygonTruth:
     fill: int
 
     def read_labels(self, window: Window) -> Labels:
-        """Labels of a window that may reach past the scene."""
+        """Rasterize a window, which may reach beyond the scene."""
         shape = Shape(int(window.height), int(window.width))
         return self.polygons.draw(window_transform(window, self.transform), shape, self.fill)
 
@@ -106,13 +115,14 @@ class ImageTruth:
     grid: Shape
 
     def read_labels(self, window: Window) -> Labels:
-        """Labels of a window, read nearest at its resolution.
+        """Read the labels of a window, resampled nearest to its resolution.
 
         Raises:
             DatasetError: a color or value that no class has.
             SceneError: the file is damaged.
         """
         with open_raster(self.path) as src:
+            # The image covers the same ground as the grid, with pixels of its own.
             down, across = src.height / self.grid.height, src.width / self.grid.width
             source = Window(
                 col_off=window.col_off * across,
@@ -134,7 +144,7 @@ class ImageTruth:
 
 
 def illegal_label(path: Any, pixel: npt.NDArray[Any], place: str, coding: Coding) -> str:
-    """Message about a pixel that the legend does not explain."""
+    """Write the message about a pixel that the coding cannot decode."""
     if len(pixel) >= 3:
         color = tuple(int(v) for v in pixel[:3])
         return f"{path} has color {color} at {place}, which no class of the legend has; correct the legend or the file"
@@ -143,7 +153,7 @@ def illegal_label(path: Any, pixel: npt.NDArray[Any], place: str, coding: Coding
 
 
 def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, grid: Shape) -> ImageTruth:
-    """A label image as the truth of an image of the same size.
+    """Make the truth of an image from a label image of the same size.
 
     Raises:
         DatasetError: the sizes differ, or the file has colors that contradict the legend.
@@ -161,21 +171,21 @@ def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, gr
 
 
 def palette_of(src: DatasetReader) -> dict[int, tuple[int, ...]]:
-    """Colors of a raster's values; empty when it has no color table."""
+    """Read the color table of a raster; empty when it has none."""
     try:
         return dict(src.colormap(1)) if src.count == 1 else {}
-    except ValueError:  # how rasterio says that there is none
+    except ValueError:  # raised by rasterio where there is none
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class VectorFiles:
-    """Vector files that hold one kind of polygons, and how they are read.
+    """Vector files of one kind, with the settings of reading them.
 
     Args:
         paths: the files.
         class_column: attribute that names a polygon's class; empty when all are of the last class.
-        layer: layer of each file; its first one with geometries when empty.
+        layer: layer of each file; empty for its first one with geometries.
     """
 
     paths: Sequence[Path]
@@ -183,7 +193,7 @@ class VectorFiles:
     layer: str = ""
 
     def read(self, crs: Any, around: Bounds, coding: Coding, legend: Legend, progress: Progress) -> LabelPolygons:
-        """All polygons in a CRS, for the rasters within some bounds; says so when that is not the file's.
+        """Read all polygons in a CRS, for rasters within some bounds; a reprojection is logged.
 
         Raises:
             DatasetError: a file cannot be used.
@@ -192,12 +202,13 @@ class VectorFiles:
         parts = [self._read_file(path, crs, around, coding, legend, progress) for path in self.paths]
         geometries, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         file = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
-        order = np.argsort(values == NO_CLASS, kind="stable")  # what is to be ignored is drawn on top
+        order = np.argsort(values == NO_CLASS, kind="stable")  # polygons to ignore are drawn on top of all others
         return LabelPolygons(geometries[order], values[order], file[order])
 
     def _read_file(
         self, path: Path, crs: Any, around: Bounds, coding: Coding, legend: Legend, progress: Progress
     ) -> tuple[Any, Labels]:
+        """Read the polygons of one file with their labels."""
         column, layer = self.class_column or None, self.layer or None
         polygons = read_polygons(path, crs, column, layer=layer, around=around, progress=progress)
         if crs is not None and polygons.crs is not None and not are_one_place(polygons.crs, crs):
@@ -216,6 +227,6 @@ class VectorFiles:
 
 
 def window_box(transform: Affine, shape: Shape) -> shapely.Polygon:
-    """The rectangle along the axes that holds a window, in the CRS of its transform."""
+    """Return the bounding box of a window in the CRS of its transform."""
     ends = np.array([transform @ (x, y) for x in (0, shape.width) for y in (0, shape.height)])
     return box(*ends.min(axis=0), *ends.max(axis=0))

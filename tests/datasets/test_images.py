@@ -238,7 +238,7 @@ def test_what_is_left_out_is_counted_and_logged(folder: Path) -> None:
 
 def test_a_single_class_is_nothing_to_learn(folder: Path) -> None:
     settings = RegionConfig(), SampleConfig(64, 32), AugmentConfig()
-    with pytest.raises(DatasetError, match=r"no training pixel of background: nothing to tell apart\. Set unlabeled"):
+    with pytest.raises(DatasetError, match=r"no training pixel of background: only one class is labeled\. Set unlabeled"):
         open_dataset([buildings(unlabeled="ignore")], reader(folder), *settings)
 
 

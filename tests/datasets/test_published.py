@@ -65,7 +65,7 @@ def test_deepglobe_is_found_in_every_layout_and_split(
     assert keys(list(files.iter_pairs(source))) == sorted(split_keys(expected)[:2])
     assert "DeepGlobe land-cover: 1 images without labels are left out" in files.progress.messages("log")
     (warning,) = files.progress.messages("warning") or [""]
-    assert ("tiles are not there" in warning) is (source.splits != "folders")
+    assert ("tiles are missing" in warning) is (source.splits != "folders")
 
 
 def test_deepglobe_colors_become_the_models_classes_whatever_their_order(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_numbered_deepglobe_masks_need_their_order_said(tmp_path: Path) -> None:
     write_image(tmp_path / f"{key}_sat.jpg", picture(labels, 0))
     write_image(tmp_path / f"{key}_mask.png", labels[None])
     (pair,) = reader(tmp_path, SIX).iter_pairs(DeepGlobeSource())
-    with pytest.raises(DatasetError, match="say whose order it has: order = 'glnet'"):
+    with pytest.raises(DatasetError, match="set the order of its classes: order = 'glnet'"):
         labels_of(pair)
     (theirs,) = reader(tmp_path, SIX).iter_pairs(DeepGlobeSource(order="torchgeo"))
     np.testing.assert_array_equal(labels_of(theirs), np.array([0, 1, 2, 3, 4, 5, 255])[labels])

@@ -256,7 +256,7 @@ def test_torchgeo_has_all_that_we_rely_on(folder: Path) -> None:
 
 
 def test_what_a_torchgeo_lacks_is_said_in_one_line_with_its_version(folder: Path) -> None:
-    named = re.escape(f"TorchGeo {version('torchgeo')} is not known here: ")
+    named = re.escape(f"TorchGeo {version('torchgeo')} is not supported: ")
     images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
     labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
     labels.is_image = True  # its samples have the key "image" alone
