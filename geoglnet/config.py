@@ -182,6 +182,7 @@ class ModelConfig:
             )
         family = ARCHITECTURES[self.architecture]
         library, slash, inner = self.backbone.rpartition("/")
+        # Names come from model files of strangers: timm would download or open what an address or a folder names.
         if not _PLAIN_NAME.fullmatch(inner):
             raise ConfigError(
                 f"backbone = {shortened(self.backbone)} is not the plain name of a network; "
@@ -290,6 +291,7 @@ class RegionConfig:
 
     def overview_shape(self, region: Shape) -> Shape:
         """Return the shape of a region's overview; a region at the scene's edge is decimated as much as a full one."""
+        # At least 32 px: the backbone's deepest maps have a stride of 32.
         factor = self.overview_size / self.region_size
         return Shape(max(32, round(region.height * factor)), max(32, round(region.width * factor)))
 
@@ -354,5 +356,6 @@ def respelled(table: Any) -> Any:
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:
     """Write the end of an error message: the nearest known word, or all of them."""
+    # The best match of difflib (Ratcliff and Obershelp), if it is close enough to be a typing error.
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -87,7 +87,7 @@ class ConfusionMatrix:
         value = self.mean_iou()
         if not self.counts[:-1].any():
             return float("nan")
-        value = 1.0 if np.isnan(value) else value
+        value = 1.0 if np.isnan(value) else value  # no class but the background, in truth and segmentation
         return value if value >= threshold else 0.0
 
     def to_dict(self) -> dict[str, float]:

@@ -34,6 +34,7 @@ def footprints(windows: Sequence[Window], shape: Shape) -> npt.NDArray[np.float3
     Returns:
         ``(n, 4)`` float32 array of (top, left, bottom, right), each from 0 to 1.
     """
+    # Computed in float64: positions of large regions lose pixels in float32.
     corners = [(w.row_off, w.col_off, w.row_off + w.height, w.col_off + w.width) for w in windows]
     sides = (shape.height, shape.width, shape.height, shape.width)
     return (np.array(corners, dtype=np.float64).reshape(-1, 4) / sides).astype(np.float32)

@@ -155,6 +155,7 @@ def _decoded(scenes: Sequence[LabeledScene], reader: PairReader, cache_mb: int) 
     """Decode scenes into memory, the smallest first, until the cache is full; damaged ones stay as they are."""
     kept, budget = list(scenes), cache_mb * 2**20 // BYTES_PER_PIXEL
     for index in sorted(range(len(kept)), key=lambda i: _pixels(kept[i])):
+        # The smallest first: then most scenes fit, and opening a file for a few pixels is what costs.
         scene, size = kept[index], _pixels(kept[index])
         if isinstance(scene, DecodedScene) or size > budget:
             continue

@@ -78,6 +78,7 @@ class Coding:
     def _from_colors(self, colors: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.bool_]]:
         """Decode three bands of colors, as one number each, which compares faster."""
         if self.tolerance:
+            # JPEG and resampling leave colors near the corners of the color cube.
             colors = np.where(colors <= self.tolerance, 0, np.where(colors >= 255 - self.tolerance, 255, colors))
         coded = (colors.astype(np.uint32) * _PLACES[:, None, None]).sum(0)
         labels, known = np.full(coded.shape, NO_CLASS, np.uint8), np.zeros(coded.shape, bool)
@@ -109,6 +110,7 @@ def legend_coding(
     numbered = {int(text): labels[name] for text, name in values.items() if _is_number(text)}
     by_value = {legend.ignore_value: NO_CLASS} | (numbered or {value: value for value in labels.values()})
     by_value |= {int(value): NO_CLASS for value in ignore if _is_number(value)}
+    # A class that is black overrides the meaning "unlabeled".
     by_color = {BLACK: NO_CLASS} | dict(zip(legend.colors, labels.values(), strict=True))
     filled = fill_label(legend, unlabeled)
     return Coding(by_value, by_color, by_name, nodata_label=filled, mapped=frozenset(numbered))
@@ -162,6 +164,7 @@ def check_palette(path: Any, palette: Mapping[int, Sequence[int]], coding: Codin
     """
     for value, label in coding.by_value.items():
         color = tuple(palette.get(value, ()))[:3]
+        # A color that no class has says nothing; one that another class has betrays a different numbering.
         if color in legend.colors and label != NO_CLASS and legend.colors.index(color) != label:
             theirs, ours = legend.names[legend.colors.index(color)], legend.names[label]
             raise DatasetError(

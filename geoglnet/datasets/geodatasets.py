@@ -160,9 +160,11 @@ def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geom
     least = images.res[0] * images.res[1]
     labeled = footprints(labels)
     tree = shapely.STRtree(labeled)
+    # A raster may have several entries in the index, and meet several label files.
     met: dict[Path, list[shapely.Geometry]] = {}
     for path, footprint in zip(paths_of(images), footprints(images), strict=True):
         near = labeled[tree.query(footprint, predicate="intersects")]
+        # Footprints that only touch meet in lines and points, which are no area.
         parts = shapely.get_parts(shapely.intersection(near, footprint))
         met.setdefault(path, []).extend(parts[shapely.get_dimensions(parts) == 2])
     covered = {path: shapely.union_all(parts) for path, parts in met.items()}

@@ -60,6 +60,7 @@ def _tiles(source: IsicSource, reader: PairReader) -> list[Tile]:
     found = LAYOUT.find(reader.folder / source.root, reader.progress)
     if source.split == "all":
         return found
+    # The challenge has no published split of its training set; written once, ours stays the same for all later runs.
     path = reader.folder / source.split_file
     if not path.exists():
         _write_split(path, draw_split([tile.key for tile in found], source.seed))

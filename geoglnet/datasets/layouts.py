@@ -90,6 +90,7 @@ def chosen(tiles: Iterable[Tile], keys: Iterable[str], what: str, progress: Prog
     by_key = {tile.key: tile for tile in tiles}
     wanted = sorted(set(keys))
     missing = [key for key in wanted if key not in by_key]
+    # Some missing tiles are usual (partial downloads); if all are missing, it is another split or data set.
     if len(missing) == len(wanted):
         raise DatasetError(f"none of the {len(wanted)} tiles of {what} is among the {len(by_key)} found; choose another split")
     if missing:

@@ -51,7 +51,7 @@ class _Collate:
     def __call__(self, samples: Sequence[RegionSample | GeoglnetError]) -> _Load:
         whole = [sample for sample in samples if isinstance(sample, RegionSample)]
         failed = [sample for sample in samples if isinstance(sample, GeoglnetError)]
-        if failed:
+        if failed:  # one is enough: it ends the training
             return _Load(failed[0])
         return _Load(collate(whole).normalized(self.mean, self.std), tuple(name for s in whole for name in s.skipped))
 
@@ -63,6 +63,7 @@ class _Share(Sampler[int]):
     samples: RegionDataset
 
     def __iter__(self) -> Iterator[int]:
+        # Every process takes every n-th sample: together, a step of all of them sees what one large batch would.
         rank, count = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
         return iter(range(rank, len(self.samples), count))
 
@@ -89,6 +90,7 @@ class RegionLoader(DataLoader[Any]):
         bands: Bands,
         progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
     ) -> None:
+        # Shaped to be broadcast over (n, C, h, w).
         self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (bands.mean, bands.std))
         super().__init__(
             _Careful(dataset),
@@ -96,7 +98,7 @@ class RegionLoader(DataLoader[Any]):
             sampler=_Share(dataset),
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,  # as on Windows and macOS; a fork copies GDAL's locks
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0,  # a spawned process takes seconds to import torch
             collate_fn=_Collate(self.mean, self.std),
         )
         self.progress = progress

@@ -106,6 +106,7 @@ def scene_file(
         progress=progress,
     )
     with scene:
+        # Refused here, not at the first sample; what was measured once is the same for every later read.
         check_interpolated(str(path), scene.native_pixel_size_m, resolution_m, "train at a coarser resolution_m")
         return SceneFile(
             path=path,
@@ -149,6 +150,7 @@ class Pair:
             SceneError: the raster is damaged there.
             DatasetError: its labels cannot be used.
         """
+        # Opened for this read alone: samplers jump between scenes, and open datasets of all would exhaust file handles.
         window = Window.from_slices(rows, cols)
         with self.file.open() as scene:
             pixels = scene.read_window(window)
@@ -158,7 +160,7 @@ class Pair:
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         """Read labels alone; the raster is read too only if some of its pixels may be invalid."""
-        if self.file.has_holes:
+        if self.file.has_holes:  # else the image, which costs most, need not be decoded for the survey
             return self.read_region(rows, cols).labels
         return self.truth.read_labels(Window.from_slices(rows, cols))
 
@@ -167,5 +169,5 @@ def _has_holes(path: Path) -> bool:
     """Return whether some pixels of a raster may be invalid: by nodata value, mask, alpha band or NaN."""
     with open_raster(path) as src:
         is_whole = all(MaskFlags.all_valid in flags for flags in src.mask_flag_enums)
-        is_float = any(dtype.startswith("float") for dtype in src.dtypes)
+        is_float = any(dtype.startswith("float") for dtype in src.dtypes)  # may hold NaN
         return not is_whole or is_float or ColorInterp.alpha in src.colorinterp

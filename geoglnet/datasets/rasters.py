@@ -122,6 +122,7 @@ class GeoTruth:
             SceneError: a label raster is damaged.
         """
         placed, shape = window_transform(window, self.transform), Shape(int(window.height), int(window.width))
+        # Where nothing is known, labels are not read: a large raster may have few labels.
         known = self._known(placed, shape)
         if not known.any():
             return np.full(shape, NO_CLASS, np.uint8)
@@ -147,6 +148,7 @@ class GeoTruth:
     def _known(self, transform: Affine, shape: Shape) -> npt.NDArray[np.bool_]:
         """Find the pixels of a window with known labels, ``(h, w)`` bool."""
         place = window_box(transform, shape)
+        # Rasterizing the coverage is the slow case, along its border only.
         if self.coverage is None or self.coverage.contains(place):
             return np.ones(shape, bool)
         if not self.coverage.intersects(place):
@@ -193,6 +195,7 @@ def iter_matched(
         labels = labels_for(images)
         covered = coverages(images, labels.dataset)
         left_out += [path.name for path in group if path not in covered]
+        # The CRS is that of the raster's own dataset, so truth and image share one grid without warping the image.
         for path, coverage in covered.items():
             file = reader.look_at(path, nodata=nodata)
             if file is not None:
@@ -249,12 +252,13 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
             check_palette(path, palette_of(src), coding, reader.legend)
             has_number = src.nodata is not None and not np.isnan(src.nodata)
             nodata.add(src.nodata if has_number else None)  # NaN is no label anyway
+            # TorchGeo reads along the axes, north up, and converts floats to integers.
             is_upright = not is_rotated(src.transform, Shape(*src.shape)) and src.transform.e < 0
             is_warped |= not is_upright or any(dtype.startswith("float") for dtype in src.dtypes)
             if CRS.from_user_input(src.crs) != images.crs:
                 is_warped = True
                 reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
-    if len(nodata) > 1:
+    if len(nodata) > 1:  # TorchGeo merges rasters, after which nobody can tell whose nodata a value was
         raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
     dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
     return GeoLabels(dataset, coding, nodata.pop(), is_warped=is_warped)

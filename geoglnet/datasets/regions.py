@@ -118,6 +118,7 @@ class RegionBatch:
     def normalized(self, mean: Tensor, std: Tensor) -> RegionBatch:
         """Normalize images by ``mean`` and ``std`` (each ``(C, 1, 1)``), in channels-last layout."""
         images = {name: ((getattr(self, name) - mean) / std) for name in ("overviews", "patches")}
+        # Channels last is what convolutions run fastest on; made here, in the worker.
         laid_out = {name: image.contiguous(memory_format=torch.channels_last) for name, image in images.items()}
         return replace(self, **laid_out)
 
@@ -146,6 +147,7 @@ def cut(image: Tensor, labels: Tensor, overview_shape: Shape, places: Sequence[P
 
 def collate(samples: Sequence[RegionSample]) -> RegionBatch:
     """Stack samples of equal shapes into a batch."""
+    # Samples may have different numbers of patches, so patches are concatenated and remember their overview.
     index = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.patches) for s in samples]))
     return RegionBatch(
         overviews=torch.stack([s.overview for s in samples]),

@@ -218,11 +218,13 @@ class RegionDataset(Dataset[RegionSample]):
         image, labels = resample(image, torch.from_numpy(region.labels), (self.sample.region_size,) * 2)
         if self.augment.d4:
             image, labels = turn(image, labels, rng)
+        # Geometry and color of the whole region first: overview and patches must look like one image.
         image = recolor(image, self.augment.color, rng)
         image, labels = self._narrowed(image, labels, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
         places = self._patches(labels, rng)
         sample = cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), places)
+        # A narrowed region has another size: labels are resampled, so that samples of a batch can be stacked.
         return replace(sample, overview_labels=resample_labels(sample.overview_labels, shape), skipped=tuple(skipped))
 
     def _narrowed(
@@ -271,6 +273,7 @@ class RegionDataset(Dataset[RegionSample]):
             row_starts, col_starts = (patch_offsets(side, size, min(self.region.patch_overlap, size - 1)) for side in shape)
             return [(slice(row, row + size), slice(col, col + size)) for row in row_starts for col in col_starts]
         places: list[Place] = []
+        # Patches without a label are rejected at first, and accepted at last, so that every sample has as many as it should.
         for attempt in range(4 * self.sample.patches_per_region):
             row, col = (int(rng.integers(0, side - size + 1)) for side in shape)
             rows, cols = slice(row, row + size), slice(col, col + size)
@@ -284,6 +287,8 @@ class RegionDataset(Dataset[RegionSample]):
 def read_filled(scene: LabeledScene, row: int, col: int, size: int) -> LabeledRegion:
     """Read a square of a scene, shifted inside it if possible, filled up with unlabeled gray where the scene is smaller."""
     height, width = scene.shape
+    # Along an axis where the scene is larger, the square is shifted inside; where it is smaller, the scene lies inside the
+    # square, at the place that was drawn.
     row, col = (
         min(max(row, min(0, height - size)), max(0, height - size)),
         min(max(col, min(0, width - size)), max(0, width - size)),

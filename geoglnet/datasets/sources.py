@@ -230,6 +230,7 @@ def source_from_plain(plain: Mapping[str, Any]) -> SourceConfig:
     kind = checked("kind", plain.get("kind", "generated" if "generated" in plain else "images"), str)
     if kind not in SOURCE_KINDS:
         raise ConfigError(f"unknown kind = {shortened(kind)} of a source{suggestion(kind, tuple(SOURCE_KINDS))}")
+    # The dataclass is the schema of the table: types and unknown keys are checked against it.
     source: SourceConfig = from_plain(SOURCE_KINDS[kind], plain)
     if not 0 < source.weight <= 1e9:
         raise ConfigError(
@@ -245,6 +246,7 @@ def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
         source: source of training or validation.
         folder: data folder that its patterns start from.
     """
+    # By the names of fields: no kind of source needs code of its own here.
     for key in ("images", "labels", "polygons", "area", "split_file"):
         if pattern := getattr(source, key, ""):
             yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may be absolute

@@ -79,7 +79,7 @@ def survey(
         try:
             seen = _places(scene)
         except SceneError as error:
-            leave_out(error)
+            leave_out(error)  # without places, the scene is never drawn
             continue
         for value, rows_and_cols in seen.items():
             places = np.insert(rows_and_cols, 0, index, axis=1)
@@ -96,7 +96,7 @@ def _places(scene: LabeledScene) -> dict[int, npt.NDArray[np.int64]]:
         labels = scene.read_labels(slice(row, min(row + _STRIP, height)), slice(0, width))
         for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=NO_CLASS + 1)[:NO_CLASS]):
             places = np.argwhere(labels[::STEP, ::STEP] == value) * STEP
-            if not len(places):
+            if not len(places):  # a rare class may be smaller than the lattice, and must be drawn all the same
                 places = np.array([divmod(int(np.argmax(labels == value)), width)])
             found.setdefault(int(value), []).append(np.add(places, (row, 0)))
     return {value: np.concatenate(parts) for value, parts in found.items()}

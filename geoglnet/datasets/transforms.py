@@ -47,6 +47,7 @@ class AugmentConfig:
 
 def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Apply one of the eight symmetries of the square (D4), the same to image and labels."""
+    # A flip and four quarter turns make all eight.
     if rng.random() < 0.5:
         image, labels = TF.horizontal_flip(image), TF.horizontal_flip(labels)
     degrees = 90 * int(rng.integers(4))

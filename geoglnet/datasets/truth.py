@@ -134,7 +134,7 @@ class ImageTruth:
             with reading(src, source):
                 bands = src.read(window=source, out_shape=size, resampling=Resampling.nearest)
                 check_filled(src, src.indexes, source, bands)
-            nodata = src.nodata
+            nodata = src.nodata  # outside, the dataset is closed
         labels, wrong = self.coding.decode(bands, nodata)
         if wrong.any():
             row, col = (int(v) for v in np.argwhere(wrong)[0])
@@ -158,6 +158,7 @@ def image_truth(image_path: Path, path: Path, coding: Coding, legend: Legend, gr
     Raises:
         DatasetError: the sizes differ, or the file has colors that contradict the legend.
     """
+    # Checked for every pair before training, by the headers alone.
     with open_raster(image_path) as image, open_raster(path) as labels:
         if labels.shape != image.shape:
             sizes = [f"{src.width} × {src.height} px" for src in (labels, image)]
@@ -215,6 +216,7 @@ class VectorFiles:
             theirs, ours = crs_label(polygons.crs), crs_label(crs)
             progress.log(f"{path.name} is in {theirs}, its raster in {ours}: polygons are reprojected")
         names = polygons.class_names
+        # Without a column, all polygons are of the last class: a legend of background and one class is the usual case.
         if names is None:
             return polygons.geometries, np.full(len(polygons), legend.num_classes - 1, np.uint8)
         if unknown := names_in(names, coding):

@@ -1,4 +1,4 @@
-"""What a generated world looks like: sun, season, soil, roofs and camera, drawn from the seed."""
+"""Appearance of a generated scene: sun, season, soil, roofs and camera, drawn from the seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rgb = tuple[float, float, float]
 
 
 class Covering(Enum):
-    """What a roof is covered with; decides its texture."""
+    """Material of a roof; determines its texture."""
 
     METAL = "metal"
     TILE = "tile"
@@ -107,9 +107,10 @@ _ROOFS: tuple[tuple[float, RoofStyle], ...] = (
 
 
 def draw_appearance(rng: np.random.Generator) -> Appearance:
-    """A look at random: a world has one soil and season, and a street's taste in roofs."""
+    """Draw an appearance: a scene has one soil and one season, and prefers some kinds of roofs."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(35, 60))
     flat = math.cos(elevation)
+    # Gamma-distributed weights make some coverings common and others rare, differently in each scene.
     weights = np.array([weight for weight, _ in _ROOFS]) * rng.gamma(1.2, 1.0, len(_ROOFS))
     chosen = rng.choice(len(_ROOFS), size=24, p=weights / weights.sum())
     return Appearance(
@@ -133,11 +134,12 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
 
 
 def jittered(rng: np.random.Generator, color: Rgb, amount: float) -> Rgb:
-    """A color a little lighter or darker and a little off its hue."""
+    """Make a color a little lighter or darker, and shift its hue a little."""
     shift = rng.normal(0, amount) + rng.normal(0, amount / 3, 3)
     red, green, blue = np.clip(np.asarray(color) + shift, 10, 245)
     return float(red), float(green), float(blue)
 
 
 def _one_of(rng: np.random.Generator, colors: tuple[Rgb, ...]) -> Rgb:
+    """Choose a color."""
     return colors[int(rng.integers(len(colors)))]

@@ -1,10 +1,10 @@
-"""Generated scenes whose classes need what is far away *and* what is fine: paper §3.1's dilemma, made on purpose.
+"""Generated scenes whose classes depend on both distant and fine details: the dilemma of paper §3.1, made on purpose.
 
-A scene is a valley with fields. What grows on a field shows in its finest texture alone: dots (an orchard) or rows (a
-vineyard), of the same mean color, so that the decimated overview sees plain fields. Whether a field is irrigated shows nowhere
-near it: only in what lies at one side of the valley, a lake or a dune, further from every field than a patch is wide. The
-class of a field is both together. So a network that sees patches alone cannot know the water, one that sees overviews alone
-cannot know the crop, and neither can do better on fields than guess one of two.
+A scene is a valley with fields. The crop of a field is visible in its finest texture alone: dots (an orchard) or rows (a
+vineyard), of the same mean color, so that the decimated overview shows plain fields. Whether a field is irrigated is not
+visible near it, but at one side of the valley only: a lake or a dune, further from every field than a patch is wide. The class
+of a field is both together. So a network that sees patches alone cannot know the water, one that sees overviews alone cannot
+know the crop, and neither can do better on fields than guess one of two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAR_AND_FINE_LEGEND = Legend(
 )
 FIELDS = ("irrigated orchard", "dry orchard", "irrigated vineyard", "dry vineyard")
 PERIOD = 4
-"""Pixels from dot to dot and from row to row: gone in an overview decimated as much."""
+"""Pixels from dot to dot and from row to row; invisible in an overview decimated by this factor."""
 
 _GROUND, _FIELD = 120.0, 105.0
 _LANDMARKS = {"lake": (60.0, 95.0, 150.0), "dune": (165.0, 135.0, 75.0)}
@@ -41,11 +41,11 @@ class Valley:
     """Sizes of a scene.
 
     Args:
-        size: side of the scene.
-        distance: least distance of any field to the lake or dune; a patch no wider than it never sees both.
+        size: side of the scene in pixels.
+        distance: least distance of any field to the lake or dune; a patch no wider than this never shows both.
         landmark_size: width of the lake or dune.
         field_size: side of a field.
-        num_fields: how many are tried; those that would touch another are left out.
+        num_fields: number of fields that are tried; those that would touch another are left out.
 
     Raises:
         ConfigError: there is no room for a field.
@@ -63,7 +63,7 @@ class Valley:
 
     @property
     def first_row(self) -> int:
-        """Where fields may begin, counted from the landmark's side."""
+        """First row on which fields may begin, counted from the landmark's side."""
         return self.landmark_size + self.distance
 
 
@@ -71,7 +71,7 @@ def far_and_fine_region(seed: int, valley: Valley = Valley()) -> tuple[npt.NDArr
     """Draw a scene and its labels by :data:`FAR_AND_FINE_LEGEND`; the same for the same seed.
 
     Args:
-        seed: of everything drawn.
+        seed: seed of everything that is drawn.
         valley: sizes.
 
     Returns:
@@ -88,14 +88,15 @@ def far_and_fine_region(seed: int, valley: Valley = Valley()) -> tuple[npt.NDArr
         image[:, *place] = _texture(crop, valley.field_size, rng)
         water = "irrigated" if landmark == "lake" else "dry"
         labels[place] = FAR_AND_FINE_LEGEND.value_of(f"{water} {crop}")
+    # Noise and a random brightness of the whole scene: else the mean color alone could give a class away.
     image += rng.normal(0, _NOISE, image.shape).astype(np.float32) + np.float32(rng.uniform(-15, 15))
-    turns = int(rng.integers(4))
+    turns = int(rng.integers(4))  # the landmark may be on any side
     image, labels = np.rot90(image, turns, (1, 2)), np.rot90(labels, turns)
     return np.ascontiguousarray(image.round().clip(0, 255), np.uint8), np.ascontiguousarray(labels)
 
 
 def _draw_landmark(image: Image, labels: npt.NDArray[np.uint8], name: str, valley: Valley, rng: np.random.Generator) -> None:
-    """A lake or a dune along the first rows, with a wavy shore."""
+    """Draw a lake or a dune along the first rows, with a wavy shore."""
     cols = np.arange(valley.size)
     waves = np.sum([np.sin(cols / valley.size * np.pi * k + rng.uniform(0, 6.3)) / k for k in (2, 4, 7)], axis=0)
     shore = valley.landmark_size * (0.75 + 0.12 * waves)
@@ -105,7 +106,7 @@ def _draw_landmark(image: Image, labels: npt.NDArray[np.uint8], name: str, valle
 
 
 def _field_corners(valley: Valley, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Upper left corners of fields that neither touch each other nor come too close to the landmark."""
+    """Draw the upper left corners of fields that neither touch each other nor come too close to the landmark."""
     corners: list[tuple[int, int]] = []
     last, apart = valley.size - valley.field_size, valley.field_size + 8
     for _ in range(valley.num_fields):
@@ -116,7 +117,8 @@ def _field_corners(valley: Valley, rng: np.random.Generator) -> list[tuple[int, 
 
 
 def _texture(crop: str, size: int, rng: np.random.Generator) -> Image:
-    """``(size, size)`` brightness of a field: dots or rows, of equal mean and equal variance."""
+    """Draw the brightness of a field, ``(size, size)``: dots or rows, of equal mean and equal variance."""
+    # A product of two sines has half the variance of one, hence the root of 2.
     first, second = (np.sin((np.arange(size) + rng.uniform(0, PERIOD)) / PERIOD * 2 * np.pi) for _ in range(2))
     if crop == "orchard":
         wave = np.sqrt(2) * first[:, None] * second
@@ -131,11 +133,11 @@ def write_far_and_fine(folder: Path, seeds: Iterable[int], valley: Valley = Vall
 
     Args:
         folder: made where it is missing.
-        seeds: one scene each.
+        seeds: seed of each scene.
         valley: sizes.
 
     Returns:
-        The scenes' paths.
+        Paths of the scenes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -147,6 +149,7 @@ def write_far_and_fine(folder: Path, seeds: Iterable[int], valley: Valley = Vall
 
 
 def _write(path: Path, bands: npt.NDArray[np.uint8]) -> Path:
+    """Write ``(bands, h, w)`` uint8 as a GeoTIFF."""
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "count": count, "height": height, "width": width, "compress": "deflate"}
     with rasterio.open(path, "w", **profile, crs="EPSG:32633", transform=Affine(1, 0, 5e5, 0, -1, 5e6)) as dst:

@@ -1,4 +1,4 @@
-"""Generate a scene: plan a land, put buildings and trees on it, paint it from above, and tell what is where."""
+"""Generates a scene: plans a land, puts buildings and trees on it, paints it from above, and labels it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LANDCOVER_OF = {
 
 @dataclass(frozen=True, slots=True)
 class TruePolygon:
-    """A true outline in CRS coordinates; polygons of a scene do not overlap."""
+    """A true outline in CRS coordinates; the polygons of a scene do not overlap."""
 
     class_name: str
     geometry: shapely.Polygon
@@ -71,8 +71,8 @@ class GeneratedScene:
     Args:
         image: ``(3, H, W)`` uint8.
         labels: ``(H, W)`` uint8, values of :data:`GENERATED_LEGEND`.
-        polygons: what is where, in CRS coordinates.
-        transform: pixel to CRS.
+        polygons: true outlines in CRS coordinates.
+        transform: pixel to CRS coordinates.
         crs: a UTM zone.
     """
 
@@ -84,9 +84,14 @@ class GeneratedScene:
 
 
 def generate_scene(shape: Shape = DEFAULT_SHAPE, seed: int = 0, pixel_size_m: float = DEFAULT_PIXEL_SIZE_M) -> GeneratedScene:
-    """A village with its fields, woods and water as a camera above would see it; equal seeds give equal scenes.
+    """Generate a village with its fields, woods and water as seen from above; equal seeds give equal scenes.
 
     Sun, season, soil, roofs, density and camera are drawn from the seed. Memory: about 60 bytes per pixel.
+
+    Args:
+        shape: size in pixels.
+        seed: seed of everything that is drawn.
+        pixel_size_m: ground size of a pixel.
 
     Raises:
         ConfigError: the scene would be less than 60 m wide or high.
@@ -94,6 +99,7 @@ def generate_scene(shape: Shape = DEFAULT_SHAPE, seed: int = 0, pixel_size_m: fl
     width, height = shape.width * pixel_size_m, shape.height * pixel_size_m
     if min(width, height) < MIN_SIDE_M:
         raise ConfigError(f"a generated scene of {width:g} × {height:g} m is too small; make it {MIN_SIDE_M:g} m at least")
+    # One generator for everything: the order of the calls below is part of the scene.
     rng = np.random.default_rng(seed)
     look = draw_appearance(rng)
     land = plan_land(rng, width, height)
@@ -104,7 +110,7 @@ def generate_scene(shape: Shape = DEFAULT_SHAPE, seed: int = 0, pixel_size_m: fl
     paint_clutter(canvas, rng, land, look)
     paint_buildings(canvas, rng, buildings, look)
     paint_trees(canvas, rng, trees, look)
-    cast_shadows(canvas, look)
+    cast_shadows(canvas, look)  # after everything has its height
     image = photograph(canvas, look, rng)
     layers = list(_iter_truth(land, buildings, trees, shapely.box(0, 0, width, height)))
     transform = Affine.translation(*ORIGIN) @ Affine.scale(pixel_size_m, -pixel_size_m)
@@ -113,7 +119,14 @@ def generate_scene(shape: Shape = DEFAULT_SHAPE, seed: int = 0, pixel_size_m: fl
 
 
 def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArray[np.uint8]:
-    """Labels of a generated scene in a land-cover legend that has the names of :data:`LANDCOVER_OF`.
+    """Translate the labels of a generated scene to a land-cover legend with the names of :data:`LANDCOVER_OF`.
+
+    Args:
+        labels: ``(h, w)`` uint8, values of :data:`GENERATED_LEGEND`.
+        legend: legend of the land cover.
+
+    Returns:
+        ``(h, w)`` uint8, values of ``legend``.
 
     Raises:
         LegendError: the legend lacks one of the names.
@@ -121,6 +134,7 @@ def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArr
     table = np.full(256, NO_CLASS, np.uint8)
     for name, cover in LANDCOVER_OF.items():
         table[GENERATED_LEGEND.value_of(name)] = legend.value_of(cover)
+    # A lone tree becomes what it stands on: the class of the nearest pixel that is not a tree.
     is_tree = labels == GENERATED_LEGEND.value_of("tree")
     nearest = ndimage.distance_transform_edt(is_tree, return_distances=False, return_indices=True)
     return np.asarray(table[labels[tuple(nearest)]])
@@ -129,7 +143,7 @@ def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArr
 def _iter_truth(
     land: Land, buildings: Sequence[Building], trees: Sequence[Tree], extent: shapely.Polygon
 ) -> Iterator[tuple[str, shapely.Geometry]]:
-    """Class names and visible shapes in meters, none over another."""
+    """Yield class names and visible shapes in meters, from the highest layer down, none over another."""
     crowns = shapely.buffer(
         shapely.points([(t.x, t.y) for t in trees if not t.in_forest] or np.empty((0, 2))),
         np.array([t.radius for t in trees if not t.in_forest]),
@@ -143,6 +157,7 @@ def _iter_truth(
         "water": list(land.water),
         **{use: [p.shape for p in land.parcels if p.use == use] for use in ("forest", "field", "bare", "ground", "grass")},
     }
+    # Each layer is cut by everything above it, so that polygons and labels agree on what the camera sees.
     above: list[shapely.Geometry] = []
     for name, shapes in layers.items():
         cover = Cover(above)
@@ -154,7 +169,11 @@ def _iter_truth(
 
 
 def _placed(layers: Sequence[tuple[str, shapely.Geometry]]) -> Iterator[TruePolygon]:
-    """In CRS coordinates, on a grid of 1/1024 m, which moves exactly: rounding would make some rings touch themselves."""
+    """Move shapes to CRS coordinates.
+
+    They are snapped to a grid of 1/1024 m first, which CRS coordinates represent exactly: rounding after the move would make
+    some rings touch themselves.
+    """
     for name, geometry in layers:
         for part in shapely.get_parts(shapely.set_precision(geometry, 1 / 1024)):
             yield TruePolygon(name, shapely.transform(part, lambda points: points * (1, -1) + ORIGIN))

@@ -1,4 +1,7 @@
-"""The plan of a generated land: roads, parcels and water, as shapes in meters (x right, y down)."""
+"""Plan of a generated land: roads, parcels and water, as shapes in meters (x right, y down).
+
+A square is divided recursively into cells, then rotated and bent; dividing lines become roads, cells become parcels.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """A road as it is driven on; ``center`` is its axis. Small ones end at the water."""
+    """A road: its surface ``shape`` and its axis ``center``. Small roads end at the water."""
 
     shape: shapely.Geometry
     center: shapely.Geometry
@@ -25,7 +28,7 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A piece of land of one use (a class name); ``angle`` is the direction it is worked in."""
+    """A piece of land of one use (a class name); ``angle`` is the direction of its rows."""
 
     shape: shapely.Polygon
     use: str
@@ -34,7 +37,7 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """Everything flat."""
+    """Everything flat: roads, parcels and water."""
 
     roads: tuple[Road, ...]
     parcels: tuple[Parcel, ...]
@@ -42,29 +45,33 @@ class Land:
 
 
 class Cover:
-    """Many shapes to cut from others; quick because only those nearby are united."""
+    """Many shapes that are cut out of others, with an index, so that only those nearby are united."""
 
     def __init__(self, shapes: Sequence[shapely.Geometry]) -> None:
         self._shapes = np.array(shapes, dtype=object)
         self._index = shapely.STRtree(self._shapes)
 
     def cut_from(self, shape: shapely.Geometry) -> shapely.Geometry:
+        """Return what is left of a shape."""
         near = self._shapes[self._index.query(shape, predicate="intersects")]
         return shape - shapely.union_all(near) if len(near) else shape
 
 
 @dataclass(frozen=True, slots=True)
 class _Village:
+    """A disk of the land, of a village or a wood."""
+
     center: Points
     radius: float
 
     def holds(self, point: Points) -> bool:
+        """Return whether a point is inside."""
         return bool(np.hypot(*(point - self.center)) < self.radius)
 
 
 @dataclass(slots=True)
 class _Survey:
-    """Recursive division of a rotated square into cells, and the lines that divide them."""
+    """Recursive division of a square into cells, and the lines that divide them, with the depth of each."""
 
     rng: np.random.Generator
     villages: tuple[_Village, ...]
@@ -73,7 +80,7 @@ class _Survey:
     borders: list[tuple[int, Points]] = field(default_factory=list)
 
     def divide(self, low: Points, high: Points, depth: int = 0) -> None:
-        """Halve the rectangle between two corners until its parts are parcels; villages have small ones."""
+        """Divide the rectangle between two corners until its parts are parcels; villages have small ones."""
         middle = self.frame.placed((low + high)[None] / 2)[0]
         target = 62.0 if self.is_village(middle) else self.rng.uniform(60, 170)
         axis = int(np.argmax(high - low))
@@ -88,18 +95,20 @@ class _Survey:
         self.divide(second_low, high, depth + 1)
 
     def is_village(self, point: Points) -> bool:
+        """Return whether a point of the land is in a village."""
         return any(village.holds(point) for village in self.villages)
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """From the square that is divided to the land: turned about the middle, then bent by two long waves."""
+    """Transformation from the divided square to the land: a rotation about the middle, then a bend by two long waves."""
 
     middle: Points
     angle: float
     waves: Points  # (2, 5): wave number x, y, phase, shift x, y
 
     def placed(self, points: Points) -> Points:
+        """Transform ``(n, 2)`` points of the square to the land."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         turned: Points = points @ np.array([[cos, sin], [-sin, cos]]) + self.middle
         bent = turned.copy()
@@ -109,10 +118,11 @@ class _Frame:
 
 
 def plan_land(rng: np.random.Generator, width: float, height: float) -> Land:
-    """Roads, parcels and water of a land of ``width`` × ``height`` meters."""
+    """Plan roads, parcels and water of a land of ``width`` × ``height`` meters."""
     extent = shapely.box(0, 0, width, height)
     frame = _draw_frame(rng, width, height)
     survey = _Survey(rng, _draw_villages(rng, frame, width, height), frame)
+    # The square must cover the land however it is rotated, hence the diagonal, with room for the bends.
     half = np.full(2, 0.55 * math.hypot(width, height) + 30)
     survey.divide(-half, half)
     water = _draw_water(rng, width, height, survey.villages)
@@ -122,11 +132,12 @@ def plan_land(rng: np.random.Generator, width: float, height: float) -> Land:
 
 
 def _draw_frame(rng: np.random.Generator, width: float, height: float) -> _Frame:
+    """Draw the rotation and the waves of a land."""
     waves = []
     for _ in range(2):
         direction, length = rng.uniform(0, 2 * math.pi), rng.uniform(220, 480)
         wave_number, amplitude = 2 * math.pi / length, rng.uniform(3, 9)
-        across = direction + math.pi / 2
+        across = direction + math.pi / 2  # transverse waves bend lines without squeezing the cells
         waves.append(
             (
                 wave_number * math.cos(direction),
@@ -140,6 +151,7 @@ def _draw_frame(rng: np.random.Generator, width: float, height: float) -> _Frame
 
 
 def _draw_villages(rng: np.random.Generator, frame: _Frame, width: float, height: float) -> tuple[_Village, ...]:
+    """Draw a large village near the middle, and up to two small ones anywhere."""
     size = min(width, height)
     center = frame.placed(rng.uniform(-0.15, 0.15, (1, 2)) * size)[0]
     villages = [_Village(center, rng.uniform(0.28, 0.42) * size)]
@@ -149,6 +161,7 @@ def _draw_villages(rng: np.random.Generator, frame: _Frame, width: float, height
 
 
 def _iter_roads(rng: np.random.Generator, survey: _Survey, water: shapely.Geometry) -> Iterator[Road]:
+    """Yield the dividing lines that become roads: the earlier a line divides, the larger the road."""
     for depth, ends in survey.borders:
         in_village = survey.is_village(survey.frame.placed(ends.mean(axis=0, keepdims=True))[0])
         if (width := _road_width(rng, depth, in_village)) is None:
@@ -162,6 +175,7 @@ def _iter_roads(rng: np.random.Generator, survey: _Survey, water: shapely.Geomet
 
 
 def _road_width(rng: np.random.Generator, depth: int, in_village: bool) -> float | None:
+    """Draw the width of a road in meters; ``None`` where the line becomes none."""
     if depth < 2:
         return float(rng.uniform(6.5, 9))
     if depth < 4:
@@ -172,10 +186,12 @@ def _road_width(rng: np.random.Generator, depth: int, in_village: bool) -> float
 
 
 def _iter_parcels(rng: np.random.Generator, survey: _Survey, extent: shapely.Polygon, occupied: Cover) -> Iterator[Parcel]:
+    """Yield the cells with a use, less roads and water."""
     low, high = np.array(extent.bounds[:2]), np.array(extent.bounds[2:])
     woods = [_Village(rng.uniform(low, high), rng.uniform(50, 150)) for _ in range(int(rng.integers(1, 4)))]
     uses, weights = ("field", "grass", "bare", "forest"), rng.dirichlet((6, 2.2, 0.8, 1))
     for corners in survey.cells:
+        # Edges get points every 8 m, so that they bend with the land.
         ring = survey.frame.placed(np.asarray(shapely.segmentize(shapely.LinearRing(corners), 8).coords))
         middle = ring[:-1].mean(axis=0)
         use = str(rng.choice(uses, p=weights))
@@ -188,7 +204,7 @@ def _iter_parcels(rng: np.random.Generator, survey: _Survey, extent: shapely.Pol
 
 
 def _draw_water(rng: np.random.Generator, width: float, height: float, villages: tuple[_Village, ...]) -> list[shapely.Polygon]:
-    """A river past the villages in half of the worlds, and one or two ponds."""
+    """Draw a river past the villages in half of the scenes, and one or two ponds."""
     water = []
     if rng.random() < 0.5:
         side, away = rng.uniform(0, 2 * math.pi), villages[0].radius * rng.uniform(0.9, 1.1)
@@ -203,6 +219,7 @@ def _draw_water(rng: np.random.Generator, width: float, height: float, villages:
 
 
 def _pond(rng: np.random.Generator, center: Points, radius: float) -> shapely.Polygon:
+    """Draw a pond: a circle, deformed by three harmonics and stretched."""
     angles = np.linspace(0, 2 * math.pi, 72, endpoint=False)
     radii = np.full(72, radius)
     for k in (2, 3, 5):
@@ -212,6 +229,6 @@ def _pond(rng: np.random.Generator, center: Points, radius: float) -> shapely.Po
 
 
 def _parts(geometry: shapely.Geometry) -> list[shapely.Polygon]:
-    """Polygons of any geometry, slivers left out."""
+    """List the polygons of any geometry, without slivers."""
     polygons = [part for part in shapely.get_parts(geometry) if isinstance(part, shapely.Polygon)]
     return [polygon for polygon in polygons if polygon.area > 4]

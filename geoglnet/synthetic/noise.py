@@ -14,7 +14,7 @@ Field: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def smooth_noise(rng: np.random.Generator, shape: Shape, cell_size: float) -> Field:
-    """Noise of about unit variance whose features are ``cell_size`` pixels wide: a random cubic B-spline surface."""
+    """Draw noise of about unit variance with features ``cell_size`` pixels wide: a random cubic B-spline surface."""
     cell_size = max(cell_size, 1.0)
     rows, cols = (_spline_basis(length, cell_size) for length in shape)
     knots = rng.standard_normal((rows.shape[1], cols.shape[1])).astype(np.float32)
@@ -23,7 +23,7 @@ def smooth_noise(rng: np.random.Generator, shape: Shape, cell_size: float) -> Fi
 
 
 def fractal_noise(rng: np.random.Generator, shape: Shape, cell_size: float, octaves: int) -> Field:
-    """Sum of smooth noises, each half as wide and 0.6 as strong as the one before, scaled to about unit variance."""
+    """Sum smooth noises, each half as wide and 0.6 as strong as the one before, scaled to about unit variance."""
     surface, power = np.zeros(shape, np.float32), 0.0
     for octave in range(octaves):
         weight = 0.6**octave
@@ -34,7 +34,7 @@ def fractal_noise(rng: np.random.Generator, shape: Shape, cell_size: float, octa
 
 
 def _spline_basis(length: int, cell_size: float) -> sparse.csr_matrix:
-    """``(length, knots)`` weights of uniform cubic B-splines; four to a row."""
+    """Compute the ``(length, knots)`` weights of uniform cubic B-splines, four in each row."""
     position = np.arange(length) / cell_size
     first = np.floor(position).astype(int)
     t = position - first

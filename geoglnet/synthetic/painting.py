@@ -1,4 +1,4 @@
-"""Painters: land, roofs and crowns onto a canvas, each lit by the world's sun."""
+"""Painters of land, roofs and crowns on a canvas, each lit by the scene's sun."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ STRIP_SIZE = 256  # rows painted at once where a painter covers the whole canvas
 
 
 def burn(shapes: Iterable[tuple[shapely.Geometry, int]], shape: Shape, pixel_size: float) -> npt.NDArray[np.uint16]:
-    """Rasterize shapes in meters; later ones cover earlier ones, 0 where there is none."""
+    """Rasterize shapes in meters; later ones cover earlier ones, and 0 stands where there is none.
+
+    Args:
+        shapes: shapes with their values.
+        shape: size in pixels.
+        pixel_size: in meters.
+
+    Returns:
+        ``(h, w)`` uint16.
+    """
     pairs = [(geometry, value) for geometry, value in shapes if not geometry.is_empty]
     if not pairs:
         return np.zeros(shape, np.uint16)
@@ -32,8 +41,9 @@ def burn(shapes: Iterable[tuple[shapely.Geometry, int]], shape: Shape, pixel_siz
 
 
 def paint_land(canvas: Canvas, rng: np.random.Generator, land: Land, look: Appearance) -> None:
-    """Parcels, then water, then roads (which bridge it)."""
+    """Paint parcels, then water, then roads (which bridge it)."""
     places = burn(((p.shape.buffer(0.4), i) for i, p in enumerate(land.parcels, start=1)), canvas.shape, canvas.pixel_size)
+    # Meadow everywhere first, so that gaps between parcels look natural.
     for top in range(0, canvas.shape.height, STRIP_SIZE):
         strip = (slice(top, top + STRIP_SIZE), slice(None))
         canvas.image[strip] = _meadow(canvas, strip, look, wet=0.1)
@@ -46,6 +56,7 @@ def paint_land(canvas: Canvas, rng: np.random.Generator, land: Land, look: Appea
 def _paint_parcel(
     canvas: Canvas, rng: np.random.Generator, parcel: Parcel, places: npt.NDArray[np.uint16], index: int, look: Appearance
 ) -> None:
+    """Paint one parcel by its use."""
     low_x, low_y, high_x, high_y = parcel.shape.bounds
     radius = max(high_x - low_x, high_y - low_y) / 2 + 1
     place = canvas.around((low_x + high_x) / 2, (low_y + high_y) / 2, radius)
@@ -64,6 +75,7 @@ def _paint_parcel(
 
 
 def _meadow(canvas: Canvas, place: Slices, look: Appearance, wet: float) -> Colors:
+    """Color grass, lush where it is wet, with bare patches where it is dry."""
     broad, fine, grain = canvas.broad[place], canvas.fine[place], canvas.grain[place]
     lushness = np.clip(0.5 + 0.35 * wet + 0.32 * broad + 0.16 * fine, 0, 1)
     colors = _mixed(look.dry, look.lush, lushness)
@@ -72,16 +84,18 @@ def _meadow(canvas: Canvas, place: Slices, look: Appearance, wet: float) -> Colo
 
 
 def _trodden(canvas: Canvas, place: Slices, look: Appearance, grassy: float) -> Colors:
+    """Color bare ground, with some grass."""
     broad, fine, grain = canvas.broad[place], canvas.fine[place], canvas.grain[place]
     grass = np.clip(0.3 + grassy + 0.55 * broad + 0.3 * fine, 0, 1)
     return _toward(_mixed(look.soil, look.lush, grass), look.dry, 0.3 * grass) * _texture(fine, grain, 0.09, 0.08)
 
 
 def _crop(canvas: Canvas, rng: np.random.Generator, place: Slices, angle: float, look: Appearance) -> Colors:
-    """Rows of a crop over soil, with growth that varies and the tracks of the tractor."""
+    """Color rows of a crop over soil, with growth that varies and the tracks of a tractor."""
     x, y = canvas.coordinates(place)
     across = x * math.cos(angle) + y * math.sin(angle)
     broad, fine, grain = canvas.broad[place], canvas.fine[place], canvas.grain[place]
+    # Rows closer than two pixels would alias to a pattern that no field has.
     spacing, contrast = max(rng.uniform(0.7, 2.6), 2.2 * canvas.pixel_size), rng.uniform(0.05, 0.4)
     rows = np.sin(2 * math.pi * (across / spacing + 0.08 * fine))
     cover = np.clip(rng.uniform(0.35, 1.1) + contrast * rows + 0.18 * broad + 0.12 * fine, 0, 1)
@@ -94,6 +108,7 @@ def _crop(canvas: Canvas, rng: np.random.Generator, place: Slices, angle: float,
 
 
 def _paint_water(canvas: Canvas, land: Land, look: Appearance) -> None:
+    """Paint water, and wet soil along a ragged shore."""
     shore = burn(((shape.buffer(2.2), 1) for shape in land.water), canvas.shape, canvas.pixel_size) == 1
     water = burn(((shape, 1) for shape in land.water), canvas.shape, canvas.pixel_size) == 1
     shore &= canvas.fine + 0.6 * canvas.broad > -0.5
@@ -104,6 +119,7 @@ def _paint_water(canvas: Canvas, land: Land, look: Appearance) -> None:
 
 
 def _paint_roads(canvas: Canvas, rng: np.random.Generator, land: Land, look: Appearance) -> None:
+    """Paint dirt roads, then paved ones over them, each with verges and worn tracks; some paved ones have markings."""
     for is_paved in (False, True):
         roads = [road for road in land.roads if road.is_paved is is_paved]
         surface = look.asphalt if is_paved else tuple(min(245.0, 1.08 * c + 6) for c in look.soil)
@@ -121,7 +137,7 @@ def _paint_roads(canvas: Canvas, rng: np.random.Generator, land: Land, look: App
 
 
 def paint_clutter(canvas: Canvas, rng: np.random.Generator, land: Land, look: Appearance) -> None:
-    """Walls around some yards, and what lies about in them: bushes, heaps, boards, washing."""
+    """Paint walls around some yards, and small things in them: bushes, heaps, boards, washing."""
     yards = [parcel for parcel in land.parcels if parcel.use == "ground"]
     walled = [yard.shape.buffer(-0.4).boundary.buffer(0.13) for yard in yards if rng.random() < 0.35]
     gates = shapely.union_all([shapely.Point(rng.uniform(y.shape.bounds[:2], y.shape.bounds[2:])).buffer(9) for y in yards])
@@ -136,6 +152,7 @@ def paint_clutter(canvas: Canvas, rng: np.random.Generator, land: Land, look: Ap
 
 
 def _drop(canvas: Canvas, at: npt.NDArray[np.float64], size: npt.NDArray[np.float64], color: Rgb) -> None:
+    """Paint one small thing: an ellipse with a ragged edge, half a meter high."""
     if (place := canvas.around(at[0], at[1], float(size.max()) + 0.3)) is None:
         return
     x, y = canvas.coordinates(place)
@@ -145,7 +162,7 @@ def _drop(canvas: Canvas, at: npt.NDArray[np.float64], size: npt.NDArray[np.floa
 
 
 def paint_buildings(canvas: Canvas, rng: np.random.Generator, buildings: Sequence[Building], look: Appearance) -> None:
-    """Roofs, low ones first, each with the wear of its covering."""
+    """Paint roofs, low ones first, each with the wear of its covering."""
     for building in buildings:
         color = jittered(rng, building.roofs[0].style.color, 7)
         for roof in sorted(building.roofs, key=lambda roof: roof.eaves):
@@ -153,6 +170,7 @@ def paint_buildings(canvas: Canvas, rng: np.random.Generator, buildings: Sequenc
 
 
 def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb, look: Appearance) -> None:
+    """Paint one roof where it is higher than what is painted already."""
     place = canvas.around(roof.x, roof.y, math.hypot(roof.length, roof.width) / 2 + 1)
     if place is None:
         return
@@ -160,12 +178,13 @@ def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb
     cos, sin = math.cos(roof.angle), math.sin(roof.angle)
     along = (x - roof.x) * cos + (y - roof.y) * sin
     across = (y - roof.y) * cos - (x - roof.x) * sin
+    # Coordinates and slopes in the roof's own directions; the light needs slopes along x and y again.
     rise, slope_along, slope_across = _relief(roof, along, across)
     height = roof.eaves + rise
     inside = (np.abs(along) <= roof.length / 2) & (np.abs(across) <= roof.width / 2) & (height > canvas.height[place])
     shade = lit(look, slope_along * cos - slope_across * sin, slope_along * sin + slope_across * cos)
     if roof.style.covering is Covering.METAL:
-        shade = shade + 0.25 * np.maximum(shade - 1, 0)
+        shade = shade + 0.25 * np.maximum(shade - 1, 0)  # metal shines where it faces the sun
     colors = _covering(canvas, rng, roof, color, place, along, across) * shade[..., None]
     canvas.image[place][inside] = np.minimum(colors, 250)[inside]
     canvas.height[place][inside] = height[inside]
@@ -174,7 +193,7 @@ def _paint_roof(canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb
 
 
 def _relief(roof: Roof, along: Field, across: Field) -> tuple[Field, Field, Field]:
-    """Height above the eaves, and its slopes along and across the ridge."""
+    """Compute the height above the eaves, and its slopes along and across the ridge."""
     from_side, from_end = roof.width / 2 - np.abs(across), roof.length / 2 - np.abs(along)
     flat = np.zeros_like(across)
     if roof.form is Form.FLAT:
@@ -193,6 +212,7 @@ def _relief(roof: Roof, along: Field, across: Field) -> tuple[Field, Field, Fiel
 def _covering(
     canvas: Canvas, rng: np.random.Generator, roof: Roof, color: Rgb, place: Slices, along: Field, across: Field
 ) -> Colors:
+    """Color a roof by its material."""
     fine, grain = canvas.fine[place], canvas.grain[place]
     base: Colors = np.asarray(color, np.float32)
     if roof.style.covering is Covering.METAL:
@@ -207,7 +227,7 @@ def _covering(
 
 
 def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colors, along: Field, across: Field) -> Colors:
-    """Corrugated sheets, each a little different, some rusty or replaced, with a ridge cap."""
+    """Color corrugated sheets, each a little different, some rusty or replaced, with a ridge cap."""
     size_along, size_across = 0.85, rng.uniform(1.8, 3.2)
     column = np.clip((along + roof.length / 2) / size_along, 0, None).astype(np.intp)
     row = np.clip((across + roof.width / 2) / size_across, 0, None).astype(np.intp)
@@ -222,7 +242,7 @@ def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colors, 
 
 
 def _furnish(canvas: Canvas, rng: np.random.Generator, roof: Roof) -> None:
-    """Tanks and boxes on a flat roof."""
+    """Paint tanks and boxes on a flat roof."""
     for _ in range(int(rng.integers(0, 5))):
         reach = rng.uniform(-0.38, 0.38, 2) * (roof.length, roof.width)
         x = roof.x + reach[0] * math.cos(roof.angle) - reach[1] * math.sin(roof.angle)
@@ -237,12 +257,13 @@ def _furnish(canvas: Canvas, rng: np.random.Generator, roof: Roof) -> None:
 
 
 def paint_trees(canvas: Canvas, rng: np.random.Generator, trees: Sequence[Tree], look: Appearance) -> None:
-    """Crowns, low ones first: lumpy domes with leaves that catch the light."""
+    """Paint crowns, low ones first: lumpy domes with leaves that reflect the light."""
     for tree in sorted(trees, key=lambda tree: tree.height):
         _paint_crown(canvas, rng, tree, look)
 
 
 def _paint_crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, look: Appearance) -> None:
+    """Paint one crown: a hemisphere with an outline of three harmonics, ragged by leaves."""
     place = canvas.around(tree.x, tree.y, tree.radius * 1.3)
     if place is None:
         return
@@ -255,7 +276,7 @@ def _paint_crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, look: App
     )
     distance = np.hypot(right, down) / rim + 0.1 * canvas.fine[place] + 0.05 * canvas.grain[place]
     inside = distance < 1
-    dome = np.sqrt(np.clip(1 - distance**2, 0.06, 1))
+    dome = np.sqrt(np.clip(1 - distance**2, 0.06, 1))  # not 0 at the rim, where the slope would be infinite
     steepness = 0.55 / dome
     leaves = 0.4 * canvas.fine[place] + 0.45 * canvas.grain[place]
     shade = lit(look, -right * steepness + 0.5 * leaves, -down * steepness - 0.5 * leaves) * (0.82 + 0.2 * dome)
@@ -267,13 +288,16 @@ def _paint_crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, look: App
 
 
 def _mixed(first: Rgb, second: Rgb, share: Field) -> Colors:
+    """Mix two colors by the share of the second at every pixel."""
     one, other = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return one + share[..., None] * (other - one)
 
 
 def _toward(colors: Colors, color: Rgb, share: Field) -> Colors:
+    """Mix a color into an image by its share at every pixel."""
     return colors + share[..., None] * (np.asarray(color, np.float32) - colors)
 
 
 def _texture(fine: Field, grain: Field, fine_amount: float, grain_amount: float) -> Colors:
+    """Compute a factor of brightness around 1 from the canvas's noises."""
     return np.asarray(1 + np.float32(fine_amount) * fine + np.float32(grain_amount) * grain)[..., None]

@@ -1,4 +1,4 @@
-"""What stands on a generated land: buildings along the streets and trees around them, in meters."""
+"""Buildings along the streets of a generated land, and trees around them, in meters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """A rectangular roof about (x, y): ``length`` along the ridge, which points at ``angle``."""
+    """A rectangular roof around (x, y): ``length`` along the ridge, whose direction is ``angle``."""
 
     x: float
     y: float
@@ -39,6 +39,7 @@ class Roof:
 
     @property
     def shape(self) -> shapely.Polygon:
+        """Outline from above."""
         along = np.array([math.cos(self.angle), math.sin(self.angle)]) * self.length / 2
         across = np.array([-math.sin(self.angle), math.cos(self.angle)]) * self.width / 2
         return shapely.Polygon(
@@ -66,7 +67,7 @@ class Tree:
 
 
 def plan_buildings(rng: np.random.Generator, land: Land, look: Appearance) -> list[Building]:
-    """Houses along the edges of village parcels, sheds behind them, and a few farmsteads."""
+    """Plan houses along the edges of village parcels, sheds behind them, and a few farmsteads."""
     buildings: list[Building] = []
     for parcel in land.parcels:
         if parcel.use == "ground":
@@ -77,7 +78,7 @@ def plan_buildings(rng: np.random.Generator, land: Land, look: Appearance) -> li
 
 
 def plan_trees(rng: np.random.Generator, land: Land, buildings: Sequence[Building], look: Appearance) -> list[Tree]:
-    """Closed forests, hedges along fields, and trees in gardens and pastures; none stands in a house or on a road."""
+    """Plan closed forests, hedges along fields, and trees in gardens and pastures; none stands in a house or on a road."""
     trees = [tree for parcel in land.parcels for tree in _grow(rng, parcel, look)]
     blocked = [b.shape for b in buildings] + [road.shape for road in land.roads] + list(land.water)
     index = shapely.STRtree(blocked)
@@ -88,6 +89,7 @@ def plan_trees(rng: np.random.Generator, land: Land, buildings: Sequence[Buildin
 
 
 def _settle(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> list[Building]:
+    """Build on a parcel of a village: houses along its edge first, then sheds and houses inside where there is room."""
     plots = parcel.shape.buffer(-1.2)
     taken: list[Building] = []
     for x, y, angle in _iter_frontage(rng, parcel.shape, setback=rng.uniform(4.5, 8)):
@@ -102,6 +104,7 @@ def _settle(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> list[
 
 
 def _farmstead(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> list[Building]:
+    """Build a few houses and sheds, sometimes around a hall, in the middle of a parcel."""
     plots, taken = parcel.shape.buffer(-3), list[Building]()
     if plots.is_empty:
         return taken
@@ -116,12 +119,13 @@ def _farmstead(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> li
 
 
 def _try_to_build(taken: list[Building], building: Building, plots: shapely.Geometry) -> None:
+    """Add a building if it stands on the plots and 0.8 m from all others."""
     if plots.contains(building.shape) and all(building.shape.distance(other.shape) > 0.8 for other in taken):
         taken.append(building)
 
 
 def _iter_frontage(rng: np.random.Generator, shape: shapely.Polygon, setback: float) -> Iterator[tuple[float, float, float]]:
-    """Places along the edge of a parcel, with the edge's direction."""
+    """Yield places along the edge of a parcel, with the edge's direction."""
     for line in shapely.get_parts(shapely.get_exterior_ring(shapely.get_parts(shape.buffer(-setback)))):
         at = rng.uniform(0, 8)
         while at < line.length - 4:
@@ -131,6 +135,7 @@ def _iter_frontage(rng: np.random.Generator, shape: shapely.Polygon, setback: fl
 
 
 def _house(rng: np.random.Generator, look: Appearance, x: float, y: float, angle: float) -> Building:
+    """Draw a house, a third of them with a wing, a quarter with the gable to the street."""
     style = look.roofs[int(rng.integers(len(look.roofs)))]
     width = rng.uniform(5.5, 10.5)
     length = width * rng.uniform(1.05, 1.8)
@@ -144,7 +149,7 @@ def _house(rng: np.random.Generator, look: Appearance, x: float, y: float, angle
 
 
 def _wing(rng: np.random.Generator, roof: Roof) -> Roof:
-    """A second roof at right angles, at one end of the first."""
+    """Draw a second roof at right angles, at one end of the first."""
     end = rng.choice((-1, 1)) * (roof.length / 2 - roof.width * 0.35)
     reach, width = roof.width * rng.uniform(1.2, 1.7), roof.width * rng.uniform(0.55, 0.75)
     aside = rng.choice((-1, 1)) * (reach - roof.width) / 2
@@ -155,6 +160,7 @@ def _wing(rng: np.random.Generator, roof: Roof) -> Roof:
 
 
 def _shed(rng: np.random.Generator, look: Appearance, x: float, y: float, angle: float) -> Building:
+    """Draw a shed with a flat or lean-to roof."""
     style = look.roofs[int(rng.integers(len(look.roofs)))]
     width = rng.uniform(2.4, 4.5)
     form = Form.FLAT if style.covering is Covering.CONCRETE else Form.LEAN_TO
@@ -163,6 +169,7 @@ def _shed(rng: np.random.Generator, look: Appearance, x: float, y: float, angle:
 
 
 def _hall(rng: np.random.Generator, look: Appearance, x: float, y: float, angle: float) -> Building:
+    """Draw a large hall with a metal roof."""
     metal = [style for style in look.roofs if style.covering is Covering.METAL] or list(look.roofs)
     size = (rng.uniform(22, 44), rng.uniform(11, 20))
     style = metal[int(rng.integers(len(metal)))]
@@ -172,6 +179,7 @@ def _hall(rng: np.random.Generator, look: Appearance, x: float, y: float, angle:
 def _roof(
     rng: np.random.Generator, place: tuple[float, float], size: tuple[float, float], angle: float, style: RoofStyle
 ) -> Roof:
+    """Draw the form of a house's roof: flat if it is concrete, in whole stories."""
     if style.covering is Covering.CONCRETE:
         return Roof(*place, *size, angle, Form.FLAT, style, rng.choice((3.2, 3.4, 6.4, 9.4)))
     form = (Form.GABLE, Form.HIP, Form.LEAN_TO)[int(rng.choice(3, p=(0.55, 0.33, 0.12)))]
@@ -182,16 +190,19 @@ def _roof(
 
 
 def _building(roofs: list[Roof]) -> Building:
+    """Unite roofs to a building."""
     return Building(tuple(roofs), shapely.union_all([roof.shape for roof in roofs]))
 
 
 def _grow(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> Iterator[Tree]:
+    """Yield the trees of a parcel by its use."""
     if parcel.use == "forest":
         yield from _forest(rng, parcel.shape)
         return
     per_m2 = {"ground": 1 / 210, "grass": 1 / 650, "field": 1 / 9000, "bare": 1 / 3000}[parcel.use] * look.tree_density
     low_x, low_y, high_x, high_y = parcel.shape.bounds
     clumps = rng.uniform((low_x, low_y), (high_x, high_y), (4, 2))
+    # A Poisson process over the bounding box, of which two fifths gather in clumps; those outside of the parcel are dropped.
     for _ in range(rng.poisson((high_x - low_x) * (high_y - low_y) * per_m2)):
         x, y = rng.uniform((low_x, low_y), (high_x, high_y))
         if rng.random() < 0.4:
@@ -203,6 +214,7 @@ def _grow(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> Iterato
 
 
 def _hedge(rng: np.random.Generator, shape: shapely.Polygon) -> Iterator[Tree]:
+    """Yield small trees along a part of a parcel's edge."""
     line, at = shape.exterior, rng.uniform(0, 40)
     end = at + line.length * rng.uniform(0.2, 0.7)
     while at < end:
@@ -213,10 +225,10 @@ def _hedge(rng: np.random.Generator, shape: shapely.Polygon) -> Iterator[Tree]:
 
 
 def _forest(rng: np.random.Generator, shape: shapely.Polygon) -> Iterator[Tree]:
-    """A jittered triangular lattice of crowns that touch."""
+    """Yield touching crowns on a jittered triangular lattice."""
     spacing = rng.uniform(3.8, 5.6)
     low_x, low_y, high_x, high_y = shape.bounds
-    rows = np.arange(low_y, high_y, spacing * 0.87)
+    rows = np.arange(low_y, high_y, spacing * 0.87)  # half the root of 3: equilateral triangles
     grid = [(x + (i % 2) * spacing / 2, y) for i, y in enumerate(rows) for x in np.arange(low_x, high_x, spacing)]
     points = np.array(grid or np.empty((0, 2))) + rng.normal(0, spacing * 0.22, (len(grid), 2))
     inside = shapely.contains_xy(shape, points)
@@ -225,5 +237,6 @@ def _forest(rng: np.random.Generator, shape: shapely.Polygon) -> Iterator[Tree]:
 
 
 def _tree(rng: np.random.Generator, x: float, y: float, radius: float, *, in_forest: bool = False) -> Tree:
+    """Draw the height of a tree by its radius; forest trees grow taller."""
     height = radius * rng.uniform(1.4, 2.2) + (4 if in_forest else 0.8)
     return Tree(float(x), float(y), radius, height, in_forest)

@@ -1,4 +1,4 @@
-"""A generated scene as files: the picture as GeoTIFF, the truth as GeoPackage."""
+"""Writes a generated scene: the image as a GeoTIFF, the true polygons as a GeoPackage."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def write_generated(
 ) -> tuple[Path, ...]:
     """Write ``scene.tif`` and its true polygons ``truth.gpkg`` into a folder, which is made when it is missing.
 
+    Args:
+        folder: folder to write into.
+        shape: size in pixels.
+        seed: seed of everything that is drawn.
+        pixel_size_m: ground size of a pixel.
+        overwrite: replace existing files.
+        progress: receives the stage ``demo`` in steps.
+
     Returns:
         Paths of the files.
 
@@ -47,6 +55,7 @@ def write_generated(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"folder {folder} cannot be made ({error.strerror}); choose another") from error
+    # Both are checked before the scene is generated, which takes a while.
     scene_file, truth_file = OutputFile(folder / "scene.tif", overwrite), OutputFile(folder / "truth.gpkg", overwrite)
     progress.plan("demo", 3, "steps")
     scene = generate_scene(shape, seed, pixel_size_m)
@@ -61,6 +70,7 @@ def write_generated(
 
 
 def _write_image(path: Path, scene: GeneratedScene) -> None:
+    """Write the image, and read it back: GDAL does not report every failed write."""
     bands, height, width = scene.image.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width}
     profile |= {"crs": scene.crs, "transform": scene.transform, "photometric": "RGB", "interleave": "pixel"}
@@ -77,6 +87,7 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
 
 
 def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
+    """Write the true polygons with the columns of traced ones."""
     geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
     classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
     layer = LayerDefinition(path, GENERATED_LEGEND, scene.crs.to_wkt())
