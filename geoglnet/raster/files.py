@@ -97,7 +97,7 @@ def allowed_drivers() -> list[str] | None:
 
 
 def check_name(path: StrPath) -> None:
-    """Where drivers are restricted, refuse a name that is not a local file or in a local archive.
+    """Refuse a name that is not a local file or in a local archive, if drivers are restricted.
 
     Raises:
         SceneError: it is a URL, or a virtual path of another kind.

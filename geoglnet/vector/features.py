@@ -207,7 +207,7 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
 
 
 def _check_driver(path: StrPath) -> None:
-    """Where drivers are restricted, refuse a file whose first bytes are of no allowed driver.
+    """Refuse a file whose first bytes are of no allowed driver, if drivers are restricted.
 
     pyogrio cannot restrict the drivers that GDAL tries. GeoPackage, GeoJSON and FlatGeobuf, which we write, are always allowed,
     as is GeoParquet, which is read without GDAL; none of them refers to other files.
