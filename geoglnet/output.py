@@ -409,7 +409,7 @@ def _check_name(path: Path) -> None:
     length = len(os.fsencode(path.name + LONGEST_SUFFIX))
     if length > _NAME_MAX:
         over = length - _NAME_MAX
-        raise OutputError(f"{path.name[:40]}… is {over} bytes too long for what is written beside it; choose a shorter name")
+        raise OutputError(f"{path.name[:40]}… is {over} bytes too long for the files written beside it; choose a shorter name")
 
 
 def _target(path: Path) -> Path:

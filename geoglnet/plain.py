@@ -123,7 +123,7 @@ def check_text(key: str, text: str, *, is_name: bool = True) -> None:
     for character in text:
         if unicodedata.category(character) in _NO_TEXT and character not in allowed:
             raise ConfigError(
-                f"{key} = {shortened(text)} has the character U+{ord(character):04X}, which is no text; remove it"
+                f"{key} = {shortened(text)} has the character U+{ord(character):04X}, which is not text; remove it"
             )
 
 

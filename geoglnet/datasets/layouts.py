@@ -63,7 +63,9 @@ class Layout:
         images = self._by_key(root, (path for path in paths if path not in taken), self.image)
         tiles = [Tile(key, image, labels[key]) for key, image in sorted(images.items()) if key in labels]
         if not tiles:
-            raise DatasetError(f"{root} is no {self.name} folder: looked for {self.expected}; found {_described(root, paths)}")
+            raise DatasetError(
+                f"{root} is not a {self.name} folder: looked for {self.expected}; found {_described(root, paths)}"
+            )
         if left := len(images) - len(tiles):
             progress.log(f"{self.name}: {left} images without labels are left out")
         return tiles

@@ -161,7 +161,7 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
     """Yield the rasters of a source with their truth.
 
     Raises:
-        DatasetError: files are missing or cannot be used, or no raster meets a label.
+        DatasetError: files are missing or cannot be used, or no raster overlaps a label.
         LegendError: files have classes that the legend lacks.
     """
     opened = _Opened(source, reader, legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled))
@@ -187,7 +187,7 @@ def iter_matched(
         nodata: value of pixels without a value, beside what the rasters declare.
 
     Raises:
-        DatasetError: a raster has no CRS or is rotated, or none meets a label.
+        DatasetError: a raster has no CRS or is rotated, or none overlaps a label.
     """
     left_out: list[str] = []
     for group in by_crs(paths, reader).values():
@@ -201,10 +201,12 @@ def iter_matched(
             if file is not None:
                 yield Pair(file, GeoTruth(labels, file.transform, coverage if labels.is_bounded else None))
     if len(left_out) == len(paths):
-        raise DatasetError(f"none of {len(paths)} rasters ({paths[0].name} …) meets a label; check the places and CRS of both")
+        raise DatasetError(
+            f"none of {len(paths)} rasters ({paths[0].name} …) overlaps a label; check the places and CRS of both"
+        )
     if left_out:
         reader.progress.log(
-            f"{len(left_out)} of {len(paths)} rasters meet no label and are left out: {', '.join(left_out[:5])}"
+            f"{len(left_out)} of {len(paths)} rasters overlap no label and are left out: {', '.join(left_out[:5])}"
         )
 
 

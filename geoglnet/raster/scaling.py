@@ -156,7 +156,7 @@ def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:
     least, most = float(finite.min()), float(finite.max())
     if least >= 0 and most <= 1:
         return Scaling(0, 1, "fractions")
-    outside = f"{least:g} to {most:g} are clipped; if these are no fractions, set the scene's black and white values with "
+    outside = f"{least:g} to {most:g} are clipped; if these are not fractions, set the scene's black and white values with "
     if _are_nearly_within(finite, 1):
         share = float(np.mean((finite < 0) | (finite > 1)))
         is_clear = least >= -1 and most <= 2  # glints and haze of reflectance reach this far

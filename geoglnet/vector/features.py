@@ -98,7 +98,7 @@ class _Parser:
             return [], np.concatenate([nothing, *(line for _, line in children)])
         if kind in _COLLECTIONS:
             return [polygon for polygons, _ in children for polygon in polygons], nothing
-        raise ValueError(f"it is of kind {kind}, which is unknown")
+        raise ValueError(f"its geometry type {kind} is unknown")
 
     def _header(self) -> tuple[str, int, int]:
         """Read byte order, kind and number of coordinates per point."""
@@ -222,7 +222,8 @@ def _check_driver(path: StrPath) -> None:
     kinds = [name for name in (*_OWN_DRIVERS, "ESRI Shapefile") if name in allowed or name in _OWN_DRIVERS]
     if not any(_is_of_driver(head, name) for name in kinds):
         raise DatasetError(
-            f"{path} is no local file of the vector drivers that {DRIVERS_VARIABLE} allows ({', '.join(kinds)}, and GeoParquet)"
+            f"{path} is not a local file of the vector drivers that {DRIVERS_VARIABLE} allows "
+            f"({', '.join(kinds)}, and GeoParquet)"
         )
 
 

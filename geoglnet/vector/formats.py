@@ -118,7 +118,7 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
         write_geoparquet(source_path, part_path, layer, num_polygons)
         return
     options = dict(target.options)
-    # Without a CRS, coordinates stay as they are: RFC 7946 would have GDAL refuse those that are no longitude and latitude.
+    # Without a CRS, coordinates stay as they are: RFC 7946 would have GDAL refuse those that are not longitude and latitude.
     crs = None if target.is_lon_lat and ground_of(layer.crs_wkt).is_placeless else layer.crs_wkt
     if target.is_lon_lat and crs is None:
         options.pop("RFC7946", None)

@@ -292,7 +292,7 @@ def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: 
     if lacks is not None:
         raise sqlite3.DatabaseError(f"{lacks[0]} names a row of {lacks[2]} that is missing")
     if damage != "ok" or kind != _APPLICATION_ID:
-        raise sqlite3.DatabaseError(damage if damage != "ok" else "it is no GeoPackage")
+        raise sqlite3.DatabaseError(damage if damage != "ok" else "it is not a GeoPackage")
 
 
 @contextmanager

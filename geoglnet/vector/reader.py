@@ -211,7 +211,7 @@ def _in_crs(
     if (place := beyond_degrees(geometries, features.crs)) is not None:
         row, (x, y) = place
         raise DatasetError(
-            f"{features.name}: feature {numbers[row]} has the coordinates {x:g} {y:g}, which are no longitude and latitude, "
+            f"{features.name}: feature {numbers[row]} has the coordinates {x:g} {y:g}, which are not longitude and latitude, "
             f"but its CRS is {crs_label(features.crs)}; write the right one into a copy (ogr2ogr -a_srs EPSG:…)"
         )
     try:
@@ -225,7 +225,7 @@ def _in_crs(
     lost = np.flatnonzero(~np.isfinite(shapely.bounds(moved)).all(axis=1) & ~shapely.is_empty(moved))
     if len(lost):
         raise DatasetError(
-            f"{features.name}: feature {numbers[lost[0]]} reaches to where {crs_label(target)} has no coordinates; "
+            f"{features.name}: feature {numbers[lost[0]]} extends to where {crs_label(target)} has no coordinates; "
             "clip it to the surroundings of the scene"
         )
     # Valid polygons may cross themselves in another CRS. Those that were only copied (compared by identity) cannot.

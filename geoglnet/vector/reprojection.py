@@ -76,7 +76,7 @@ def reproject(geometries: Geometries, source: CRS, target: CRS, around: Bounds |
 
 
 def beyond_degrees(geometries: Geometries, crs: CRS) -> tuple[int, tuple[float, float]] | None:
-    """Find the first polygon of a geographic CRS with coordinates that are no longitude and latitude.
+    """Find the first polygon of a geographic CRS with coordinates that are not longitude and latitude.
 
     Returns:
         Its index and such coordinates; ``None`` where there is none, or the CRS is not geographic.

@@ -65,7 +65,7 @@ class Statistics:
                     f"{path} is in {crs_label(src.crs)}, the labels are in {crs_label(crs_wkt)}; warp it first (gdalwarp)"
                 )
             if is_rotated(src.transform, Shape(*src.shape)):
-                raise SceneError(f"{path} is rotated, so that no window of it covers a polygon; warp it first (gdalwarp)")
+                raise SceneError(f"{path} is rotated; warp it first (gdalwarp)")
             check_real(src, src.indexes)
             return cls(path, src.count, crs_wkt)
 

@@ -82,7 +82,7 @@ def test_one_layer_labels_all_rasters_that_it_meets_and_the_others_are_counted(f
     assert [number_of(pair) for pair in pairs] == [0, 1]
     for pair in pairs:
         np.testing.assert_array_equal(read_all(pair).labels, blocks(2, seed=number_of(pair)))
-    assert "1 of 3 rasters meet no label and are left out: scene_2.tif" in files.progress.messages("log")
+    assert "1 of 3 rasters overlap no label and are left out: scene_2.tif" in files.progress.messages("log")
 
 
 def test_label_rasters_are_matched_by_place_not_by_name(folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_an_empty_layer_and_a_missing_class_are_named(folder: Path) -> None:
 def test_rasters_and_labels_that_do_not_meet_are_refused(folder: Path) -> None:
     shape = np.array([box(0, 0, 10, 10)], object)
     write_layer_of(folder / "far.gpkg", {"building": shape}, "EPSG:32736")
-    with pytest.raises(DatasetError, match=r"none of 3 rasters .* meets a label; check the places and CRS of both"):
+    with pytest.raises(DatasetError, match=r"none of 3 rasters .* overlaps a label; check the places and CRS of both"):
         list(reader(folder).iter_pairs(vector(polygons="far.gpkg")))
 
 

@@ -164,8 +164,8 @@ FIRST = '{"name": "a", "color": [0, 0, 0]}'
         ("legend.classes", FIRST, r"must be a list"),
         ("legend.classes", f'[{FIRST}, {{"name": "b", "color": [NaN, 0, 0]}}]', "not three numbers from 0 to 255"),
         ("legend.classes", f'[{FIRST}, {{"name": "b", "color": "x"}}]', "not three numbers from 0 to 255"),
-        ("legend.classes", rf'[{FIRST}, {{"name": "\ud800", "color": [0, 0, 0]}}]', r"U\+D800, which is no text"),
-        ("legend.classes", rf'[{FIRST}, {{"name": "\u0007", "color": [0, 0, 0]}}]', r"U\+0007, which is no text"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\ud800", "color": [0, 0, 0]}}]', r"U\+D800, which is not text"),
+        ("legend.classes", rf'[{FIRST}, {{"name": "\u0007", "color": [0, 0, 0]}}]', r"U\+0007, which is not text"),
         ("legend.classes", f'[{FIRST}, {{"name": 7, "color": [0, 0, 0]}}]', "= 7 must be text"),
         ("resolution_m", '"x"', "must be a number"),
         ("resolution_m", "NaN", "must be a finite number"),
@@ -183,8 +183,8 @@ FIRST = '{"name": "a", "color": [0, 0, 0]}'
         ("training", '"x"', "training = 'x' must be a table"),
         ("training", '{"a": ' + "[" * 40 + "]" * 40 + "}", "nested more than 16 deep"),
         ("training", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested more than 16 deep|cannot be read"),
-        ("training", r'{"license": "a\u001b[2J"}', r"U\+001B, which is no text"),
-        ("metrics", r'{"\udcff": 1}', r"U\+DCFF, which is no text"),
+        ("training", r'{"license": "a\u001b[2J"}', r"U\+001B, which is not text"),
+        ("metrics", r'{"\udcff": 1}', r"U\+DCFF, which is not text"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_cannot_be_used_is_refused_in_one_line(path: Path, key: str, json_text: str, message: str) -> None:

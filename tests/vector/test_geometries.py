@@ -137,7 +137,7 @@ def test_polygons_of_a_whole_continent_are_clipped_around_the_scene(tmp_path: Pa
     assert polygons.class_names == ("Eurasia", "World")
     assert shapely.covers(polygons.geometries, box(*SCENE)).all()
     assert np.isfinite(shapely.bounds(polygons.geometries)).all()
-    with pytest.raises(DatasetError, match=r"feature 1 reaches to where EPSG:32645 has no coordinates; clip it"):
+    with pytest.raises(DatasetError, match=r"feature 1 extends to where EPSG:32645 has no coordinates; clip it"):
         read(path, around=None)
 
 
@@ -182,7 +182,7 @@ def test_meters_that_are_called_degrees_are_refused_in_one_line(tmp_path: Path) 
     path.write_text(json.dumps(plain), encoding="utf-8")
     for crs in (UTM, "EPSG:4326"):
         with pytest.raises(
-            DatasetError, match=r"feature 0 has the coordinates 350040 .* are no longitude and latitude.*EPSG:4326"
+            DatasetError, match=r"feature 0 has the coordinates 350040 .* are not longitude and latitude.*EPSG:4326"
         ):
             read(path, crs=crs)
     assert shapely.equals(read(path, crs=None)[0].geometries[0], SQUARE)
