@@ -44,8 +44,9 @@ from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS
+from geoglnet.raster.band_choice import check_real
 from geoglnet.raster.files import GDAL_ERRORS
-from geoglnet.raster.gdal import check_real, environment, one_line, open_raster
+from geoglnet.raster.gdal import environment, one_line, open_raster
 from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Labels, Shape
 from geoglnet.vector.reader import read_polygons

@@ -23,9 +23,10 @@ from geoglnet.datasets.coding import Coding, check_palette, names_in
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
+from geoglnet.raster.band_choice import check_real
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.failures import check_filled, reading
-from geoglnet.raster.gdal import check_real, open_raster
+from geoglnet.raster.gdal import open_raster
 from geoglnet.types import Bounds, Labels, Shape
 from geoglnet.vector.reader import read_polygons
 

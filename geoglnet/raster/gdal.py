@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -179,11 +178,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def color_bands(dataset: DatasetReader) -> tuple[int, ...]:
-    """Return the 1-based indexes of all bands but alpha."""
-    return tuple(i for i, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha)
-
-
 def unreadable(dataset: DatasetReader, window: Window | None, error: Exception, name: str = "") -> SceneError:
     """Make the error to raise when pixels of an open raster cannot be read: the place, GDAL's reason, and the way out.
 
@@ -204,21 +198,6 @@ def unreadable(dataset: DatasetReader, window: Window | None, error: Exception, 
     elif is_remote(dataset.name):
         way_out = "try again, or download it first"
     return SceneError(f"{name or short_name(dataset.name)} cannot be read ({place}{one_line(error)}); {way_out}")
-
-
-def check_real(dataset: DatasetReader, bands: Iterable[int] = (1,)) -> None:
-    """Refuse complex values, of which reading would silently take the real part.
-
-    Raises:
-        SceneError: one of the 1-based bands holds them.
-    """
-    for band in bands:
-        if dataset.dtypes[band - 1].startswith("complex"):
-            name = short_name(dataset.name)
-            raise SceneError(
-                f"{name} holds complex values ({dataset.dtypes[band - 1]} in band {band}), which are not an image; "
-                f"give its amplitude, DERIVED_SUBDATASET:AMPLITUDE:{name}"
-            )
 
 
 def local_files(path: StrPath) -> Iterator[Path]:

@@ -16,8 +16,9 @@ from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
+from geoglnet.raster.band_choice import check_real
 from geoglnet.raster.files import Mosaic, is_remote, short_name
-from geoglnet.raster.gdal import check_real, environment, open_raster
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import BARE_TRANSFORM, georeference
 from geoglnet.types import Shape, StrPath
 

@@ -20,19 +20,19 @@ from rasterio.windows import Window
 
 from geoglnet.bands import Bands
 from geoglnet.config import ScalingRule
-from geoglnet.errors import BandsError, ConfigError, SceneError
+from geoglnet.errors import ConfigError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.progress import Progress, Rule, SilentProgress
+from geoglnet.raster.band_choice import check_real, checked_bands, choose_bands
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
-from geoglnet.raster.gdal import check_real, color_bands, environment, open_raster
+from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
 from geoglnet.types import Shape, StrPath
 
 SAMPLE_SIZE = 512
 STRIP_PIXELS = 1_000_000  # of the raster, averaged at once where GDAL cannot; bounds memory
-RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +426,7 @@ def open_scene(
 
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
-        bands: 1-based bands to read in this order; left out, see :func:`choose_bands`.
+        bands: 1-based bands to read in this order; left out, see :func:`~geoglnet.raster.band_choice.choose_bands`.
         model_bands: bands of a model: as many are chosen when ``bands`` is left out, and their rule scales the values. Left
             out, three bands, or as many as there are, by the rule for their type.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
@@ -451,7 +451,7 @@ def open_scene(
         options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
         dataset = on_error.enter_context(open_raster(path, **options))
         count = None if model_bands is None else len(model_bands)
-        chosen = choose_bands(dataset, count) if bands is None else _checked_bands(dataset, tuple(bands))
+        chosen = choose_bands(dataset, count) if bands is None else checked_bands(dataset, tuple(bands))
         check_real(dataset, chosen)
         grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
         # The level is an open option, so the raster is opened again with it.
@@ -468,41 +468,6 @@ def open_scene(
             progress.log(Rule(scene.values_rule))
         on_error.pop_all()
     return scene
-
-
-def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int, ...]:
-    """Choose the 1-based bands of a raster for a model of ``count`` bands; never the alpha band.
-
-    Three bands are red, green and blue by their color interpretation; otherwise the first ``count`` are taken; without a count,
-    three or as many as there are.
-
-    Raises:
-        BandsError: the raster has fewer bands.
-    """
-    name = short_name(dataset.name)
-    if not dataset.count:
-        parts = f"name one of its parts, such as {dataset.subdatasets[0]}" if dataset.subdatasets else "give another raster"
-        raise BandsError(f"{name} has no bands; {parts}")
-    kinds, usable = dataset.colorinterp, color_bands(dataset)
-    count = min(len(RGB), len(usable)) if count is None else count
-    if count == len(RGB) and all(kind in kinds for kind in RGB):
-        return tuple(kinds.index(kind) + 1 for kind in RGB)
-    if len(usable) >= count:
-        return usable[:count]
-    if ColorInterp.palette in kinds:
-        raise BandsError(f"{name} has one band of palette colors, {count} are needed; use gdal_translate -expand rgb")
-    found = f"{len(usable)} image band{'' if len(usable) == 1 else 's'}"
-    raise BandsError(f"{name} has {found}, {count} are needed; choose another model or raster")
-
-
-def _checked_bands(dataset: DatasetReader, bands: tuple[int, ...]) -> tuple[int, ...]:
-    """Refuse band numbers that the raster lacks."""
-    name = short_name(dataset.name)
-    wrong = [b for b in bands if not 1 <= b <= dataset.count]
-    if wrong or not bands:
-        found = f"there is no band {wrong[0]}" if wrong else "no bands are chosen"
-        raise BandsError(f"{found}: {name} has bands 1 to {dataset.count}; choose among them")
-    return bands
 
 
 def _is_scaled(dataset: DatasetReader, bands: Sequence[int], rule: ScalingRule) -> bool:

@@ -23,9 +23,10 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
+from geoglnet.raster.band_choice import check_real
 from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.failures import check_filled, reading
-from geoglnet.raster.gdal import check_real, open_raster
+from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Shape
 from geoglnet.vector.rings import Geometries

@@ -13,8 +13,8 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import BandsError, SceneError
+from geoglnet.raster.band_choice import check_real
 from geoglnet.raster.failures import check_filled, reading
-from geoglnet.raster.gdal import check_real
 from geoglnet.types import Shape
 from geoglnet.vector.tracing import MAX_CONFIDENCE, NO_CONFIDENCE, NO_LABEL
 

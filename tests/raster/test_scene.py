@@ -27,11 +27,12 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress
+from geoglnet.raster.band_choice import choose_bands
 from geoglnet.raster.gdal import BLOCK_CACHE_BYTES, environment
 from geoglnet.raster.grid import BARE_TRANSFORM, is_usable
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.scaling import Scaling
-from geoglnet.raster.scene import ArrayScene, Pixels, Scene, choose_bands, open_scene
+from geoglnet.raster.scene import ArrayScene, Pixels, Scene, open_scene
 from geoglnet.types import Shape
 from geoglnet.vector.tiles import DatasetTiles
 from tests.rasters import noise, write_raster
@@ -208,7 +209,7 @@ def test_ground_control_points_alone_are_no_crs(scene_factory: Factory) -> None:
     with open_scene(path, progress=progress) as scene:
         assert scene.crs is None
         assert scene.transform == BARE_TRANSFORM
-    assert "scene.tif has ground control points but no transform (gdalwarp" in progress.messages("warning")[0]
+    assert "scene.tif has ground control points but no transform (use them with gdalwarp" in progress.messages("warning")[0]
 
 
 def test_rational_polynomials_alone_are_no_crs(scene_factory: Factory) -> None:
@@ -223,7 +224,10 @@ def test_rational_polynomials_alone_are_no_crs(scene_factory: Factory) -> None:
     progress = RecordedProgress()
     with open_scene(path, progress=progress) as scene:
         assert (scene.crs, scene.transform) == (None, BARE_TRANSFORM)
-    assert "rational polynomial coefficients (RPC) but no transform (gdalwarp -rpc" in progress.messages("warning")[0]
+    assert (
+        "rational polynomial coefficients (RPC) but no transform (use them with gdalwarp -rpc"
+        in progress.messages("warning")[0]
+    )
 
 
 VRT = '<VRTDataset rasterXSize="64" rasterYSize="64">{head}{bands}</VRTDataset>'
