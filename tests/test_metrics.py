@@ -105,7 +105,7 @@ def test_strips_with_a_margin_score_as_the_whole(labels: np.ndarray, tolerance: 
 
 
 def test_maps_of_two_grids_and_negative_tolerances_are_refused() -> None:
-    with pytest.raises(ConfigError, match="one grid"):
+    with pytest.raises(ConfigError, match="the same grid"):
         BoundaryScore(BINARY).update(np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8))
     with pytest.raises(ConfigError, match="tolerance -1 px"):
         BoundaryScore(BINARY, -1)

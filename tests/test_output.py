@@ -273,7 +273,7 @@ def test_what_came_under_the_name_meanwhile_is_kept_and_so_is_the_result(tmp_pat
             part_path.write_text("ours")
             make_database(database, "CREATE TABLE parcels (x)")
 
-    with pytest.raises(OutputExistsError, match=r"somebody else meanwhile; the new one is kept as .*a \(2\)\.tif"):
+    with pytest.raises(OutputExistsError, match=r"another program meanwhile; the new one is kept as .*a \(2\)\.tif"):
         write_meanwhile()
     with pytest.raises(OutputError, match=r"\(parcels\).*; the new one is kept as .*b \(2\)\.gpkg"):
         add_layer_meanwhile()

@@ -218,7 +218,7 @@ def test_geoparquet_is_read_without_gdal(tmp_path: Path) -> None:
     assert shapely.equals(read(overture(tmp_path / "plain.parquet", None), crs=None)[0].geometries[0], SQUARE)
     with pytest.raises(DatasetError, match="has no CRS"):
         read(overture(tmp_path / "plain.parquet", None))
-    with pytest.raises(DatasetError, match="no longitude and latitude"):
+    with pytest.raises(DatasetError, match="not longitude and latitude"):
         read(overture(tmp_path / "silent.parquet", ""))  # without a CRS it is longitude and latitude
     with pytest.raises(DatasetError, match="no column 'klass'; did you mean 'class'"):
         read(tmp_path / "overture.parquet", class_column="klass")

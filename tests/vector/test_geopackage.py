@@ -141,7 +141,7 @@ def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: 
         ("DELETE FROM gpkg_spatial_ref_sys WHERE srs_id = 32645", "names a row of gpkg_spatial_ref_sys that is missing"),
         ("DELETE FROM gpkg_ogr_contents", "holds 3 of 3 polygons, and counts none"),
         ("DELETE FROM rtree_out_geom_rowid WHERE rowid = 2", "holds 2 of 3 polygons"),
-        ("PRAGMA application_id = 0", "no GeoPackage"),
+        ("PRAGMA application_id = 0", "not a GeoPackage"),
     ],
 )
 def test_a_geopackage_that_lost_a_write_is_refused(
