@@ -50,7 +50,7 @@ class Model:
 
     @property
     def card(self) -> str:
-        """The card of a shipped model, as Markdown; of any other, its report as text."""
+        """Show the card of a shipped model, as Markdown; of any other, its report as text."""
         from geoglnet.models.shipped import card_text, model_path, shipped_models
 
         shipped = [name for name in shipped_models() if model_path(name) == self.path]
@@ -58,7 +58,7 @@ class Model:
 
     @property
     def report(self) -> Report:
-        """What the model is and takes."""
+        """Report what the model is and takes."""
         manifest, (finest, coarsest) = self.manifest, self.manifest.resolution_range_m
         facts = {
             "file": str(self.path),

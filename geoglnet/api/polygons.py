@@ -62,7 +62,7 @@ class PolygonLayer:
 
     @property
     def report(self) -> Report:
-        """What was traced from what."""
+        """Report what was traced from what."""
         facts: dict[str, Any] = {"polygons": self.num_polygons, "vector": str(self.path), "labels": str(self.labels_path)}
         return Report(f"Traced {self.labels_path}", facts, self.notes)
 

@@ -143,7 +143,7 @@ class Prediction:
 
     @property
     def report(self) -> Report:
-        """What was done, by which rules, how well the blocks fit together, and where it lies."""
+        """Report what was done, by which rules, how well the blocks fit together, and where it lies."""
         size = "" if self.crs is None else f", {abs(self.transform.a):g} {self.crs.units_factor[0]} of the CRS each"
         facts: dict[str, Any] = {"model": self.model, "classes": ", ".join(self.legend.names)}
         facts |= {"pixels": f"{self.shape.width} × {self.shape.height}{size}", "CRS": str(self.crs or "none: in pixels")}

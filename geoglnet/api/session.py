@@ -44,7 +44,7 @@ class Options:
 
     @property
     def draws_bars(self) -> bool:
-        """Whether bars are to be drawn now."""
+        """Tell whether bars are to be drawn now."""
         return sys.stderr.isatty() or _in_notebook() if self.progress == "auto" else bool(self.progress)
 
 

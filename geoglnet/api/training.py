@@ -71,7 +71,7 @@ class Training:
 
     @property
     def report(self) -> Report:
-        """What was trained, and its scores on the held-out scenes."""
+        """Report what was trained, and its scores on the held-out scenes."""
         total = self.manifest.metrics.get("total", {})
         scores = {f"IoU {name}" if name in self.manifest.legend.names else name: f"{v:.3f}" for name, v in total.items()}
         facts = {"classes": ", ".join(self.manifest.legend.names), "steps": len(self.losses())} | scores
@@ -136,7 +136,7 @@ class Scores:
 
     @property
     def report(self) -> Report:
-        """The whole under each convention in use."""
+        """Report the whole under each convention in use."""
         facts: dict[str, Any] = {f"IoU {name}": f"{value:.3f}" for name, value in self.evaluation.total.to_dict().items()}
         facts["mean IoU"] = facts.pop("IoU mean_iou")
         facts |= {name.replace("_", " "): f"{value:.3f}" for name, value in self.evaluation.conventions.items()}

@@ -43,7 +43,7 @@ class System:
 
     @property
     def sees_whole(self) -> bool:
-        """Whether it sees overviews only."""
+        """Tell whether it sees overviews only."""
         return self.model.get("branches") is Branches.GLOBAL
 
     def at(self, size: int) -> System:

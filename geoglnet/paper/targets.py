@@ -24,7 +24,7 @@ class Data(Enum):
 
     @property
     def convention(self) -> str:
-        """The score that the paper prints of it, as :func:`~geoglnet.metrics.conventions` calls it."""
+        """Name the score that the paper prints of it, as :func:`~geoglnet.metrics.conventions` calls it."""
         return "image_iou_65" if self is Data.ISIC else "mean_iou"
 
 

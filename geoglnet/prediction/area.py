@@ -44,7 +44,7 @@ class Area:
 
     @property
     def is_everything(self) -> bool:
-        """Whether the area is the whole scene."""
+        """Tell whether the area is the whole scene."""
         return self.polygons is None and (self.window.height, self.window.width) == self.shape
 
     def inside(self, window: Window) -> npt.NDArray[np.bool_] | None:

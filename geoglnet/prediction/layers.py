@@ -75,12 +75,12 @@ class Layer:
 
     @property
     def option(self) -> str:
-        """The command line's option for the file to write."""
+        """Name the command line's option for the file to write."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def keyword(self) -> str:
-        """The keyword of :func:`geoglnet.predict` for the file to write."""
+        """Name the keyword of :func:`geoglnet.predict` for the file to write."""
         return f"{self.name}_path"
 
 

@@ -107,12 +107,12 @@ class OutputWriter:
 
     @property
     def shape(self) -> Shape:
-        """Of the rasters, in pixels."""
+        """Give the shape of the rasters, in pixels."""
         return Shape(int(self.area.window.height), int(self.area.window.width))
 
     @property
     def transform(self) -> Affine:
-        """Of the rasters, from pixels to the scene's CRS."""
+        """Give the transform of the rasters, from pixels to the scene's CRS."""
         return self.scene.transform @ Affine.translation(self.area.window.col_off, self.area.window.row_off)
 
     def mosaic(self, layer: Layer) -> Path:
@@ -122,7 +122,7 @@ class OutputWriter:
 
     @cached_property
     def seams(self) -> SeamReport:
-        """How well the blocks fit together."""
+        """Measure how well the blocks fit together."""
         # Lines of the plan that lie inside the area; those on its border have nothing on the other side.
         plan = Plan(self.scene.shape, self.manifest.region)
         (top, bottom), (left, right) = self.area.window.toranges()

@@ -68,12 +68,12 @@ class PlannedRegion:
 
     @property
     def reach_in_region(self) -> Window:
-        """The reach, counted from the region's corner."""
+        """Count the reach from the region's corner."""
         return shifted(self.reach, -int(self.window.row_off), -int(self.window.col_off))
 
     @property
     def core_in_region(self) -> Window:
-        """The core, counted from the region's corner."""
+        """Count the core from the region's corner."""
         return shifted(self.core, -int(self.window.row_off), -int(self.window.col_off))
 
     @cached_property
@@ -88,7 +88,7 @@ class PlannedRegion:
 
     @property
     def num_patches(self) -> int:
-        """How many patches meet the reach, without listing them."""
+        """Count the patches that meet the reach, without listing them."""
         return len(self.meeting_starts(0)) * len(self.meeting_starts(1))
 
     def meeting_starts(self, axis: int) -> list[tuple[int, int]]:
@@ -144,7 +144,7 @@ class Plan:
 
     @property
     def num_patches(self) -> int:
-        """How many patches count in all regions together, in no time however many there are."""
+        """Count the patches of all regions together, in no time however many there are."""
         return self._count(0) * self._count(1)
 
     def _count(self, axis: int) -> int:
@@ -246,12 +246,12 @@ class BlockWork:
 
     @property
     def has_left(self) -> bool:
-        """Whether a left neighbor contributes to the core."""
+        """Tell whether a left neighbor contributes to the core."""
         return self.planned.col > 0 and self.planned.config.blend_size > 0
 
     @property
     def has_above(self) -> bool:
-        """Whether upper neighbors contribute to the core."""
+        """Tell whether upper neighbors contribute to the core."""
         return self.planned.row > 0 and self.planned.config.blend_size > 0
 
     @property

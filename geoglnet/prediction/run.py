@@ -213,7 +213,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where finished blocks lie; by it other processes find the run."""
+        """Name the folder of finished blocks; by it other processes find the run."""
         return self.workspace.folder
 
     def missing(self) -> MissingBlocks:
