@@ -40,6 +40,15 @@ def least_overlap(starts: Sequence[int], size: int) -> int:
     return min((start + size - after for start, after in pairwise(starts)), default=size)
 
 
+def fade(share: Weights) -> Weights:
+    """Weigh pixels by how far they lie into a blend zone, from 0 to 1: linearly.
+
+    All blending of patches and cores rises by this function alone. Another one should rise too, with ``fade(t) + fade(1 - t)``
+    equal to 1, so that what falls and what rises add up to one.
+    """
+    return share
+
+
 def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring: int = 0) -> Weights:
     """Compute the weights of patches along one axis of their region.
 
@@ -59,7 +68,7 @@ def axis_weights(starts: Sequence[int], size: int, length: int, ramp: int, ring:
     """
     first = np.asarray(starts)
     # At pixel centers, hence 0.5; a ramp of 0 becomes a step from 0 to 1 behind the ring.
-    rise = np.clip((np.arange(size) - ring + 0.5) / max(ramp, 0.5), 0.0, 1.0)
+    rise = fade(np.clip((np.arange(size) - ring + 0.5) / max(ramp, 0.5), 0.0, 1.0))
     from_start = np.where(first[:, None] > 0, rise, 1.0)
     from_end = np.where(first[:, None] + size < length, rise[::-1], 1.0)
     raw = np.minimum(from_start, from_end)
@@ -96,7 +105,7 @@ def core_weights(edges: Sequence[int], index: int, blend: int) -> Weights:
         float32 weights from 0 to 1 of the pixels in :func:`core_reach`; over all cores they add up to one.
     """
     start, stop = core_reach(edges, index, blend)
-    rise = (np.arange(blend, dtype=np.float32) + np.float32(0.5)) / np.float32(max(blend, 1))
+    rise = fade((np.arange(blend, dtype=np.float32) + np.float32(0.5)) / np.float32(max(blend, 1)))
     weights = np.ones(stop - start, dtype=np.float32)
     if index > 0:
         head = weights[:blend]
