@@ -209,7 +209,7 @@ def test_scores_are_those_of_the_definition() -> None:
     matrix.update(np.array([[0, 0, 1], [1, 255, 1]], np.uint8), np.array([[0, 1, 1], [1, 1, 255]], np.uint8))
     assert matrix.iou().tolist() == [1 / 2, 2 / 4]
     assert matrix.mean_iou() == 2 / 4  # the background class does not count
-    with pytest.raises(ConfigError, match="one grid"):
+    with pytest.raises(ConfigError, match="the same grid"):
         matrix.update(np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8))
 
 
