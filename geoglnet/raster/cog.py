@@ -16,20 +16,22 @@ from geoglnet.legend import Legend
 from geoglnet.output import unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
-from geoglnet.raster.files import GDAL_ERRORS, block_sources
+from geoglnet.raster.failures import writing
+from geoglnet.raster.files import block_sources
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
 
 LEGEND_TAG = "GEOGLNET_LEGEND"
 BLOCK_SIZE = 512
+_ROOM = 2**16  # bytes: more than the directories of all levels
 _OPTIONS = {
     "driver": "COG",
     "COMPRESS": "DEFLATE",
     "BLOCKSIZE": BLOCK_SIZE,
     "BIGTIFF": "IF_SAFER",
     "SPARSE_OK": "YES",
-    "NUM_THREADS": "ALL_CPUS",  # threads lose errors of a full disk, which verify() finds
+    "NUM_THREADS": "ALL_CPUS",  # threads compress, and do not write
     "OVERVIEWS": "IGNORE_EXISTING",
 }
 
@@ -64,6 +66,7 @@ def write_cog(
     """
     part_path = Path(part_path)
     progress.plan("pyramid", 1, "rasters")
+    _check_room(part_path)
     num_valid = num_valid_pixels(source_path) if num_valid is None else num_valid
     all_tags = dict(tags or {}) | ({} if legend is None else {LEGEND_TAG: json.dumps(legend.to_dict())})
     resampling = "AVERAGE" if legend is None else "MODE"
@@ -72,16 +75,21 @@ def write_cog(
         open_raster(source_path) as source,
         open_raster(_described(source, legend, band_names, all_tags), driver="VRT") as described,
     ):
-        try:
-            with environment():
-                rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
-        except GDAL_ERRORS as error:
-            size = Path(source_path).stat().st_size
-            raise unwritable(part_path, error, size + size // 2) from error  # pyramids take a third
+        size = Path(source_path).stat().st_size
+        with writing(part_path, size=size + size // 2):  # pyramids take a third
+            rasterio.shutil.copy(described, os.fspath(part_path), OVERVIEW_RESAMPLING=resampling, **_OPTIONS)
     verify(part_path, num_valid)
     if legend is not None:
         write_class_names(sidecar_path(part_path), legend)
     progress.advance()
+
+
+def _check_room(part_path: Path) -> None:
+    """Refuse a disk on which nothing can be written: GDAL 3.10 crashes where it cannot begin a pyramid."""
+    try:
+        part_path.write_bytes(bytes(_ROOM))  # GDAL makes the file anew
+    except OSError as error:
+        raise unwritable(part_path, error) from error
 
 
 def read_legend(path: StrPath) -> Legend | None:

@@ -1,27 +1,38 @@
-"""Detects failed reads: GDAL 3.10 and rasterio do not report some failures, and return zeros instead of pixels."""
+"""Detects failed reads and writes: GDAL 3.10 and rasterio do not report some failures.
+
+For pixels that cannot be read they may return zeros. After a write that failed they may go on, and leave a file that opens
+and decodes but has wrong pixels in its pyramid levels, or no layout.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.errors import SceneError
+from geoglnet.output import unwritable
 from geoglnet.raster.files import GDAL_ERRORS, short_name
 from geoglnet.raster.gdal import environment, unreadable
 
 _POOLED = {"VRT", "STACIT"}  # drivers that open parts through GDAL's pool, and fill in those that cannot be opened
 _CHECKED_ROWS = 16
+_TIFF_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, use_errno=True)
 _failed_indexes: set[str] = set()
 
 
@@ -88,6 +99,88 @@ def check_filled(dataset: DatasetReader, bands: Sequence[int], window: Window, v
             except GDAL_ERRORS:
                 what = "GDAL could not open one of its parts there, now or before in this process"
                 raise RasterioError(f"{what}; if they can be opened again, restart Python") from None
+
+
+@contextmanager
+def writing(path: Path, *, size: int = 0, since: int | None = None) -> Iterator[None]:
+    """Set GDAL up for writing a raster, and raise every write that failed as an error of ours.
+
+    A failure is raised by all threads that write rasters at that moment: GDAL may write the blocks of one thread in another.
+
+    Args:
+        path: file that is written within the context, or its part.
+        size: bytes that it will take.
+        since: :func:`num_failed_writes` when the file was begun; now when left out.
+
+    Raises:
+        OutputError: a write failed.
+    """
+    failed = _failed_writes()
+    since = len(failed.numbers) if since is None else since
+    listening: AbstractContextManager[list[str]] = nullcontext([]) if failed.are_known else _gdal_errors().heard()
+    with environment(), listening as errors:
+        try:
+            yield
+        except (*GDAL_ERRORS, SystemError) as error:  # the latter is rasterio's when GDAL gives no reason
+            raise unwritable(path, failed.error(since) or error, size) from error
+    if cause := failed.error(since) or (RasterioError(errors[0]) if errors else None):
+        raise unwritable(path, cause, size) from cause
+
+
+def num_failed_writes() -> int:
+    """Count the writes of rasters that have failed in this process."""
+    return len(_failed_writes().numbers)
+
+
+class _FailedWrites:
+    """Error numbers of the writes of TIFF files that failed, in all threads of this process.
+
+    GDAL reports them to libtiff's own error handler, which prints on stderr, and a write from its buffer to nothing else. This
+    handler replaces it: it prints nothing and keeps the numbers.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._handler = _TIFF_HANDLER(self._keep)
+        self._others: list[Any] = []
+        for library in _libtiffs():
+            library.TIFFSetErrorHandler.restype = _TIFF_HANDLER
+            self._others.append(library.TIFFSetErrorHandler(self._handler))
+
+    @property
+    def are_known(self) -> bool:
+        """Whether libtiff was found; otherwise only the errors that GDAL signals are known."""
+        return bool(self._others)
+
+    def error(self, since: int) -> OSError | None:
+        """Return the first failure after the first ``since`` ones, or ``None``."""
+        numbers = self.numbers[since : since + 1]
+        return OSError(numbers[0], os.strerror(numbers[0])) if numbers else None
+
+    def _keep(self, module: bytes | None, text: bytes | None, arguments: int | None) -> None:
+        if module == b"_tiffWriteProc":
+            self.numbers.append(ctypes.get_errno() or errno.EIO)
+        elif module is None or not module.startswith(b"_tiff"):  # not GDAL's: the library may have other users
+            for other in filter(None, self._others):
+                other(module, text, arguments)
+
+
+def _libtiffs() -> Iterator[ctypes.CDLL]:
+    """Yield the libtiff that rasterio's GDAL uses: of its wheel, else of the system."""
+    package = Path(rasterio.__file__).parent
+    beside = [*(package.parent / "rasterio.libs").glob("*tiff*"), *(package / ".dylibs").glob("*tiff*")]
+    for name in map(str, beside) if beside else ("libtiff.so.6", "libtiff.so.5", "libtiff.6.dylib", "tiff.dll"):
+        try:
+            library = ctypes.CDLL(name, mode=getattr(os, "RTLD_NOLOAD", 0) | ctypes.DEFAULT_MODE)
+        except OSError:  # it is not the one that is loaded
+            continue
+        if hasattr(library, "TIFFSetErrorHandler"):
+            yield library
+
+
+@cache
+def _failed_writes() -> _FailedWrites:
+    return _FailedWrites()
 
 
 class _GdalErrors(logging.Filter):

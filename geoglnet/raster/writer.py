@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +17,8 @@ from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.output import unwritable
-from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.failures import num_failed_writes, writing
+from geoglnet.raster.files import GDAL_ERRORS, silenced
 from geoglnet.raster.gdal import environment, one_line, open_raster
 from geoglnet.types import Shape, StrPath
 
@@ -50,12 +50,9 @@ class LabelWriter:
         self._tile_size = tile_size(core_size)
         place: dict[str, Any] = {} if transform.is_identity else {"transform": transform}
         profile = _profile(shape, self._tile_size) | place | ({} if crs is None else {"crs": crs})
-        try:
-            with environment(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._dataset = rasterio.open(self.path, "w", **profile)
-        except GDAL_ERRORS as error:
-            raise unwritable(self.path, error) from error
+        self._since = num_failed_writes()
+        with writing(self.path), silenced(NotGeoreferencedWarning):
+            self._dataset = rasterio.open(self.path, "w", **profile)
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +70,8 @@ class LabelWriter:
             OutputError: the disk is full, or the window does not begin and end on tiles.
         """
         self._check(window, block)
-        try:
-            with environment():
-                self._dataset.write(block, 1, window=window)
-        except GDAL_ERRORS as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path, since=self._since):
+            self._dataset.write(block, 1, window=window)
         self.num_valid += count_valid(block)
 
     def close(self) -> None:
@@ -86,11 +80,8 @@ class LabelWriter:
         Raises:
             OutputError: the file on the disk is not what was written.
         """
-        try:
-            with environment():
-                self._dataset.close()
-        except GDAL_ERRORS as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path, since=self._since):
+            self._dataset.close()
         verify(self.path, self.num_valid)
 
     def abandon(self) -> None:
@@ -128,7 +119,7 @@ def count_valid(block: npt.NDArray[np.uint8]) -> int:
 
 
 def verify(path: Path, num_valid: int) -> None:
-    """Prove that all of a raster has reached the disk.
+    """Prove that all of a raster has reached the disk, with its pyramid levels.
 
     A lost tile reads as nodata and a damaged one does not decode, so counting valid pixels finds both.
 
@@ -143,6 +134,10 @@ def verify(path: Path, num_valid: int) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())  # file systems on a network or with quotas report a full disk only now
         found = num_valid_pixels(path)
+        with open_raster(path) as src:
+            num_levels = len(src.overviews(1))
+        for level in range(num_levels):
+            num_valid_pixels(path, overview_level=level)
     except GDAL_ERRORS as error:
         raise unwritable(path, error) from error
     if found != num_valid:
@@ -150,13 +145,17 @@ def verify(path: Path, num_valid: int) -> None:
         raise unwritable(path, OutputError(lost))
 
 
-def num_valid_pixels(path: StrPath) -> int:
+def num_valid_pixels(path: StrPath, **options: Any) -> int:
     """Count the valid pixels of a one-band uint8 raster, a row of tiles at a time.
+
+    Args:
+        path: of the raster.
+        options: GDAL open options, such as ``overview_level``.
 
     Raises:
         SceneError: the raster cannot be read.
     """
-    with open_raster(path) as src, environment():
+    with open_raster(path, **options) as src, environment():
         step = max(src.block_shapes[0][0], MAX_TILE_SIZE)
         rows = [(row, min(step, src.height - row)) for row in range(0, src.height, step)]
         try:

@@ -20,6 +20,7 @@ from affine import Affine
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.raster.failures import writing
 
 FAR_AND_FINE_LEGEND = Legend(
     ("open ground", "lake", "dune", "irrigated orchard", "dry orchard", "irrigated vineyard", "dry vineyard"),
@@ -152,6 +153,7 @@ def _write(path: Path, bands: npt.NDArray[np.uint8]) -> Path:
     """Write ``(bands, h, w)`` uint8 as a GeoTIFF."""
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "count": count, "height": height, "width": width, "compress": "deflate"}
-    with rasterio.open(path, "w", **profile, crs="EPSG:32633", transform=Affine(1, 0, 5e5, 0, -1, 5e6)) as dst:
+    place = {"crs": "EPSG:32633", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+    with writing(path), rasterio.open(path, "w", **profile, **place) as dst:
         dst.write(bands)
     return path

@@ -10,6 +10,7 @@ import rasterio
 from geoglnet.errors import OutputError
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.failures import writing
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.gdal import environment
 from geoglnet.synthetic.generator import (
@@ -75,9 +76,9 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
     profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width}
     profile |= {"crs": scene.crs, "transform": scene.transform, "photometric": "RGB", "interleave": "pixel"}
     profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE", "predictor": 2}
+    with writing(path), rasterio.open(path, "w", **profile) as dst:
+        dst.write(scene.image)
     try:
-        with environment(), rasterio.open(path, "w", **profile) as dst:
-            dst.write(scene.image)
         with environment(), rasterio.open(path) as src:
             is_whole = np.array_equal(src.read(), scene.image)
     except GDAL_ERRORS as error:

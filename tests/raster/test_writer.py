@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from geoglnet.legend import Legend
 from geoglnet.raster.cog import write_cog
 from geoglnet.raster.writer import LabelWriter, num_valid_pixels, tile_size
 from geoglnet.types import Shape
+from tests.campaign.faults import build_library
 
 UTM = CRS.from_epsg(32736)
 TRANSFORM = Affine(0.5, 0, 5e5, 0, -0.5, 9e6)
@@ -174,3 +178,59 @@ def test_a_file_cut_short_behind_our_back_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:400_000])
     with pytest.raises(OutputError, match="cannot be written"):
         writer.close()
+
+
+# ---- writes that fail one at a time
+
+EVERY_WRITE = """
+import errno, sys
+from pathlib import Path
+from geoglnet.errors import OutputError
+from tests.campaign.faults import Fault, arm
+from tests.raster.test_writer import *
+
+folder = Path(sys.argv[1])
+kind, size, error, lasts = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), bool(int(sys.argv[5]))
+labels = noisy_labels(size, size)
+write_labels(folder.with_name("tiles.tif"), labels)
+
+def write():
+    if kind == "cog":
+        write_cog(folder.with_name("tiles.tif"), folder / "a.tif", legend=None, tags={"A": "b" * 300})
+    else:
+        write_labels(folder / "a.tif", labels)
+
+count = arm(Fault("", 0), folder)
+write()
+num_writes, ends = count()["write"], []
+for nth in range(1, num_writes + 1):
+    for path in folder.iterdir():
+        path.unlink()
+    arm(Fault("write", nth, error, lasts), folder)
+    try:
+        write()
+        ends.append(f"{nth}: done")
+    except OutputError as failure:
+        ends.append(str(failure).replace(str(folder), ""))
+    except BaseException as failure:
+        ends.append(f"{nth}: {failure!r}")
+print(num_writes, *sorted(set(ends)), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+@pytest.mark.parametrize(("kind", "size", "error"), [("cog", 80, "ENOSPC"), ("cog", 700, "EDQUOT"), ("tiles", 700, "EIO")])
+def test_no_write_that_fails_is_lost_or_speaks_on_stderr(tmp_path: Path, kind: str, size: int, error: str, lasts: bool) -> None:
+    library = build_library(tmp_path)
+    if sys.platform != "linux" or library is None:
+        pytest.skip("needs a C compiler and LD_PRELOAD")
+    (tmp_path / "out").mkdir()
+    number = str(getattr(errno, error))
+    words = [sys.executable, "-c", EVERY_WRITE, str(tmp_path / "out"), kind, str(size), number, str(int(lasts))]
+    environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    num_writes, *ends = ran.stdout.splitlines()
+    assert int(num_writes) > 10
+    said = "/a.tif cannot be written (Input/output error); choose another output"
+    assert ends == ["disk full while writing /a.tif; free some space or choose another output" if error != "EIO" else said]
+    assert ran.stderr == ""
