@@ -200,6 +200,8 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
     try:
         with silenced(Warning):  # GDAL's remarks on single rows
             return _read_layer(path, column, layer, progress)
+    except UnicodeDecodeError as error:  # names of layers and columns, and values
+        raise DatasetError(f"{path} holds text that is not in UTF-8 ({error}); write it anew in UTF-8") from error
     except READ_ERRORS as error:
         raise DatasetError(
             f"{path} is not a vector file that GDAL can read ({one_line(error)}); give a GeoPackage or GeoJSON"
@@ -310,22 +312,28 @@ def _check_column(path: StrPath, column: str, columns: Sequence[str]) -> None:
 def _read_parquet(path: Path, column: str | None) -> Features:
     """Read a GeoParquet file without GDAL."""
     try:
-        with path.open("rb") as opened:  # a name would be parsed as a URL
-            file = parquet.ParquetFile(opened)
-            geo = json.loads((file.metadata.metadata or {}).get(b"geo", b"{}"))
-            primary = geo["primary_column"]
-            facts, names = geo["columns"][primary], file.schema_arrow.names
-            if column is not None:
-                _check_column(path, column, [name for name in names if name not in geo["columns"]])
-            table = file.read(columns=[primary] if column is None else [primary, column])
+        wkb, values, crs = _parquet_columns(path, column)
     except DatasetError:
         raise
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{path} is not a Parquet file that can be read ({one_line(error)}); fetch it again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # JSON of another kind, or none
         raise DatasetError(
             f"{path} is Parquet without the metadata of GeoParquet; write it with geopandas or ogr2ogr, or give a GeoPackage"
         ) from error
+    return Features(os.fspath(path), wkb, np.arange(len(wkb)), values, _crs(crs, path))
+
+
+def _parquet_columns(path: Path, column: str | None) -> tuple[npt.NDArray[np.object_], npt.NDArray[Any] | None, Any]:
+    """Read geometries as WKB, the values of a column, and what the file calls its CRS."""
+    with path.open("rb") as opened:  # a name would be parsed as a URL
+        file = parquet.ParquetFile(opened)
+        geo = json.loads((file.metadata.metadata or {}).get(b"geo", b"{}"))
+        primary = geo["primary_column"]
+        facts, names = geo["columns"][primary], file.schema_arrow.names
+        if column is not None:
+            _check_column(path, column, [name for name in names if name not in geo["columns"]])
+        table = file.read(columns=[primary] if column is None else [primary, column])
     geometries = table.column(primary)
     if facts.get("encoding", "WKB").upper() == "WKB":
         wkb = np.array(geometries.cast(pyarrow.large_binary()).to_pylist(), object)
@@ -333,9 +341,7 @@ def _read_parquet(path: Path, column: str | None) -> Features:
         with path.open("rb") as opened:
             frame = geopandas.read_parquet(opened, columns=[primary])
         wkb = np.asarray(shapely.to_wkb(frame.geometry.to_numpy()), object)
-    values = None if column is None else table.column(column).to_pandas().to_numpy()
-    crs = _crs(facts.get("crs", _LON_LAT), path)
-    return Features(os.fspath(path), wkb, np.arange(len(wkb)), values, crs)
+    return wkb, None if column is None else table.column(column).to_pandas().to_numpy(), facts.get("crs", _LON_LAT)
 
 
 def _crs(definition: Any, path: StrPath) -> CRS | None:

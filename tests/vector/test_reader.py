@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
+import pyarrow
 import pytest
 import shapely
+from pyarrow import parquet
 from rasterio.crs import CRS
 
 from geoglnet.errors import DatasetError
@@ -77,6 +80,60 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=words) as caught:
             read_polygons(path, None, column)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "column"),
+    [
+        ("a.csv", b"roof", "kind"),
+        ("a.csv", b"kind", None),
+        ("a.gpkg", b"roof", "kind"),
+        ("a.gpkg", b"any name", None),
+        ("a.fgb", b"kind", None),
+        ("a.geojson", b"roof", "kind"),
+    ],
+)
+def test_text_that_is_not_in_utf_8_is_told_in_one_line(tmp_path: Path, name: str, word: bytes, column: str | None) -> None:
+    path = tmp_path / name
+    if path.suffix == ".csv":
+        path.write_text(f'WKT,kind\n"{SQUARE.wkt}",roof\n')
+    else:
+        write_layer(path, [SQUARE], kind=["roof"])
+    assert len(read_polygons(path, None, column)) == 1
+    content = path.read_bytes()
+    assert word in content
+    path.write_bytes(
+        content.replace(b"any name", b"any n\xffme") if word == b"name" else content.replace(word, word[:-1] + b"\xff")
+    )
+    with pytest.raises(DatasetError, match=rf"{name} holds text that is not in UTF-8 .*write it anew") as caught:
+        read_polygons(path, None, column)
+    assert "\n" not in str(caught.value)
+
+
+GEO: dict[str, Any] = {"primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB", "crs": None}}}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "geo", "words"),
+    [
+        (1, GEO, "not a Parquet file that can be read"),
+        (SQUARE.wkb, GEO | {"columns": {"geometry": 7}}, "without the metadata of GeoParquet"),
+        (SQUARE.wkb, GEO | {"columns": {"geometry": {"encoding": 7}}}, "without the metadata of GeoParquet"),
+        (SQUARE.wkb, GEO | {"columns": {"geometry": {"encoding": "polygon"}}}, "without the metadata of GeoParquet"),
+        (SQUARE.wkb, {"primary_column": "none", "columns": {"none": {}}}, "without the metadata of GeoParquet"),
+        (SQUARE.wkb, [GEO], "without the metadata of GeoParquet"),
+        (SQUARE.wkb, GEO, ""),
+    ],
+)
+def test_geoparquet_of_wrong_kinds_is_told_in_one_line(tmp_path: Path, geometry: Any, geo: Any, words: str) -> None:
+    table = pyarrow.table({"geometry": [geometry], "kind": ["roof"]}).replace_schema_metadata({"geo": json.dumps(geo)})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    if not words:
+        assert read_polygons(tmp_path / "a.parquet", None, "kind").class_names == ("roof",)
+        return
+    with pytest.raises(DatasetError, match=words) as caught:
+        read_polygons(tmp_path / "a.parquet", None, "kind")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_crs_cannot_be_reprojected(tmp_path: Path) -> None:
