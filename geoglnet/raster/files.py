@@ -284,7 +284,7 @@ def _opened(name: str, whole: str) -> DatasetReader | None:
     try:
         with silenced(NotGeoreferencedWarning):
             return rasterio.open(name) if drivers is None else DatasetReader(name, driver=drivers)
-    except GDAL_ERRORS as error:
+    except (*GDAL_ERRORS, UnicodeDecodeError) as error:  # the latter is rasterio's, of a CRS
         if drivers is not None and (is_remote(name) or Path(name).exists()):
             raise SceneError(
                 f"{short_name(name)} is not of the drivers that {DRIVERS_VARIABLE} allows ({', '.join(drivers)})"

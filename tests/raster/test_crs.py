@@ -14,9 +14,10 @@ from rasterio.crs import CRS
 
 import geoglnet
 from geoglnet.bands import Bands
-from geoglnet.errors import ConfigError, DatasetError, GeoglnetError
+from geoglnet.errors import ConfigError, DatasetError, GeoglnetError, SceneError
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import RecordedProgress
+from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import ground_pixel_size
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
@@ -157,3 +158,25 @@ def test_a_scene_of_known_units_is_read_at_the_models_resolution(tmp_path: Path)
     ) as scene:
         assert scene.shape == Shape(50, 50)
     assert any("without a known unit of length" in message for message in progress.messages("log"))
+
+
+@pytest.mark.parametrize("place", ["itself", "its part"])
+def test_a_crs_whose_text_is_not_in_utf_8_is_one_error(tmp_path: Path, place: str) -> None:
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 16, 16), np.uint8), crs="EPSG:6344+5703")
+    content = path.read_bytes()
+    assert b"NAVD88" in content
+    path.write_bytes(content.replace(b"NAVD88", b"NAVD8\xff"))
+    if place == "itself":
+        with pytest.raises(SceneError, match=r"a\.tif has a CRS whose text is not in UTF-8 .* gdal_translate") as caught:
+            open_raster(path)
+        assert "\n" not in str(caught.value)
+        return
+    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+    for vrt, source in ((inner, "a.tif"), (outer, "inner.vrt")):
+        vrt.write_text(VRT.format(source))
+    with open_raster(outer) as src:  # a part's CRS is not used
+        assert (src.read(1) == 0).all()
+
+
+VRT = """<VRTDataset rasterXSize="16" rasterYSize="16"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"""
