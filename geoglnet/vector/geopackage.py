@@ -285,14 +285,27 @@ def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: 
         damage = database.execute("PRAGMA integrity_check(1)").fetchone()[0] if is_final else "ok"
         said = database.execute("SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", [layer.name]).fetchone()
         lacks = database.execute("PRAGMA foreign_key_check").fetchone()  # a CRS, whose row GDAL inserts and does not look after
-        (kind,) = database.execute("PRAGMA application_id").fetchone()
+        (kind,), (version,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
+        lost = _lost_beside(database, layer, num_written) if is_final else ""
     counted = "none" if said is None else said[0] or 0  # older GDALs leave the count of an empty layer open
     if found != num_written or counted != num_written:
         raise sqlite3.DatabaseError(f"it holds {found} of {num_written} polygons, and counts {counted}")
     if lacks is not None:
         raise sqlite3.DatabaseError(f"{lacks[0]} names a row of {lacks[2]} that is missing")
-    if damage != "ok" or kind != _APPLICATION_ID:
+    if damage != "ok" or kind != _APPLICATION_ID or not version:
         raise sqlite3.DatabaseError(damage if damage != "ok" else "it is not a GeoPackage")
+    if lost:
+        raise sqlite3.DatabaseError(f"it lacks {lost}")
+
+
+def _lost_beside(database: sqlite3.Connection, layer: LayerDefinition, num_written: int) -> str:
+    """Name the first thing missing that GDAL adds last, for programs that zoom to a layer or edit it, or return ""."""
+    query = "SELECT count(*) FROM gpkg_contents WHERE table_name = ? AND (min_x + min_y + max_x + max_y IS NOT NULL OR ? = 0)"
+    if database.execute(query, [layer.name, num_written]).fetchone() != (1,):
+        return "the layer's extent"
+    names = [f"trigger_{change}_feature_count_{layer.name}" for change in ("insert", "delete")]
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN (?, ?)"
+    return "" if database.execute(query, names).fetchone() == (len(names),) else "the triggers that count features"
 
 
 @contextmanager

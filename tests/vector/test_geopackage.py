@@ -142,6 +142,9 @@ def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: 
         ("DELETE FROM gpkg_ogr_contents", "holds 3 of 3 polygons, and counts none"),
         ("DELETE FROM rtree_out_geom_rowid WHERE rowid = 2", "holds 2 of 3 polygons"),
         ("PRAGMA application_id = 0", "not a GeoPackage"),
+        ("PRAGMA user_version = 0", "not a GeoPackage"),
+        ("UPDATE gpkg_contents SET min_x = NULL", "lacks the layer's extent"),
+        ("DROP TRIGGER trigger_delete_feature_count_out", "lacks the triggers that count features"),
     ],
 )
 def test_a_geopackage_that_lost_a_write_is_refused(
