@@ -146,20 +146,35 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
 
     # GDAL's drivers do not report every failed write of a full disk, so the file is read back, without GDAL.
     with errors_named(layer.path), part_path.open("rb") as file:
-        found = _count_flatgeobuf(file, num_polygons) if target.driver == "FlatGeobuf" else _count_lines(file)
+        num_cut = 0
+        if target.driver == "FlatGeobuf":
+            found = _count_flatgeobuf(file, num_polygons)
+        else:
+            found, num_cut = _count_lines(file)
+        if num_cut:
+            raise DataSourceError(
+                f"{num_cut} of {found} polygons reach beyond the longitudes and latitudes that GeoJSON holds; correct the "
+                "raster's transform, or write .gpkg"
+            )
         if found != num_polygons:
             raise DataSourceError(f"{found} of {num_polygons} polygons reached the file")
 
 
-def _count_lines(file: IO[bytes]) -> int:
-    """Count the features of a GeoJSON file: GDAL writes one per line, and escapes line breaks inside."""
-    count, first, last = 0, b"", b""
+def _count_lines(file: IO[bytes]) -> tuple[int, int]:
+    """Count the features of a GeoJSON file, and those of them that have lost a part.
+
+    GDAL writes one per line, and escapes line breaks inside. What it cannot bring to between -180° and 180° it leaves empty.
+    """
+    count, num_cut, first, last = 0, 0, b"", b""
     for line in file:
         last = line.strip(b"\r\n,\x1e")
         first = first or last
         # A lost block leaves zeros, or cuts a line.
-        count += last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
-    return count if last == b"}" or first != b"{" else 0  # a collection ends with the brace that it began with
+        is_feature = last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
+        count += is_feature
+        num_cut += is_feature and last.find(b"[ ]", last.rfind(b'"coordinates":')) > 0
+    is_closed = last == b"}" or first != b"{"  # a collection ends with the brace that it began with
+    return (count, num_cut) if is_closed else (0, 0)
 
 
 def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:

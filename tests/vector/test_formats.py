@@ -17,7 +17,7 @@ from pyproj import CRS, Geod, Transformer
 from rasterio.transform import Affine, from_origin
 from scipy.ndimage import gaussian_filter
 
-from geoglnet.errors import ConfigError, SceneError
+from geoglnet.errors import ConfigError, OutputError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.vector.formats import SUFFIXES
@@ -86,6 +86,23 @@ def test_geojson_without_crs_keeps_pixels(tmp_path: Path) -> None:
     vectorize(labels, tmp_path / "out.geojson", legend=LEGEND)
     west, south, east, north = pyogrio.read_dataframe(tmp_path / "out.geojson").total_bounds
     assert (west, south, east, north) == (0, -32, 32, 0)
+
+
+@pytest.mark.parametrize(("suffix", "crs"), [(".geojson", "EPSG:4326"), (".geojsonl", "EPSG:4979")])
+def test_polygons_that_geojson_cannot_hold_are_refused_and_never_cut(tmp_path: Path, suffix: str, crs: str) -> None:
+    """Longitudes beyond 180° are brought back, those beyond 360° would be left out."""
+    labels = np.kron(np.eye(2, 3, dtype=np.uint8)[None], np.ones((4, 4), np.uint8))
+    for name, west, is_held in (("a", 190.0, True), ("b", 350.0, False)):
+        path = write_raster(tmp_path / f"{name}.tif", labels, crs=crs, transform=Affine(2, 0, west, 0, -2, 40))
+        out = tmp_path / f"{name}{suffix}"
+        if is_held:
+            vectorize(path, out, legend=LEGEND)
+            assert pyogrio.read_dataframe(out).total_bounds.tolist() == [-170, 24, -154, 40]
+            continue
+        with pytest.raises(OutputError, match=r"reach beyond the longitudes and latitudes .* write \.gpkg"):
+            vectorize(path, out, legend=LEGEND)
+        assert not out.exists()
+        vectorize(path, tmp_path / f"{name}.gpkg", legend=LEGEND)
 
 
 def test_geoparquet_has_row_groups_and_a_covering(labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
