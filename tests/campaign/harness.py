@@ -122,16 +122,14 @@ class Bench:
         for name, digest in before.items():
             if not self._is_mine(name, outputs) and after.get(name) != digest and not _is_state(name):
                 self.problem(f"input {'changed' if name in after else 'removed'}: {name}")
-        for name in after.keys() - before.keys():
-            if self._is_mine(name, outputs) or (_is_state(name) and ended.code != DONE):
+        for name in sorted(after.keys() - before.keys()):
+            if self._is_mine(name, outputs) or (_is_state(name) and ended.code != DONE) or self._is_said(name, ended):
                 continue
             self.problem(f"left behind after exit code {ended.code}: {re.sub('[0-9a-f]{6,}', '…', name)}")
         kept = {name.partition("/")[0] for name in before}  # of a run that was killed before this one
-        parts = [path.name for path in self.folder.iterdir() if ".part" in path.name and path.name not in kept]
-        for name in parts:
-            if f"is kept as {self.folder / name}" in ended.err:
-                continue  # a finished result that could not get its name
-            self.problem(f"part left behind after exit code {ended.code}: {name}")
+        for name in (path.name for path in self.folder.iterdir() if ".part" in path.name and path.name not in kept):
+            if not self._is_mine(name, outputs) and not self._is_said(name, ended):
+                self.problem(f"part left behind after exit code {ended.code}: {name}")
         for name in outputs:
             fresh = name in after and before.get(name) != after[name]
             fault = fault_of_output(self.folder / name) if fresh or (ended.code == DONE and name in after) else None
@@ -139,6 +137,12 @@ class Bench:
                 self.problem(f"output after exit code {ended.code} is not whole: {Path(name).suffix}: {fault}")
             if ended.code == DONE and name not in after:
                 self.problem("done, but an output is missing")
+
+    def _is_said(self, name: str, ended: Ended) -> bool:
+        """Whether a file is a finished output that could not get its name, and its place was said; or what lies beside it."""
+        found = re.search(r"the new one is kept as (.+)$", ended.err, re.MULTILINE)
+        place = str(self.folder / name)
+        return found is not None and (place.startswith(found[1]) or found[1].startswith(f"{place}/"))
 
     def _is_mine(self, name: str, outputs: Sequence[str]) -> bool:
         """Whether a file belongs to an output."""

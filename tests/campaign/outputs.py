@@ -14,24 +14,19 @@ import rasterio
 import shapely
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-READ_ERRORS = (RasterioError, pyogrio.errors.DataSourceError, shapely.errors.GEOSException, OSError, ValueError, RuntimeWarning)
+READ_ERRORS = (RasterioError, pyogrio.errors.DataSourceError, shapely.errors.GEOSException, OSError, ValueError)
 VECTORS = (".gpkg", ".fgb", ".geojson", ".geojsonl", ".json", ".parquet")
 
 
 def fault_of_output(path: Path) -> str:
     """Why a file is not a whole output of its kind; empty when it is one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # what pyogrio makes of GDAL's
-            return _fault_of(path)
-    except (
-        RasterioError,
-        pyogrio.errors.DataSourceError,
-        shapely.errors.GEOSException,
-        OSError,
-        ValueError,
-        RuntimeWarning,
-    ) as error:
+        with warnings.catch_warnings(record=True) as said:  # what pyogrio makes of GDAL's; one that is raised there is lost
+            warnings.simplefilter("always")
+            fault = _fault_of(path)
+        gdals = [warning for warning in said if issubclass(warning.category, RuntimeWarning)]
+        return fault or (f"RuntimeWarning: {gdals[0].message}"[:100] if gdals else "")
+    except READ_ERRORS as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio import Affine
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from geoglnet.raster.files import silenced
 from tests.campaign.harness import Bench, Unmade
 from tests.campaign.mutations import TEXTS, chance, nasty, pick, spoil_bytes, spoil_text, spoil_tree, to_json, to_toml
 from tests.campaign.stock import ALL_OUTPUTS, CONFIG, CRS, MADE, PREDICT, TRANSFORM
@@ -263,7 +264,7 @@ def labels(rng: Rng, bench: Bench, is_good: bool) -> None:
 
 
 def _few_values(rng: Rng, path: Path) -> None:
-    with rasterio.open(path, "r+") as dst:
+    with silenced(NotGeoreferencedWarning), rasterio.open(path, "r+") as dst:
         values = np.array(pick(rng, ([0, 1], [0, 255], [1, 2, 3], [0, 127], [0, 1, 2, 100], [5])))
         coarse = rng.integers(0, len(values), (-(-dst.height // 5), -(-dst.width // 5)))
         grown = np.kron(coarse, np.ones((5, 5), int))[: dst.height, : dst.width]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import geopandas
 import pytest
+import shapely
 from numpy.random import default_rng
 
 from tests.campaign.faults import Fault, build_library
 from tests.campaign.harness import Bench, Ended, problems_of_ending
 from tests.campaign.mutations import nested, spoil_bytes, spoil_tree, to_json, to_toml
+from tests.campaign.outputs import fault_of_output
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, /proc and limits of Linux")
 KEPT: list[bytearray] = []
@@ -66,6 +71,13 @@ def says_it_twice() -> None:
     refuses("Error: first\nError: second\n")
 
 
+def keeps_what_has_no_name() -> None:
+    Path("labels (2).qml").write_text("whole", encoding="utf-8")
+    Path("labels.tif.part").mkdir()
+    Path("labels.tif.part", "part.tif").write_text("whole", encoding="utf-8")
+    refuses(f"Error: labels.qml cannot be replaced; the new one is kept as {Path('labels (2).qml').absolute()}\n")
+
+
 def leaks() -> None:
     sys.stderr.write("ERROR 1: from below\ndone\n")
 
@@ -83,6 +95,7 @@ def leaks() -> None:
         (leaves_an_output_that_is_none, "is not whole"),
         (leaves_a_temporary_file, "left behind in the temporary folder"),
         (says_it_twice, "2 lines that say why"),
+        (keeps_what_has_no_name, "part left behind after exit code 1: labels.tif.part"),
         (leaks, "leak on stderr: ERROR"),
     ],
 )
@@ -93,6 +106,27 @@ def test_what_is_planted_is_found(tmp_path: Path, program: Callable[[], None], w
     bench.run(["predict"], ["labels.tif"] if program is not changes_its_input else [])
     problems = [problem for problem in bench.problems if problem != "done, but an output is missing"]
     assert [words in problem for problem in problems] == [True] if words else not problems, problems
+
+
+def write_x_part() -> None:
+    Path("x.part.tif").write_text("whole", encoding="utf-8")
+
+
+def test_an_output_whose_name_looks_like_a_part_is_none_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    bench = Bench(tmp_path / "work", tmp_path, write_x_part)
+    bench.run(["predict"], ["x.part.tif"])
+    assert [problem for problem in bench.problems if "left behind" in problem] == []
+
+
+def test_an_output_of_which_gdal_warns_is_not_whole(tmp_path: Path) -> None:
+    layer = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32633")
+    layer.to_file(tmp_path / "a.gpkg", engine="pyogrio")
+    assert fault_of_output(tmp_path / "a.gpkg") == ""
+    with closing(sqlite3.connect(tmp_path / "a.gpkg")) as database:
+        database.execute("PRAGMA user_version = 0")
+        database.commit()
+    assert "user_version" in fault_of_output(tmp_path / "a.gpkg")
 
 
 def test_a_run_that_is_stopped_or_killed_is_judged_by_that(tmp_path: Path) -> None:
