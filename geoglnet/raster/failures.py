@@ -32,6 +32,7 @@ from geoglnet.raster.gdal import environment, unreadable
 
 _POOLED = {"VRT", "STACIT"}  # drivers that open parts through GDAL's pool, and fill in those that cannot be opened
 _CHECKED_ROWS = 16
+_WRITE_ERRORS: tuple[type[Exception], ...] = (*GDAL_ERRORS, SystemError)  # rasterio's when GDAL gives no reason
 _TIFF_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, use_errno=True)
 _failed_indexes: set[str] = set()
 
@@ -121,7 +122,7 @@ def writing(path: Path, *, size: int = 0, since: int | None = None) -> Iterator[
     with environment(), listening as errors:
         try:
             yield
-        except (*GDAL_ERRORS, SystemError) as error:  # the latter is rasterio's when GDAL gives no reason
+        except _WRITE_ERRORS as error:
             raise unwritable(path, failed.error(since) or error, size) from error
     if cause := failed.error(since) or (RasterioError(errors[0]) if errors else None):
         raise unwritable(path, cause, size) from cause

@@ -23,6 +23,7 @@ from geoglnet.types import StrPath
 
 # Errors of reading and writing through rasterio; GDAL's own ones come through where rasterio does not wrap them.
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError, OSError)
+_OPENING_ERRORS: tuple[type[Exception], ...] = (*GDAL_ERRORS, UnicodeDecodeError)  # rasterio decodes the CRS
 DRIVERS_VARIABLE = "GEOGLNET_DRIVERS"
 DEEPEST = 16  # VRTs of VRTs: more is a circle
 _NETWORK = re.compile(r"/vsi(?!zip|tar|gzip|mem)\w+|(?<![\w+])(?!(?:file|zip|tar|gzip)://)[\w+.-]{2,}://", re.IGNORECASE)
@@ -284,7 +285,7 @@ def _opened(name: str, whole: str) -> DatasetReader | None:
     try:
         with silenced(NotGeoreferencedWarning):
             return rasterio.open(name) if drivers is None else DatasetReader(name, driver=drivers)
-    except (*GDAL_ERRORS, UnicodeDecodeError) as error:  # the latter is rasterio's, of a CRS
+    except _OPENING_ERRORS as error:
         if drivers is not None and (is_remote(name) or Path(name).exists()):
             raise SceneError(
                 f"{short_name(name)} is not of the drivers that {DRIVERS_VARIABLE} allows ({', '.join(drivers)})"
