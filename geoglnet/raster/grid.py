@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from affine import Affine
@@ -69,10 +70,13 @@ def georeference(dataset: DatasetReader) -> Georeference:
         numbers = ", ".join(f"{number:g}" for number in transform.to_gdal())
         return Georeference(BARE_TRANSFORM, None, f"has the unusable geotransform {numbers}{beside}")
     # Control points and polynomials would do as georeference, but only after warping, on a grid that the user should choose.
-    if dataset.gcps[0]:
+    has_gcps = True
+    with suppress(UnicodeDecodeError):  # of the points' CRS
+        has_gcps = bool(dataset.gcps[0])
+    if has_gcps:
         way_out = "use them with gdalwarp"
         return Georeference(BARE_TRANSFORM, None, f"has ground control points but no transform ({way_out})")
-    if dataset.rpcs is not None:
+    if dataset.tags(ns="RPC"):  # rpcs would take them for numbers
         way_out = "use them with gdalwarp -rpc"
         return Georeference(BARE_TRANSFORM, None, f"has rational polynomial coefficients (RPC) but no transform ({way_out})")
     return Georeference(BARE_TRANSFORM, None, f"has no transform{beside}" if beside else "")

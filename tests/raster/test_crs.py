@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 import geoglnet
 from geoglnet.bands import Bands
@@ -18,7 +22,7 @@ from geoglnet.errors import ConfigError, DatasetError, GeoglnetError, SceneError
 from geoglnet.prediction.config import PredictConfig
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.gdal import open_raster
-from geoglnet.raster.grid import ground_pixel_size
+from geoglnet.raster.grid import georeference, ground_pixel_size
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
 from geoglnet.vector.measures import ground_measures
@@ -180,3 +184,21 @@ def test_a_crs_whose_text_is_not_in_utf_8_is_one_error(tmp_path: Path, place: st
 
 VRT = """<VRTDataset rasterXSize="16" rasterYSize="16"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
 <SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+def test_control_points_and_polynomials_that_cannot_be_read_are_not_used(tmp_path: Path) -> None:
+    gcps = [GroundControlPoint(row, col, col, -row, 0) for row, col in ((0, 0), (0, 9), (9, 0))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for name in ("gcps.tif", "rpcs.tif"):
+            with rasterio.open(tmp_path / name, "w", driver="GTiff", height=16, width=16, count=1, dtype="uint8") as dst:
+                if name == "gcps.tif":
+                    dst.gcps = gcps, CRS.from_user_input("EPSG:6344+5703")
+    rpcs = '<PAMDataset><Metadata domain="RPC"><MDI key="LINE_OFF">no number</MDI></Metadata></PAMDataset>'
+    (tmp_path / "rpcs.tif.aux.xml").write_text(rpcs)
+    content = (tmp_path / "gcps.tif").read_bytes()
+    assert b"NAVD88" in content
+    (tmp_path / "gcps.tif").write_bytes(content.replace(b"NAVD88", b"NAVD8\xff"))
+    for name, words in (("gcps.tif", "ground control points"), ("rpcs.tif", "rational polynomial coefficients")):
+        with open_raster(tmp_path / name) as src:
+            assert words in georeference(src).remark

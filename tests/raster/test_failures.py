@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from rasterio.windows import Window
 
 from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.truth import ImageTruth
-from geoglnet.errors import SceneError
+from geoglnet.errors import OutputError, SceneError
 from geoglnet.legend import Legend
+from geoglnet.raster import failures
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.raster.writer import num_valid_pixels
 from geoglnet.types import Shape
@@ -150,3 +152,17 @@ def test_black_parts_are_read_as_they_are(tmp_path: Path) -> None:
         with scene.reopened() as again:
             np.testing.assert_array_equal(again.read_window(Window(90, 5, 50, 9)).image[:, :5, :6], image[:, 5:10, 90:])
     assert num_valid_pixels(two_parts(tmp_path)) == 192 * 64
+
+
+def test_without_libtiff_the_errors_that_gdal_signals_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "_libtiffs", lambda: iter(()))
+    monkeypatch.setattr(failures, "_failed_writes", failures._failed_writes.__wrapped__)
+    with failures.writing(tmp_path / "a.tif"):
+        pass
+    with (
+        pytest.raises(OutputError, match=r"a\.tif cannot be written \(TIFFAppendToStrip:Write error\)"),
+        failures.writing(tmp_path / "a.tif"),
+    ):
+        logging.getLogger("rasterio._err").info(
+            "GDAL signalled an error: err_no=%r, msg=%r", 1, "TIFFAppendToStrip:Write error"
+        )
