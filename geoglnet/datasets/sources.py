@@ -250,7 +250,7 @@ def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
     for key in ("images", "labels", "polygons", "area", "split_file"):
         if pattern := getattr(source, key, ""):
             yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may be absolute
-    if not isinstance(source, (ImagesSource, RastersSource, GeneratedSource)):
+    if hasattr(source, "root"):
         yield from (folder / source.root).rglob("*")
 
 

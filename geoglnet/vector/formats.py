@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -37,42 +36,16 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ROWS_PER_GROUP = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One vector format.
-
-    Args:
-        driver: GDAL's name; empty when it is written without GDAL.
-        options: layer creation options.
-        is_lon_lat: coordinates are longitude and latitude of WGS 84, whatever the raster's CRS.
-    """
-
-    driver: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    is_lon_lat: bool = False
-
-
-FORMATS: Mapping[str, Format] = {
-    ".gpkg": Format("GPKG"),
-    ".fgb": Format("FlatGeobuf"),
-    ".geojson": Format("GeoJSON", {"RFC7946": "YES", "WRITE_NAME": "NO"}, is_lon_lat=True),
-    ".geojsonl": Format("GeoJSONSeq", {"RS": "NO"}, is_lon_lat=True),
-    ".geojsons": Format("GeoJSONSeq", {"RS": "YES"}, is_lon_lat=True),
-    ".parquet": Format(""),
-}
-SUFFIXES = tuple(FORMATS)
-
-
 def check_suffix(path: StrPath) -> None:
     """Check that a vector file has the suffix of a format in :data:`FORMATS`.
 
     Raises:
-        ConfigError: the suffix is not one of :data:`SUFFIXES`.
+        ConfigError: the suffix is not one of :data:`FORMATS`.
     """
     suffix = Path(path).suffix
-    if suffix.lower() not in SUFFIXES:
+    if suffix.lower() not in FORMATS:
         raise ConfigError(
-            f"{Path(path).name}: polygons cannot be written as {suffix or 'a file without suffix'!r}; use {', '.join(SUFFIXES)}"
+            f"{Path(path).name}: polygons cannot be written as {suffix or 'a file without suffix'!r}; use {', '.join(FORMATS)}"
         )
 
 
@@ -82,7 +55,7 @@ def check_place(path: StrPath, crs: Any) -> None:
     Polygons without CRS, or in a plane that lies nowhere, keep their coordinates.
 
     Args:
-        path: file to write; its suffix is one of :data:`SUFFIXES`.
+        path: file to write; its suffix is one of :data:`FORMATS`.
         crs: CRS of the polygons; ``None`` without one.
 
     Raises:
@@ -144,58 +117,90 @@ def convert(source_path: Path, part_path: Path, layer: LayerDefinition, num_poly
         # A sequence of no features is a file of no bytes, which nothing recognizes; a collection of none is one line, too.
         part_path.write_text(_NO_FEATURES, encoding="utf-8")
 
-    # GDAL's drivers do not report every failed write of a full disk, so the file is read back, without GDAL.
-    with errors_named(layer.path), part_path.open("rb") as file:
-        num_cut = 0
-        if target.driver == "FlatGeobuf":
-            found = _count_flatgeobuf(file, num_polygons)
-        else:
-            found, num_cut = _count_lines(file)
-        if num_cut:
-            raise DataSourceError(
-                f"{num_cut} of {found} polygons reach beyond the longitudes and latitudes that GeoJSON holds; correct the "
-                "raster's transform, or write .gpkg"
-            )
+    # GDAL's drivers do not report every failed write of a full disk, so the file is read back.
+    with errors_named(layer.path):
+        found = target.count(part_path, num_polygons)
         if found != num_polygons:
             raise DataSourceError(f"{found} of {num_polygons} polygons reached the file")
 
 
-def _count_lines(file: IO[bytes]) -> tuple[int, int]:
-    """Count the features of a GeoJSON file, and those of them that have lost a part.
+def _count_lines(path: Path, _: int) -> int:
+    """Count the features of a GeoJSON file without GDAL, which writes one per line and escapes line breaks inside.
 
-    GDAL writes one per line, and escapes line breaks inside. What it cannot bring to between -180° and 180° it leaves empty.
+    Raises:
+        DataSourceError: features have lost a part: what cannot be brought to between -180° and 180° GDAL leaves empty.
     """
     count, num_cut, first, last = 0, 0, b"", b""
-    for line in file:
-        last = line.strip(b"\r\n,\x1e")
-        first = first or last
-        # A lost block leaves zeros, or cuts a line.
-        is_feature = last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
-        count += is_feature
-        num_cut += is_feature and last.find(b"[ ]", last.rfind(b'"coordinates":')) > 0
-    is_closed = last == b"}" or first != b"{"  # a collection ends with the brace that it began with
-    return (count, num_cut) if is_closed else (0, 0)
+    with path.open("rb") as file:
+        for line in file:
+            last = line.strip(b"\r\n,\x1e")
+            first = first or last
+            # A lost block leaves zeros, or cuts a line.
+            is_feature = last.startswith(b'{ "type": "Feature", ') and last.endswith(b"}") and b"\0" not in last
+            count += is_feature
+            num_cut += is_feature and last.find(b"[ ]", last.rfind(b'"coordinates":')) > 0
+    if last != b"}" and first == b"{":  # a collection ends with the brace that it began with
+        return 0
+    if num_cut:
+        raise DataSourceError(
+            f"{num_cut} of {count} polygons reach beyond the longitudes and latitudes that GeoJSON holds; correct the "
+            "raster's transform, or write .gpkg"
+        )
+    return count
 
 
-def _count_flatgeobuf(file: IO[bytes], expected: int) -> int:
+def _count_flatgeobuf(path: Path, expected: int) -> int:
     """Count the features of a FlatGeobuf, each of which begins with its size, from the first one to the end of the file.
 
     Before them lie the magic number (8 bytes), the size of the header (4), the header, and the index: a packed R-tree of nodes
     of 40 bytes, 16 of which have one parent (https://flatgeobuf.org).
     """
-    whole = file.seek(0, os.SEEK_END)
+    whole = path.stat().st_size
     num_nodes, level = 0, expected  # level by level, from the leaves to the root
     while level:
         num_nodes += level
         level = 0 if level == 1 and num_nodes > 1 else -(-level // 16)
-    file.seek(8)
-    position = 12 + int.from_bytes(file.read(4), "little") + 40 * num_nodes
     count = 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        position = 12 + int.from_bytes(content[8:12], "little") + 40 * num_nodes
         while position + 4 <= whole:
             position += 4 + int.from_bytes(content[position : position + 4], "little")
             count += 1
     return count if position == whole else count - 1  # the last one is cut
+
+
+def _count_features(path: Path, _: int) -> int:
+    """Count the features of any file as its driver does, by reading it."""
+    with plain_name(path) as name:
+        return int(pyogrio.read_info(name, force_feature_count=True)["features"])
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One vector format.
+
+    Args:
+        driver: GDAL's name; empty when it is written without GDAL.
+        options: layer creation options.
+        is_lon_lat: coordinates are longitude and latitude of WGS 84, whatever the raster's CRS.
+        count: ``(file, number expected)`` → features that are complete in a finished file.
+    """
+
+    driver: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    is_lon_lat: bool = False
+    count: Callable[[Path, int], int] = _count_features
+
+
+FORMATS: dict[str, Format] = {
+    ".gpkg": Format("GPKG"),
+    ".fgb": Format("FlatGeobuf", count=_count_flatgeobuf),
+    ".geojson": Format("GeoJSON", {"RFC7946": "YES", "WRITE_NAME": "NO"}, is_lon_lat=True, count=_count_lines),
+    ".geojsonl": Format("GeoJSONSeq", {"RS": "NO"}, is_lon_lat=True, count=_count_lines),
+    ".geojsons": Format("GeoJSONSeq", {"RS": "YES"}, is_lon_lat=True, count=_count_lines),
+    ".parquet": Format(""),
+}
+"""What is written, by suffix. Another format of GDAL's is one line; what GDAL does not write is a branch of :func:`convert`."""
 
 
 def write_geoparquet(source_path: Path, part_path: Path, layer: LayerDefinition, num_polygons: int) -> None:

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from geoglnet.errors import ConfigError, OutputError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.formats import SUFFIXES
+from geoglnet.vector.formats import FORMATS
 from geoglnet.vector.settings import Quantity, VectorConfig
 from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
@@ -51,7 +51,7 @@ def read(path: Path) -> Any:
     return pyogrio.read_dataframe(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_holds_the_same_polygons(labels_path: Path, tmp_path: Path, suffix: str) -> None:
     config = VectorConfig(tile_size=50, simplify="1px")
     count = vectorize(labels_path, tmp_path / f"out{suffix}", legend=LEGEND, config=config)
@@ -122,7 +122,7 @@ def test_geoparquet_has_row_groups_and_a_covering(labels_path: Path, tmp_path: P
     assert 0 < len(some) < len(whole)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_an_empty_layer_is_a_file_too(tmp_path: Path, suffix: str) -> None:
     labels = write_raster(tmp_path / "labels.tif", np.full((1, 9, 9), 255, dtype=np.uint8))
     assert vectorize(labels, tmp_path / f"out{suffix}", legend=LEGEND) == 0

@@ -13,7 +13,7 @@ import pytest
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
-from geoglnet.vector.formats import SUFFIXES
+from geoglnet.vector.formats import FORMATS
 from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.settings import Quantity
 from geoglnet.vector.vectorize import VectorConfig, vectorize
@@ -105,7 +105,7 @@ def test_names_stay_distinct_when_they_look_like_made_ones() -> None:
     assert names[3:] == ("class 3 (3)", "class 3 (4)")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_zero_polygons_are_a_valid_file_with_all_columns(scene_factory: SceneMaker, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"none{suffix}"
     assert vectorize(scene_factory(square(0), "empty.tif"), path) == 0
@@ -120,7 +120,7 @@ def test_zero_polygons_are_a_valid_file_with_all_columns(scene_factory: SceneMak
         read_polygons(path, "EPSG:32736")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_our_own_files_are_read_again_as_polygons(scene_factory: SceneMaker, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"mine{suffix}"
     assert vectorize(scene_factory(square(1), "labels.tif"), path) == 1

@@ -14,7 +14,7 @@ import shapely
 from geoglnet.errors import OutputError
 from geoglnet.existing import layer_name
 from geoglnet.vector import formats, geopackage
-from geoglnet.vector.formats import SUFFIXES
+from geoglnet.vector.formats import FORMATS
 from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.vectorize import vectorize
@@ -110,7 +110,7 @@ def test_a_geopackage_with_a_damaged_page_gets_no_name(
     assert {path.name for path in tmp_path.iterdir()} == {"labels.tif"}
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix not in (".gpkg", ".parquet")])
+@pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix not in (".gpkg", ".parquet")])
 @pytest.mark.parametrize("lost", [1, 200])
 def test_a_file_of_another_format_that_is_cut_short_gets_no_name(
     labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, lost: int
@@ -127,7 +127,7 @@ def test_a_file_of_another_format_that_is_cut_short_gets_no_name(
     assert {path.name for path in tmp_path.iterdir()} == {"labels.tif"}
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_files_without_polygons_and_with_one_are_whole(tmp_path: Path, suffix: str) -> None:
     for size in (0, 4):
         labels = np.zeros((1, 64, 64), np.uint8)
