@@ -25,14 +25,14 @@ from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.coarse_to_fine import foreground_ratio
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.shipped import model_path
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.region import Wanted
 from geoglnet.prediction.segmenter import CoarseToFineSegmenter
 from geoglnet.progress import SilentProgress
 from geoglnet.raster.scene import Scene
-from geoglnet.training.config import read_config
+from geoglnet.training.train_config import read_config
 
 
 @dataclass

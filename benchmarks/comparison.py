@@ -44,12 +44,12 @@ from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
 from geoglnet.output import OutputFile
 from geoglnet.progress import SilentProgress
-from geoglnet.training.config import TrainConfig, read_config
-from geoglnet.training.evaluate import score
 from geoglnet.training.fit import Start, fit, local_only, make_manifest
 from geoglnet.training.runlog import RunLog, run_folder
 from geoglnet.training.savepoint import Saving, read_savepoint, savepoint_path
+from geoglnet.training.scoring import score
 from geoglnet.training.stages import StageRun, run_stage
+from geoglnet.training.train_config import TrainConfig, read_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ from geoglnet.datasets.assembly import PairReader
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.shipped import model_path
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.effort import Selection, choose_selection
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import SilentProgress
-from geoglnet.training.config import read_config
+from geoglnet.training.train_config import read_config
 
 EFFORTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SEEDS = (0, 1, 2)

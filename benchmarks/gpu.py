@@ -38,8 +38,8 @@ import geoglnet
 from geoglnet.config import Sharing
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.prediction import run as run_module
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.raster.scene import open_scene
 from geoglnet.synthetic import write_generated

@@ -60,7 +60,7 @@ def main() -> None:
     """Print a table for RESULTS.md."""
     modules = sorted(path for path in PACKAGE.rglob("*.py"))
     print(f"modules: {len(modules)}, median {median(len(path.read_text().splitlines()) for path in modules):g} lines")
-    for name in ("geoglnet", "geoglnet.cli.main", "geoglnet.prediction.run", "geoglnet.vector.vectorize"):
+    for name in ("geoglnet", "geoglnet.cli.main", "geoglnet.prediction.run", "geoglnet.vector.polygonizer"):
         runs = [subprocess.check_output([sys.executable, "-c", _TIMED.format(name=name)], text=True) for _ in range(5)]
         print(f"import {name}: {median(map(float, runs)):.2f} s")
     for name, stack in journeys().items():

@@ -17,7 +17,7 @@ from geoglnet.bands import Bands
 from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.progress import SilentProgress
-from geoglnet.training.config import TrainConfig, read_config
+from geoglnet.training.train_config import TrainConfig, read_config
 
 BANDS = Bands(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

@@ -87,8 +87,8 @@ def write_mosaic(path: Path, pattern_path: Path, shape: tuple[int, int], place: 
 
 def trace_ours(labels: str, out: str, method: str) -> int:
     from geoglnet.legend import Legend
+    from geoglnet.vector.polygonizer import vectorize
     from geoglnet.vector.settings import VectorConfig
-    from geoglnet.vector.vectorize import vectorize
 
     legend = Legend(tuple(f"class {i}" for i in range(6)), tuple((40 * i, 0, 0) for i in range(6)))
     options = {"exact": {}, "simplify": {"simplify": "1.5px"}, "workers": {"workers": 2}}[method]

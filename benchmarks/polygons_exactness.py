@@ -26,8 +26,8 @@ import shapely
 from polygons import BLURS, gdal_library, make_raster, trace_gdal
 
 from geoglnet.legend import Legend
+from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.settings import VectorConfig
-from geoglnet.vector.vectorize import vectorize
 from geoglnet.windows import core_edges
 
 TOLERANCE = "1.5px"

@@ -41,7 +41,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.shipped import model_path
 from geoglnet.prediction import run as run_module
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 
 CLASSES = 7

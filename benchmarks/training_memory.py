@@ -24,8 +24,8 @@ import torch
 from geoglnet.config import ModelConfig, Sharing, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.models.glnet import GLNet
-from geoglnet.training.config import OptimConfig
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
 from geoglnet.windows import Window, footprints
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.legend import Legend as Legend
     from geoglnet.models.checkpoint import load_checkpoint as load_checkpoint
     from geoglnet.models.glnet import GLNet as GLNet
-    from geoglnet.prediction.config import PredictConfig as PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig as PredictConfig
     from geoglnet.raster.scene import open_scene as open_scene
     from geoglnet.vector.settings import VectorConfig as VectorConfig
 
@@ -47,7 +47,7 @@ _HOME = {
     "Model": "geoglnet.api.model",
     "ModelConfig": "geoglnet.config",
     "PolygonLayer": "geoglnet.api.polygons",
-    "PredictConfig": "geoglnet.prediction.config",
+    "PredictConfig": "geoglnet.prediction.predict_config",
     "Prediction": "geoglnet.api.prediction",
     "RegionConfig": "geoglnet.config",
     "Report": "geoglnet.api.report",

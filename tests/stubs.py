@@ -12,7 +12,7 @@ from geoglnet.config import Branches, ModelConfig, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, PatchLogits, RegionLogits, RegionMaps
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.raster.scene import ArrayScene
 
 CLASSES = 3

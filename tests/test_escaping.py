@@ -36,8 +36,8 @@ from geoglnet.metrics import ConfusionMatrix
 from geoglnet.prediction.seam_report import SeamReport
 from geoglnet.raster.classnames import read_class_names
 from geoglnet.raster.cog import read_legend, write_cog
-from geoglnet.training.evaluate import Evaluation
-from geoglnet.training.report import write_table
+from geoglnet.training.score_sheet import write_table
+from geoglnet.training.scoring import Evaluation
 from geoglnet.types import Shape
 from geoglnet.vector.style import qml, sld
 from tests.nasty import NASTY

@@ -12,8 +12,8 @@ from geoglnet.config import ModelConfig, RegionConfig, Sharing, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.glnet import GLNet
-from geoglnet.training.config import OptimConfig
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows
 

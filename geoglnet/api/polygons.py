@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geoglnet.legend import Legend
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, StrPath
-    from geoglnet.vector.vectorize import VectorConfig
+    from geoglnet.vector.polygonizer import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def vectorize(
         OutputError: it cannot be written.
     """
     from geoglnet.raster.cog import read_legend
-    from geoglnet.vector.vectorize import vectorize as tool
+    from geoglnet.vector.polygonizer import vectorize as tool
 
     with watched(progress) as recorder:
         count = tool(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from geoglnet.legend import Legend
     from geoglnet.prediction.blocks import Block
-    from geoglnet.prediction.config import PredictConfig
     from geoglnet.prediction.plan import BlockSet
+    from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.prediction.seam_report import SeamReport
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, Shape, StrPath
@@ -207,7 +207,7 @@ def predict(
         probabilities_path: the same of every class's probability, one band per class.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: device, batch size, precision, bands, scaling, bounds, mask, effort, augmentation; see
-            :class:`~geoglnet.prediction.config.PredictConfig`.
+            :class:`~geoglnet.prediction.predict_config.PredictConfig`.
         vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.settings.VectorConfig`.
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
@@ -322,7 +322,7 @@ def iter_blocks(
     """
     from geoglnet.models.checkpoint import load_checkpoint
     from geoglnet.models.shipped import model_path
-    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.prediction.predictor import Predictor
     from geoglnet.prediction.source import Source
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from geoglnet.models.manifest import Manifest
-    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.progress import Progress
-    from geoglnet.training.config import TrainConfig
-    from geoglnet.training.evaluate import Evaluation
+    from geoglnet.training.scoring import Evaluation
+    from geoglnet.training.train_config import TrainConfig
     from geoglnet.types import StrPath
 
 
@@ -119,14 +119,14 @@ class Scores:
         """Draw the scores per class, the confusion matrix, and the worst regions beside their truth."""
         from matplotlib import pyplot
 
-        from geoglnet.training.report import draw_sheet
+        from geoglnet.training.score_sheet import draw_sheet
 
         del pyplot  # imported so that notebooks know how to show a figure
         return draw_sheet(self._title, self.evaluation)
 
     def save(self, folder: StrPath, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write ``scores.json``, ``scores.csv`` and ``report.png``."""
-        from geoglnet.training.report import write_report
+        from geoglnet.training.score_sheet import write_report
 
         return write_report(Path(folder), self._title, self.evaluation, overwrite=overwrite)
 
@@ -189,9 +189,9 @@ def train(
     """
     _check_extra()
     from geoglnet.output import OutputFile, refuse_inputs
-    from geoglnet.training.config import read_config
     from geoglnet.training.fit import Start, fit
     from geoglnet.training.runlog import run_folder
+    from geoglnet.training.train_config import read_config
 
     if isinstance(config, (str, os.PathLike)):
         refuse_inputs([OutputFile(checkpoint_path, overwrite or resume)], [("the configuration", config)])
@@ -241,7 +241,7 @@ def evaluate(
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
     _check_extra()
-    from geoglnet.training.evaluate import evaluate as score
+    from geoglnet.training.scoring import evaluate as score
 
     with watched(progress) as recorder:
         evaluation = score(path_of(model), Path(config), Path(folder), split=split, config=predict_config, progress=recorder)

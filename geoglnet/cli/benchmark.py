@@ -78,7 +78,7 @@ def benchmark(
     from geoglnet.paper.study import Study
     from geoglnet.paper.tables import Wishes, report
     from geoglnet.paper.targets import find_target
-    from geoglnet.training.config import read_config
+    from geoglnet.training.train_config import read_config
 
     chosen_target = find_target(target)
     all_steps = {f"optim.{name}": steps for name in _STEPS} if steps else {}

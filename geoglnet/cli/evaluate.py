@@ -65,7 +65,7 @@ def evaluate(
     the intersection over union (IoU) of every class per scene, and the mean IoU under each convention in use.
     """
     from geoglnet.api.training import evaluate as tool
-    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig
 
     settings = PredictConfig(batch_size=batch_size, device=device)
     scored = tool(model, config, folder=data, split=split or "", predict_config=settings, progress=reporter)

@@ -18,7 +18,7 @@ from geoglnet.prediction.layers import LAYERS, VECTOR, output_names
 
 if TYPE_CHECKING:
     from geoglnet.api.prediction import Prediction
-    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.vector.settings import VectorConfig
 
 

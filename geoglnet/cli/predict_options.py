@@ -1,4 +1,4 @@
-"""Options of ``predict`` that say how, gathered into one :class:`~geoglnet.prediction.config.PredictConfig`."""
+"""Options of ``predict`` that say how, gathered into one :class:`~geoglnet.prediction.predict_config.PredictConfig`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def config_options(function: FunctionT) -> FunctionT:
 
 
 def _config(scaling: tuple[float, float] | None, **chosen: Any) -> Any:
-    from geoglnet.prediction.config import PredictConfig
+    from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.raster.scaling import Scaling
 
     return PredictConfig(scaling=Scaling(*scaling, "given with --scale") if scaling else None, **chosen)

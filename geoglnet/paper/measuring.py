@@ -30,8 +30,8 @@ from geoglnet.errors import GeoglnetError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
 from geoglnet.paper.study import read_json, write_json
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import begin
 from geoglnet.raster.scene import ArrayScene

@@ -16,7 +16,7 @@ from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.paper.drawing import Panel
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress
 from geoglnet.raster.scene import RasterScene

@@ -15,12 +15,12 @@ from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.output import OutputFile
 from geoglnet.paper.systems import System, find_system
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.training.config import TrainConfig
-from geoglnet.training.evaluate import score
 from geoglnet.training.fit import Start, fit
 from geoglnet.training.savepoint import savepoint_path
+from geoglnet.training.scoring import score
+from geoglnet.training.train_config import TrainConfig
 
 Figures = Mapping[str, Any]
 

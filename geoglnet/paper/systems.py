@@ -9,7 +9,7 @@ from typing import Any
 
 from geoglnet.config import ARCHITECTURES, LEVELS, Branches, Sharing, Stage, suggestion
 from geoglnet.errors import ConfigError
-from geoglnet.training.config import TrainConfig
+from geoglnet.training.train_config import TrainConfig
 
 SHALLOW = (5,)
 """The one level of Table 2's shallow sharing; the paper does not say which."""

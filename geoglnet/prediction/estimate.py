@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import Rule
 from geoglnet.raster.scene import Pixels

@@ -19,8 +19,8 @@ import torch
 
 from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.layers import Layer
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.source import SceneFiles
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene

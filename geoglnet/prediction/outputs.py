@@ -28,8 +28,8 @@ from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.formats import check_suffix
+from geoglnet.vector.polygonizer import vector_files, write_polygons
 from geoglnet.vector.settings import VectorConfig
-from geoglnet.vector.vectorize import vector_files, write_polygons
 
 SEAMS_TAG = "GEOGLNET_SEAMS"
 

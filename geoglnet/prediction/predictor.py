@@ -27,11 +27,11 @@ from geoglnet.models.network import Network
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.blender import Blender, ZoneBuffer
 from geoglnet.prediction.blocks import PendingBlock
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import check_capacity
 from geoglnet.prediction.estimate import Estimate
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, Layer
 from geoglnet.prediction.plan import BlockSet, Plan, iter_work
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.segmenter import CoarseToFineSegmenter, RegionSegmenter
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Pixels, Scene

@@ -36,11 +36,11 @@ from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 from geoglnet.output import OutputFile, refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
 from geoglnet.prediction.outputs import OutputWriter, in_order, output_files
 from geoglnet.prediction.plan import BlockSet, Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.source import SceneFiles, Source
 from geoglnet.prediction.workspace import (
@@ -57,8 +57,8 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
+from geoglnet.vector.polygonizer import check_ground
 from geoglnet.vector.settings import VectorConfig
-from geoglnet.vector.vectorize import check_ground
 
 
 @contextmanager

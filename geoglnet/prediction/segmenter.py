@@ -19,10 +19,10 @@ from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, fo
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, RegionMaps
 from geoglnet.prediction.blocks import overflow
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import first_batch_size, resolve_device
 from geoglnet.prediction.effort import Selection, choose_selection
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.region import AS_IT_IS, D4, Turn, Uploaded, Wanted, upload
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import Pixels

@@ -24,7 +24,7 @@ from geoglnet.errors import ConfigError, ResolutionError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path, shipped_models
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import Progress
 from geoglnet.raster.files import short_name
 from geoglnet.raster.gdal import local_files

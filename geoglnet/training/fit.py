@@ -26,13 +26,13 @@ from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
-from geoglnet.training.config import TrainConfig
 from geoglnet.training.devices import quiet_lightning
-from geoglnet.training.evaluate import score
-from geoglnet.training.report import check_report, write_report
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
 from geoglnet.training.savepoint import Savepoint, Saving, check_savepoint, read_savepoint, savepoint_path
+from geoglnet.training.score_sheet import check_report, write_report
+from geoglnet.training.scoring import score
 from geoglnet.training.stages import StageRun, run_stage, stages_of
+from geoglnet.training.train_config import TrainConfig
 from geoglnet.types import Shape
 
 NUM_SPECIMENS = 2

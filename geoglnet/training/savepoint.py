@@ -19,8 +19,8 @@ from geoglnet.message import Keyword
 from geoglnet.models.pickles import read_pickle
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
-from geoglnet.training.config import TrainConfig
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import TrainConfig
 
 FORMAT = 1
 

@@ -17,11 +17,11 @@ from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network
 from geoglnet.progress import Progress
-from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.devices import UnwrappedDDP, check_devices, relayed
 from geoglnet.training.focus import GlobalFocus
 from geoglnet.training.savepoint import Savepoint
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
 from geoglnet.models.network import Network, PatchBatch, RegionMaps
 from geoglnet.plain import shortened
-from geoglnet.training.config import OptimConfig, Regularization
 from geoglnet.training.devices import average_gradients
+from geoglnet.training.train_config import OptimConfig, Regularization
 
 _FMREG = {Regularization.EUCLIDEAN: fmreg_euclidean, Regularization.MEAN_SQUARE: fmreg_mean_square}
 _GLOBAL_RATE = (Stage.GLOBAL, Stage.BIDIRECTIONAL, Stage.JOINT)

@@ -236,7 +236,7 @@ def _in_crs(
 
 
 def read_frame(path: StrPath, *, limit_mb: float, bounds: Bounds | None = None) -> geopandas.GeoDataFrame:
-    """Read the polygons of a file that :func:`~geoglnet.vector.vectorize.vectorize` wrote, or those that touch some bounds.
+    """Read the polygons of a file that :func:`~geoglnet.vector.polygonizer.vectorize` wrote, or those that touch some bounds.
 
     Args:
         path: GeoPackage, FlatGeobuf, GeoJSON or GeoParquet.

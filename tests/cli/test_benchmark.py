@@ -14,7 +14,7 @@ from geoglnet.cli.main import geoglnet
 from geoglnet.models.manifest import read_manifest
 from geoglnet.paper.systems import SYSTEMS, find_system
 from geoglnet.paper.targets import TARGETS
-from geoglnet.training.config import read_config
+from geoglnet.training.train_config import read_config
 from tests.cli.test_train_sets import CASES, write_config
 
 

@@ -20,9 +20,9 @@ import geoglnet
 from geoglnet.api.prediction import Prediction
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError
 from geoglnet.output import OutputFile
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.facts import differences
 from geoglnet.prediction.journal import Journal, read_journal
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.workspace import open_workspace, workspace_path
 from geoglnet.progress import RecordedProgress, SilentProgress
 from tests.rasters import noise, write_raster

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from geoglnet.cli.main import geoglnet
-from geoglnet.training.config import read_config
+from geoglnet.training.train_config import read_config
 
 CONFIG = """
 name = "tiny"

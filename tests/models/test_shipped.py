@@ -18,7 +18,7 @@ from geoglnet.models.shipped import card_text, model_path, shipped_models
 from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.raster.scene import ArrayScene
 from geoglnet.synthetic import GENERATED_LEGEND, generate_scene, landcover_labels
-from geoglnet.training.evaluate import evaluate
+from geoglnet.training.scoring import evaluate
 from geoglnet.types import Shape
 from geoglnet.windows import footprints, patch_windows
 

@@ -29,8 +29,8 @@ from geoglnet.datasets.sources import ImagesSource, RastersSource
 from geoglnet.prediction import layers
 from geoglnet.prediction.journal import JOURNAL as PROGRAMS_JOURNAL
 from geoglnet.prediction.workspace import SUFFIX
-from geoglnet.training.config import read_config
 from geoglnet.training.savepoint import savepoint_path
+from geoglnet.training.train_config import read_config
 from tests.nasty import NASTY
 
 pytestmark = pytest.mark.smoke

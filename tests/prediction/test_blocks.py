@@ -22,9 +22,9 @@ from geoglnet.config import Branches, RegionConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.prediction.area import Area, choose_area
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.layers import LABELS, LAYERS, winners
 from geoglnet.prediction.plan import AllBlocks, Plan, iter_work, rectangle
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.scene import ArrayScene, open_scene

@@ -18,8 +18,8 @@ from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import PatchLogits, RegionLogits, RegionMaps
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.prediction.segmenter import CoarseToFineSegmenter
 from geoglnet.raster.scene import ArrayScene, Pixels

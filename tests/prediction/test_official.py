@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from geoglnet.config import Compat, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.raster.scene import ArrayScene
 from geoglnet.types import Shape

@@ -13,7 +13,7 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import ResolutionError
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.source import Source
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scaling import Scaling

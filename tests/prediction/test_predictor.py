@@ -19,10 +19,10 @@ from geoglnet.errors import BandsError, Canceled, ConfigError
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.layers import LABELS, LAYERS, PROBABILITIES
 from geoglnet.prediction.plan import Plan
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import ArraySink, Predictor, predict_scene
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import ArrayScene, Pixels

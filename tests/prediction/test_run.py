@@ -17,10 +17,10 @@ import pytest
 import geoglnet
 from geoglnet.errors import OutputError, OutputExistsError, SceneError
 from geoglnet.prediction import workspace
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.facts import RunSettings
 from geoglnet.prediction.journal import JOURNAL
 from geoglnet.prediction.layers import LABELS
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.run import begin, join, take_over
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.scaling import Scaling

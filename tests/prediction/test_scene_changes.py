@@ -19,7 +19,7 @@ import geoglnet
 from geoglnet.api.prediction import Prediction
 from geoglnet.errors import OutputError, SceneError
 from geoglnet.prediction import source
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import SilentProgress
 from tests.rasters import noise, write_raster
 from tests.served import Server

@@ -20,8 +20,8 @@ from geoglnet.api.prediction import Prediction
 from geoglnet.errors import Canceled, ConfigError, OutputError, OutputExistsError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.prediction.blender import ZoneBuffer
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.plan import Plan, PlannedRegion
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import ArraySink, predict_scene
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.progress import RecordedProgress, SilentProgress

@@ -17,9 +17,9 @@ from geoglnet.config import ModelConfig, RegionConfig
 from geoglnet.legend import Legend
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
-from geoglnet.prediction.config import PredictConfig
 from geoglnet.prediction.effort import EveryPatch, UnsurePatches, choose_selection, doubt, normalized_entropy
 from geoglnet.prediction.plan import Plan, PlannedPatch, PlannedRegion
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.region import D4, Turn
 from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.raster.scene import Pixels

@@ -19,16 +19,16 @@ from rasterio.errors import NotGeoreferencedWarning
 import geoglnet
 from geoglnet.bands import Bands
 from geoglnet.errors import ConfigError, DatasetError, GeoglnetError, SceneError
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import georeference, ground_pixel_size
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
 from geoglnet.vector.measures import ground_measures
+from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.reader import read_polygons
 from geoglnet.vector.settings import VectorConfig
-from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
 
 LOCAL = 'LOCAL_CS["Local Coordinates (m)",UNIT["metre",1]]'

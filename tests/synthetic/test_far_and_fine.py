@@ -15,7 +15,7 @@ from scipy import ndimage
 from geoglnet.cli.main import geoglnet
 from geoglnet.errors import ConfigError
 from geoglnet.synthetic.far_and_fine import FAR_AND_FINE_LEGEND, FIELDS, Valley, far_and_fine_region, write_far_and_fine
-from geoglnet.training.config import read_config
+from geoglnet.training.train_config import read_config
 
 CONFIG = Path(__file__).parents[2] / "examples/configs/far_and_fine.toml"
 FIELD_VALUES = [FAR_AND_FINE_LEGEND.value_of(name) for name in FIELDS]

@@ -21,9 +21,9 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, RecordedProgress, SilentProgress
 from geoglnet.training import devices
-from geoglnet.training.config import OptimConfig, TrainConfig
 from geoglnet.training.stages import StageRun, run_stage
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig, TrainConfig
 from geoglnet.types import Shape
 from tests.networks import small
 

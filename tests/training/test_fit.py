@@ -16,11 +16,11 @@ from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import read_manifest
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import RecordedProgress
-from geoglnet.training.config import TrainConfig, read_config
-from geoglnet.training.evaluate import evaluate
 from geoglnet.training.fit import Start, fit, global_only, local_only
+from geoglnet.training.scoring import evaluate
+from geoglnet.training.train_config import TrainConfig, read_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
 

@@ -20,10 +20,10 @@ from geoglnet.config import Stage
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputError, OutputExistsError
 from geoglnet.output import OutputFile
-from geoglnet.training.config import OptimConfig, TrainConfig, read_config
 from geoglnet.training.fit import Start, fit, stage_path
 from geoglnet.training.savepoint import Savepoint, read_savepoint, savepoint_path, write_savepoint
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig, TrainConfig, read_config
 from tests.networks import small
 
 CONFIG = """

@@ -12,8 +12,8 @@ from geoglnet.config import Sharing, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
-from geoglnet.training.config import OptimConfig
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
 from tests.networks import region_of, small
 

@@ -19,10 +19,10 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
 from geoglnet.vector import cleaning
 from geoglnet.vector.cleaning import CleaningRules, clean_tile, fill_holes, open_labels, sieve_labels
+from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.tiles import ArrayTiles
 from geoglnet.vector.tracing import label_components
-from geoglnet.vector.vectorize import vectorize
 from geoglnet.windows import iter_cores
 from tests.rasters import write_raster
 

@@ -21,8 +21,8 @@ from geoglnet.errors import ConfigError, OutputError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.vector.formats import FORMATS
+from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.settings import Quantity, VectorConfig
-from geoglnet.vector.vectorize import vectorize
 from tests.rasters import write_raster
 
 LEGEND = Legend(("background", "roof", "yard"), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)

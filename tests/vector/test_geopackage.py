@@ -26,10 +26,10 @@ from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.vector import geopackage
 from geoglnet.vector.geopackage import LayerDefinition, layer_name, write_geopackage
+from geoglnet.vector.polygonizer import VectorConfig, vectorize
 from geoglnet.vector.rings import to_wkb
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import outline_color, qml, sld
-from geoglnet.vector.vectorize import VectorConfig, vectorize
 
 LEGEND = Legend(("background", "roof", 'grass & "trees" <5 m'), ((0, 0, 0), (250, 100, 0), (0, 160, 40)), background=0)
 FIELDS = ("class_id", "class_name", "area_m2", "perimeter_m", "confidence", "part_of", "scene", "model")
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_no_file(tmp_path: Path, lim
     script = f"""
         import resource, signal
         from geoglnet.errors import OutputError
-        from geoglnet.vector.vectorize import vectorize
+        from geoglnet.vector.polygonizer import vectorize
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         try:

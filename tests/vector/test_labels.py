@@ -14,9 +14,9 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
 from geoglnet.vector.formats import FORMATS
+from geoglnet.vector.polygonizer import VectorConfig, vectorize
 from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.settings import Quantity
-from geoglnet.vector.vectorize import VectorConfig, vectorize
 from tests.conftest import SceneMaker
 
 

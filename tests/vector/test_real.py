@@ -13,8 +13,8 @@ import shapely
 from rasterio.features import rasterize, shapes
 
 from geoglnet import predict
+from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.settings import VectorConfig
-from geoglnet.vector.vectorize import vectorize
 
 DATA = Path(os.environ.get("GEOGLNET_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TILE_SIZE = 160

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure, SubFigure
 from geoglnet.escaping import csv_cell, figure_text
 from geoglnet.legend import Legend
 from geoglnet.output import OutputFile
-from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import colored, errors
 from geoglnet.training.runlog import LossPoint
+from geoglnet.training.scoring import Evaluation, WorstRegion
 
 SCORES_JSON, SCORES_CSV, SHEET = "scores.json", "scores.csv", "report.png"
 MOST_REGIONS = 4

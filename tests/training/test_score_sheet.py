@@ -20,13 +20,13 @@ from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix
 from geoglnet.models.glnet import GLNet
-from geoglnet.training.config import OptimConfig
 from geoglnet.training.devices import silence_lightning
-from geoglnet.training.evaluate import Evaluation, WorstRegion
 from geoglnet.training.pictures import ScenePicture, as_rgb, colored, decimation, errors, side_by_side
-from geoglnet.training.report import write_report
 from geoglnet.training.runlog import LossPoint, RunLog, branch_labels, forget_losses, read_losses, specimen
+from geoglnet.training.score_sheet import write_report
+from geoglnet.training.scoring import Evaluation, WorstRegion
 from geoglnet.training.task import StageTask
+from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
 
 LEGEND = Legend(("ground", "roof"), ((1, 2, 3), (255, 0, 0)), background=0)

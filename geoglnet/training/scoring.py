@@ -24,12 +24,12 @@ from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network
 from geoglnet.models.shipped import model_path
-from geoglnet.prediction.config import PredictConfig
+from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.scene import RasterScene
-from geoglnet.training.config import read_config
 from geoglnet.training.pictures import PICTURE_SIZE, ScenePicture, as_rgb, decimation
+from geoglnet.training.train_config import read_config
 from geoglnet.types import Shape
 
 BOUNDARY_TOLERANCE = 3
