@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from geoglnet.bands import Bands
 from geoglnet.config import Compat, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
@@ -18,13 +19,15 @@ from tests.networks import small
 
 REGION = RegionConfig(region_size=160, overview_size=64, patch_size=64, patch_overlap=16, margin=48)
 
+RAW = Bands(mean=(0.0,) * 3, std=(1.0,) * 3)  # as the authors' network takes values
+
 
 @torch.inference_mode()
 def test_labels_are_the_argmax_of_summed_nearest_logits() -> None:
     legend = Legend(("a", "b", "c"), ((0, 0, 0),) * 3)
     for sharing in (Sharing.GLOBAL_TO_LOCAL, Sharing.BIDIRECTIONAL):
         network = small(compat=Compat.OFFICIAL, sharing=sharing)
-        manifest = Manifest("m", network.config, REGION, legend, 1.0, (0.5, 2.0), 1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+        manifest = Manifest("m", network.config, REGION, legend, 1.0, (0.5, 2.0), 1.0, bands=RAW)
         pixels = np.random.default_rng(0).integers(0, 256, (3, 160, 160), dtype=np.uint8)
         labels = ArraySink(Shape(160, 160))
         predict_scene(ArrayScene(pixels), network, manifest, labels, None, PredictConfig(device="cpu", batch_size=3))
