@@ -13,7 +13,7 @@ from geoglnet.types import Shape
 
 @pytest.fixture(autouse=True)
 def _small_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoglnet.synthetic.scene.DEFAULT_SHAPE", Shape(240, 240))
+    monkeypatch.setattr("geoglnet.synthetic.generator.DEFAULT_SHAPE", Shape(240, 240))
 
 
 def run(*arguments: str | Path) -> Result:
