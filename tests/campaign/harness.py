@@ -281,6 +281,8 @@ def problems_of_ending(ended: Ended, *, stops: bool = False) -> list[str]:
     said = [line for line in lines if line and not line.startswith(("Warning: ", "Note: "))]
     if ended.code == DONE:
         return [f"leak on stderr: {_anonymous(line)}" for line in said[:-1]]
+    if ended.code == CANCELED and len(said) == 2 and said[0].startswith("Error: "):
+        said = said[1:]  # it was asked to stop when it had just said why it ends
     strays = [line for line in said if not line.startswith(allowed[ended.code])]
     errors = [line for line in said if line.startswith(("Error: ", "Canceled"))]
     if strays:
