@@ -136,7 +136,7 @@ def test_a_run_that_is_stopped_or_killed_is_judged_by_that(tmp_path: Path) -> No
     assert not bench.problems
     assert problems_of_ending(Ended(130, "", "Canceled; no half-written file is left\n"), stops=True) == []
     assert problems_of_ending(Ended(130, "", "Canceled; no half-written file is left\n"))
-    assert problems_of_ending(Ended(130, "", "Error: no such source\nCanceled; no half-written file is left\n"), stops=True) == []
+    assert problems_of_ending(Ended(130, "", "Error: no x\nCanceled; no half-written file is left\n"), stops=True) == []
 
 
 def test_the_nth_call_fails_in_python_and_below_it(tmp_path: Path) -> None:
