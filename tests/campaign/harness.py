@@ -198,7 +198,8 @@ class Bench:
         out, err = ((logs / name).read_text(encoding="utf-8", errors="surrogateescape") for name in ("out", "err"))
         counted = logs / "calls"
         calls = json.loads(counted.read_text()) if counted.exists() else {}
-        if usage.ru_maxrss * 1024 > int((logs / "resident").read_text() or 0) + self.memory:
+        resident = (logs / "resident").read_text()  # empty of a program that was killed before it had begun
+        if resident and usage.ru_maxrss * 1024 > int(resident) + self.memory:
             self.problem("memory: more than its input can need")
         if any((logs / "tmp").iterdir()) and code >= 0:
             names = sorted(re.sub(r"\d+|_?[a-z0-9_]{8}$", "…", path.name) for path in (logs / "tmp").iterdir())

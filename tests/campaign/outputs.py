@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _fault_of_polygons(path: Path) -> str:
     if path.suffix.lower() == ".gpkg":
         import sqlite3
 
-        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             said = database.execute("PRAGMA integrity_check").fetchone()[0]
         if said != "ok":
             return f"integrity_check: {said}"
