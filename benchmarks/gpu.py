@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 import rasterio.shutil
 import torch
 from peak_memory import write_mosaic
-from speed import paper_model
+from speed import paper_model, watch
 from torch.utils.flop_counter import FlopCounterMode
 
 import geoglnet
@@ -54,21 +54,20 @@ COLUMNS = (
 
 
 class Busy:
-    """Wraps a network; notes when its calls begin and end on the device."""
+    """Notes when calls of a network begin and end on the device."""
 
-    def __init__(self, inner: Any, device: torch.device) -> None:
-        self._inner, self._device, self._spans = inner, device, []
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._spans = device, []
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if not callable(found) or self._device.type != "cuda":
-            return found
+    def noted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        if self._device.type != "cuda":
+            return method
 
         def call(*given: Any, **options: Any) -> Any:
             begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begun.record()
             try:
-                return found(*given, **options)
+                return method(*given, **options)
             finally:
                 ended.record()
                 self._spans.append((begun, ended))
@@ -178,8 +177,8 @@ def row(scene_path: Path, sharing_name: str, precision: str, device_name: str) -
     class Watched(Predictor):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            wrapped.append(Busy(self.segmenter.network, device))
-            self.segmenter.network = wrapped[0]
+            wrapped.append(Busy(device))
+            watch(self.segmenter.network, wrapped[-1].noted)
 
     run_module.Predictor = Watched  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as name, sampled_process_mb() as sampled:

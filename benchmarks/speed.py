@@ -37,8 +37,11 @@ import geoglnet
 from geoglnet.config import ModelConfig, RegionConfig, Sharing
 from geoglnet.legend import Legend
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
+from geoglnet.models.folding import FoldedGLNet
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.merging import Merge
+from geoglnet.models.network import Network
 from geoglnet.models.shipped import model_path
 from geoglnet.prediction import run as run_module
 from geoglnet.prediction.predict_config import PredictConfig
@@ -78,17 +81,26 @@ class Clock:
         return call
 
 
-class Timed:
-    """A network, or what it merges maps in, whose methods are timed."""
+class TimedMerge:
+    """What a network merges maps in, its methods timed."""
 
-    def __init__(self, inner: Any, clock: Clock) -> None:
-        self._inner, self._clock = inner, clock
+    def __init__(self, merge: Merge, clock: Clock) -> None:
+        self.add, self.maps = clock.timed(merge.add), clock.timed(merge.maps)
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name == "merge":
-            return lambda maps: Timed(self._clock.timed(found)(maps), self._clock)
-        return self._clock.timed(found) if callable(found) else found
+
+def watch(network: Network, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Wrap what a network is asked while regions are segmented; not its generators, which cut out patches between."""
+    for name in ("see", "segment", "look", "merge", "refine", "aggregate"):
+        if hasattr(network, name):
+            setattr(network, name, wrap(getattr(network, name)))
+
+
+def time_methods(network: Network, clock: Clock) -> None:
+    """Time what a network is asked, and the merging of its maps."""
+    watch(network, clock.timed)
+    if isinstance(network, (GLNet, FoldedGLNet)):
+        merge = network.merge
+        network.merge = lambda maps: TimedMerge(merge(maps), clock)  # type: ignore[method-assign,assign,return-value]
 
 
 def paper_model(sharing: Sharing, resolution_m: float) -> tuple[GLNet, Manifest]:
@@ -110,7 +122,7 @@ def timed_network(*, is_folded: bool) -> Iterator[Clock]:
     class TimedPredictor(Predictor):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            self.segmenter.network = Timed(self.segmenter.network, clock)
+            time_methods(self.segmenter.network, clock)
 
     run_module.Predictor = TimedPredictor  # type: ignore[attr-defined]
     if not is_folded:

@@ -22,6 +22,8 @@ from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.types import StrPath
 
+_FORMER_PLACES = ("local_branch.", "global_branch.")  # where baselines stood before 0.1.0
+
 
 def save_checkpoint(
     path: StrPath | OutputFile, network: Network, manifest: Manifest, *, half: bool = True, overwrite: bool = False
@@ -87,9 +89,6 @@ def load_checkpoint(path: StrPath) -> tuple[Network, Manifest]:
         network = build_network(manifest.model)
         network.load_state_dict(state)
     return network.eval(), manifest
-
-
-_FORMER_PLACES = ("local_branch.", "global_branch.")
 
 
 class Blank(TorchFunctionMode):

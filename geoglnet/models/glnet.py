@@ -203,10 +203,17 @@ class GLNet(Network):
         """
         return FoldedGLNet(self)
 
+    @property
+    def has_two_rounds(self) -> bool:
+        return self.refined_branch is not None
+
+    @property
+    def sums_logits(self) -> bool:
+        return self.config.compat is Compat.OFFICIAL
+
     def for_inference(self) -> Network:
-        """Fold, where there are patches; the authors' geometry keeps their edges, which a folded network does not know."""
-        is_foldable = self.local_branch is not None and self.config.compat is not Compat.OFFICIAL
-        return self.fold() if is_foldable else self
+        """Fold, where there are patches; the authors' way counts their edges, which a folded network does not know."""
+        return self if self.local_branch is None or self.sums_logits else self.fold()
 
     def iter_logits(
         self, overview: Tensor | None, maps: RegionMaps | None, batches: Iterable[tuple[Tensor, Tensor]]

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -155,6 +155,16 @@ class Network(nn.Module):
         return self
 
     @property
+    def has_two_rounds(self) -> bool:
+        """Tell whether all patches of a region are looked at before any of them gets its logits."""
+        return False
+
+    @property
+    def sums_logits(self) -> bool:
+        """Tell whether overlapping patches are blended by adding up logits, all alike, instead of weighted probabilities."""
+        return False
+
+    @property
     def needs_whole_images(self) -> bool:
         """Tell whether an image goes through in one piece, all its maps alive at once, so that its size decides the memory."""
         return False
@@ -194,7 +204,7 @@ class Network(nn.Module):
         """List the parameters that the regularization of x_loc may change."""
         return list(self.parameters())
 
-    def overviews_only(self) -> Self | Network:
+    def overviews_only(self) -> Network:
         """Copy what :meth:`see` needs.
 
         Raises:

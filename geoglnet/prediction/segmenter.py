@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoglnet.config import Branches, Compat, Sharing
+from geoglnet.config import Branches
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
@@ -34,8 +34,8 @@ class RegionSegmenter:
     """A network made ready to turn regions into probabilities.
 
     The network is moved to the device, laid out channels last, and put into evaluation mode. Patches are blended as
-    probabilities, with weights that fall toward their edges; a network with ``compat = "official"`` is blended as the authors
-    do: logits, upsampled to the nearest, every patch counting alike.
+    probabilities, with weights that fall toward their edges; a network that sums logits is blended as the authors do: logits,
+    upsampled to the nearest, every patch counting alike.
 
     Memory on the device, with K classes, a region of side R, an overview of side S and n patches of side P, in bytes: the
     region's pixels 4 · R², one band of it in float32 4 · R², its probabilities 4 · K · R² (168 MB for 7 classes of 2448 px),
@@ -58,8 +58,7 @@ class RegionSegmenter:
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._select = select or choose_selection(config.effort, manifest.legend.background)
         self._turns = D4 if config.augment else AS_IT_IS
-        self._is_official = self.network.config.compat is Compat.OFFICIAL
-        self._ring = None if self._is_official else network.ring_size
+        self._ring = None if network.sums_logits else network.ring_size
         self.manifest = manifest
         self.precision = config.precision
 
@@ -138,7 +137,7 @@ class RegionSegmenter:
             chosen = self._chosen(wanted, maps) if chosen is None else chosen
             self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
             self._add_global(total, wanted, chosen, maps, turn)
-        if self._is_official:
+        if self.network.sums_logits:
             return total.softmax(dim=0)
         return total if len(self._turns) == 1 else total.div_(len(self._turns))
 
@@ -168,7 +167,7 @@ class RegionSegmenter:
     ) -> Iterator[tuple[PlannedPatch, Tensor]]:
         """Patches of all batches in which one matters, with their ``(K, h/4, w/4)`` logits (a baseline's are larger)."""
         groups = [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
-        if not self._mixes_patches:  # whole groups: what else is in a batch may change a patch's last bits
+        if not self.network.has_two_rounds:  # whole groups: what else is in a batch may change a patch's last bits
             groups = [group for group in groups if any(map(wanted.meets, group))]
         batches = (look.batch(uploaded, group, wanted.planned.shape) for group in groups)
         found = self.network.iter_logits(look.overview, maps, batches)
@@ -177,11 +176,6 @@ class RegionSegmenter:
                 logits = next(found)
             yield from zip(group, look.turn.undo(logits).float(), strict=True)
             steps.advance(len(group))
-
-    @property
-    def _mixes_patches(self) -> bool:
-        """Tell whether a patch's logits depend on the region's other patches, so that none may be left out."""
-        return self.network.config.sharing not in (Sharing.NONE, Sharing.GLOBAL_TO_LOCAL)
 
     def _add_local(self, total: Tensor, wanted: Wanted, patches: Iterable[tuple[PlannedPatch, Tensor]]) -> None:
         for patch, logits in patches:
@@ -219,14 +213,14 @@ class RegionSegmenter:
 
     def _scores(self, logits: Tensor) -> Tensor:
         """Turn ``(K, h, w)`` logits, in place, into what is blended: probabilities or, as the authors do, logits."""
-        if self._is_official:
+        if self.network.sums_logits:
             return logits
         # Softmax in place: torch's own would take the memory of the region's probabilities twice.
         logits.sub_(logits.amax(dim=0)).exp_()
         return logits.div_(logits.sum(dim=0))
 
     def _upsampled(self, logits: Tensor, shape: Shape) -> Tensor:
-        if self._is_official:
+        if self.network.sums_logits:
             return F.interpolate(logits.float(), size=shape, mode="nearest")
         return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
 
