@@ -22,6 +22,7 @@ class Bars:
     bar: Any = None
 
     def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        # Progress has no event for the end of a stage: the next one's plan is where its bar is closed.
         self.close()
         if options.draws_bars:
             self.bar = _tqdm()(total=total, desc=stage, unit=f" {unit}", disable=False)
@@ -29,6 +30,7 @@ class Bars:
     def advance(self, amount: int = 1, **figures: float) -> None:
         if self.bar is not None:
             if figures:
+                # refresh=True would draw at every step, past tqdm's limit on how often it draws.
                 self.bar.set_postfix(figures, refresh=False)
             self.bar.update(amount)
 

@@ -30,9 +30,12 @@ def new_axes(width: float = 9.0, height: float = 6.5) -> Axes:
 def draw_picture(axes: Axes, picture: Picture, opacity: float = 1.0) -> None:
     """Draw a picture at its coordinates; degrees get the aspect of their latitude."""
     left, bottom, right, top = picture.bounds
+    # "nearest": colors of neighboring classes must not mix to the color of a third.
     axes.imshow(picture.image, extent=(left, right, bottom, top), alpha=opacity, interpolation="nearest")
+    # A degree of longitude spans cos(latitude) times the meters of a degree of latitude.
     is_degrees = picture.crs is not None and picture.crs.is_geographic
     axes.set_aspect(1 / math.cos(math.radians((bottom + top) / 2)) if is_degrees else 1.0)
+    # Northings have seven digits, which matplotlib would write as an offset and a power of ten.
     axes.ticklabel_format(style="plain", useOffset=False)
     axes.tick_params(labelsize=8)
 
@@ -55,6 +58,7 @@ def draw_legend(axes: Axes, colors: Mapping[str, str]) -> None:
 
 def draw_losses(axes: Axes, losses: pandas.DataFrame) -> None:
     """Draw the losses of a training as one curve per stage, with a running mean."""
+    # losses.csv counts the steps of each stage from 0; the curves follow each other.
     start = 0
     for stage in losses["stage"].unique():
         values = losses.loc[losses["stage"] == stage, "loss"].reset_index(drop=True)

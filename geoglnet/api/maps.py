@@ -42,6 +42,7 @@ class WebMap:
     def add_picture(self, name: str, picture: Picture, *, opacity: float = 1.0, shown: bool = True) -> None:
         """Add a layer with a picture, which becomes part of the page."""
         box = self._box(picture.bounds, picture.crs)
+        # Leaflet stretches an image between two corners in its own plane, so the pixels must lie in that projection.
         image = picture.in_web_mercator().image
         layer = folium.raster_layers.ImageOverlay(image, _corners(box), opacity=opacity, name=name, show=shown)
         self.layers.append(layer)
@@ -50,11 +51,13 @@ class WebMap:
         """Add a layer per class, with a tooltip of attributes."""
         if not len(polygons):
             return
+        # Before the frame is made: this also settles whether it is a map of the Earth.
         self._box(tuple(polygons.total_bounds), polygons.crs)
         columns = [name for name in ATTRIBUTES if name in polygons.columns]
         frame = polygons[[*columns, polygons.geometry.name]]
         if self.is_earth:
             frame = frame.to_crs(4326)
+            # Pointwise: the default mode may drop or split polygons that rounding lets touch themselves.
             frame = frame.set_geometry(frame.geometry.set_precision(_DECIMALS, mode="pointwise"))
         else:
             frame = frame.set_crs(None, allow_override=True)  # folium would bring it to the Earth
@@ -66,10 +69,12 @@ class WebMap:
     def finished(self, colors: Mapping[str, str]) -> folium.Map:
         """Return the map, zoomed to what was added."""
         world = folium.Map(tiles="OpenStreetMap" if self.is_earth else None, crs="EPSG3857" if self.is_earth else "Simple")
+        # A pixel of the screen is then 4 cm at the equator: scenes are finer than OpenStreetMap's last level (19, 30 cm).
         world.options["maxZoom"] = 22
         for layer in self.layers:
             layer.add_to(world)
         world.get_root().html.add_child(  # type: ignore[attr-defined]  # a Figure's
+            # folium renders this as a Jinja template; html() has escaped the braces of names.
             folium.Element(_legend(dict(colors) | self.colors))
         )
         folium.LayerControl(collapsed=False).add_to(world)
@@ -110,4 +115,4 @@ def _legend(colors: Mapping[str, str]) -> str:
 
 def _corners(box: tuple[float, float, float, float]) -> list[list[float]]:
     left, bottom, right, top = box
-    return [[bottom, left], [top, right]]
+    return [[bottom, left], [top, right]]  # Leaflet takes latitude first

@@ -107,4 +107,5 @@ def load_model(model: StrPath = "buildings") -> Model:
 
 def path_of(model: StrPath | Model) -> str:
     """Return what the tools accept as a model: a name or a path."""
+    # The path, not the network: a prediction moves the network that it loads to its device.
     return str(model.path if isinstance(model, Model) else model)

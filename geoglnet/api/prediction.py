@@ -151,6 +151,7 @@ class Prediction:
         facts |= {"seams": str(self.seams).removeprefix("seams: "), "seconds": f"{self.seconds:.1f}"}
         facts |= {kind: str(path) for kind, path in self.paths.items()}
         names = ", ".join(os.fspath(path) for path in self.scene_paths)
+        # The run has logged its seam report too, which stands among the facts already.
         notes = (*self.rules, *(f"Warning: {warning}" for warning in self.warnings))
         return Report(f"Segmented {names}", facts, tuple(note for note in notes if not note.startswith("seams: ")))
 
@@ -263,6 +264,7 @@ def predict(
         shape=run.writer.shape,
         crs=run.scene.crs,
         transform=run.writer.transform,
+        # Computed while the run was finished and cached there: the folder of its blocks is gone by now.
         seams=run.writer.seams,
         seconds=time.monotonic() - started,
         scene_paths=scenes,

@@ -36,6 +36,7 @@ class Report:
     def __str__(self) -> str:
         rows = self._rows()
         width = max((len(name) for name, _ in rows), default=0)
+        # Names come from files: escape sequences in them must not reach a terminal.
         return "\n".join([visible(self.title), *(f"  {visible(name).ljust(width)}  {visible(text)}" for name, text in rows)])
 
     def _repr_html_(self) -> str:

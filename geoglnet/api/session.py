@@ -38,8 +38,10 @@ class Options:
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "progress" and value not in (True, False, "auto"):
             raise ConfigError(f"options.progress = {value!r} must be True, False or 'auto'")
+        # "not >" instead of "<=", so that NaN is refused too.
         if name.startswith("limit_") and not value > 0:
             raise ConfigError(f"options.{name} = {value!r} must be positive")
+        # Not super(): slots=True makes the class a second time, and super() would still mean the first.
         object.__setattr__(self, name, value)
 
     @property
@@ -49,7 +51,9 @@ class Options:
 
 
 def _in_notebook() -> bool:
+    # Looked up, not imported: where no IPython runs, importing it would only take time.
     ipython = sys.modules.get("IPython")
+    # The shell of Jupyter kernels; IPython in a terminal has another, and is found by isatty().
     return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 

@@ -194,6 +194,7 @@ def train(
     from geoglnet.training.train_config import read_config
 
     if isinstance(config, (str, os.PathLike)):
+        # fit refuses to replace the files that a configuration names; it does not know the configuration's own file.
         refuse_inputs([OutputFile(checkpoint_path, overwrite or resume)], [("the configuration", config)])
     elif overrides:
         raise ConfigError("overrides are for a configuration file; of an object, use dataclasses.replace")
@@ -252,5 +253,6 @@ def evaluate(
 def _check_extra() -> None:
     from geoglnet.optional import needed
 
+    # Before the callers' imports, so that the error names the extra to install and not a module deep inside.
     for library in ("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"):
         needed(library, "train")

@@ -53,6 +53,7 @@ class Views:
         if self.scene_paths:
             draw_picture(axes, self.scene(size, bounds))
         if self.labels_path is not None and self.legend is not None:
+            # Labels where there are both: a picture costs the same however many polygons it stands for.
             draw_picture(axes, self.labels(self.labels_path, self.legend, size, bounds), opacity=0.55)
         elif self.vector_path is not None:
             self.check_count(bounds, None)
@@ -67,11 +68,13 @@ class Views:
 
         if self.vector_path is not None:
             self.check_count(bounds, limit)
+        # After the count, so that nothing of the scene is read for a map that is refused.
         world = WebMap()
         if self.scene_paths:
             world.add_picture("scene", self.scene(size, bounds))
         if self.labels_path is not None and self.legend is not None:
             picture = self.labels(self.labels_path, self.legend, size, bounds)
+            # Hidden at first where polygons lie over it: both would show the same classes twice.
             world.add_picture("labels", picture, opacity=0.6, shown=self.vector_path is None)
         if self.vector_path is not None:
             world.add_polygons(self.polygons(bounds, None), self.colors)
