@@ -76,10 +76,14 @@ class _Finder(NamedTuple):
 
 def _add(ratios: Balance, finder: _Finder, pair: Pair, scene: RasterScene) -> None:
     background = background_of(finder.manifest.legend)
+    # The regions that predict would cut, each with the box that it would refine.
     for planned in Plan(scene.shape, finder.manifest.region).iter_regions():
+        # With two classes the other one's number is 1 minus the background's; 255, no class, is neither.
         is_foreground = pair.truth.read_labels(planned.window) == 1 - background
+        # Every image of Fig. 8 has a lesion; a region of a scene may have nothing to balance.
         if is_foreground.any():
             ratios.before.append(foreground_ratio(is_foreground))
             place = finder.place(scene, planned)
+            # No box: the branch has missed the foreground, and coarse-to-fine would call all of it background.
             if place is not None:
                 ratios.after.append(foreground_ratio(is_foreground, place))

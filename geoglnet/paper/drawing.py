@@ -26,12 +26,14 @@ def draw_scatter(title: str, lines: Sequence[Line], convention: str, sizes: Mapp
         sizes: scale annotations by system name (Figs. 1(b) and 1(c)).
     """
     published = [line for line in lines if line.row.miou is not None and line.row.memory_mb is not None]
+    # Two panels: the paper's memory is that of a whole process on another GPU, and not on our scale.
     panels = 2 if published else 1
     figure = Figure(figsize=(6.2 * panels, 4.8), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     points = [(line, line.memory["memory_mb"], line.miou(convention)) for line in lines if line.memory]
     device = next((line.memory["device"] for line in lines if line.memory), "")
     families = list(dict.fromkeys(_family(line) for line in lines))
+    # One palette for both panels, so that a method keeps its color.
     palette = dict(zip(families, _colors(len(families)), strict=True))
     scales = {name: f"×{scale:.2g}" for name, scale in sizes.items()}
     _scatter(axes[0], points, {line.system.name: line.system.title for line in lines} | scales, palette)
@@ -50,21 +52,24 @@ def _scatter(
     labels: Mapping[str, str],
     palette: Mapping[str, str],
 ) -> None:
+    # By score, so that each label can give way to the points above it.
     known = sorted(((line, x, y) for line, x, y in points if x is not None and y is not None), key=lambda point: point[2])
     widest, tallest = (max(values, default=1.0) - min(values, default=0.0) for values in _axes_of(known))
     for number, (line, x, y) in enumerate(known):
+        # A point within the label's extent, in shares of the axes' spans: the label then goes below its own point.
         is_crowded = any(abs(a - x) < 0.12 * widest and 0 < b - y < 0.05 * tallest for _, a, b in known[number + 1 :])
         color = _RED if _is_glnet(line) else palette[_family(line)]
         axis.scatter([x], [y], color=color, s=55, zorder=3)
         label = labels[line.system.name]
         axis.annotate(label, (x, y), xytext=(6, -13 if is_crowded else 5), textcoords="offset points", fontsize=8, color=color)
+    # Figs. 1(b) and 1(c) join the sizes of one method by a line.
     for family in palette:
         swept = sorted((x, y) for line, x, y in known if _family(line) == family and line.system.size)
         if len(swept) > 1:
             axis.plot(*zip(*swept, strict=True), color=palette[family], linewidth=1, label=family)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
-    axis.margins(x=0.28, y=0.12)
+    axis.margins(x=0.28, y=0.12)  # room for the labels right of the last points
     axis.grid(alpha=0.3)
 
 
@@ -92,6 +97,7 @@ def draw_balance(title: str, before: Sequence[float], after: Sequence[float]) ->
     bins = np.linspace(0, 2, 21).tolist()
     for values, color, label in ((before, _BLUE, "whole regions"), (after, _RED, "inside the box")):
         axis.hist(np.clip(values, 0, 2), bins, color=color, alpha=0.6, label=f"{label}, median {np.median(values):.2f}")
+    # Balance, which the box is relaxed toward (§3.3, footnote 1).
     axis.axvline(1, color=_GRAY, linewidth=1, linestyle="--")
     axis.set(title=title, xlabel="foreground : background (2 and more in the last bar)", ylabel="regions")
     axis.legend()

@@ -58,9 +58,11 @@ def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = F
     """
     if not path.exists():
         kind = ["coarse-to-fine"] if coarse_to_fine else []
+        # -P: nothing is imported from the folder that this was started in.
         command = [sys.executable, "-P", "-m", "geoglnet.paper.measuring", str(checkpoint), device, str(path), *kind]
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if ran.returncode:
+            # A process that the kernel kills for want of memory leaves no message.
             last = (ran.stderr.strip().splitlines() or [f"ended by signal {-ran.returncode}: out of memory?"])[-1]
             raise MeasuringError(f"measuring {checkpoint.name} on {device} failed: {last}")
     return read_json(path)
@@ -69,11 +71,13 @@ def measured(checkpoint: Path, device: str, path: Path, coarse_to_fine: bool = F
 def measure(checkpoint: Path, device_name: str, coarse_to_fine: bool = False) -> dict[str, Any]:
     """Measure this process; memory first, before anything else has been predicted."""
     device = resolve_device(device_name)
+    # Before the weights are loaded: they are part of what inference takes.
     meter = Meter(device)
     network, manifest = load_checkpoint(checkpoint)
     parameters = sum(parameter.nbytes for parameter in network.parameters())
     config = PredictConfig(device=str(device), batch_size=1, coarse_to_fine=coarse_to_fine)
     predictor = Predictor(network, manifest, config)
+    # As in a run: where the predictor has folded the network, the unfolded half of it is freed.
     del network
     scene = ArrayScene(picture(manifest))
     meter.begin()
@@ -115,6 +119,7 @@ class Meter:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         elif _CLEAR.exists():
+            # proc(5): writing 5 resets VmHWM, the peak of the resident set.
             _CLEAR.write_text("5", encoding="ascii")
 
     def figures(self) -> dict[str, float]:
@@ -133,10 +138,12 @@ class Meter:
 def used_bytes(device: torch.device) -> int:
     """Return the bytes this process uses: of the GPU's memory, or resident in main memory."""
     if device.type != "cuda":
+        # Other systems than Linux tell the peak only; of an idle process that is about what it uses.
         return _status("VmRSS") or _peak_rss()
     own = _nvml_bytes(device)
     if own is not None:
         return own
+    # Of the whole device: right as long as no other process uses it.
     free, total = torch.cuda.mem_get_info(device)
     return int(total - free)
 
@@ -147,9 +154,11 @@ def _nvml_bytes(device: torch.device) -> int | None:
         return None
     nvml: Any = import_module("pynvml")
     nvml.nvmlInit()
+    # By UUID: NVML counts all devices, CUDA those of CUDA_VISIBLE_DEVICES only.
     handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    # NVML has no figure per process under Windows' display driver model.
     return int(mine[0]) if mine and mine[0] else None
 
 
@@ -158,7 +167,7 @@ def _status(name: str) -> int:
     if not _STATUS.exists():
         return 0
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return int(lines[name].split()[0]) * 1024
+    return int(lines[name].split()[0]) * 1024  # "kB" in /proc are KiB
 
 
 def _peak_rss() -> int:
@@ -166,7 +175,7 @@ def _peak_rss() -> int:
     if find_spec("resource") is None:
         raise MeasuringError("this system does not tell a process its peak memory; measure on Linux or macOS, or on CUDA")
     resource: Any = import_module("resource")  # not on Windows
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage gives bytes on macOS, KiB on Linux
     return _status("VmHWM") or int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 

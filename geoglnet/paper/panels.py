@@ -72,13 +72,16 @@ def sheet(
 def zooms(truth: Labels, worse: Labels, better: Labels) -> list[Place]:
     """Choose separate squares where one label map errs and the other does not."""
     size = min(ZOOM, *(side // 3 for side in truth.shape))
+    # 1 where the worse map alone errs, −1 where the better one alone does.
     gain = ((worse != truth).astype(np.int64) - (better != truth)) * (truth != NO_CLASS)
+    # A summed-area table gives the gain of every square of this size at once.
     sums = np.pad(gain, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     gains = (sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]).astype(np.float64)
     places: list[Place] = []
     while len(places) < NUM_ZOOMS and np.isfinite(gains).any():
         row, col = np.unravel_index(int(gains.argmax()), gains.shape)
         places.append((slice(int(row), int(row) + size), slice(int(col), int(col) + size)))
+        # Squares that would overlap the one just chosen.
         gains[max(0, row - size) : row + size, max(0, col - size) : col + size] = -np.inf
     return places
 

@@ -87,6 +87,7 @@ def iter_markdown(lines: Sequence[Line], convention: str) -> Iterator[str]:
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for row in rows:
+        # Lines measured on CUDA have columns that the others lack.
         yield f"| {' | '.join(row.get(head, NOTHING) for head in heads)} |"
     yield ""
     yield from (f"* {line.row.title or line.system.title}: {line.failure}." for line in lines if line.failure)
@@ -115,6 +116,7 @@ def write_csv(path: Path, lines: Sequence[Line], convention: str) -> None:
         writer.writerow(csv_cell(head) for head in heads)
         for row in rows:
             cells = (row.get(head, "") for head in heads)
+            # Text only: a negative number is no formula, and must stay a number.
             writer.writerow(csv_cell(cell) if isinstance(cell, str) else cell for cell in cells)
 
 

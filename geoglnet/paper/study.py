@@ -64,6 +64,7 @@ class Study:
             return path
         if system.name in self.checkpoints:
             raise ConfigError(f"no checkpoint {path} of {system.name}; check " + Keyword("checkpoints"))
+        # fit refuses a savepoint that it was not asked to resume; a study goes on by itself.
         start = Start(resume=savepoint_path(path).exists())
         if system.begins_with:
             before = self.trained(find_system(system.begins_with), seed)
@@ -74,6 +75,7 @@ class Study:
         self.progress.log(f"trains {system.name}, seed {seed}")
         started = time.process_time()
         fit(self._config(system, seed), self.data, path, start=start, progress=self.progress)
+        # Of this process, and of the last part only where the training was cut off.
         write_json(path.with_suffix(".cost.json"), {"training_cpu_s": round(time.process_time() - started, 1)})
         return path
 
@@ -122,11 +124,13 @@ class Study:
             parts["optim"].pop(name)
         sources = {name: [to_plain(source) for source in getattr(config, name)] for name in ("train", "validation")}
         names = {"name": config.name, "classes": list(config.legend.names), "resolution_m": config.resolution_m}
+        # Through JSON once, because that is what it is compared with: tuples are lists there.
         plain = json.loads(json.dumps({**names, **parts, **sources}, default=str))
         if path.exists() and (other := _differing(read_json(path), plain)):
             raise ConfigError(
                 f"{self.folder} holds figures of another configuration (other {', '.join(other)}); give the same, or another -o"
             )
+        # Even if nothing differs: settings that an older geoglnet did not know are added.
         write_json(path, plain)
 
     def _config(self, system: System, seed: int) -> TrainConfig:

@@ -56,13 +56,16 @@ class System:
         Raises:
             ConfigError: the system cannot be built with the configuration's settings.
         """
+        # A system says itself what it shares: settings of the base configuration must not reach it.
         model = replace(config.model, compat=type(config.model.compat).NONE, shared_levels=LEVELS)
         weights = config.optim.backbone_weights
         family = ARCHITECTURES.get(self.model.get("architecture", ""))
         own = family.backbone if family else ""
         changes = dict(self.model) | ({"backbone": own} if own else {})
         if changes.get("architecture", "fpn") != "fpn" and not own:
+            # segmentation-models-pytorch calls timm's encoders tu-NAME.
             changes["backbone"] = model.backbone.replace("timm/", "tu-")
+        # Each stage adds its number to the seed (training.stages), so seeds are as far apart as there are stages.
         optim: dict[str, Any] = {"seed": seed * len(Stage), "is_joint": False, **self.optim}
         optim["backbone_weights"] = weights_for(own, weights) if own else weights
         return replace(
@@ -72,6 +75,7 @@ class System:
             region=self._region(config),
             sample=self._sample(config),
             optim=replace(config.optim, **optim),
+            # The study scores all systems itself, from their checkpoints.
             validation=(),
         )
 
@@ -84,6 +88,7 @@ class System:
     def _sample(self, config: TrainConfig) -> Any:
         sizes: dict[str, Any] = {"coarse_to_fine": self.is_coarse_to_fine}
         if self.size and not self.sees_whole:
+            # A training region may be smaller than a swept patch.
             sizes["patch_size"] = min(self.size, config.sample.region_size)
         return replace(config.sample, **sizes)
 
@@ -101,6 +106,7 @@ _NO_SHARING = {**_BOTH, "sharing": Sharing.NONE}
 _ONE_WAY = {**_BOTH, "sharing": Sharing.GLOBAL_TO_LOCAL}
 _TWO_WAYS = {**_BOTH, "sharing": Sharing.BIDIRECTIONAL}
 
+# The rows of Table 2, each with the one that its branches come from; then those of Table 4.
 _GLNETS = (
     System("local", "Local only", {**_ONE, "branches": Branches.LOCAL}, Stage.LOCAL),
     System("global", "Global only", {**_ONE, "branches": Branches.GLOBAL}, Stage.GLOBAL),

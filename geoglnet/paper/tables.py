@@ -73,6 +73,7 @@ def report(target: Target, study: Study, wishes: Wishes) -> Reported:
     target.check(study.config.legend, is_own_data=wishes.is_own_data)
     if not study.config.validation:
         raise ConfigError(f"{study.config.name} has no [[validation]] source to score on; name at least one")
+    # Before the first training: figures of two configurations in one folder could not be told apart.
     study.check_settings()
     if target.kind is Kind.PANELS:
         return _panels(target, study, wishes)
@@ -135,6 +136,7 @@ def _default_sizes(target: Target, study: Study) -> tuple[int, ...]:
 
 def _line(system: System, target: Target, study: Study, wishes: Wishes) -> Line:
     rows: Mapping[str, Row] = {row.system: row for row in target.rows}
+    # At a swept size a baseline has no printed number.
     row = rows.get(system.name if target.sweeps else system.name.partition("@")[0], Row(system.name, system.title))
     if wishes.is_own_data:
         row = Row(row.system, row.title)
@@ -145,6 +147,7 @@ def _line(system: System, target: Target, study: Study, wishes: Wishes) -> Line:
             known |= {seed: study.scored(system, seed) for seed in wishes.seeds}
         memory = dict(_memory(system, study, wishes))
     except (CapacityError, MeasuringError) as error:
+        # One system that does not fit the device leaves the other rows of the table as they are.
         study.progress.warn(str(error))
         failure = str(error).rstrip(".")
     scores = {seed: figures for seed, figures in known.items() if figures is not None}

@@ -25,6 +25,7 @@ class Data(Enum):
     @property
     def convention(self) -> str:
         """Name the score that the paper prints of it, as :func:`~geoglnet.metrics.conventions` calls it."""
+        # Footnote 6: an image whose IoU is below 0.65 scores 0.
         return "image_iou_65" if self is Data.ISIC else "mean_iou"
 
 
@@ -85,10 +86,12 @@ class Target:
         """
         is_binary = legend.num_classes == 2 and legend.background is not None
         fits = {
+            # A superset: a configuration may keep "unknown" as a class, as the authors do.
             Data.DEEPGLOBE: set(legend.names) >= _CLASSES,
             Data.ISIC: is_binary and "building" not in legend.names,
             Data.INRIA: is_binary and "building" in legend.names,
         }
+        # A box needs a foreground, on people's own data too.
         needs_foreground = self.kind is Kind.HISTOGRAM or any("coarse" in row.system for row in self.rows)
         if (needs_foreground and not is_binary) or not (fits[self.data] or is_own_data):
             message = (
