@@ -82,9 +82,11 @@ def benchmark(
 
     chosen_target = find_target(target)
     all_steps = {f"optim.{name}": steps for name in _STEPS} if steps else {}
+    # --set wins over --steps: it names a single stage.
     study = Study(read_config(config, all_steps | overrides, reporter), data, output, checkpoints, device, reporter)
     only = tuple(name.strip() for name in systems.split(",") if name.strip())
     table = report(chosen_target, study, Wishes(seeds or (0,), sizes, only, dry, measures, own_data))
+    # With --progress json, stdout is for events alone.
     if not isinstance(reporter, JsonReporter):
         click.echo(table.text, nl=False)
     reporter.done(", ".join(map(str, table.paths)), {path.suffix[1:]: path for path in table.paths})

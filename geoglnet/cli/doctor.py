@@ -31,6 +31,7 @@ def doctor(ctx: click.Context, as_json: bool, quick: bool) -> None:
         try:
             facts.update(check())
         except (ImportError, OSError, RuntimeError, ValueError, LookupError) as error:
+            # A library that is there and broken fails in any of these ways; the others are still checked.
             missing.append(f"{check.__name__.removeprefix('_')}: {error}")
     facts |= {"executable": sys.executable} | ({} if quick else {"missing": missing, "ok": not missing})
     click.echo(json.dumps(facts | {"options": _options(ctx)}, indent=2) if as_json else _sheet(facts))
@@ -50,6 +51,7 @@ def _gdal() -> dict[str, Any]:
     from rasterio.crs import CRS
     from rasterio.drivers import raster_driver_extensions
 
+    # A PROJ_LIB left by another installation leads to a database that this PROJ cannot read.
     if CRS.from_epsg(4326).to_epsg() != 4326:
         raise RuntimeError("PROJ does not know EPSG:4326; unset PROJ_LIB and PROJ_DATA")
     if "tif" not in raster_driver_extensions():

@@ -97,6 +97,7 @@ def _dataset(legend_path: Path | None, resolution_m: float | None, image_size: i
     legend = DEEPGLOBE.legend
     if legend_path is not None:
         try:
+            # utf-8-sig: editors on Windows put a byte order mark first, which TOML does not allow.
             legend = Legend.from_dict(tomllib.loads(legend_path.read_text(encoding="utf-8-sig"))["legend"])
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{legend_path} has no [legend] to read ({error})") from error

@@ -26,6 +26,7 @@ def info(path: str, nodata: float | None, as_json: bool) -> None:
     """
     from geoglnet.models.shipped import shipped_models
 
+    # A file that has the name of a shipped model is meant itself, as a scene.
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
     facts = _model(path) if is_model else _scene(path, nodata)
     click.echo(json.dumps(facts, indent=2, default=str) if as_json else _sheet(facts))

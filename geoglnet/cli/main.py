@@ -31,6 +31,7 @@ class LazyGroup(click.Group):
         return list(VERBS)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        # Options before the verb are click's to judge.
         if args[0] not in VERBS and not args[0].startswith("-"):
             ctx.fail(f"no verb {args[0]!r}{suggestion(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
@@ -56,10 +57,12 @@ def geoglnet() -> None:
 
 def main() -> None:
     """Run the ``geoglnet`` program."""
+    # First, because it may start the interpreter again.
     speak_utf8()
     prepare_environment()
     stop_on_terminate()
     try:
+        # Named, or "python -m geoglnet" would show another name in its help.
         geoglnet(prog_name="geoglnet")
     except OSError as error:  # help, or the line about wrong usage, to a full disk
         message = unprinted(error)

@@ -41,6 +41,7 @@ def _device(ctx: click.Context, param: click.Parameter, text: str) -> str:
 
 
 def _start_watch(ctx: click.Context, param: click.Parameter, is_wanted: bool) -> None:
+    # Shell completion parses options too, and must not start a thread.
     if is_wanted and not ctx.resilient_parsing:
         stop_on_stdin_eof()
 
@@ -70,6 +71,7 @@ def progress_options(function: FunctionT) -> FunctionT:
         group="Run",
         is_flag=True,
         expose_value=False,
+        # While options are read: torch loads for seconds, in which the parent may end already.
         callback=_start_watch,
         help="Stop when standard input closes, as it does when the program that started this one ends.",
     )(function)

@@ -126,6 +126,7 @@ def polygon_options(function: FunctionT) -> FunctionT:
         config = VectorConfig(**{name: arguments.pop(name) for name in _NAMES})
         return function(**arguments, vector_config=config)
 
+    # The option that is added last comes first in the help, as with decorators.
     for add in reversed(_OPTIONS):
         gathered = add(gathered)
     return gathered  # type: ignore[return-value]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for every layer that the table knows, and for polygons."""
+    # In reverse, as decorators are applied: the last one added comes first in the help.
     for name in reversed(output_names()):
         if name == VECTOR:
             options, explanation = [f"--{VECTOR}"], "Write polygons: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet."

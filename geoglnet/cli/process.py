@@ -34,6 +34,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # workers import nothing from the folder that we are started in
     package = find_spec("rasterio")
     folders = (package.submodule_search_locations if package else None) or []
+    # Only a wheel has the data inside: rasterio from conda or a distribution may need these variables.
     if any((Path(folder) / "proj_data").is_dir() for folder in folders):
         for variable in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
             os.environ.pop(variable, None)
@@ -72,6 +73,7 @@ def abandon(stream: TextIO) -> None:
 
 def unprinted(error: OSError) -> str:
     """Explain an error of click, that stdout or stderr cannot be written, and redirect stdout; empty for other errors."""
+    # The innermost frame tells whose write failed: click's own, of help and usage, or one of ours.
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -127,6 +129,7 @@ def _size_of(package: str, folder: str = "") -> int:
 
 def speak_utf8() -> None:
     """Start again in Python's UTF-8 mode where a locale's encoding rules: libraries and outputs know names in UTF-8 alone."""
+    # Once at most: where the mode changes nothing, the program would start itself for ever.
     if sys.platform != "win32" and sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:
         os.environ.setdefault("PYTHONIOENCODING", getattr(sys.stderr, "encoding", None) or "utf-8")  # which the terminal shows
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
@@ -154,4 +157,4 @@ def _watch() -> None:
         pass  # a closed stdin is an ended one
     _thread.interrupt_main(signal.SIGTERM)  # SIGINT may be ignored; this one never is, see stop_on_terminate
     time.sleep(GRACE_S)
-    os._exit(ORPHANED)
+    os._exit(ORPHANED)  # sys.exit would end this thread alone

@@ -75,6 +75,7 @@ class StageProgress:
                 f"{clock((self.total - self.count) / rate)} left" if self.count < self.total else f"in {clock(elapsed)}"
             )
         parts += [f"{name} {value:.4g}" for name, value in self.figures.items()]
+        # A line that wraps could not be rewritten: a carriage return goes back in its last row only.
         return "  ".join(parts)[:width]
 
 
@@ -94,12 +95,15 @@ def in_options(message: str, command: click.Command | None) -> str:
     """Write a message of the library in the words of the command line: keywords become the options of ``command``."""
     if command is None or not isinstance(message, Message):
         return str(message)
+    # The last of an option's names is the long one.
     options = {param.name: param.opts[-1] for param in command.params if isinstance(param, click.Option)}
 
     def spell(keyword: Keyword) -> str:
+        # predict names its options by the output (--labels), its keywords by the path (labels_path).
         option = options.get(keyword.name) or options.get(keyword.name.removesuffix("_path"))
         if option is None or keyword.value in (None, True):
             return option or str(keyword)
+        # 15 digits are those that a float always keeps; 17 would write 0.1 as 0.10000000000000001.
         return f"{option} {keyword.value:.15g}" if isinstance(keyword.value, float) else f"{option} {keyword.value}"
 
     return message.spelled(spell)
@@ -108,6 +112,7 @@ def in_options(message: str, command: click.Command | None) -> str:
 def _print(text: str, stream: TextIO, end: str = "\n") -> OSError | None:
     """Print a line of progress; return the error if the stream cannot be written, because the run should go on."""
     try:
+        # A pipe is buffered: without a flush its reader would get events in lumps, long after they happened.
         print(text, end=end, file=stream, flush=True)
     except OSError as error:
         abandon(stream)
@@ -173,7 +178,9 @@ class TerminalReporter:
 
     def _show(self) -> None:
         if self.stage.total > 0:
+            # One less: some terminals wrap a line as soon as its last column is written.
             width = shutil.get_terminal_size().columns - 1
+            # To the first column, and erase the line (ECMA-48 EL 2): what follows may be shorter.
             _print(f"\r\x1b[2K{self.stage.describe(width)}", self.stream, end="")
 
     def _print_above(self, line: str) -> None:
@@ -222,6 +229,7 @@ class JsonReporter:
         self._emit("error", message=visible(message), kind=kind)
 
     def _emit(self, event: str, **facts: Any) -> None:
+        # After the first failure nothing is printed any more; done() reports it, for the run goes on.
         self.lost = self.lost or _print(json.dumps({"v": PROTOCOL_VERSION, "event": event, **facts}, default=str), self.stream)
 
 

@@ -37,11 +37,13 @@ class Verb(click.Command):
         if len(rows) <= FEW_OPTIONS:
             rows = [("Options", names, text) for _, names, text in rows]
         width = min(WIDEST, max(len(names) for _, names, _ in rows))  # of all groups, so that their texts stand in one column
+        # False sorts before True and sorting is stable: "Run" goes last, the others keep their order.
         for heading in sorted(dict.fromkeys(group for group, _, _ in rows), key=LAST.__eq__):
             with formatter.section(heading):
                 formatter.write_dl([(names.ljust(width), text) for group, names, text in rows if group == heading], WIDEST)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # From the words themselves: when parsing fails, --progress may not have been read yet.
         wants_events = "--progress json" in " ".join(args).replace("=", " ")
         try:
             return super().parse_args(ctx, args)
@@ -62,6 +64,7 @@ class Verb(click.Command):
             _report(ctx, error.format_message(), "UsageError")
             raise
         except _EXPECTED as error:
+            # click's main ends quietly on a broken pipe; a bug should show its traceback.
             if is_broken_pipe(error) or is_bug(error):
                 raise
             _end(ctx, error)
@@ -77,6 +80,7 @@ def is_bug(error: BaseException) -> bool:
     if isinstance(error, ModuleNotFoundError):
         return (error.name or "").split(".")[0] not in _EXTRAS
     if isinstance(error, (ImportError, RuntimeError)) and not isinstance(error, GeoglnetError):
+        # Under ulimit -v any library may fail to load or allocate, in words of its own.
         return address_space_limit() is None and not is_out_of_memory(error)
     return False
 
@@ -99,6 +103,7 @@ def sentence_of(error: BaseException, command: click.Command | None = None) -> s
         return f"disk full while writing {error.filename or 'an output'}; free some space or choose another folder"
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; pip install 'geoglnet[{_EXTRAS[(error.name or '').split('.')[0]]}]'"
+    # args[0] and not str(): a Message still knows its keywords, which become options.
     message = error.args[0] if isinstance(error, GeoglnetError) and error.args else str(error)
     return visible(" ".join(in_options(message, command).split())) or type(error).__name__
 
