@@ -124,12 +124,14 @@ class Relay:
         self._send("warn", message)
 
     def _send(self, name: str, *values: Any, **figures: float) -> None:
+        # A Canceled that the receiver raises, in another process, comes here as this event.
         if self.stopped.is_set():
             raise Canceled("stopped")
         self.calls.put((name, values, figures))
 
     @classmethod
     def make(cls) -> Self:
+        # The start method of the processes that take it: what one context makes does not fit another.
         context = multiprocessing.get_context("spawn")
         return cls(context.Queue(), context.Event())
 
@@ -140,6 +142,7 @@ class Relay:
             try:
                 getattr(progress, name)(*values, **figures)
             except Canceled:
+                # Goes on reading: processes could block on a full queue before they see that they should stop.
                 self.stopped.set()
 
 
@@ -164,6 +167,7 @@ def relayed(progress: Progress) -> Iterator[Progress]:
 
 def _ours(traceback: str) -> GeoglnetError | None:
     """Find the error of ours that a traceback's last line names."""
+    # torch.multiprocessing hands on the text of a traceback, not the exception.
     name, _, message = traceback.strip().splitlines()[-1].partition(": ")
     kind = getattr(sys.modules[GeoglnetError.__module__], name.rpartition(".")[2], None)
     return kind(message) if isinstance(kind, type) and issubclass(kind, GeoglnetError) else None

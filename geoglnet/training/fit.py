@@ -102,6 +102,7 @@ def fit(
     saved_path = savepoint_path(checkpoint_path)
     file = OutputFile(checkpoint_path, overwrite or (start.resume and _is_finished(checkpoint_path, config)))
     saved = _saved(saved_path, config, start, overwrite)
+    # All stages but the last leave a file: its network is the checkpoint itself.
     trained = [stage for stage in stages_of(config)[:-1] if start.path_for(stage) is None]
     kept = {stage: OutputFile(stage_path(checkpoint_path, stage), overwrite or start.resume) for stage in trained}
     refuse_inputs([file, *kept.values()], _inputs(config, folder, start))
@@ -134,7 +135,7 @@ def fit(
                 _keep_stage(kept[stage], network, stage, config)
             saved = None
         save_checkpoint(file, network, manifest)  # first: nothing is lost if scoring fails
-        file.overwrite = True
+        file.overwrite = True  # the file of a moment ago, written again with its scores
         if config.validation:
             evaluation = score(network, manifest, config.validation, folder, progress=progress)
             manifest = replace(manifest, metrics=evaluation.to_dict())
@@ -163,6 +164,7 @@ def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
     if not (savepoint_path(checkpoint_path).is_file() and checkpoint_path.is_file()):
         return False
     try:
+        # Without scores: the training was cut off before they were added.
         found = replace(read_manifest(checkpoint_path), metrics={})
     except CheckpointError:
         return False
@@ -177,6 +179,7 @@ def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[s
     if config.optim.backbone_weights not in ("", "imagenet"):
         yield "the file of the backbone's weights", folder / config.optim.backbone_weights
     for what, sources in (("a training file", config.train), ("a validation file", config.validation)):
+        # The files behind a VRT too: they are what is read.
         paths = (path for source in sources for path in source_files(source, folder))
         yield from ((what, found) for path in paths for found in (local_files(path) if path.suffix == ".vrt" else (path,)))
 
@@ -237,6 +240,7 @@ def _images_of(config: TrainConfig) -> tuple[tuple[int, int], int]:
     overview = config.region.overview_shape(Shape(sample.region_size, sample.region_size)).height
     batch = optim.batch_size // optim.devices
     if config.model.branches is Branches.LOCAL and sample.patches_per_region:
+        # A lone local branch sees the patches of all regions of the step.
         batch *= sample.patches_per_region
     is_local = config.model.branches is Branches.LOCAL
     return (overview, sample.patch_size), min(batch, optim.patches_at_once) if is_local else batch
@@ -265,6 +269,7 @@ def _keep_stage(file: OutputFile, network: Network, stage: Stage, config: TrainC
     part = build_network(kept.model)
     whole = network.state_dict()
     part.load_state_dict({name: whole[name] for name in part.state_dict()})
+    # In float32: a later training may go on from it.
     save_checkpoint(file, part, make_manifest(kept), half=False)
 
 

@@ -61,12 +61,14 @@ class GlobalFocus:
     @torch.no_grad()
     def place(self, image: Tensor, rng: np.random.Generator) -> Place | None:
         """Find the part of a sample; as :meth:`geoglnet.datasets.samplers.Focus.place`."""
+        # Decimated as predict does it (prediction.region): boxes in training should be those of inference.
         overview = F.interpolate(image[None], size=self.overview_shape, mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.bands.mean, self.bands.std))
         probabilities = self.network.see((overview - mean) / std).logits.softmax(dim=1)[0]
         shape = Shape(image.shape[-2], image.shape[-1])
         foreground = (1 - probabilities[self.background]).numpy()
         place = foreground_place(foreground, shape, self.patch_size, CoarseToFineConfig())
+        # The branch's own box, not one around the truth: what it misses is missing in prediction too (§3.3).
         return None if place is None else jittered(place, shape, self.patch_size, rng)
 
 

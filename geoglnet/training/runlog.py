@@ -120,9 +120,11 @@ class RunLog(Callback):
         order = [stage.value for stage in Stage]
         mine = order.index(self.stage.value)
         step = _done(pl_module)
+        # Steps that stay, by stage: all of earlier ones, of this one those before the resumption, none of later ones.
         before = {stage: 0 if order.index(stage) > mine else step if stage == order[mine] else math.inf for stage in order}
         kept = [point for point in read_losses(self.folder) if point.step < before[point.stage]]
         self._write([_COLUMNS, *((p.stage, p.step, p.loss) for p in kept)], "w")
+        # purge_step hides what an interrupted run had logged from this step on.
         self._events = SummaryWriter(str(self.folder / self.stage.value), purge_step=step or None)
         self._draw(pl_module, step)
 
@@ -138,7 +140,7 @@ class RunLog(Callback):
     def _log(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, events: SummaryWriter) -> None:
         step = _done(pl_module)
         loss = float(trainer.callback_metrics["loss"])
-        self._write([(self.stage.value, step - 1, f"{loss:.6g}")], "a")
+        self._write([(self.stage.value, step - 1, f"{loss:.6g}")], "a")  # counts from 0
         for name, value in trainer.callback_metrics.items():
             events.add_scalar(name, float(value), step)
         every = max(1, pl_module.steps // NUM_PICTURES) if isinstance(pl_module, StageTask) else 1
@@ -191,6 +193,7 @@ def branch_labels(network: Network, batch: RegionBatch) -> dict[str, Image]:
 
     Patches are not blended: where two overlap, the last one counts.
     """
+    # Per module: train() on the whole would also wake the batch statistics of a frozen branch.
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

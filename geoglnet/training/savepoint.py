@@ -87,6 +87,7 @@ def check_savepoint(path: Path) -> None:
     Raises:
         OutputError: it is none.
     """
+    # torch.save writes zip archives since version 1.6.
     if not zipfile.is_zipfile(path):
         raise OutputError(f"{path} is not a savepoint of a training; move it away, or choose another checkpoint")
 
@@ -108,6 +109,7 @@ class Saving(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write when it is time, but not after the last step."""
+        # One process writes: gradients are averaged, so that the weights are the same in all.
         if not trainer.is_global_zero or time.monotonic() - self._last < self.config.optim.save_every_s:
             return
         if isinstance(pl_module, StageTask) and pl_module.done < pl_module.steps:

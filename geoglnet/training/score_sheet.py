@@ -65,12 +65,13 @@ def check_report(folder: Path) -> None:
     """
     if folder.is_dir():
         for name in (SCORES_JSON, SCORES_CSV, SHEET):
-            OutputFile(folder / name)
+            OutputFile(folder / name)  # made for its checks
 
 
 def write_table(path: Path, scores: Mapping[str, Any]) -> None:
     """Write a CSV row per scene and one for all together, with the same columns."""
     rows = {**scores["scenes"], "all": {**scores["total"], **scores["conventions"]}}
+    # A scene without a class has no score of it.
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     with path.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, ["scene", *map(csv_cell, columns)])
@@ -110,6 +111,7 @@ def _draw_curves(axes: Axes, losses: Sequence[LossPoint]) -> None:
         line = axes.plot(steps, values, linewidth=0.6, alpha=0.35)[0]
         size = max(1, len(values) // 25)
         smooth = np.convolve(values, np.ones(size) / size, mode="valid")
+        # A running mean of the steps up to each: "valid" has none before a whole window.
         axes.plot(steps[size - 1 :], smooth, color=line.get_color(), label=stage)
         start += len(values)
     axes.set(title="loss", xlabel="step")
@@ -134,11 +136,13 @@ def _draw_classes(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
+    # The last row and column are pixels without a class.
     counts = evaluation.total.counts[:-1, :-1].astype(float)
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names, places = [figure_text(name) for name in evaluation.legend.names], range(len(evaluation.legend.names))
+    # In the cells of more than 12 classes numbers would overlap.
     for row, col in ((r, c) for r in places for c in places if rows[r, 0] and len(names) <= 12):
         shade = "white" if shares[row, col] > 0.5 else "black"
         axes.text(col, row, f"{100 * shares[row, col]:.0f}", ha="center", va="center", fontsize=8, color=shade)

@@ -183,6 +183,7 @@ def score(
             labels = np.memmap(spool, np.uint8, "w+", shape=pair.shape)
             scorer = _Scorer(pair.truth, matrix, labels)
             predict_scene(scene, network, manifest, scorer, None, config, progress)
+            # In a second pass: a boundary's score needs pixels beyond the edges of its block.
             evaluation.boundaries[name] = _boundary_score(pair.truth, labels, manifest.legend)
             evaluation.worst.extend(
                 WorstRegion(name, window, wrong, known, _picture(pair, scene, labels, window))

@@ -92,9 +92,11 @@ def _task(network: Network, run: StageRun) -> StageTask:
 
 def _prepare(dataset: RegionDataset, network: Network, run: StageRun) -> None:
     """Samples as the stage needs them."""
+    # Every stage draws samples of its own.
     dataset.seed = run.config.optim.seed + list(Stage).index(run.stage)
     if run.stage is Stage.BIDIRECTIONAL:
         dataset.sample = replace(run.config.sample, patches_per_region=0)  # what is merged must cover the region
+    # Not in the global stage: that branch has to find the foreground in whole regions first (§3.3).
     if run.config.sample.coarse_to_fine and run.stage in (Stage.LOCAL, Stage.BIDIRECTIONAL):
         dataset.focus = GlobalFocus.of(network, run.manifest, dataset)
 
@@ -107,6 +109,7 @@ def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> light
         devices=optim.devices,
         strategy=UnwrappedDDP() if optim.devices > 1 else "auto",
         use_distributed_sampler=False,  # the loader shares samples itself
+        # Callbacks of ours write losses and savepoints; Lightning would write into the folder it is started in.
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

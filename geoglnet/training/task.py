@@ -69,6 +69,7 @@ class StageTask(LightningModule):
 
     def __init__(self, network: Network, stage: Stage, optim: OptimConfig, steps: int) -> None:
         super().__init__()
+        # Lightning's own loop knows one backward pass a step; here there is one per part of the patches.
         self.automatic_optimization = False
         self.network = network
         self.stage = stage
@@ -114,9 +115,10 @@ class StageTask(LightningModule):
         return {
             "done": self.done,
             "network": self.network.state_dict(),
-            "optimizer": optimizer.optimizer.state_dict(),
+            "optimizer": optimizer.optimizer.state_dict(),  # Lightning wraps the optimizer
             "schedule": {} if schedule is None else schedule.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
+            # For networks that draw while they learn (dropout, on a CPU); samples have generators of their own.
             "random": torch.get_rng_state(),
         }
 
@@ -142,6 +144,7 @@ class StageTask(LightningModule):
         schedule: Any = self.lr_schedulers()
         with _fitting():
             optimizer.optimizer.load_state_dict(state["optimizer"])
+            # torch compares numbers of parameters only; moments of other shapes would fail in the middle of a step.
             for parameter, moments in optimizer.optimizer.state.items():
                 if any(
                     value.ndim and value.shape != parameter.shape for value in moments.values() if isinstance(value, Tensor)
@@ -250,7 +253,7 @@ class StageTask(LightningModule):
     def _cosine(self, step: int) -> float:
         warm_up = max(1, round(_WARM_UP * self.steps))
         if step < warm_up:
-            return (step + 1) / warm_up
+            return (step + 1) / warm_up  # above 0 from the first step on
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, self.steps - warm_up))))
 
 
@@ -305,4 +308,5 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _backward_through(maps: RegionMaps, held: RegionMaps, loss: Tensor) -> None:
     """Gradients of a loss on the maps, and of what gathered at the held ones, into the branch that made the maps."""
     pairs = [(m, h.grad) for m, h in zip(_tensors(maps), _tensors(held), strict=True) if h.grad is not None]
+    # The loss begins with a gradient of 1 (None), each map with the one that its copies gathered.
     torch.autograd.backward([loss, *(m for m, _ in pairs)], [None, *(grad for _, grad in pairs)])

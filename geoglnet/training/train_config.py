@@ -39,6 +39,7 @@ class Regularization(Enum):
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},  # the defaults of OptimConfig
     "official": {
+        # Values of the authors' scripts, where they differ from the paper's (§4.1).
         "gamma": 3.0,
         "fmreg": "mean_square",
         "global_learning_rate": 5e-5,
@@ -82,6 +83,7 @@ class OptimConfig:
     """
 
     recipe: str = "paper"
+    # The authors' 120, 50 and 120 epochs, of 75 whole batches of six of DeepGlobe's 454 training images.
     global_steps: int = 9000
     local_steps: int = 3750
     bidirectional_steps: int = 9000
@@ -89,14 +91,14 @@ class OptimConfig:
     batch_size: int = 6
     devices: int = 1
     patches_at_once: int = 12
-    global_learning_rate: float = 1e-4
+    global_learning_rate: float = 1e-4  # §4.1, as the next
     local_learning_rate: float = 2e-5
     backbone_rate_factor: float = 1.0
     weight_decay: float = 0.0
     cosine: bool = False
     ema_decay: float = 0.0
-    gamma: float = 6.0
-    lambda_fmreg: float = 0.15
+    gamma: float = 6.0  # §4.1
+    lambda_fmreg: float = 0.15  # §3.2.3, "empirically fixed"
     fmreg: Regularization = Regularization.EUCLIDEAN
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     backbone_weights: str = "imagenet"
@@ -105,6 +107,7 @@ class OptimConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        # Annotations are checked for TOML only; a program may pass anything.
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ConfigError(f"precision = {self.precision!r} must be '32-true' or 'bf16-mixed'")
         if self.recipe not in RECIPES:
@@ -206,6 +209,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress
         ConfigError: the file is missing or malformed, or a key is unknown (the nearest known one is suggested).
     """
     try:
+        # utf-8-sig: TOML knows no byte order mark, which editors on Windows write.
         plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file {path}; examples/configs has some to start from") from error
@@ -258,7 +262,7 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
     if "optim" in plain:
         chosen = _table(plain, "optim")
         recipe = checked("optim.recipe", chosen.get("recipe", "paper"), str)
-        plain["optim"] = RECIPES.get(recipe, {}) | chosen
+        plain["optim"] = RECIPES.get(recipe, {}) | chosen  # what the file says wins over the recipe
     parts: dict[str, Any] = {name: from_plain(kind, _table(plain, name)) for name, kind in _PARTS.items() if name in plain}
     chosen = _table(plain, "model")
     num_bands = len(parts["bands"]) if "bands" in parts else len(Bands())
