@@ -66,6 +66,7 @@ class MobileNet(nn.Module):
         super().__init__()
         self.name = name
         self.ends, self.channels = self.ENDS[name]
+        # What follows is a wide 1 × 1 convolution for the classifier, also at 1/32.
         self.features = torchvision.models.get_model(name, weights=None).features[: self.ends[-1]]
 
     def forward(self, image: Tensor) -> Levels:
@@ -112,6 +113,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> None:
     """
     state = _imagenet_state(str(backbone.name)) if source == "imagenet" else _file_state(source)
     own = backbone.state_dict()
+    # Counts of batches have no effect here (only where momentum is None), and older weight files lack them.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise CheckpointError(
@@ -119,6 +121,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> None:
         )
     stem = next(name for name in own if own[name].ndim == 4)
     if own[stem].shape != state[stem].shape:
+        # Scaled by 3 / bands: a gray image excites the stem as much, however many bands it has.
         state[stem] = state[stem].mean(1, keepdim=True).expand_as(own[stem]) * (3 / own[stem].shape[1])
     with torch.no_grad():
         for name, tensor in own.items():

@@ -96,6 +96,7 @@ class Pyramid(nn.Module):
                 ours.weight.zero_()[:, : theirs.in_channels] = theirs.weight
                 ours.bias.copy_(theirs.bias)
         if isinstance(self.fuse, nn.Conv2d):
+            # Identity on the own maps, which come first in the concatenation.
             nn.init.dirac_(self.fuse.weight)
             nn.init.zeros_(self.fuse.bias)  # type: ignore[arg-type]  # there is one
         self.classify.load_state_dict(other.classify.state_dict())

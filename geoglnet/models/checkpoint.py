@@ -47,6 +47,7 @@ def save_checkpoint(
     header = {MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
     file = path if isinstance(path, OutputFile) else OutputFile(path, overwrite)
     with file as part_path:
+        # Made by us first, for the permissions that new files have here.
         part_path.touch()
         mode = part_path.stat().st_mode
         try:

@@ -71,6 +71,7 @@ def foreground_place(
         Rows and columns around the foreground, grown by the margin and relaxed; ``None`` where there is no foreground.
     """
     mask = without_specks(probabilities >= config.threshold, config.least_cells)
+    # In this order: the tight box, our margin around it, the relaxation of footnote 1.
     tight = tight_place(mask, shape)
     if tight is None:
         return None
@@ -88,7 +89,7 @@ def without_specks(mask: npt.NDArray[np.bool_], least_cells: int) -> npt.NDArray
         return mask
     components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(components.ravel())
-    sizes[0] = 0
+    sizes[0] = 0  # number 0 is everything outside the components
     kept: npt.NDArray[np.bool_] = (sizes >= least_cells)[components]
     return kept
 

@@ -27,6 +27,7 @@ class Crops:
 
     def at(self, source: Tensor, like: Tensor) -> Tensor:
         """Crop a global map at the footprints, to the size of a local map."""
+        # A view of the first map, which the crop expands over the footprints without copies.
         chosen = source[:1] if self.overview_index is None else source[self.overview_index]
         return self.geometry.crop(chosen, self.footprints, (like.shape[-2], like.shape[-1]))
 

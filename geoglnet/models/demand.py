@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from geoglnet.types import Shape
 
-_STEP = 32
+_STEP = 32  # stride of the deepest maps
 _LARGEST = 16384
 
 
@@ -39,12 +39,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
+        # By storage: views of a tensor take no memory of their own.
         key, size = storage._cdata, storage.nbytes()
         if not self._views.get(key):
             self.now += size
             self.made += size
             self.peak = max(self.peak, self.now)
         self._views[key] = self._views.get(key, 0) + 1
+        # CPython frees a tensor with its last reference, which is when its memory is free too.
         weakref.finalize(tensor, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
@@ -76,6 +78,7 @@ def _counted(branch: nn.Module, shape: Shape, in_channels: int) -> LiveBytes:
     live = LiveBytes()
     try:
         with torch.no_grad(), live:
+            # The branch runs on weights without numbers; its own are neither moved nor copied.
             functional_call(branch, weightless, (torch.empty((1, in_channels, *shape), device="meta"),))
     finally:
         for module, mode in modes.items():

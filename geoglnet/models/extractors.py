@@ -40,7 +40,7 @@ class Extractor(nn.Module):
         self.body = (_timm_body if library == "timm" else _torchvision_body)(inner)
         try:
             with torch.no_grad():
-                maps = self.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
+                maps = self.eval()(torch.zeros(1, 3, _SIDE, _SIDE))  # or the blank image would enter batch statistics
         except _OTHER_SIZES as error:
             raise ConfigError(f"{name} takes no image of {_SIDE} px ({error}); a backbone must take any size") from error
         found = [_SIDE // m.shape[-1] for m in maps]
@@ -94,7 +94,7 @@ def _torchvision_body(name: str) -> nn.Module:
             and value.shape[-1] == value.shape[-2]
             and _SIDE % value.shape[-1] == 0
         ):
-            deepest[_SIDE // value.shape[-1]] = node
+            deepest[_SIDE // value.shape[-1]] = node  # nodes come in the order of the network, so the last of a stride stays
     missing = [stride for stride in STRIDES if stride not in deepest]
     if missing:
         raise ConfigError(f"torchvision/{name} has no map at stride {missing[0]}; a backbone needs 4, 8, 16 and 32")

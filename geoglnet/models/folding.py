@@ -174,6 +174,7 @@ class FoldedGLNet(Network):
         # Lateral convolutions are 1×1, so they commute with cropping: the global half runs once per overview, not per patch.
         split = [halves(_conv(conv), c) for conv, c in zip(pyramid.laterals[kept], channels[kept], strict=True)]
         self.laterals = nn.ModuleList(own for own, _ in split)
+        # Identity stands for levels that are not shared, which _mixed passes over.
         self.laterals_glb = nn.ModuleList(nn.Identity() if glb is None else glb for _, glb in split)
         self.smooth_first, self.smooth_second = pyramid.smooth_first[kept], pyramid.smooth_second[kept]
 
@@ -318,7 +319,7 @@ class FoldedGLNet(Network):
     def _with_refined(self, term: Tensor, crops: Crops, maps: FoldedMaps) -> Tensor:
         if maps.refined is None:
             raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
-        return term + add_taps(crops.at(maps.refined, term), 3)
+        return term + add_taps(crops.at(maps.refined, term), 3)  # the size of f_agg's kernel: nothing is composed with it here
 
     def _near_maps(self, maps: FeatureMaps) -> list[Tensor]:
         shared = maps.shared(self.config.levels_into_local)

@@ -41,6 +41,7 @@ from geoglnet.models.rounds import iter_two_rounds
 from geoglnet.models.sharing import EXACT
 
 GEOMETRIES = {Compat.NONE: EXACT, Compat.OFFICIAL: OFFICIAL}
+# The authors' stages 1 to 3; the joint stage is §3.2.3 as written, all losses at once.
 _TRAINED = {
     Stage.GLOBAL: ("global_branch",),
     Stage.LOCAL: ("local_branch", "f_agg"),
@@ -245,6 +246,7 @@ class GLNet(Network):
             return None
         if stage is not Stage.BIDIRECTIONAL:
             maps = self.see(overviews)  # no graph where the branch is frozen
+            # segment takes refined maps; before their own stage they are the first ones.
             return maps if self.refined_branch is None else OverviewMaps(maps.first, maps.first)
         with torch.no_grad():
             maps = self.see(overviews)

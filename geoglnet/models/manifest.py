@@ -111,7 +111,7 @@ def read_manifest(path: StrPath) -> Manifest:
     if not Path(path).is_file():
         raise CheckpointError(f"no model file at {path}; give a .safetensors file or the name of a shipped model")
     try:
-        with safe_open(path, framework="numpy") as opened:
+        with safe_open(path, framework="numpy") as opened:  # the header needs no torch
             header = opened.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
@@ -134,6 +134,7 @@ def _manifest(path: StrPath, text: str) -> Manifest:
     except (ValueError, RecursionError) as error:  # a nesting that Python's parser gives up on
         raise CheckpointError(f"{path} has a manifest that cannot be read ({error}); get the file again") from error
     found = plain.pop("format_version", None) if isinstance(plain, dict) else None
+    # type() and not isinstance(): JSON's true would pass for 1.
     if type(found) is not int or found < 1:
         raise CheckpointError(
             f"{path} has a manifest whose format_version = {shortened(found)} is no whole number from 1; get the file again"

@@ -43,7 +43,6 @@ class Merge:
         self._like = like
         self._geometry = geometry
         # float32 whatever the maps are: hundreds of patches are added up.
-        # float32 whatever the maps are: hundreds of patches are added up.
         self._sums = {
             place: [None if m is None else torch.zeros_like(m, dtype=torch.float32) for m in getattr(like, place)]
             for place in PLACES
@@ -68,12 +67,12 @@ class Merge:
         for place, sums in self._sums.items():
             for total, maps in zip(sums, getattr(local, place), strict=True):
                 if total is not None and maps is not None:
+                    # A patch's maps of level 2 tell its size; the authors count coverage in its pixels.
                     self._finest = max(self._finest, (maps.shape[-2], maps.shape[-1]))
                     self._add_map(total, maps, footprints, owners)
 
     def _add_map(self, total: Tensor, maps: Tensor, footprints: Sequence[Footprint], owners: Sequence[int]) -> None:
         size = (total.shape[-2], total.shape[-1])
-        # One by one: patches overlap, so two of them may add to the same cell.
         # One by one: patches overlap, so two of them may add to the same cell.
         for values, footprint, owner in zip(maps.float(), footprints, owners, strict=True):
             rows, cols, placed = self._geometry.place(values, footprint, size)

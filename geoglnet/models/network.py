@@ -224,6 +224,7 @@ def build_network(config: ModelConfig) -> Network:
     Raises:
         ConfigError: no such backbone, or the library that it comes from is not installed.
     """
+    # By name, because the table lies on a floor below and imports no network.
     module, _, name = ARCHITECTURES[config.architecture].builder.partition(":")
     network: Network = getattr(import_module(module), name)(config)
     return network

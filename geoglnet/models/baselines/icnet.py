@@ -16,7 +16,7 @@ from geoglnet.config import ModelConfig
 from geoglnet.models.baselines.baseline import Baseline
 from geoglnet.models.branch import resize
 
-BINS = (1, 2, 3, 6)
+BINS = (1, 2, 3, 6)  # pyramid pooling of PSPNet (Zhao et al., CVPR 2017)
 NAME = "resnet50_half"
 
 
@@ -38,6 +38,7 @@ class CascadeEncoder(nn.Module):
         self.stage2 = _stage(64, 32, 128, 3)
         self.stage3_first = Bottleneck(128, 64, 256, stride=2)
         self.stage3_rest = nn.Sequential(*(Bottleneck(256, 64, 256) for _ in range(3)))
+        # Dilated instead of strided, as in PSPNet: the quarter's map stays at 1/8 of it, 1/32 of the image.
         self.stage4 = _stage(256, 128, 512, 6, dilation=2)
         self.stage5 = _stage(512, 256, 1024, 3, dilation=4)
         self.narrow = _unit(1024, 256, 1)
@@ -47,10 +48,11 @@ class CascadeEncoder(nn.Module):
         """``(B, C, h, w)`` → maps of the three resolutions."""
         halved = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=False)
         half = self.stage3_first(self.stage2(F.max_pool2d(self.stem(halved), 3, 2, 1)))
+        # The first stages are shared: the quarter goes on from the half's map, shrunk, and is not encoded itself.
         smaller = [max(1, side // 2) for side in half.shape[-2:]]
         deep = self.stage5(self.stage4(self.stage3_rest(F.interpolate(half, size=smaller, mode="bilinear"))))
         pooled = [resize(F.adaptive_avg_pool2d(deep, bins), deep) for bins in BINS]
-        return Cascade(self.narrow(sum(pooled, deep)), half, self.whole(image))
+        return Cascade(self.narrow(sum(pooled, deep)), half, self.whole(image))  # added up, where PSPNet concatenates
 
 
 class Fusion(nn.Module):

@@ -35,6 +35,7 @@ class LibraryDecoder(nn.Module):
     def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
         """Maps → ``(B, num_classes, h, w)`` logits."""
         logits: Tensor = self.segmentation_head(self.decoder(maps))
+        # Without what Baseline has filled the image up with, to a multiple of the stride.
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
@@ -71,6 +72,7 @@ class LibraryNetwork(Baseline):
             ValueError,
         ) as error:  # as it comes from timm
             raise ConfigError(f"{config.architecture} cannot be built on {config.backbone!r}: {error}") from error
+        # load_backbone_weights finds a backbone's weights by its name.
         whole.encoder.name = config.backbone
         head = LibraryDecoder(whole.decoder, whole.segmentation_head)
         pools_everything = config.architecture in POOL_EVERYTHING

@@ -59,6 +59,7 @@ class Decoder(nn.Module):
         """Decode to ``(B, num_classes, h, w)`` logits."""
         hidden, places, sizes = encoded
         for stage in (*self.stages, self.last):
+            # Pooling drops the last row of an odd side; the size before it says whether there was one.
             hidden = stage(F.max_unpool2d(hidden, places.pop(), (2, 2), (2, 2), output_size=sizes.pop()))
         return hidden
 

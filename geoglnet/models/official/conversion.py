@@ -102,6 +102,7 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
     read = {"the checkpoint": path, "the global checkpoint": config.global_path, "the checkpoint of stage 2": config.g2l_path}
     refuse_inputs([file], ((what, source) for what, source in read.items() if source is not None))
     stage = config.stage or (OfficialStage.G2L if config.global_path is None else OfficialStage.BIDIRECTIONAL)
+    # What the checkpoint has itself wins over stage 2's.
     state = (read_state(config.g2l_path) if config.g2l_path is not None else {}) | read_state(path)
     fixed = None if config.global_path is None else read_state(config.global_path)
     network = official_network(state, _SHARING[stage], fixed)
@@ -123,6 +124,7 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
         training={"imported_from": f"{Path(path).name} sha256:{model_digest(path)}", "stage": stage.value},
         version=version("geoglnet"),
     )
+    # float32: half precision would move logits by some 1e-3 of their scale.
     save_checkpoint(file, network, manifest, half=False)
     return manifest
 
@@ -130,5 +132,6 @@ def import_official(path: StrPath, destination: StrPath, config: ImportConfig, *
 def region_of(image_size: int, side: int) -> RegionConfig:
     """Sizes with the authors' image as the region (an even number of pixels); larger scenes are covered by several."""
     size = image_size + image_size % 2
+    # The smallest margin, from a twelfth of the side, with which cores end where the tiles of a TIFF do.
     margin = next(m for m in range(size // 12, size) if (size - 2 * m) % RegionConfig.TILE_SIZE == 0)
     return RegionConfig(region_size=size, overview_size=side, patch_size=side, patch_overlap=50, margin=margin)

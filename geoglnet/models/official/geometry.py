@@ -26,6 +26,7 @@ def crop_rounded(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
     crops = []
     for index, (top, left, bottom, right) in enumerate(footprints.tolist()):
         rows, cols = _cells(top, bottom, tall), _cells(left, right, wide)
+        # One source for all footprints, or one each.
         crops.append(_resized(source[min(index, len(source) - 1), :, rows, cols], size))
     return torch.stack(crops)
 
@@ -40,6 +41,7 @@ def place_rounded(local: Tensor, footprint: Footprint, size: Size) -> Placed:
 def cover_resized(footprints: Sequence[Footprint], size: Size, finest: Size) -> Tensor:
     """Coverage counted in pixels of the region and shrunk bilinearly; arguments as for :func:`sharing.cover`."""
     top, left, bottom, right = footprints[0]
+    # The region's size in pixels, from that of one patch and its share of the region.
     height, width = round(STRIDE * finest[0] / (bottom - top)), round(STRIDE * finest[1] / (right - left))
     counts = torch.zeros(height, width)
     for top, left, bottom, right in footprints:

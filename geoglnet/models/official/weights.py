@@ -27,8 +27,10 @@ from geoglnet.types import StrPath
 
 State = Mapping[str, Tensor]
 
+# By the channels of c5 and the number of blocks in layer3.
 _RESNETS = {(512, 2): "resnet18", (512, 6): "resnet34", (2048, 6): "resnet50", (2048, 23): "resnet101"}
 _FROM_LEVEL_2 = (3, 2, 1, 0)
+# Theirs: own 5, shared 5, own 4, shared 4, …; ours: own 2 to 5, shared 2 to 5.
 _OWN_THEN_SHARED = (6, 4, 2, 0, 7, 5, 3, 1)
 
 
@@ -111,7 +113,7 @@ def _branch(state: State, theirs: str, ours: str, suffix: str = "") -> Iterator[
     """Rename a branch's tensors as ours are; ``suffix`` chooses the layers that the third stage adds to the global branch."""
     backbone, fpn = f"resnet_{theirs}.", f"fpn_{theirs}."
     for name, tensor in state.items():
-        if name.startswith(backbone) and not name.startswith(f"{backbone}fc."):
+        if name.startswith(backbone) and not name.startswith(f"{backbone}fc."):  # fc: ImageNet's classifier, which is not used
             yield f"{ours}.backbone.{name.removeprefix(backbone)}", tensor
     for index, lateral in enumerate(("latlayer3", "latlayer2", "latlayer1", "toplayer")):
         yield from _layer(state, f"{fpn}{lateral}{suffix}", f"{ours}.pyramid.laterals.{index}")
