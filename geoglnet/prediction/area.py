@@ -150,6 +150,7 @@ def _cut(window: Window, bounds: Bounds, scene: Scene, name: str) -> Window:
 def _window_of(bounds: Bounds, transform: Affine) -> Window:
     """Find the smallest rectangle of whole pixels around bounds."""
     left, bottom, right, top = bounds
+    # All four: a transform may turn the raster, or mirror it.
     corners = [~transform @ corner for corner in ((left, bottom), (left, top), (right, bottom), (right, top))]
     cols, rows = zip(*corners, strict=True)
     return rectangle(*_snapped(rows), *_snapped(cols))

@@ -93,6 +93,7 @@ class ZoneBuffer:
         height = min(self._plan.config.blend_size, self._plan.shape.height - int(planned.core.row_off))
         values = np.empty((self._num_classes, height, int(planned.core.width)), dtype=np.float32)
         self._strip.seek(self._offset(planned))
+        # Copied, because torch warns of memory that it may not write to.
         values.ravel()[:] = np.frombuffer(self._strip.read(values.nbytes), dtype=np.float32)
         return torch.from_numpy(values).to(device)
 

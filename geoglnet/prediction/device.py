@@ -68,6 +68,7 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type != "cpu" or not _MEMINFO.exists():
         return None
     lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    # MemAvailable and not MemFree: Linux gives its file cache back when memory is asked for.
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 

@@ -54,7 +54,7 @@ class Estimate:
         return cls(
             steps,
             "regions" if segmenter.sees_overviews_only else "patches",
-            seconds * (config.effort if config.effort > 0 else 0.1),
+            seconds * (config.effort if config.effort > 0 else 0.1),  # without effort the global branch still runs
             is_measured,
             int(area.window.height) * int(area.window.width) * bands,
             str(segmenter.device),
@@ -92,6 +92,7 @@ def _measured(segmenter: RegionSegmenter, config: PredictConfig) -> float:
     """Time a step at full effort, on as many as go through the network at once: a first pass warms up, a second is timed."""
     region = segmenter.manifest.region
     plain = RegionSegmenter(segmenter.network, segmenter.manifest, replace(config, effort=1.0))
+    # A single patch where they go one by one; else a region, whose patches fill a batch.
     side = region.patch_size if plain.batch_size == 1 and not plain.sees_overviews_only else region.region_size
     planned = Plan(Shape(side, side), region).region(0, 0)
     pixels = Pixels(np.zeros((segmenter.manifest.model.in_channels, side, side), np.uint8), np.ones((side, side), bool))

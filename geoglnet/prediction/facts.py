@@ -56,6 +56,7 @@ class RunSettings:
         Args:
             scene: the open scene; what was measured on it is fixed, so that no other process measures it again.
         """
+        # Without the spool folder, which other machines may not have.
         fixed = replace(self, config=replace(self.config, scaling=scene.scaling, nodata=scene.nodata, spool_folder=None))
         scenes = list(map(_findable, self.scene_paths))
         plain: dict[str, Any] = _plain(asdict(fixed) | {"scene_paths": scenes, "outputs": dict(self.outputs)})
@@ -154,7 +155,7 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
         "effort": f"{config.effort:g}",
         "coarse-to-fine": "on" if config.coarse_to_fine else "off",
         "tta": "on" if config.augment else "off",
-        "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),
+        "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),  # repr keeps all digits
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),
     }
     # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.

@@ -56,6 +56,7 @@ class FinishedBlock:
     def __post_init__(self) -> None:
         counts = (self.row, self.col, self.num_valid, self.compared, self.differing, self.pairs, self.borders)
         numbers = (*counts, *self.window, *self.sizes.values())
+        # type() and not isinstance(): JSON's true would pass for 1.
         if len(self.window) != 4 or not all(type(number) is int and number >= 0 for number in numbers):
             raise TypeError("a block with other than whole numbers")
 
@@ -200,6 +201,7 @@ def _lines(path: Path, *, mend: bool = False) -> list[bytes]:
     if not path.is_file():
         return []
     *lines, torn = path.read_bytes().split(b"\n")
+    # Without a first line there is no run: the file will be begun anew, not added to.
     if torn and mend and lines:
         os.truncate(path, path.stat().st_size - len(torn))
     return lines

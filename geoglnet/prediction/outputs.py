@@ -74,6 +74,7 @@ def output_files(
     for name, path in paths.items():
         if name in LAYERS and path.suffix.lower() not in SUFFIXES:  # s.tif.msk would be a mask to GDAL
             raise ConfigError(f"{path.name}: {name} is written as a GeoTIFF; let its name end in .tif")
+    # A run that was killed after it had named an output resumes over its own file.
     is_replaced = {name: overwrite or (journal is not None and journal.has_named(name, path)) for name, path in paths.items()}
     files = {name: OutputFile(path, is_replaced[name]) for name, path in paths.items()}
     if VECTOR in paths:

@@ -70,6 +70,7 @@ def iter_read(scene: Scene, reads: Iterable[Sequence[Window]], num_readers: int)
             try:
                 yield _in_order(pool, read, iter(reads), num_readers)
             finally:
+                # A run that is stopped does not wait for regions that nobody will look at.
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -163,6 +164,7 @@ class Predictor:
         self.config = config or PredictConfig()
         kind = CoarseToFineSegmenter if self.config.coarse_to_fine else RegionSegmenter
         self.segmenter = kind(network.for_inference(), manifest, self.config)
+        # After the weights have been moved: what is left of the memory is for maps.
         check_capacity(network, manifest, self.segmenter.device)
 
     def estimate(self, area: Area, layers: Collection[Layer], blocks: BlockSet | None = None) -> Estimate:

@@ -140,6 +140,7 @@ class Uploaded:
     def overview(self, shape: Shape) -> Tensor:
         """``(1, C, *shape)`` float32, normalized and decimated with antialiasing; band by band, for the memory."""
         bands = [
+            # Without antialiasing a cell would show the few pixels at its center, not the mean of those that it covers.
             F.interpolate(self._normalized(slice(c, c + 1)), size=shape, mode="bilinear", align_corners=False, antialias=True)
             for c in range(len(self.image))
         ]

@@ -298,6 +298,7 @@ def _opened(
             check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, settings.model_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
         if VECTOR in outputs:
+            # For its errors only; its warnings come when the polygons are written.
             check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         config = replace(config, spool_folder=config.spool_folder or folder)
@@ -311,6 +312,7 @@ def _opened(
         else:
             plain = settings.to_dict(scene)
             workspace = stack.enter_context(open_workspace(folder, facts, plain, resume=resume, overwrite=settings.overwrite))
+        # Entered after the workspace, so left before it: blocks are counted while the folder is still there.
         stack.enter_context(_kept(workspace, progress))
         tags = _tags(manifest, settings.model_path, source, scene)
         writer = OutputWriter(workspace, scene, area, manifest, tags, outputs, progress)

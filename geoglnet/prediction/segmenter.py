@@ -138,6 +138,7 @@ class RegionSegmenter:
             self._add_local(total, wanted, self._local_logits(wanted, uploaded, chosen, look, maps, steps))
             self._add_global(total, wanted, chosen, maps, turn)
         if self.network.sums_logits:
+            # As the authors merge: logits are summed over patches and the class is that of the largest sum.
             return total.softmax(dim=0)
         return total if len(self._turns) == 1 else total.div_(len(self._turns))
 
@@ -173,7 +174,7 @@ class RegionSegmenter:
         found = self.network.iter_logits(look.overview, maps, batches)
         for group in groups:
             with self._autocast():
-                logits = next(found)
+                logits = next(found)  # the network runs in here, not where the iterator was made
             yield from zip(group, look.turn.undo(logits).float(), strict=True)
             steps.advance(len(group))
 
@@ -251,7 +252,7 @@ class Steps:
         self._progress, self._left = progress, total
 
     def advance(self, count: int) -> None:
-        for _ in range(min(count, self._left)):
+        for _ in range(min(count, self._left)):  # one by one: a receiver may stop the run at any patch
             self._left -= 1
             self._progress.advance()
 
@@ -293,6 +294,7 @@ class CoarseToFineSegmenter(RegionSegmenter):
         overview = upload(wanted.pixels, self.manifest, self.device).overview(region.overview_shape(wanted.planned.shape))
         likely = 1 - self._see(overview).logits[0].float().softmax(dim=0)[self._background]
         coarse: np.ndarray[tuple[int, int], np.dtype[np.float32]] = likely.cpu().numpy()
+        # NaN is not above any threshold: the whole region would become background without a word.
         if np.isnan(coarse).any():
             window = wanted.planned.window
             raise overflow(f"the region from column {window.col_off}, row {window.row_off}", self.precision)

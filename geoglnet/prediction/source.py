@@ -196,6 +196,7 @@ class SceneFiles:
 
 def _facts(names: Iterable[str]) -> dict[str, str]:
     names = tuple(names)
+    # Each served file is a round trip or more, and a mosaic may have hundreds.
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
         served = dict(zip(urls := [name for name in names if _URL.match(name)], pool.map(_served_fact, urls), strict=True))
     left, facts = DIGESTED_BYTES, {}  # in the files' order, so that the same ones are digested every time
@@ -210,7 +211,7 @@ def _facts(names: Iterable[str]) -> dict[str, str]:
 
 def _container(name: str) -> str:
     """Find the file that a virtual path leads to: an archive, or a served file."""
-    for _ in range(4):
+    for _ in range(4):  # archives in archives, behind a URL: deeper nesting is left as it is
         name = name.removeprefix("/vsicurl/").removeprefix("/vsicached/")
         found = _ARCHIVE.match(name)
         if found is None:
@@ -240,6 +241,7 @@ def _local_fact(path: Path, budget: int) -> tuple[str, int]:
     except (OSError, ValueError):
         return "missing", 0
     modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
+    # The time of the last change of the inode too: programs can set a file's mtime back, not that.
     times = f"of {modified}, last touched {state.st_ctime_ns}, inode {state.st_dev}:{state.st_ino}"
     return f"{state.st_size} bytes {times}, samples {samples}", 0
 
@@ -289,7 +291,9 @@ def _check_ranges(url: str) -> None:
 
 
 def _part(url: str, start: int, count: int) -> tuple[bytes, http.client.HTTPMessage]:
+    # identity: ranges of a compressed answer would be other bytes.
     headers = {"Range": f"bytes={start}-{start + count - 1}", "User-Agent": "geoglnet", "Accept-Encoding": "identity"}
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
+        # One byte more than asked for tells a server that ignores ranges, without reading the whole file.
         return answer.read(count + 1), answer.headers

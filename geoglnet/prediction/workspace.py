@@ -200,6 +200,7 @@ def joined_workspace(folder: Path, facts: Mapping[str, str]) -> Iterator[Workspa
     Raises:
         OutputError: no run lies there, another process holds it, or it has other facts.
     """
+    # thread_local=False: a lock is given back by whichever thread ends the run.
     register = FileLock(folder / _LOCK, timeout=_PATIENCE_S, thread_local=False)
     try:
         register.acquire()  # so that nobody begins to hold the run between the check and our own lock
@@ -247,7 +248,7 @@ def _first_free(folder: Path) -> tuple[int, BaseFileLock]:
 def _refuse_writers(folder: Path) -> None:
     for path in folder.glob("writer-*.lock"):
         try:
-            with FileLock(path, timeout=0, thread_local=False):
+            with FileLock(path, timeout=0, thread_local=False):  # free if its process has ended, however that was
                 pass
         except Timeout as error:
             raise _busy(folder) from error
