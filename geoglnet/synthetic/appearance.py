@@ -108,10 +108,12 @@ _ROOFS: tuple[tuple[float, RoofStyle], ...] = (
 
 def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an appearance: a scene has one soil and one season, and prefers some kinds of roofs."""
+    # Shadows are 0.6 (at 60°) to 1.4 times (at 35°) as long as things are high.
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(35, 60))
     flat = math.cos(elevation)
     # Gamma-distributed weights make some coverings common and others rare, differently in each scene.
     weights = np.array([weight for weight, _ in _ROOFS]) * rng.gamma(1.2, 1.0, len(_ROOFS))
+    # 24 with repetition: buildings choose among them evenly, and common coverings stay common.
     chosen = rng.choice(len(_ROOFS), size=24, p=weights / weights.sum())
     return Appearance(
         sun=(flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)),
@@ -135,6 +137,7 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
 
 def jittered(rng: np.random.Generator, color: Rgb, amount: float) -> Rgb:
     """Make a color a little lighter or darker, and shift its hue a little."""
+    # One shift of all bands changes the lightness, a smaller one of each the hue.
     shift = rng.normal(0, amount) + rng.normal(0, amount / 3, 3)
     red, green, blue = np.clip(np.asarray(color) + shift, 10, 245)
     return float(red), float(green), float(blue)

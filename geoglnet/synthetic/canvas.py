@@ -65,6 +65,7 @@ def lit(look: Appearance, slope_x: Field | float, slope_y: Field | float) -> Fie
     """Compute the brightness of a surface with these slopes, relative to level ground in the same sun (Lambert)."""
     toward_x, toward_y, up = look.sun
     cosine = (up - slope_x * toward_x - slope_y * toward_y) / np.sqrt(1 + np.square(slope_x) + np.square(slope_y))
+    # Divided by the sun's height, so that level ground has a brightness of 1.
     return np.asarray(SKY_LIGHT + (1 - SKY_LIGHT) * np.maximum(cosine, 0) / up, np.float32)
 
 
@@ -72,7 +73,7 @@ def cast_shadows(canvas: Canvas, look: Appearance) -> None:
     """Darken the pixels in the shadow of something higher."""
     toward_x, toward_y, up = look.sun
     flat = math.hypot(toward_x, toward_y)
-    fall = canvas.pixel_size * up / flat
+    fall = canvas.pixel_size * up / flat  # meters that a ray of the sun sinks over a pixel's width
     # Height of the shadow over every pixel: heights on the way to the sun, lowered by the fall of its rays over that distance.
     # The whole image is shifted step by step, until the highest object casts no shadow any more.
     roof = np.full(canvas.shape, -1, np.float32)
@@ -104,6 +105,7 @@ def photograph(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> np
     # In the order of the light: colors, exposure and vignette, haze, the lens's blur, the sensor's noise.
     vignette = 1 + np.float32(0.03) * smooth_noise(rng, canvas.shape, 150 / canvas.pixel_size)
     image = np.empty((3, *canvas.shape), np.uint8)
+    # Luma of Rec. 601, rounded.
     gray = canvas.image @ np.array([0.3, 0.59, 0.11], np.float32)
     for band in range(3):
         layer = gray + np.float32(look.saturation) * (canvas.image[..., band] - gray)

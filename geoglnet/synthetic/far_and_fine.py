@@ -85,6 +85,7 @@ def far_and_fine_region(seed: int, valley: Valley = Valley()) -> tuple[npt.NDArr
     _draw_landmark(image, labels, landmark, valley, rng)
     for row, col in _field_corners(valley, rng):
         place = np.s_[row : row + valley.field_size, col : col + valley.field_size]
+        # Independent of the landmark: neither of them says anything about the other.
         crop = str(rng.choice(["orchard", "vineyard"]))
         image[:, *place] = _texture(crop, valley.field_size, rng)
         water = "irrigated" if landmark == "lake" else "dry"
@@ -112,6 +113,7 @@ def _field_corners(valley: Valley, rng: np.random.Generator) -> list[tuple[int, 
     last, apart = valley.size - valley.field_size, valley.field_size + 8
     for _ in range(valley.num_fields):
         row, col = int(rng.integers(valley.first_row, last + 1)), int(rng.integers(0, last + 1))
+        # Rejection: a corner too near to another field is dropped, not moved.
         if all(max(abs(row - r), abs(col - c)) >= apart for r, c in corners):
             corners.append((row, col))
     return corners

@@ -145,6 +145,7 @@ def _iter_truth(
 ) -> Iterator[tuple[str, shapely.Geometry]]:
     """Yield class names and visible shapes in meters, from the highest layer down, none over another."""
     crowns = shapely.buffer(
+        # Trees of a forest belong to its parcel.
         shapely.points([(t.x, t.y) for t in trees if not t.in_forest] or np.empty((0, 2))),
         np.array([t.radius for t in trees if not t.in_forest]),
         quad_segs=3,
@@ -152,6 +153,7 @@ def _iter_truth(
     pieces = {"road": [road.shape for road in land.roads]}  # a whole network would be near to everything
     layers: dict[str, list[shapely.Geometry]] = {
         "building": [b.shape for b in buildings],
+        # Crowns that touch are one polygon, as tracing could not part them either.
         "tree": list(shapely.get_parts(shapely.union_all(crowns))),
         "road": list(shapely.get_parts(shapely.union_all(pieces["road"]))),
         "water": list(land.water),
@@ -163,7 +165,7 @@ def _iter_truth(
         cover = Cover(above)
         for shape in shapes:
             for geometry in shapely.get_parts(cover.cut_from(shape & extent)):
-                if isinstance(geometry, shapely.Polygon) and geometry.area > 0.5:
+                if isinstance(geometry, shapely.Polygon) and geometry.area > 0.5:  # m²; smaller ones are slivers of the cuts
                     yield name, geometry
         above += pieces.get(name, shapes)
 
@@ -176,4 +178,5 @@ def _placed(layers: Sequence[tuple[str, shapely.Geometry]]) -> Iterator[TruePoly
     """
     for name, geometry in layers:
         for part in shapely.get_parts(shapely.set_precision(geometry, 1 / 1024)):
+            # y points down in the plan, and north in the CRS.
             yield TruePolygon(name, shapely.transform(part, lambda points: points * (1, -1) + ORIGIN))

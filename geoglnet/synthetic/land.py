@@ -166,6 +166,7 @@ def _iter_roads(rng: np.random.Generator, survey: _Survey, water: shapely.Geomet
         in_village = survey.is_village(survey.frame.placed(ends.mean(axis=0, keepdims=True))[0])
         if (width := _road_width(rng, depth, in_village)) is None:
             continue
+        # Points every 8 m, so that the road bends with the land.
         steps = np.linspace(0, 1, max(2, int(np.hypot(*(ends[1] - ends[0])) / 8)))[:, None]
         center = shapely.LineString(survey.frame.placed(ends[0] + steps * (ends[1] - ends[0])))
         is_paved = bool(rng.random() < (0.75 if depth < 2 else 0.3 if width > 4.5 else 0.05))
@@ -199,6 +200,7 @@ def _iter_parcels(rng: np.random.Generator, survey: _Survey, extent: shapely.Pol
             use = "ground"
         elif any(wood.holds(middle) for wood in woods):
             use = "forest"
+        # buffer(0) mends rings that the bend has made cross themselves.
         for shape in _parts(occupied.cut_from(shapely.Polygon(ring).buffer(0) & extent)):
             yield Parcel(shape, use, survey.frame.angle + float(rng.choice((0, math.pi / 2))))
 

@@ -164,6 +164,7 @@ def _drop(canvas: Canvas, at: npt.NDArray[np.float64], size: npt.NDArray[np.floa
 def paint_buildings(canvas: Canvas, rng: np.random.Generator, buildings: Sequence[Building], look: Appearance) -> None:
     """Paint roofs, low ones first, each with the wear of its covering."""
     for building in buildings:
+        # Once per building: a wing has the covering of its house.
         color = jittered(rng, building.roofs[0].style.color, 7)
         for roof in sorted(building.roofs, key=lambda roof: roof.eaves):
             _paint_roof(canvas, rng, roof, color, look)
@@ -218,6 +219,7 @@ def _covering(
     if roof.style.covering is Covering.METAL:
         return _sheets(canvas, rng, roof, base, along, across) * _texture(fine, grain, 0.025, 0.02)
     if roof.style.covering is Covering.TILE:
+        # Courses of tiles, widened like rows of crops where they would alias.
         rows: Field = 1 + 0.05 * np.sin(2 * math.pi * across / max(0.45, 2.3 * canvas.pixel_size))
         return base * rows[..., None] * _texture(fine, grain, 0.06, 0.06)
     if roof.style.covering is Covering.THATCH:
@@ -235,7 +237,7 @@ def _sheets(canvas: Canvas, rng: np.random.Generator, roof: Roof, base: Colors, 
     tone = 1 + rng.normal(0, 0.05, grid).astype(np.float32)
     rusty = rng.random(grid) < roof.style.rust * rng.uniform(0.2, 1.6)
     rust = np.where(rusty, rng.uniform(0.25, 0.9, grid), 0).astype(np.float32)[column, row]
-    period = max(0.76, 2.6 * canvas.pixel_size)
+    period = max(0.76, 2.6 * canvas.pixel_size)  # ribs, widened where they would alias
     ribs = 1 + np.float32(rng.uniform(0.015, 0.05)) * np.sin(2 * math.pi * along / period)
     cap = 1 + 0.08 * (np.abs(across) < 0.22) * (roof.form is not Form.LEAN_TO)
     return _toward(base * (tone[column, row] * ribs * cap)[..., None], (128, 84, 62), rust)

@@ -83,6 +83,7 @@ def plan_trees(rng: np.random.Generator, land: Land, buildings: Sequence[Buildin
     blocked = [b.shape for b in buildings] + [road.shape for road in land.roads] + list(land.water)
     index = shapely.STRtree(blocked)
     points = shapely.points([(tree.x, tree.y) for tree in trees]) if trees else np.empty(0, object)
+    # The trunk keeps about half a radius away; the rest of a crown may hang over roofs and roads.
     near, _ = index.query(points, predicate="dwithin", distance=[0.55 * tree.radius for tree in trees] if trees else 0.0)
     hit = set(near.tolist())
     return [tree for i, tree in enumerate(trees) if i not in hit]
@@ -90,7 +91,7 @@ def plan_trees(rng: np.random.Generator, land: Land, buildings: Sequence[Buildin
 
 def _settle(rng: np.random.Generator, parcel: Parcel, look: Appearance) -> list[Building]:
     """Build on a parcel of a village: houses along its edge first, then sheds and houses inside where there is room."""
-    plots = parcel.shape.buffer(-1.2)
+    plots = parcel.shape.buffer(-1.2)  # meters between a building and the parcel's edge
     taken: list[Building] = []
     for x, y, angle in _iter_frontage(rng, parcel.shape, setback=rng.uniform(4.5, 8)):
         if rng.random() < look.building_density:
