@@ -79,11 +79,14 @@ def _length(text: str) -> int:
 
 
 def check_filename(path: Path, platform: str = sys.platform) -> None:
-    """Refuse the name of an output that the system cannot have.
+    """Refuse the name of an output that no file can have.
 
     Raises:
-        OutputError: on Windows, the path is a device, has characters that are not allowed, or is too long.
+        OutputError: the path ends in no name (``.``, ``..``, ``/``); on Windows also: it is a device, has characters that are
+            not allowed, or is too long.
     """
+    if path.name in ("", ".."):
+        raise OutputError(f"{path} is a folder; give a file name")
     fault = windows_fault(str(path.absolute()), None if _takes_long_paths() else LONGEST_PATH) if platform == "win32" else None
     if fault is not None:
         raise OutputError(f"{path} {fault}; choose another output")

@@ -27,6 +27,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geoglnet.errors import OutputError, OutputExistsError
+from geoglnet.filenames import check_filename
 from geoglnet.legend import NO_CLASS
 from geoglnet.message import Keyword
 from geoglnet.output import LockedFolder, sync_folder, unwritable
@@ -49,7 +50,12 @@ _BEHIND = 2  # blocks that may wait: more would only hide a disk that cannot kee
 
 
 def workspace_path(output_path: Path) -> Path:
-    """Name the folder of an output's unfinished run."""
+    """Name the folder of an output's unfinished run.
+
+    Raises:
+        OutputError: the output is a folder such as ``.``, which has no name.
+    """
+    check_filename(output_path)
     return output_path.with_name(output_path.name + SUFFIX)
 
 

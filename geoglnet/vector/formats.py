@@ -24,6 +24,7 @@ from pyogrio.errors import DataSourceError
 from pyproj import CRS
 
 from geoglnet.errors import ConfigError
+from geoglnet.filenames import check_filename
 from geoglnet.output import unwritable
 from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.types import StrPath
@@ -41,7 +42,9 @@ def check_suffix(path: StrPath) -> None:
 
     Raises:
         ConfigError: the suffix is not one of :data:`FORMATS`.
+        OutputError: the path ends in no name (``.``, ``..``).
     """
+    check_filename(Path(path))
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise ConfigError(
