@@ -66,7 +66,10 @@ def evaluate(
     """
     from geoglnet.api.training import evaluate as tool
     from geoglnet.prediction.predict_config import PredictConfig
+    from geoglnet.training.score_sheet import check_report
 
+    if output is not None:  # before hours of scoring
+        check_report(output, overwrite=overwrite)
     settings = PredictConfig(batch_size=batch_size, device=device)
     scored = tool(model, config, folder=data, split=split or "", predict_config=settings, progress=reporter)
     if output is not None:

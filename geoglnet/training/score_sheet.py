@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from geoglnet.errors import OutputError
 from geoglnet.escaping import csv_cell, figure_text
 from geoglnet.legend import Legend
-from geoglnet.output import OutputFile
+from geoglnet.output import OutputFile, unwritable
 from geoglnet.training.pictures import colored, errors
 from geoglnet.training.runlog import LossPoint
 from geoglnet.training.scoring import Evaluation, WorstRegion
@@ -44,7 +46,11 @@ def write_report(
         OutputExistsError: a file exists.
         OutputError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_report(folder, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     targets = [OutputFile(folder / name, overwrite) for name in (SCORES_JSON, SCORES_CSV, SHEET)]
     scores = evaluation.to_dict()
     with targets[0] as part:
@@ -57,15 +63,18 @@ def write_report(
     return tuple(target.path for target in targets)
 
 
-def check_report(folder: Path) -> None:
-    """Refuse to replace a report unasked, before the work that ends with one.
+def check_report(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that no report can be written into, before the work that ends with one.
 
     Raises:
-        OutputExistsError: one of its files exists.
+        OutputExistsError: one of its files exists, and ``overwrite`` is false.
+        OutputError: a file cannot be written there, or the folder is a file.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a folder")
     if folder.is_dir():
         for name in (SCORES_JSON, SCORES_CSV, SHEET):
-            OutputFile(folder / name)  # made for its checks
+            OutputFile(folder / name, overwrite)  # made for its checks
 
 
 def write_table(path: Path, scores: Mapping[str, Any]) -> None:
