@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError
+from geoglnet.filenames import check_filename
 from geoglnet.message import Keyword
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
@@ -45,7 +46,8 @@ class Start:
     Args:
         global_branch_from: checkpoint whose global branch is taken instead of training one.
         branches_from: checkpoint whose global and local branch, and f_agg, are taken instead of training them.
-        resume: go on from the savepoint that a training with the same checkpoint and configuration left.
+        resume: go on from what a training with the same checkpoint and configuration left: its savepoint, or the trained
+            network where only its scores are missing.
     """
 
     global_branch_from: Path | None = None
@@ -99,50 +101,73 @@ def fit(
         CapacityError: a baseline whose images the device is too small for; it says which it can take.
         Canceled: it was interrupted.
     """
+    check_filename(checkpoint_path)  # names of other files are made from it
     saved_path = savepoint_path(checkpoint_path)
+    is_unscored = _is_unscored(checkpoint_path, config)
+    if is_unscored and not (start.resume or overwrite):
+        raise _interrupted(checkpoint_path)
+    is_trained = start.resume and is_unscored
     file = OutputFile(checkpoint_path, overwrite or (start.resume and _is_finished(checkpoint_path, config)))
-    saved = _saved(saved_path, config, start, overwrite)
+    saved = None if is_trained else _saved(saved_path, config, start, overwrite)
     # All stages but the last leave a file: its network is the checkpoint itself.
     trained = [stage for stage in stages_of(config)[:-1] if start.path_for(stage) is None]
     kept = {stage: OutputFile(stage_path(checkpoint_path, stage), overwrite or start.resume) for stage in trained}
     refuse_inputs([file, *kept.values()], _inputs(config, folder, start))
-    if not (overwrite or start.resume):
-        check_report(run_folder(checkpoint_path))
+    check_report(run_folder(checkpoint_path), overwrite=overwrite or start.resume)
     with ExitStack() as stack:
         for output in (file, *kept.values()):
             stack.enter_context(output.claimed())
-        if saved is None:
-            saved_path.unlink(missing_ok=True)
-        # After the outputs are claimed and before anything draws: the same seed builds the same weights.
-        torch.manual_seed(config.optim.seed)
-        network = _build_network(config, folder)
-        check_training_capacity(network, *_images_of(config), resolve_device("auto"))
         manifest = make_manifest(config)
-        dataset = _open_dataset(config, folder, progress)
-        run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
-        if saved is None:
-            forget_losses(run)
-        for stage in stages_of(config):
-            if saved is not None and saved.stage is not stage:
-                continue  # it was over; the savepoint holds the whole network
-            path = start.path_for(stage)
-            if path is not None and saved is None:
-                _take(network, path, network.trained_parts(stage))
-                continue
-            keepers = Saving(saved_path, config, stage), RunLog(run, stage, specimens)
-            run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
-            if stage in kept:
-                _keep_stage(kept[stage], network, stage, config)
-            saved = None
-        save_checkpoint(file, network, manifest)  # first: nothing is lost if scoring fails
-        file.overwrite = True  # the file of a moment ago, written again with its scores
+        if not is_trained:
+            network = _train(config, folder, start, saved, kept, manifest, checkpoint_path, progress)
+            save_checkpoint(file, network, manifest)  # first: nothing is lost if scoring fails
+            file.overwrite = True  # the file of a moment ago, written again with its scores
         if config.validation:
+            network, _ = load_checkpoint(checkpoint_path)  # as everybody will load it: weights rounded to half precision
             evaluation = score(network, manifest, config.validation, folder, progress=progress)
-            manifest = replace(manifest, metrics=evaluation.to_dict())
-            save_checkpoint(file, network, manifest)
+            run = run_folder(checkpoint_path)
             write_report(run, config.name, evaluation, read_losses(run), overwrite=True)
+            manifest = replace(manifest, metrics=evaluation.to_dict())
+            save_checkpoint(file, network, manifest)  # with its scores last: one without them is resumed
         saved_path.unlink(missing_ok=True)  # last: whatever ends the run, it can be resumed
     return manifest
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    start: Start,
+    saved: Savepoint | None,
+    kept: Mapping[Stage, OutputFile],
+    manifest: Manifest,
+    checkpoint_path: Path,
+    progress: Progress,
+) -> Network:
+    """Train a network stage by stage, from nothing or a savepoint; keep what earlier stages left."""
+    saved_path = savepoint_path(checkpoint_path)
+    if saved is None:
+        saved_path.unlink(missing_ok=True)
+    # After the outputs are claimed and before anything draws: the same seed builds the same weights.
+    torch.manual_seed(config.optim.seed)
+    network = _build_network(config, folder)
+    check_training_capacity(network, *_images_of(config), resolve_device("auto"))
+    dataset = _open_dataset(config, folder, progress)
+    run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
+    if saved is None:
+        forget_losses(run)
+    for stage in stages_of(config):
+        if saved is not None and saved.stage is not stage:
+            continue  # it was over; the savepoint holds the whole network
+        path = start.path_for(stage)
+        if path is not None and saved is None:
+            _take(network, path, network.trained_parts(stage))
+            continue
+        keepers = Saving(saved_path, config, stage), RunLog(run, stage, specimens)
+        run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
+        if stage in kept:
+            _keep_stage(kept[stage], network, stage, config)
+        saved = None
+    return network
 
 
 def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
@@ -150,25 +175,53 @@ def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Sa
     if start.resume:
         return read_savepoint(path, config)
     if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path}: a training was interrupted here; pass "
-            + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
-        )
+        raise _interrupted(path)
     if path.exists():
         check_savepoint(path)
     return None
 
 
-def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
+def _interrupted(path: Path) -> OutputExistsError:
+    """Say how to go on where an interrupted training left a file."""
+    return OutputExistsError(
+        f"{path}: a training was interrupted here; pass "
+        + (Keyword("resume", True) + " to continue it, or " + Keyword("overwrite", True) + " to start over")
+    )
+
+
+def _is_unscored(checkpoint_path: Path, config: TrainConfig) -> bool:
     """Tell whether a checkpoint was written by the training that is resumed, which was cut off while it was scored."""
+    saved_path = savepoint_path(checkpoint_path)
+    if not config.validation or not checkpoint_path.is_file():
+        return False
+    # A savepoint that is newer belongs to another training, which was to replace this checkpoint.
+    if saved_path.is_file() and saved_path.stat().st_mtime_ns > checkpoint_path.stat().st_mtime_ns:
+        return False
+    found = _found_manifest(checkpoint_path)
+    return found is not None and not found.metrics and _describes(found, config)
+
+
+def _is_finished(checkpoint_path: Path, config: TrainConfig) -> bool:
+    """Tell whether a checkpoint was written by the training that is resumed, which was cut off at its very end."""
+    if _is_unscored(checkpoint_path, config):
+        return True
     if not (savepoint_path(checkpoint_path).is_file() and checkpoint_path.is_file()):
         return False
+    found = _found_manifest(checkpoint_path)
+    return found is not None and _describes(found, config)
+
+
+def _found_manifest(checkpoint_path: Path) -> Manifest | None:
     try:
-        # Without scores: the training was cut off before they were added.
-        found = replace(read_manifest(checkpoint_path), metrics={})
+        return read_manifest(checkpoint_path)
     except CheckpointError:
-        return False
-    return json.dumps(found.to_dict(), default=str) == json.dumps(make_manifest(config).to_dict(), default=str)
+        return None
+
+
+def _describes(found: Manifest, config: TrainConfig) -> bool:
+    """Tell whether a manifest is the one that a configuration makes, scores apart."""
+    plain = replace(found, metrics={}).to_dict()
+    return json.dumps(plain, default=str) == json.dumps(make_manifest(config).to_dict(), default=str)
 
 
 def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[str, Path]]:

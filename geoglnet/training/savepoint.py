@@ -117,10 +117,6 @@ class Saving(Callback):
         self._last = time.monotonic()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
-
-
 def _text(config: TrainConfig) -> str:
     parts = {name: to_plain(getattr(config, name)) for name in ("bands", "model", "region", "sample", "augment", "optim")}
     parts["optim"].pop("save_every_s")  # how often one saves changes nothing

@@ -206,3 +206,40 @@ def test_two_trainings_of_one_checkpoint_exclude_each_other(folder: Path, tmp_pa
         with OutputFile(path).claimed(), pytest.raises(OutputError, match=f"another run is writing {path.name}"):
             fit(config, folder, checkpoint)
     assert {path.name for path in tmp_path.iterdir()} == {"image.tif", "label.tif", "toy.toml"}
+
+
+def test_a_training_that_ended_while_it_was_scored_is_only_scored(
+    folder: Path, tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optim = replace(config.optim, global_steps=1, local_steps=1, bidirectional_steps=1, save_every_s=3600.0)
+    config = replace(config, validation=config.train, optim=optim)
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    fit(config, folder, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("geoglnet.training.fit.score", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, folder, cut)
+    assert not savepoint_path(cut).exists()
+    with pytest.raises(OutputExistsError, match=r"cut\.safetensors: a training was interrupted here; pass resume=True"):
+        fit(config, folder, cut)
+    monkeypatch.setattr("geoglnet.training.fit.run_stage", Mock(side_effect=AssertionError("trained again")))
+    fit(config, folder, cut, start=Start(resume=True))
+    assert cut.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "cut.run" / "scores.json").read_bytes() == (tmp_path / "whole.run" / "scores.json").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"cut\.safetensors exists"):
+        fit(config, folder, cut, start=Start(resume=True))
+
+
+def test_a_savepoint_newer_than_an_unscored_checkpoint_is_the_one_that_is_resumed(
+    folder: Path, tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optim = replace(config.optim, global_steps=1, local_steps=1, bidirectional_steps=1, save_every_s=3600.0)
+    config, path = replace(config, validation=config.train, optim=optim), tmp_path / "m.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("geoglnet.training.fit.score", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, folder, path)
+    write_savepoint(savepoint_path(path), config, Savepoint(Stage.LOCAL, {}))
+    os.utime(savepoint_path(path), ns=(path.stat().st_mtime_ns + 10**9,) * 2)
+    with pytest.raises(CheckpointError, match="the savepoint counts"):
+        fit(config, folder, path, start=Start(resume=True))
