@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -96,8 +97,13 @@ def _compare(bench: Bench, verb: str) -> None:
 
 
 def _rests(bench: Bench) -> list[str]:
-    names = [path.name for path in bench.folder.iterdir()]
+    """Files of a run that is not over. The lock of a killed process lies there until the next run, and is none of them."""
+    names = [path.name for path in bench.folder.iterdir() if not _is_lock(path)]
     return sorted(name for name in names if name.endswith((".unfinished", ".resume.pt", "-journal", "-wal")) or ".part" in name)
+
+
+def _is_lock(path: Path) -> bool:
+    return path.suffix == ".part" and path.is_dir() and [inner.name for inner in path.iterdir()] == ["geoglnet.lock"]
 
 
 def _reason(ended: Ended) -> str:
