@@ -97,7 +97,7 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from geoglnet.models.manifest import Manifest
 
     torch.manual_seed(0)
-    model = ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4)
+    model = ModelConfig(2, "mobilenet_v3_small", pyramid_channels=8, smooth_channels=4)
     region = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
     legend = Legend(("ground", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"

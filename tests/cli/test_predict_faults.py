@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,67 +49,83 @@ class StopAfter(SilentProgress):
             raise Stopped
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """112 × 128 px at 1 m: 3 × 4 blocks of the tiny model, with a hole."""
+    image = noise(3, 112, 128)
+    image[:, 20:60, 10:60] = 0
+    return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", image, pixel_size=1.0, nodata=0)
+
+
+@pytest.fixture(scope="module")
+def whole(original: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Content of the outputs of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    geoglnet.predict(original, **outputs_in(folder), model=str(tiny_model_path), config=CPU)
+    return contents(folder)
+
+
 @pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    """160 × 200 px at 1 m: 5 × 6 blocks of the tiny model, with a hole."""
-    image = noise(3, 160, 200)
-    image[:, 30:90, 20:100] = 0
-    return write_raster(tmp_path / "scene.tif", image, pixel_size=1.0, nodata=0)
+def scene(original: Path, tmp_path: Path) -> Path:
+    """The test's own copy, which it may change."""
+    return Path(shutil.copy(original, tmp_path / "scene.tif"))
 
 
 @pytest.fixture
 def run(scene: Path, tiny_model_path: Path) -> Run:
     def predicted(folder: Path, scene: Any = scene, **given: Any) -> Prediction:
-        files = {f"{name}_path": folder / f"{name}.tif" for name in ("labels", "confidence", "probabilities")}
-        return geoglnet.predict(scene, **files, **{"model": str(tiny_model_path), "config": CPU, **given})
+        return geoglnet.predict(scene, **outputs_in(folder), **{"model": str(tiny_model_path), "config": CPU, **given})
 
     return predicted
+
+
+def outputs_in(folder: Path) -> dict[str, Path]:
+    return {f"{name}_path": folder / f"{name}.tif" for name in ("labels", "confidence", "probabilities")}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    return tmp_path / "whole", tmp_path / "cut"
+@pytest.fixture
+def cut(tmp_path: Path) -> Path:
+    """Folder of the run that something happens to."""
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    return folder
 
 
-@pytest.mark.parametrize("patches", [10, pytest.param(60, marks=pytest.mark.smoke), 150])
-def test_a_run_that_was_cut_off_ends_with_the_bytes_of_one_that_was_not(run: Run, tmp_path: Path, patches: int) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
+@pytest.mark.parametrize("patches", [5, pytest.param(30, marks=pytest.mark.smoke), 60])
+def test_a_run_that_was_cut_off_ends_with_the_bytes_of_one_that_was_not(
+    run: Run, patches: int, cut: Path, whole: dict[str, bytes]
+) -> None:
     with pytest.raises(Stopped):
         run(cut, progress=StopAfter(patches))
     assert [path.name for path in cut.iterdir()] in ([], ["labels.tif.unfinished"])
     progress = RecordedProgress()
     run(cut, resume=True, progress=progress)
-    assert contents(cut) == contents(whole)
-    if patches > 60:
+    assert contents(cut) == whole
+    if patches > 30:
         assert any("goes on after" in message for message in progress.messages("log"))
 
 
-def test_a_run_can_be_cut_off_again_and_again(run: Run, tmp_path: Path) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
+def test_a_run_can_be_cut_off_again_and_again(run: Run, cut: Path, whole: dict[str, bytes]) -> None:
     counts = []
     for _ in range(40):
         try:
-            run(cut, resume=True, progress=StopAfter(40))
+            run(cut, resume=True, progress=StopAfter(25))
             break
         except Stopped:
             journal = read_journal(workspace_path(cut / "labels.tif") / "journal.jsonl")
             counts.append(0 if journal is None else len(journal.blocks))
     assert counts == sorted(counts)
     assert counts[-1] > counts[0]
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
-def test_a_run_that_was_stopped_is_neither_lost_nor_taken_up_unasked(run: Run, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_a_run_that_was_stopped_is_neither_lost_nor_taken_up_unasked(run: Run, cut: Path) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     with pytest.raises(OutputExistsError, match=r"finished blocks of an interrupted run; pass resume=True .* overwrite=True"):
         run(cut)
     progress = RecordedProgress()
@@ -116,17 +133,14 @@ def test_a_run_that_was_stopped_is_neither_lost_nor_taken_up_unasked(run: Run, t
     assert not any("goes on" in message for message in progress.messages("log"))
 
 
-def test_resuming_where_nothing_was_begun_begins(run: Run, tmp_path: Path) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
+def test_resuming_where_nothing_was_begun_begins(run: Run, cut: Path, whole: dict[str, bytes]) -> None:
     run(cut, resume=True)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
-def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: Path, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: Path, cut: Path) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     with pytest.raises(OutputError, match=r"unfinished run with other settings \(effort: 1, now 0.5\)"):
         run(cut, resume=True, config=PredictConfig(device="cpu", effort=0.5))
     with pytest.raises(OutputError, match=r"batch: auto, now 8"):
@@ -140,23 +154,19 @@ def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: P
     run(cut, overwrite=True)
 
 
-def test_a_block_that_was_removed_or_cut_is_computed_again(run: Run, tmp_path: Path) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
+def test_a_block_that_was_removed_or_cut_is_computed_again(run: Run, cut: Path, whole: dict[str, bytes]) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     first, second, *_ = sorted((cut / "labels.tif.unfinished" / "labels").glob("*.tif"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:50])
     run(cut, resume=True)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
-def test_a_journal_torn_in_its_last_line_loses_only_that_line(run: Run, tmp_path: Path) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
+def test_a_journal_torn_in_its_last_line_loses_only_that_line(run: Run, cut: Path, whole: dict[str, bytes]) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     path = cut / "labels.tif.unfinished" / "journal.jsonl"
     before = read_journal(path)
     path.write_bytes(path.read_bytes()[:-20])
@@ -165,7 +175,7 @@ def test_a_journal_torn_in_its_last_line_loses_only_that_line(run: Run, tmp_path
     assert after is not None
     assert len(after.blocks) == len(before.blocks) - 1
     run(cut, resume=True)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
 def test_a_journal_without_a_whole_first_line_is_none(tmp_path: Path) -> None:
@@ -200,8 +210,7 @@ def test_differences_are_named_both_ways() -> None:
     assert differences({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ["b: 2, now none", "c: none, now 3"]
 
 
-def test_two_runs_on_one_output_are_refused(run: Run, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_two_runs_on_one_output_are_refused(run: Run, cut: Path) -> None:
     with (
         open_workspace(workspace_path(cut / "labels.tif"), {}, {}, resume=False, overwrite=False),
         pytest.raises(OutputError, match=r"another run is writing labels.tif; wait for it"),
@@ -211,10 +220,8 @@ def test_two_runs_on_one_output_are_refused(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_a_run_that_ends_between_a_name_and_the_journals_line_is_resumed(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, cut: Path, whole: dict[str, bytes]
 ) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
     add = Journal.add_output
 
     def stop(journal: Journal, added: str) -> None:
@@ -228,21 +235,19 @@ def test_a_run_that_ends_between_a_name_and_the_journals_line_is_resumed(
     assert (cut / f"{kind}.tif").exists()
     monkeypatch.setattr(Journal, "add_output", add)
     run(cut, resume=True)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
-def test_a_file_of_somebody_else_is_not_replaced_when_a_run_is_resumed(run: Run, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_a_file_of_somebody_else_is_not_replaced_when_a_run_is_resumed(run: Run, cut: Path) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     (cut / "confidence.tif").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"confidence\.tif exists"):
         run(cut, resume=True)
     assert (cut / "confidence.tif").read_text() == "mine"
 
 
-def test_two_runs_that_share_any_output_exclude_each_other(run: Run, scene: Path, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_two_runs_that_share_any_output_exclude_each_other(run: Run, scene: Path, cut: Path) -> None:
     for name in ("labels.tif", "confidence.tif", "probabilities.tif"):
         with (
             OutputFile(cut / name).claimed(),
@@ -261,7 +266,7 @@ def test_what_was_begun_under_one_name_is_finished_under_another(
     labels, first, second = (tmp_path / name for name in ("labels.tif", "first.gpkg", "second.gpkg"))
     for outputs, others in (((labels, first), (labels, second)), ((None, first), (labels, first))):
         with pytest.raises(Stopped):
-            run(*outputs, progress=StopAfter(150))
+            run(*outputs, progress=StopAfter(60))
         progress = RecordedProgress()
         done = run(*others, resume=True, progress=progress)
         assert any("goes on after" in message for message in progress.messages("log"))
@@ -272,8 +277,7 @@ def test_what_was_begun_under_one_name_is_finished_under_another(
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "file", "journal of another program"])
-def test_a_folder_that_no_run_has_made_is_not_emptied(run: Run, tmp_path: Path, kind: str) -> None:
-    _, cut = folders(tmp_path)
+def test_a_folder_that_no_run_has_made_is_not_emptied(run: Run, tmp_path: Path, kind: str, cut: Path) -> None:
     place, precious = cut / "labels.tif.unfinished", tmp_path / "precious"
     target = precious if kind == "link" else place
     if kind == "file":
@@ -292,10 +296,9 @@ def test_a_folder_that_no_run_has_made_is_not_emptied(run: Run, tmp_path: Path, 
     assert (place if kind == "file" else target / "notes.txt").read_text() == "precious"
 
 
-def test_what_somebody_puts_into_a_runs_folder_stays(run: Run, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_what_somebody_puts_into_a_runs_folder_stays(run: Run, cut: Path) -> None:
     with pytest.raises(Stopped):
-        run(cut, progress=StopAfter(150))
+        run(cut, progress=StopAfter(60))
     left = cut / "labels.tif.unfinished"
     for name in ("notes.txt", "labels/notes.txt"):
         (left / name).write_text("precious")
@@ -303,8 +306,7 @@ def test_what_somebody_puts_into_a_runs_folder_stays(run: Run, tmp_path: Path) -
     assert sorted(str(path.relative_to(left)) for path in left.rglob("*")) == ["labels", "labels/notes.txt", "notes.txt"]
 
 
-def test_no_output_is_an_input(run: Run, scene: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    _, cut = folders(tmp_path)
+def test_no_output_is_an_input(run: Run, scene: Path, tiny_model_path: Path, tmp_path: Path, cut: Path) -> None:
     nested = {name: tmp_path / name for name in ("inner.vrt", "outer.vrt")}
     for path, source in zip(nested.values(), ("scene.tif", "inner.vrt"), strict=True):
         bands = "".join(
@@ -312,7 +314,7 @@ def test_no_output_is_an_input(run: Run, scene: Path, tiny_model_path: Path, tmp
             f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
             for band in (1, 2, 3)
         )
-        path.write_text(f'<VRTDataset rasterXSize="200" rasterYSize="160">{bands}</VRTDataset>')
+        path.write_text(f'<VRTDataset rasterXSize="128" rasterYSize="112">{bands}</VRTDataset>')
     mask = tmp_path / "mask.gpkg"
     mask.write_text("a mask")
     cases = (
@@ -331,10 +333,8 @@ def test_no_output_is_an_input(run: Run, scene: Path, tiny_model_path: Path, tmp
 
 
 def test_outputs_that_are_there_stay_when_the_rest_is_resumed(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, cut: Path, whole: dict[str, bytes]
 ) -> None:
-    whole, cut = folders(tmp_path)
-    run(whole)
     from geoglnet.prediction import outputs
 
     write = outputs.write_cog
@@ -351,7 +351,7 @@ def test_outputs_that_are_there_stay_when_the_rest_is_resumed(
     monkeypatch.setattr(outputs, "write_cog", write)
     run(cut, resume=True)
     assert (cut / "labels.tif").stat().st_mtime_ns == made
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting read-only needs root on Linux")
@@ -372,14 +372,13 @@ def test_a_read_only_folder_is_one_error_before_anything_is_computed(run: Run, t
 
 @pytest.mark.parametrize("fault", ["drops", "hangs"])
 def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
-    run: Run, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
+    run: Run, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fault: str, cut: Path
 ) -> None:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
     if fault == "hangs":
         monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
         monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "1")
-    whole, cut = folders(tmp_path)
-    image = noise(3, 64, 1200)
+    image = noise(3, 64, 640)
     write_raster(server.folder / "far.tif", image, pixel_size=1.0, nodata=0, compress="NONE")  # larger than what GDAL caches
     scene = f"/vsicurl/{server.url}/far.tif"
 
@@ -399,8 +398,9 @@ def test_a_server_that_fails_ends_the_run_which_goes_on_when_it_is_back(
         run(cut, scene=scene, progress=FailAfter())
     failing.unlink()
     run(cut, scene=scene, resume=True)
-    run(whole, scene=scene)
-    assert contents(cut) == contents(whole)
+    (tmp_path / "undisturbed").mkdir()
+    run(tmp_path / "undisturbed", scene=scene)
+    assert contents(cut) == contents(tmp_path / "undisturbed")
 
 
 # Signals: a process of its own
@@ -411,10 +411,18 @@ def command(scene: Path, model: Path, folder: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "geoglnet", "predict", str(scene), *outputs, "--model", str(model), "--device", "cpu", *more]
 
 
-@pytest.fixture
-def long_scene(tmp_path: Path) -> Path:
-    """A scene of some 100 blocks."""
-    return write_raster(tmp_path / "long.tif", noise(3, 160, 640), pixel_size=1.0)
+@pytest.fixture(scope="module")
+def long_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene of 40 blocks."""
+    return write_raster(tmp_path_factory.mktemp("long") / "long.tif", noise(3, 64, 640), pixel_size=1.0)
+
+
+@pytest.fixture(scope="module")
+def long_whole(long_scene: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Content of the outputs of a run of its own process that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(long_scene, tiny_model_path, folder), check=True, stderr=subprocess.DEVNULL)
+    return contents(folder)
 
 
 def wait_for_blocks(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
@@ -425,9 +433,8 @@ def wait_for_blocks(folder: Path, count: int, process: subprocess.Popen[bytes]) 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_signals_leave_a_state_that_can_be_resumed(
-    long_scene: Path, tiny_model_path: Path, tmp_path: Path, stop: signal.Signals, code: int
+    long_scene: Path, tiny_model_path: Path, stop: signal.Signals, code: int, cut: Path, long_whole: dict[str, bytes]
 ) -> None:
-    whole, cut = folders(tmp_path)
     with subprocess.Popen(command(long_scene, tiny_model_path, cut), stderr=subprocess.PIPE) as process:
         wait_for_blocks(cut, 10, process)
         process.send_signal(stop)
@@ -437,16 +444,15 @@ def test_signals_leave_a_state_that_can_be_resumed(
         assert "continue with --resume" in errors.decode()
     left = {"labels.tif.unfinished"} | ({"labels.tif.part", "confidence.tif.part"} if stop is signal.SIGKILL else set())
     assert {path.name for path in cut.iterdir()} == left
-    for folder in (cut, whole):
-        files = {"labels_path": folder / "labels.tif", "confidence_path": folder / "confidence.tif"}
-        geoglnet.predict(long_scene, **files, model=str(tiny_model_path), config=CPU, resume=True)
-    assert contents(cut) == contents(whole)
+    files = {"labels_path": cut / "labels.tif", "confidence_path": cut / "confidence.tif"}
+    geoglnet.predict(long_scene, **files, model=str(tiny_model_path), config=CPU, resume=True)
+    assert contents(cut) == long_whole
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_change_no_byte(long_scene: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    whole, cut = folders(tmp_path)
-    subprocess.run(command(long_scene, tiny_model_path, whole), check=True, stderr=subprocess.DEVNULL)
+def test_ten_kills_at_random_moments_change_no_byte(
+    long_scene: Path, tiny_model_path: Path, cut: Path, long_whole: dict[str, bytes]
+) -> None:
     chance, kills = np.random.default_rng(0), 0
     while kills < 10:
         with subprocess.Popen(command(long_scene, tiny_model_path, cut, "--resume"), stderr=subprocess.DEVNULL) as process:
@@ -457,11 +463,11 @@ def test_ten_kills_at_random_moments_change_no_byte(long_scene: Path, tiny_model
                 process.kill()
                 kills += 1
                 continue
-        assert contents(cut) == contents(whole)  # it came to its end before it could be killed: once more
+        assert contents(cut) == long_whole  # it came to its end before it could be killed: once more
         for path in cut.iterdir():
             path.unlink()
     subprocess.run(command(long_scene, tiny_model_path, cut, "--resume"), check=True, stderr=subprocess.DEVNULL)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == long_whole
 
 
 def test_bad_options_are_refused() -> None:
