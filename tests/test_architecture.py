@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -56,13 +57,18 @@ GEO_LIBRARIES = {"rasterio", "fiona", "geopandas", "shapely", "pyogrio", "pyproj
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def iter_imports(path: Path) -> Iterator[tuple[str, bool]]:
     """Every imported module of a file, with whether it is imported when the file is."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     at_top = {id(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -95,7 +101,7 @@ NAMES = {module_name(path) for path in MODULES}
 def modules_imported(path: Path) -> set[str]:
     """Files of ours that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -167,7 +173,7 @@ def test_nothing_inside_imports_the_package_itself() -> None:
     """``from geoglnet import predict`` would load a door, and need what needs it."""
 
     def rule(path: Path) -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module == "geoglnet":
                 names = {alias.name for alias in node.names} - FLOORS.keys()
                 yield from (f"{node.lineno}: from geoglnet import {name}" for name in names)
@@ -209,7 +215,7 @@ def test_imports_stand_at_the_top_except_in_doors() -> None:
 
 def test_only_doors_print_and_nobody_catches_everything_or_asserts() -> None:
     def rule(path: Path) -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Assert):
                 yield f"{node.lineno}: assert in library code"
             is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
@@ -228,7 +234,7 @@ def test_only_the_command_line_names_its_options() -> None:
     """A message of the library has a :class:`~geoglnet.message.Keyword`, which each door spells in its own way."""
 
     def rule(path: Path) -> Iterator[str]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         documented = (n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)))
         docstrings = {ast.get_docstring(node, clean=False) for node in documented}
         for node in ast.walk(tree) if room_of(path) != "cli" else ():

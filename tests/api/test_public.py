@@ -29,7 +29,7 @@ resolution_m = 0.5
 classes = [{ name = "background", color = [32, 32, 32] }, { name = "building", color = [230, 75, 50] }]
 background = 0
 [model]
-backbone = "mobilenet_v2"
+backbone = "mobilenet_v3_small"
 pyramid_channels = 8
 smooth_channels = 4
 [region]

@@ -98,7 +98,7 @@ def test_too_few_chosen_bands_are_counted(predict: Predict, tmp_path: Path) -> N
 def test_a_truncated_scene_is_named_and_leaves_no_labels(
     predict: Predict, make_scene: Callable[..., Path], tmp_path: Path
 ) -> None:
-    whole = make_scene("whole.tif", height=512, width=512, tiled=True, blockxsize=128, blockysize=128)
+    whole = make_scene("whole.tif", height=192, width=192, tiled=True, blockxsize=64, blockysize=64)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     ran = predict(scene=cut)

@@ -34,7 +34,7 @@ background = 0
 """
 SIZES = """
 [model]
-backbone = "mobilenet_v2"
+backbone = "mobilenet_v3_small"
 pyramid_channels = 8
 smooth_channels = 4
 [region]
