@@ -41,7 +41,12 @@ def test_the_table_marks_the_default_and_names_the_classes() -> None:
 @pytest.mark.usefixtures("weights")
 def test_the_table_is_also_for_programs() -> None:
     (row,) = json.loads(run("models", "--json").stdout)
-    assert (row["name"], row["is_default"], row["resolution_m"], row["backbone"]) == ("buildings", True, 1.0, "mobilenet_v3_small")
+    assert (row["name"], row["is_default"], row["resolution_m"], row["backbone"]) == (
+        "buildings",
+        True,
+        1.0,
+        "mobilenet_v3_small",
+    )
 
 
 @pytest.mark.usefixtures("weights")
