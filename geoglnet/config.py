@@ -228,7 +228,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegionConfig:
-    """Sizes in pixels at the model's resolution (paper §4.1; DESIGN §2).
+    """Sizes in pixels at the model's resolution (paper §4.1).
 
     >>> RegionConfig().overview_shape(Shape(2448, 1224))
     Shape(height=500, width=250)

@@ -115,3 +115,35 @@ def test_what_is_not_run_still_stands_in_the_pages() -> None:
     text = "".join(line + " \n" for page in PAGES for block in blocks(page, "bash") for line in block.splitlines())
     text = re.sub(" +", " ", re.sub(" #.*", " ", text))
     assert [words for words in NOT_RUN if words.strip() not in text] == []
+
+
+def names_of_the_paper() -> list[str]:
+    """What docs/paper.md says stands for each part of the paper: the last column of its first table, ``.x`` written out."""
+    table = (PROJECT / "docs" / "paper.md").read_text(encoding="utf-8").split("## ")[1]
+    found, owner = [], ""
+    for row in table.splitlines():
+        for name in re.findall(r"`([A-Za-z_.]+)`", row.rpartition("| ")[2] if row.count("|") < 4 else row.split("|")[3]):
+            owner = owner if name.startswith(".") else name.rpartition(".")[0] or owner
+            found.append(owner + name if name.startswith(".") else name)
+    return found
+
+
+def stands_for_something(name: str) -> bool:
+    """Whether a name is a module of ours, or of something in one: ``models.glnet.GLNet``, ``GLNet.look``, ``FeatureMaps``."""
+    package = PROJECT / "geoglnet"
+    sources = {path.relative_to(package).with_suffix("").as_posix().replace("/", "."): path for path in package.rglob("*.py")}
+    if name in sources:
+        return True
+    module, _, attribute = name.rpartition(".")
+    texts = [sources[module]] if module in sources else [path for path in sources.values() if module or attribute]
+    owner = rf"^class {module}\b.*?" if module and module not in sources else ""
+    defined = rf"{owner}^ *(class |def |)({attribute})\b[(:= ]"
+    return any(re.search(defined, path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL) for path in texts)
+
+
+def test_the_code_has_what_the_papers_page_names() -> None:
+    names = names_of_the_paper()
+    assert len(names) > 30
+    assert [name for name in names if not stands_for_something(name)] == []
+    assert not stands_for_something("models.pyramid.Pyramid")
+    assert not stands_for_something("GLNet.nothing")

@@ -1,7 +1,7 @@
 """A branch: backbone, feature pyramid, and its maps (paper §3.2.1).
 
 No normalization and no ReLU stand after c2…c5: from there to the logits everything is affine, which is what lets the
-network fold at inference (DESIGN §2).
+network fold at inference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, its header holding the manifest. Nothing is unpickled (DESIGN §4)."""
+"""Checkpoints: one safetensors file, its header holding the manifest. Nothing is unpickled."""
 
 from __future__ import annotations
 

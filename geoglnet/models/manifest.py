@@ -1,4 +1,4 @@
-"""The manifest: everything a checkpoint says about itself (DESIGN §4). Loads no torch."""
+"""The manifest: everything a checkpoint says about itself. Loads no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predict a scene of any size: regions in, finished blocks out (DESIGN §2).
+"""Predict a scene of any size: regions in, finished blocks out.
 
 A block is the part of the scene that one core settles. It depends on the scene, the model, the options and the plan alone,
 which lies on an absolute grid: not on which other blocks are computed, nor when.
