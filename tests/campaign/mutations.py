@@ -91,9 +91,8 @@ def spoil_text(rng: Rng, text: str) -> str:
         elif way == 3:
             words[place] = spoil_bytes(rng, words[place].encode()).decode("latin-1")
         else:
-            words[place] = "".join(
-                str(pick(rng, (*NUMBERS, *TEXTS)))[:200] if c.isdigit() and chance(rng, 0.3) else c for c in words[place]
-            )
+            plain = (*NUMBERS, *(text.encode("utf-8", "replace").decode() for text in TEXTS))  # without lone surrogates
+            words[place] = "".join(str(pick(rng, plain))[:200] if c.isdigit() and chance(rng, 0.3) else c for c in words[place])
         words = words or [""]
     return " ".join(words)
 
