@@ -39,11 +39,18 @@ def prepare_environment() -> None:
         for variable in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
             os.environ.pop(variable, None)
     logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's lines; what matters becomes an error of ours
+    sys.unraisablehook = _report_unraisable
     if not sys.warnoptions:  # libraries warn developers (torch, pyogrio, numpy); what people need to know, a Progress says
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # what an encoding lacks is neither lost nor the end of a run
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Print what Python cannot raise, but not rasterio's failure to log a line of GDAL that is not in UTF-8."""
+    if str(unraisable.object) != "rasterio._env.log_error":
+        sys.__unraisablehook__(unraisable)
 
 
 def _open_closed_streams() -> None:

@@ -28,6 +28,8 @@ def choose_bands(dataset: DatasetReader, count: int | None = None) -> tuple[int,
         raise BandsError(f"{name} has no bands; {parts}")
     kinds = dataset.colorinterp
     usable = tuple(i for i, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha)
+    if not usable:
+        raise BandsError(f"{name} has an alpha band and nothing else; give another raster")
     count = min(len(RGB), len(usable)) if count is None else count
     if count == len(RGB) and all(kind in kinds for kind in RGB):
         return tuple(kinds.index(kind) + 1 for kind in RGB)

@@ -247,6 +247,8 @@ def _tiles(dataset: DatasetReader) -> list[str]:
         columns = pyogrio.raw.read(name, layer=layer, columns=[field], read_geometry=False)[3]
     except (OSError, ValueError, ElementTree.ParseError, DataSourceError, DataLayerError):
         return []
+    except UnboundLocalError:  # what pyogrio makes of a CRS that is not in UTF-8
+        return []
     beside = Path(name).parent
     locations = [str(location) for location in columns[0]] if columns else []
     return [str(beside / location) if (beside / location).exists() else location for location in locations]

@@ -113,10 +113,10 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
             raise
         except UnicodeEncodeError as error:
             raise SceneError(f"{name!a} is not a UTF-8 name, which GDAL requires; rename it, or set a UTF-8 locale") from error
-        except UnicodeDecodeError as error:  # rasterio decodes the CRS when it opens a raster
+        except UnicodeDecodeError as error:  # rasterio decodes the CRS when it opens a raster, and what GDAL says of an error
             raise SceneError(
-                f"{short_name(name)} has a CRS whose text is not in UTF-8 ({error}); "
-                "give a copy another with gdal_translate -a_srs"
+                f"{short_name(name)} holds text that is not in UTF-8, mostly its CRS ({error}); "
+                "give a copy another CRS with gdal_translate -a_srs"
             ) from error
         except GDAL_ERRORS as error:
             raise SceneError(_unopened(name, error)) from error

@@ -202,6 +202,8 @@ def read_features(path: StrPath, column: str | None, layer: str | None, progress
             return _read_layer(path, column, layer, progress)
     except UnicodeDecodeError as error:  # names of layers and columns, and values
         raise DatasetError(f"{path} holds text that is not in UTF-8 ({error}); write it anew in UTF-8") from error
+    except UnboundLocalError as error:  # what pyogrio makes of a CRS with other bytes
+        raise DatasetError(f"{path} has a CRS whose text is not in UTF-8; give a copy another with ogr2ogr -a_srs") from error
     except READ_ERRORS as error:
         raise DatasetError(
             f"{path} is not a vector file that GDAL can read ({one_line(error)}); give a GeoPackage or GeoJSON"

@@ -351,6 +351,8 @@ def options(rng: Rng, bench: Bench, is_good: bool) -> None:
             values = [f"{value}.safetensors" for value in values]
         if "--model" in parameter.opts and chance(rng, 0.8):
             continue
+        if (verb, parameter.name) == ("predict", "labels"):  # named already, and the last one counts
+            continue
         words += [parameter.opts[-1], *values]
         if parameter.name in ("labels", "vector", "confidence", "entropy", "probabilities", "checkpoint", "output"):
             written += values if (verb, parameter.name) != ("vectorize", "confidence") else []

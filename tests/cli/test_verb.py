@@ -306,3 +306,13 @@ def test_no_encoding_of_a_terminal_stops_a_run_or_loses_a_name(tmp_path: Path, s
     missing = subprocess.run([*words[:3], "info", "Füße.tif"], env=os.environ | settings, capture_output=True, check=False)
     line = "Error: Füße.tif does not exist; check the path\n"
     assert missing.stderr in (line.encode(encoding, "backslashreplace"), line.encode())  # click takes ASCII for a mistake
+
+
+@posix_only
+def test_a_line_of_gdals_that_is_not_in_utf_8_prints_no_traceback(tmp_path: Path) -> None:
+    band = '<VRTRasterBand dataType="Byte" band="1"><NoDataValue>\xff</Wrong></VRTRasterBand>'
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{band}</VRTDataset>', encoding="latin-1")
+    ran = subprocess.run(f"{PROGRAM} info {tmp_path}/a.vrt", shell=True, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"Error: {tmp_path}/a.vrt")
+    assert len(ran.stderr.splitlines()) == 1

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
@@ -469,6 +470,15 @@ def test_one_band_is_not_enough_for_a_model_of_three(scene_factory: Factory) -> 
         open_scene(path, model_bands=Bands())
     with open_scene(path) as scene:
         assert scene.num_bands == 1
+
+
+def test_a_raster_with_nothing_but_alpha_has_no_image(scene_factory: Factory) -> None:
+    path = scene_factory((1, 64, 64))
+    with rasterio.open(path, "r+") as dst:
+        dst.colorinterp = [ColorInterp.alpha]
+    for bands in (None, Bands()):
+        with pytest.raises(BandsError, match="has an alpha band and nothing else; give another raster"):
+            open_scene(path, model_bands=bands)
 
 
 def test_palette_images_are_told_how_to_become_colors(scene_factory: Factory) -> None:

@@ -168,3 +168,13 @@ def test_vector_drivers_can_be_narrowed_for_files_of_strangers(tmp_path: Path, m
         assert "\n" not in str(caught.value)
     monkeypatch.setenv("GEOGLNET_DRIVERS", "GTiff, ESRI Shapefile")
     assert len(read_polygons(shape, None)) == 1
+
+
+@pytest.mark.parametrize("column", [None, "kind"])
+def test_a_crs_that_is_not_in_utf_8_is_told_in_one_line(tmp_path: Path, column: str | None) -> None:
+    path = tmp_path / "areas.fgb"
+    frame = geopandas.GeoDataFrame({"kind": [1]}, geometry=[shapely.box(5e5, 4e6, 5e5 + 10, 4e6 + 10)], crs="EPSG:6344+5703")
+    frame.to_file(path)
+    path.write_bytes(path.read_bytes().replace(b"Vertical Datum 1988", b"Vertical Datum 198\xff"))
+    with pytest.raises(DatasetError, match=r"areas\.fgb has a CRS whose text is not in UTF-8; give a copy another"):
+        read_polygons(path, CRS.from_epsg(32615), class_column=column)
