@@ -12,6 +12,7 @@ import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 from geoglnet.errors import MemoryLimitError
@@ -39,7 +40,7 @@ def prepare_environment() -> None:
         for variable in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
             os.environ.pop(variable, None)
     logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's lines; what matters becomes an error of ours
-    sys.unraisablehook = _report_unraisable
+    _silence_decoding()
     if not sys.warnoptions:  # libraries warn developers (torch, pyogrio, numpy); what people need to know, a Progress says
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
@@ -47,10 +48,22 @@ def prepare_environment() -> None:
             stream.reconfigure(errors="backslashreplace")  # what an encoding lacks is neither lost nor the end of a run
 
 
-def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """Print what Python cannot raise, but not rasterio's failure to log a line of GDAL that is not in UTF-8."""
-    if str(unraisable.object) != "rasterio._env.log_error":
-        sys.__unraisablehook__(unraisable)
+def _silence_decoding() -> None:
+    """Print no traceback where rasterio cannot log a line of GDAL that is not in UTF-8: the error itself is raised later.
+
+    Its callback is Cython's, which prints such a failure twice: as uncaught, without frames, then as one that cannot be raised.
+    """
+    report, report_ignored = sys.excepthook, sys.unraisablehook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is UnicodeDecodeError and trace is None):
+            report(kind, error, trace)
+
+    def unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.object) != "rasterio._env.log_error":
+            report_ignored(unraisable)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
 def _open_closed_streams() -> None:
