@@ -6,6 +6,7 @@ from torchvision, whose names theirs are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,7 +22,13 @@ LATERALS = ("toplayer", "latlayer1", "latlayer2", "latlayer3")
 
 
 def random_state(num_classes: int, backbone: str = "resnet18", width: int = 16, smooth: int = 8, seed: int = 0) -> State:
-    """A state dict with the authors' names and narrower layers."""
+    """A state dict with the authors' names and narrower layers; its tensors are not to be changed in place."""
+    return dict(_drawn_state(num_classes, backbone, width, smooth, seed))
+
+
+@functools.cache
+@torch.inference_mode(False)  # whoever asks first: others copy them into parameters
+def _drawn_state(num_classes: int, backbone: str, width: int, smooth: int, seed: int) -> State:
     torch.manual_seed(seed)
     state: State = {}
 
@@ -47,8 +54,9 @@ def random_state(num_classes: int, backbone: str = "resnet18", width: int = 16, 
 
 def backbone(state: State, branch: str, image: Tensor) -> list[Tensor]:
     """c5, c4, c3, c2."""
-    network = ResNet("resnet18").eval()
-    network.load_state_dict({k.split(".", 1)[1]: v for k, v in state.items() if k.startswith(f"resnet_{branch}.")})
+    with torch.device("meta"):  # without drawing weights that are replaced
+        network = ResNet("resnet18").eval()
+    network.load_state_dict({k.split(".", 1)[1]: v for k, v in state.items() if k.startswith(f"resnet_{branch}.")}, assign=True)
     return list(network(image))[::-1]
 
 

@@ -84,7 +84,7 @@ def region_configs(draw: st.DrawFn) -> RegionConfig:
 @st.composite
 def scenes(draw: st.DrawFn) -> ArrayScene:
     """A scene without ties between bands, some of it invalid: scattered pixels, a collar, whole blocks, or everything."""
-    height, width = draw(st.integers(1, 230)), draw(st.integers(1, 230))
+    height, width = draw(st.integers(1, 160)), draw(st.integers(1, 160))
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     image = np.array([20, 120, 230], np.uint8)[chance.random((3, height, width)).argsort(axis=0)]
     valid = np.ones((height, width), bool)

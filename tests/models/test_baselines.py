@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +34,16 @@ def baseline(architecture: str, branches: Branches = Branches.LOCAL, **changes: 
     return build_network(ModelConfig(**plain, architecture=architecture, branches=branches)).eval()
 
 
+@functools.cache
+def shared(architecture: str, branches: Branches = Branches.LOCAL) -> Network:
+    """One network of a kind for all tests that don't change it."""
+    return baseline(architecture, branches)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_takes_any_size_as_patches_and_as_overviews(architecture: str) -> None:
     for branches in (Branches.LOCAL,) if architecture == "fcn8s" else (Branches.LOCAL, Branches.GLOBAL):  # half a GB each
-        network = baseline(architecture, branches)
+        network = (baseline if architecture == "fcn8s" else shared)(architecture, branches)
         for height, width in ((32, 32), (70, 101)):
             image = torch.randn(1, 3, height, width)
             with torch.no_grad():
@@ -51,7 +58,7 @@ def test_every_architecture_takes_any_size_as_patches_and_as_overviews(architect
 @pytest.mark.parametrize("architecture", ["segnet", "icnet", "unet", "segformer"])
 def test_logits_say_where_something_is(architecture: str) -> None:
     """A bright square moved by 64 px moves the logits by as much: nothing is shifted or stretched on its way."""
-    network, image = baseline(architecture), torch.zeros(1, 3, 256, 256)
+    network, image = shared(architecture), torch.zeros(1, 3, 256, 256)
     image[..., 64:128, 64:128] = 2
     with torch.no_grad():
         here = network.segment(image, WHOLE).final
@@ -86,7 +93,7 @@ def test_learned_upsampling_starts_bilinear() -> None:
 
 
 def test_segnet_puts_values_back_where_the_maxima_were() -> None:
-    network = baseline("segnet")
+    network = shared("segnet")
     encoded = network.backbone(torch.randn(1, 3, 70, 101))
     assert [tuple(size) for size in encoded.sizes] == [(70, 101), (35, 50), (17, 25), (8, 12), (4, 6)]
     assert all(where.max() < size[0] * size[1] for where, size in zip(encoded.places, encoded.sizes, strict=True))
@@ -175,7 +182,7 @@ def test_an_encoder_that_the_library_does_not_have_is_refused_with_the_nearest()
 
 
 def test_baselines_predict_as_they_are() -> None:
-    network = baseline("icnet")
+    network = shared("icnet")
     assert network.for_inference() is network
     assert network.ring_size == 0
 

@@ -105,7 +105,7 @@ def test_two_rounds_equal_everything_at_once_in_regions_of_any_shape(shape: Shap
 
 @pytest.mark.parametrize("sharing", [Sharing.GLOBAL_TO_LOCAL, Sharing.BIDIRECTIONAL])
 def test_what_a_patch_shows_reaches_patches_far_from_it_only_through_the_way_back(sharing: Sharing) -> None:
-    network = small(backbone="resnet18", sharing=sharing)
+    network = small("resnet18", sharing=sharing)
     overview, patches, places = region_of(Shape(200, 200))
     with torch.inference_mode():
         before = network(overview, patches, places)[1].final

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from geoglnet.models.shipped import model_path
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (200, 60, 40)), background=0)
 MANIFEST = Manifest(
     name="test",
-    model=ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4),
+    model=ModelConfig(2, "mobilenet_v3_small", pyramid_channels=8, smooth_channels=4),
     region=RegionConfig(96, 48, 48, 16, 16),
     legend=LEGEND,
     resolution_m=0.2,
@@ -39,16 +41,27 @@ MANIFEST = Manifest(
 )
 
 
-@pytest.fixture
-def network() -> GLNet:
+@pytest.fixture(scope="module")
+def initial() -> GLNet:
     torch.manual_seed(1)
     return GLNet(MANIFEST.model).eval()
 
 
 @pytest.fixture
-def path(tmp_path: Path, network: GLNet) -> Path:
-    save_checkpoint(tmp_path / "model.safetensors", network, MANIFEST)
-    return tmp_path / "model.safetensors"
+def network(initial: GLNet) -> GLNet:
+    return deepcopy(initial)
+
+
+@pytest.fixture(scope="module")
+def saved_path(tmp_path_factory: pytest.TempPathFactory, initial: GLNet) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    save_checkpoint(path, initial, MANIFEST)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, saved_path: Path) -> Path:
+    return Path(shutil.copy(saved_path, tmp_path))
 
 
 def test_a_checkpoint_gives_back_network_and_manifest(path: Path, network: GLNet) -> None:

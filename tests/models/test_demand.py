@@ -21,7 +21,7 @@ from geoglnet.models.manifest import Manifest
 from geoglnet.prediction import device
 from geoglnet.prediction.device import available_bytes, check_capacity, check_training_capacity
 from geoglnet.types import Shape
-from tests.models.test_baselines import baseline
+from tests.models.test_baselines import shared
 from tests.stubs import manifest_of
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_a_skip_connection_stays_alive() -> None:
 
 @pytest.mark.parametrize("architecture", ["segnet", "icnet", "unet"])
 def test_maps_grow_with_the_area_and_nothing_is_changed(architecture: str) -> None:
-    branch = baseline(architecture)
+    branch = shared(architecture)
     assert branch is not None
     small, large = (map_bytes(branch, Shape(side, side)) for side in (256, 1024))
     assert 15 < large / small < 17
@@ -70,7 +70,7 @@ def model_of(network: GLNet, overview_size: int, patch_size: int) -> Manifest:
 
 
 def test_a_baseline_that_cannot_take_the_size_says_which_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = baseline("segnet", Branches.GLOBAL)
+    network = shared("segnet", Branches.GLOBAL)
     monkeypatch.setattr(device, "available_bytes", lambda device: 2 * 10**9)
     check_capacity(network, model_of(network, 1024, 500), CPU)
     message = (
@@ -85,7 +85,7 @@ def test_a_baseline_that_cannot_take_the_size_says_which_it_can(monkeypatch: pyt
 
 
 def test_training_takes_more_than_segmenting_and_is_refused_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = baseline("segnet", Branches.GLOBAL)
+    network = shared("segnet", Branches.GLOBAL)
     monkeypatch.setattr(device, "available_bytes", lambda device: 2 * 10**9)
     check_training_capacity(network, (256, 500), 1, CPU)
     with pytest.raises(CapacityError, match=r"segnet needs .* GB for 1024 × 1024 px"):
@@ -93,7 +93,7 @@ def test_training_takes_more_than_segmenting_and_is_refused_sooner(monkeypatch: 
 
 
 def test_predict_refuses_before_it_reads_anything(tmp_path: Path, scene_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = baseline("icnet", Branches.GLOBAL)
+    network = shared("icnet", Branches.GLOBAL)
     manifest = replace(model_of(network, 2448, 500), legend=Legend(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2))))
     save_checkpoint(tmp_path / "m.safetensors", network, manifest)
     monkeypatch.setattr(device, "available_bytes", lambda device: 10**8)

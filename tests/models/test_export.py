@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
     "changes",
     [
         {},
+        pytest.param({"backbone": "resnet18"}, marks=pytest.mark.slow),
         pytest.param({"sharing": Sharing.BIDIRECTIONAL}, marks=pytest.mark.slow),  # tracing the merge takes half a minute
         pytest.param({"compat": Compat.OFFICIAL}, marks=pytest.mark.slow),
     ],
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 )
 def test_the_exported_program_equals_the_network(changes: dict[str, object]) -> None:
     overview, patches, footprints = region_of(Shape(90, 110))
-    folded = small(backbone="resnet18", **changes).fold()
+    folded = small(**changes).fold()
     region = RegionNetwork(folded, footprints).eval()
     with torch.no_grad():
         program = torch.export.export(region, (overview, patches))

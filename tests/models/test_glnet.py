@@ -8,18 +8,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoglnet.config import BACKBONES, Branches, ModelConfig, Sharing
+from geoglnet.config import BACKBONES, Branches, Sharing
 from geoglnet.errors import BandsError, ConfigError
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.sharing import crop
+from tests.networks import small
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-
-
-def small(**changes: object) -> GLNet:
-    torch.manual_seed(0)
-    plain = {"num_classes": 3, "backbone": "mobilenet_v2", "pyramid_channels": 8, "smooth_channels": 4} | changes
-    return GLNet(ModelConfig(**plain)).eval()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

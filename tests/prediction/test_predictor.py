@@ -14,9 +14,8 @@ import torch
 from hypothesis import given, settings
 from rasterio.windows import Window
 
-from geoglnet.config import Branches, RegionConfig
+from geoglnet.config import Branches, RegionConfig, Sharing
 from geoglnet.errors import BandsError, Canceled, ConfigError
-from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.prediction.area import Area
 from geoglnet.prediction.device import resolve_device
@@ -27,6 +26,7 @@ from geoglnet.prediction.predictor import ArraySink, Predictor, predict_scene
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.scene import ArrayScene, Pixels
 from geoglnet.types import Shape
+from tests.networks import small
 from tests.stubs import CLASSES, CPU, SMALL, StubNetwork, manifest_of, random_scene, region_configs, scenes, untiled
 
 
@@ -214,9 +214,8 @@ def test_automatic_device_is_one_that_exists() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (20, 90), (90, 70)])
 def test_a_real_network_labels_any_shape(branches: Branches, shape: tuple[int, int]) -> None:
     manifest = manifest_of(SMALL, branches)
-    torch.manual_seed(3)
-    network = GLNet(manifest.model)
-    labels, confidence = predicted(random_scene(*shape), network, manifest)
+    shares = {} if branches is Branches.BOTH else {"sharing": Sharing.NONE, "aggregate": False}
+    labels, confidence = predicted(random_scene(*shape), small(branches=branches, **shares), manifest)
     assert labels.shape == shape
     assert labels.max() < CLASSES
     assert confidence.min() >= 254 // CLASSES
@@ -224,8 +223,7 @@ def test_a_real_network_labels_any_shape(branches: Branches, shape: tuple[int, i
 
 def test_labels_hardly_depend_on_the_batch() -> None:
     manifest = manifest_of(SMALL)
-    torch.manual_seed(3)
-    network, scene = GLNet(manifest.model), random_scene(64, 64)
+    network, scene = small("mobilenet_v2"), random_scene(64, 64)
     four, _ = predicted(scene, network, manifest)
     three, _ = predicted(scene, network, manifest, PredictConfig(batch_size=3, device="cpu"))
     assert (four == three).mean() > 0.999
@@ -233,9 +231,7 @@ def test_labels_hardly_depend_on_the_batch() -> None:
 
 def test_bfloat16_changes_few_labels() -> None:
     manifest = manifest_of(SMALL)
-    torch.manual_seed(3)
-    network = GLNet(manifest.model)
-    scene = random_scene(40, 64)
+    network, scene = small("mobilenet_v2"), random_scene(40, 64)
     full, _ = predicted(scene, network, manifest)
     half, _ = predicted(scene, network, manifest, PredictConfig(device="cpu", precision="bfloat16"))
     assert (full == half).mean() > 0.9

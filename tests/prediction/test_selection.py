@@ -25,6 +25,7 @@ from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Shape
 from geoglnet.windows import footprints
+from tests.networks import small
 
 SMALL = RegionConfig(region_size=64, overview_size=64, patch_size=32, patch_overlap=8, margin=16)
 PLAN = Plan(Shape(64, 64), SMALL)
@@ -44,8 +45,7 @@ class Chosen:
 
 @pytest.fixture(scope="module")
 def network() -> GLNet:
-    torch.manual_seed(5)
-    return GLNet(ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4)).eval()
+    return small(num_classes=2)
 
 
 def manifest(background: int | None = None) -> Manifest:

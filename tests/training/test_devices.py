@@ -89,7 +89,7 @@ def keep_advancing(progress: Progress) -> None:
 
 def test_two_processes_take_the_steps_of_their_mean_gradient() -> None:
     settings, progress = config(devices=2), RecordedProgress()
-    network = small()
+    network = small("mobilenet_v2")
     expected = by_hand(network, settings).state_dict()
     initial = deepcopy(network.state_dict())
     run_stage(network, StageRun(Stage.LOCAL, settings, manifest_of(settings)), dataset(), progress)
