@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from click.testing import CliRunner
 from scipy import ndimage
 
-from geoglnet.cli.main import geoglnet
 from geoglnet.errors import ConfigError
+from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.synthetic.far_and_fine import FAR_AND_FINE_LEGEND, FIELDS, Valley, far_and_fine_region, write_far_and_fine
+from geoglnet.training.fit import fit, local_only
+from geoglnet.training.scoring import score
 from geoglnet.training.train_config import read_config
 
 CONFIG = Path(__file__).parents[2] / "examples/configs/far_and_fine.toml"
@@ -66,19 +67,22 @@ def test_a_seed_is_a_scene_and_a_valley_too_small_is_refused() -> None:
         Valley(size=128)
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
 def test_glnet_beats_either_branch_alone_where_classes_are_far_and_fine(tmp_path: Path) -> None:
     """Mean IoU of the fields' four classes; guessing between two equally likely classes gives 1/3. Margin: 0.25."""
     write_far_and_fine(tmp_path / "train", range(80))
     write_far_and_fine(tmp_path / "validation", range(1002, 1010))
-    arguments = ["benchmark", "table2", CONFIG, "--data", tmp_path, "-o", tmp_path / "out", "--own-data", "--no-memory"]
-    chosen = ["--systems", "local,global,one-way", "--device", "cpu", "--steps", "45", "--set", "optim.save_every_s=1000"]
-    ran = CliRunner().invoke(geoglnet, [*map(str, arguments), *chosen])
-    assert ran.exit_code == 0, ran.output
-    local, overview, glnet = (fields_iou(tmp_path / f"out/{name}.0.json") for name in ("local", "global", "one-way"))
-    assert max(local, overview) < 0.4
-    assert glnet > max(local, overview) + 0.25
+    steps = {f"optim.{stage}_steps": 45 for stage in ("global", "local")}
+    whole = read_config(CONFIG, {**steps, "optim.save_every_s": 1000.0})
+    config = replace(whole, validation=())  # no pictures while it trains, and each network is scored once
 
+    def fields_iou(name: str) -> float:
+        network, manifest = load_checkpoint(tmp_path / f"{name}.safetensors")
+        total = score(network, manifest, whole.validation, tmp_path).total.to_dict()
+        return sum(total[name] for name in FIELDS) / len(FIELDS)
 
-def fields_iou(path: Path) -> float:
-    total = json.loads(path.read_text(encoding="utf-8"))["total"]
-    return sum(total[name] for name in FIELDS) / len(FIELDS)
+    fit(config, tmp_path, tmp_path / "glnet.safetensors")
+    fit(local_only(config), tmp_path, tmp_path / "local.safetensors")
+    alone = max(fields_iou("local"), fields_iou("glnet.global"))
+    assert alone < 0.4
+    assert fields_iou("glnet") > alone + 0.25
