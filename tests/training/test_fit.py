@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from geoglnet.errors import CheckpointError, ConfigError, DatasetError, OutputEx
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.manifest import read_manifest
+from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import RecordedProgress
 from geoglnet.training.fit import Start, fit, global_only, local_only
@@ -32,7 +34,7 @@ assumed_pixel_size_m = 1.0
 classes = [{name = "ground", color = [1, 1, 1]}, {name = "roof", color = [255, 0, 0]}]
 background = 0
 [model]
-backbone = "mobilenet_v2"
+backbone = "mobilenet_v3_small"
 pyramid_channels = 8
 smooth_channels = 4
 [region]
@@ -63,6 +65,14 @@ backbone_weights = ""
 """
 
 
+class Trained(NamedTuple):
+    """A checkpoint, its manifest, and what was reported while it came to be."""
+
+    path: Path
+    manifest: Manifest
+    progress: RecordedProgress
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
@@ -82,26 +92,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training of the configuration."""
+    progress, path = RecordedProgress(), tmp_path_factory.mktemp("trained") / "toy.safetensors"
+    return Trained(path, fit(read_config(folder / "toy.toml"), folder, path, progress=progress), progress)
+
+
 @pytest.fixture
 def config(folder: Path) -> TrainConfig:
     return read_config(folder / "toy.toml")
 
 
-def test_training_writes_a_checkpoint_and_the_global_baseline(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
-    progress = RecordedProgress()
-    manifest = fit(config, folder, tmp_path / "toy.safetensors", progress=progress)
-    assert read_manifest(tmp_path / "toy.safetensors") == manifest
-    assert set(manifest.metrics["scenes"]) == {"a_image.tif", "b_image.tif"}
-    assert [e["stage"] for e in progress.events if e["event"] == "plan"][1:3] == ["global stage", "local stage"]
-    assert sum("loss" in e for e in progress.events) == 4
-    baseline, alone = load_checkpoint(tmp_path / "toy.global.safetensors")
+def test_training_writes_a_checkpoint_and_the_global_baseline(trained: Trained) -> None:
+    assert read_manifest(trained.path) == trained.manifest
+    assert set(trained.manifest.metrics["scenes"]) == {"a_image.tif", "b_image.tif"}
+    events = trained.progress.events
+    assert [e["stage"] for e in events if e["event"] == "plan"][1:3] == ["global stage", "local stage"]
+    assert sum("loss" in e for e in events) == 4
+    baseline, alone = load_checkpoint(trained.path.with_suffix(".global.safetensors"))
     assert alone.model.branches is Branches.GLOBAL
-    whole, _ = load_checkpoint(tmp_path / "toy.safetensors")
+    whole, _ = load_checkpoint(trained.path)
     ours, theirs = whole.global_branch.state_dict(), baseline.global_branch.state_dict()
     assert all(torch.allclose(ours[n], theirs[n], rtol=2e-3, atol=1e-5) for n in ours)  # float16 beside float32
 
 
 def test_a_trained_global_branch_can_be_gone_on_from(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, validation=())
     fit(global_only(config), folder, tmp_path / "first.safetensors")
     progress = RecordedProgress()
     fit(config, folder, tmp_path / "second.safetensors", start=Start(tmp_path / "first.safetensors"), progress=progress)
@@ -111,10 +128,9 @@ def test_a_trained_global_branch_can_be_gone_on_from(folder: Path, config: Train
         fit(config, folder, tmp_path / "third.safetensors", start=Start(tmp_path / "local.safetensors"))
 
 
-def test_the_same_seed_trains_the_same_weights(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
-    for name in "ab":
-        fit(config, folder, tmp_path / f"{name}.safetensors")
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+def test_the_same_seed_trains_the_same_weights(folder: Path, config: TrainConfig, tmp_path: Path, trained: Trained) -> None:
+    fit(config, folder, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == trained.path.read_bytes()
 
 
 def test_an_existing_checkpoint_stops_training_before_it_begins(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
@@ -133,11 +149,10 @@ def test_a_network_learns_what_is_easy(folder: Path, tmp_path: Path) -> None:
     assert evaluation.total.to_dict()["roof"] > 0.6
 
 
-def test_evaluation_refuses_another_legend(folder: Path, config: TrainConfig, tmp_path: Path) -> None:
-    fit(config, folder, tmp_path / "toy.safetensors")
+def test_evaluation_refuses_another_legend(folder: Path, tmp_path: Path, trained: Trained) -> None:
     (tmp_path / "other.toml").write_text(CONFIG.replace("roof", "lake"))
     with pytest.raises(ConfigError, match="the model's classes are ground, roof"):
-        evaluate(str(tmp_path / "toy.safetensors"), tmp_path / "other.toml", folder)
+        evaluate(str(trained.path), tmp_path / "other.toml", folder)
 
 
 def test_missing_training_data_are_named(config: TrainConfig, tmp_path: Path) -> None:
