@@ -62,16 +62,16 @@ PLACE = Affine(1, 0, 500_000, 0, -1, 9_000_000)
 
 
 def write_tiles(folder: Path, **profile: Any) -> tuple[Path, Path]:
-    """Two tiles side by side, 48 × 64 px each: 2 × 4 blocks of the tiny model."""
-    image = noise(3, 48, 128)
+    """Two tiles side by side, 64 × 96 px each."""
+    image = noise(3, 64, 192)
     for number in (0, 1):
-        place = PLACE @ Affine.translation(64 * number, 0)
-        write_raster(folder / f"{number}.tif", image[:, :, 64 * number : 64 * number + 64], transform=place, **profile)
+        place = PLACE @ Affine.translation(96 * number, 0)
+        write_raster(folder / f"{number}.tif", image[:, :, 96 * number : 96 * number + 96], transform=place, **profile)
     return folder / "0.tif", folder / "1.tif"
 
 
 def write_vrt(path: Path, sources: dict[str, str]) -> None:
-    """A VRT of 128 × 48 px of the sources, each with its rectangles."""
+    """A VRT of 192 × 64 px of the sources, each with its rectangles."""
     head = "<SRS>EPSG:32736</SRS><GeoTransform>500000, 1, 0, 9000000, 0, -1</GeoTransform>"
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}">'
@@ -83,14 +83,14 @@ def write_vrt(path: Path, sources: dict[str, str]) -> None:
         + "</VRTRasterBand>"
         for band in (1, 2, 3)
     )
-    path.write_text(f'<VRTDataset rasterXSize="128" rasterYSize="48">{head}{bands}</VRTDataset>', encoding="utf-8")
+    path.write_text(f'<VRTDataset rasterXSize="192" rasterYSize="64">{head}{bands}</VRTDataset>', encoding="utf-8")
 
 
 def nested_vrt(folder: Path) -> Path:
     """A VRT of a VRT of two tiles."""
     write_tiles(folder)
-    size = 'yOff="0" xSize="64" ySize="48"/>'
-    places = [f'<SrcRect xOff="0" {size}<DstRect xOff="{left}" {size}' for left in (0, 64)]
+    size = 'yOff="0" xSize="96" ySize="64"/>'
+    places = [f'<SrcRect xOff="0" {size}<DstRect xOff="{left}" {size}' for left in (0, 96)]
     write_vrt(folder / "inner.vrt", {"0.tif": places[0], "1.tif": places[1]})
     write_vrt(folder / "outer.vrt", {"inner.vrt": ""})
     return folder / "outer.vrt"
@@ -101,7 +101,7 @@ def tile_index(folder: Path) -> Path:
         if "GTI" not in gdal.drivers():
             pytest.skip("tile indexes need GDAL 3.9")
     tiles = write_tiles(folder)
-    boxes = [shapely.box(500_000 + x, 9_000_000 - 48, 500_000 + x + 64, 9_000_000) for x in (0, 64)]
+    boxes = [shapely.box(500_000 + x, 9_000_000 - 64, 500_000 + x + 96, 9_000_000) for x in (0, 96)]
     frame = geopandas.GeoDataFrame({"location": [str(tile) for tile in tiles]}, geometry=boxes, crs="EPSG:32736")
     frame.to_file(folder / "index.gti.gpkg", layer="index")
     return folder / "index.gti.gpkg"
@@ -158,7 +158,7 @@ def test_a_staged_copy_is_the_same_scene(run: Run, tmp_path: Path, kind: str) ->
 
 
 def test_a_file_touched_during_the_run_is_no_other_scene(run: Run, tmp_path: Path) -> None:
-    scene = write_raster(tmp_path / "a.tif", noise(3, 48, 128), pixel_size=1.0)
+    scene = write_raster(tmp_path / "a.tif", noise(3, 64, 192), pixel_size=1.0)
     run(scene, progress=After(lambda: os.utime(scene, (1e9, 1e9))))
     assert (tmp_path / "labels.tif").exists()
 
@@ -167,7 +167,7 @@ def test_a_mask_that_comes_beside_a_tile_is_a_change(run: Run, tmp_path: Path) -
     scene = nested_vrt(tmp_path)
     with pytest.raises(Stopped):
         run(scene, progress=After(stop))
-    write_raster(tmp_path / "1.tif.msk", np.zeros((1, 48, 64), np.uint8), crs=None)
+    write_raster(tmp_path / "1.tif.msk", np.zeros((1, 64, 96), np.uint8), crs=None)
     with pytest.raises(OutputError, match=r"1\.tif\.msk: none, now \d+ bytes"):
         run(scene, resume=True)
 
@@ -176,7 +176,7 @@ def test_a_served_file_with_another_etag_is_refused_before_resuming_and_before_p
     run: Run, tmp_path: Path, server: Server
 ) -> None:
     path, url = tmp_path / "served" / "far.tif", f"{server.url}/far.tif"
-    write_raster(path, noise(3, 48, 128), pixel_size=1.0, compress="NONE")
+    write_raster(path, noise(3, 64, 192), pixel_size=1.0, compress="NONE")
     with pytest.raises(Stopped):
         run(url, progress=After(stop))
     rewrite_in_place(path)
@@ -192,7 +192,7 @@ def test_a_served_file_with_another_etag_is_refused_before_resuming_and_before_p
 
 
 def test_a_server_that_sends_other_ranges_than_asked_for_is_refused(run: Run, tmp_path: Path, server: Server) -> None:
-    write_raster(tmp_path / "served" / "far.tif", noise(3, 48, 128), pixel_size=1.0, compress="NONE")
+    write_raster(tmp_path / "served" / "far.tif", noise(3, 64, 192), pixel_size=1.0, compress="NONE")
     (tmp_path / "wrong").touch()
     with pytest.raises(SceneError):
         run(f"{server.url}/far.tif")
