@@ -158,7 +158,8 @@ def test_damaged_files_are_passed_over_with_one_warning_and_batches_are_the_same
     batches: list[list[RegionBatch]] = []
     for workers in (0, 2):
         progress = RecordedProgress()
-        loader = RegionLoader(damaged(AugmentConfig(), skip_corrupt=True), 4, workers, BANDS, progress)
+        dataset = damaged(AugmentConfig(), patches_per_region=2, balanced_fraction=0.5, skip_corrupt=True)
+        loader = RegionLoader(dataset, 4, workers, BANDS, progress)
         batches.append(list(loader))
         assert sum(len(batch.overviews) for batch in batches[-1]) == 12
         assert progress.messages("warning") == ["skipped: broken.jpg cannot be read; fetch it again"]
