@@ -362,7 +362,7 @@ def options(rng: Rng, bench: Bench, is_good: bool) -> None:
 def _option_value(rng: Rng, option: click.Option) -> str:
     kind = option.type
     if chance(rng, 0.05):
-        return str(pick(rng, TEXTS[:-1])).replace("\0", "")
+        return str(pick(rng, TEXTS[:-1])).replace("\0", "").replace("\ud800", "\udcff")  # what a shell can pass
     if isinstance(kind, click.Choice):
         return str(pick(rng, kind.choices))
     if set(option.opts) & set(_FEW):

@@ -67,6 +67,7 @@ def test_a_seed_is_a_scene_and_a_valley_too_small_is_refused() -> None:
         Valley(size=128)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
 def test_glnet_beats_either_branch_alone_where_classes_are_far_and_fine(tmp_path: Path) -> None:
     """Mean IoU of the fields' four classes; guessing between two equally likely classes gives 1/3. Margin: 0.25."""
