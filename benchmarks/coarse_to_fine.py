@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.assembly import PairReader
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.truth import Truth
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from geoglnet.config import Sharing, Stage, to_plain
-from geoglnet.datasets.assembly import PairReader, open_dataset
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.baselines.baseline import Baseline
 from geoglnet.models.baselines.library import STRIDE, LibraryDecoder

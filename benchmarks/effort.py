@@ -17,7 +17,7 @@ import numpy as np
 from coarse_to_fine import resized
 from torch import Tensor
 
-from geoglnet.datasets.assembly import PairReader
+from geoglnet.datasets.reader import PairReader
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.shipped import model_path

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from geoglnet.bands import Bands
-from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.loading import RegionLoader
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.progress import SilentProgress
 from geoglnet.training.train_config import TrainConfig, read_config
 

@@ -27,7 +27,7 @@ from rasterio.vrt import WarpedVRT
 from geoglnet import predict, vectorize
 from geoglnet.legend import Legend
 from geoglnet.raster.scene import open_scene
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.polygon_reader import read_polygons
 from geoglnet.vector.reshaping import dominant_direction, overlap
 from geoglnet.vector.settings import VectorConfig
 

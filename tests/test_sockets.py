@@ -19,9 +19,9 @@ import pytest
 
 import geoglnet
 from geoglnet.blending import core_weights
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import SOURCE_KINDS, source_files, source_from_plain
 from geoglnet.datasets.truth import image_truth
 from geoglnet.legend import Legend

@@ -39,7 +39,7 @@ class Views:
 
     def polygons(self, bounds: Bounds | None, limit_mb: float | None) -> GeoDataFrame:
         """Read the polygons from the file."""
-        from geoglnet.vector.reader import read_frame
+        from geoglnet.vector.polygon_reader import read_frame
 
         if self.vector_path is None:
             raise ConfigError("no polygons were written; give predict(…, vector_path=…), or geoglnet.vectorize(labels, path)")
@@ -102,7 +102,7 @@ class Views:
 
     def check_count(self, bounds: Bounds | None, limit: int | None) -> None:
         """Refuse more polygons than a figure or a browser can handle, before they are read."""
-        from geoglnet.vector.reader import count_polygons
+        from geoglnet.vector.polygon_reader import count_polygons
 
         limit = options.limit_polygons if limit is None else limit
         count = 0 if self.vector_path is None else count_polygons(self.vector_path, limit_mb=options.limit_mb, bounds=bounds)

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import Coding, set_coding
 from geoglnet.datasets.layouts import Layout, Tile, chosen, in_folders, split_keys
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import DeepGlobeSource
 from geoglnet.datasets.truth import image_truth
 from geoglnet.legend import NO_CLASS, Legend

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import Coding, legend_coding
 from geoglnet.datasets.pairs import Pair, SceneFile
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import ImagesSource
 from geoglnet.datasets.truth import PolygonTruth, Truth, VectorFiles, image_truth, window_box
 from geoglnet.errors import DatasetError

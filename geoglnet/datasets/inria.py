@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from pyproj import CRS
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import Coding, set_coding
 from geoglnet.datasets.geodatasets import ImageRasters
 from geoglnet.datasets.layouts import Layout, Tile, chosen, split_keys
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import InriaSource
 from geoglnet.legend import Legend
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import set_coding
 from geoglnet.datasets.layouts import Layout, Tile, chosen
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import IsicSource
 from geoglnet.datasets.truth import image_truth
 from geoglnet.errors import DatasetError

@@ -25,7 +25,6 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.coding import Coding, check_palette, legend_coding
 from geoglnet.datasets.geodatasets import (
     GeoDataset,
@@ -40,6 +39,7 @@ from geoglnet.datasets.geodatasets import (
     query,
 )
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import RastersSource
 from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
 from geoglnet.errors import DatasetError, SceneError
@@ -49,7 +49,7 @@ from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.gdal import environment, one_line, open_raster
 from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Labels, Shape
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.polygon_reader import read_polygons
 
 
 @dataclass(frozen=True, slots=True)

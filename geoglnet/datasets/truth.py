@@ -28,7 +28,7 @@ from geoglnet.raster.crs import are_one_place, crs_label
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.gdal import open_raster
 from geoglnet.types import Bounds, Labels, Shape
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.polygon_reader import read_polygons
 
 
 class Truth(Protocol):

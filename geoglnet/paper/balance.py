@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.errors import ConfigError
 from geoglnet.models.checkpoint import load_checkpoint

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.windows import Window
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import SourceConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import NO_CLASS, Legend

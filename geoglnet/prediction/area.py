@@ -21,7 +21,7 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.files import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Bounds, Shape
-from geoglnet.vector.reader import PolygonSet, read_polygons
+from geoglnet.vector.polygon_reader import PolygonSet, read_polygons
 
 _SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
 

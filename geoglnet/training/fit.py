@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
-from geoglnet.datasets.assembly import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.loading import RegionLoader
+from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import DeepGlobeSource, InriaSource, IsicSource, SourceConfig
 from geoglnet.datasets.truth import Truth
 from geoglnet.errors import ConfigError, DatasetError

@@ -24,7 +24,7 @@ from geoglnet.errors import ConfigError, MemoryLimitError, OutputExistsError, Sc
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.picture import labels_picture, scene_picture
-from geoglnet.vector.reader import count_polygons
+from geoglnet.vector.polygon_reader import count_polygons
 from tests.conftest import SceneMaker
 from tests.rasters import write_raster
 

@@ -20,10 +20,10 @@ from rasterio.windows import Window
 from shapely import box
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.images import iter_files
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.regions import DecodedScene, LabeledRegion, collate, cut
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import SOURCE_KINDS, GeneratedSource, ImagesSource, source_from_plain
@@ -33,7 +33,7 @@ from geoglnet.errors import ConfigError, DatasetError, LegendError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.types import Shape
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.polygon_reader import read_polygons
 from geoglnet.windows import patch_windows
 from tests.miniature import write_layer_of
 from tests.rasters import noise, write_raster

@@ -10,12 +10,12 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
 from geoglnet.datasets.inria import INRIA_LEGEND, is_first
 from geoglnet.datasets.isic import ISIC_LEGEND, draw_split
 from geoglnet.datasets.layouts import split_keys
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import DeepGlobeSource, InriaSource, IsicSource
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import Legend

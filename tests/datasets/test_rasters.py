@@ -20,7 +20,6 @@ from shapely import GeometryCollection, Point, Polygon, box
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.assembly import PairReader, open_dataset
 from geoglnet.datasets.geodatasets import (
     ImageRasters,
     LabelRasters,
@@ -33,6 +32,7 @@ from geoglnet.datasets.geodatasets import (
     query,
 )
 from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.regions import LabeledRegion, cut
 from geoglnet.datasets.samplers import SampleConfig
 from geoglnet.datasets.sources import ImagesSource, RastersSource

@@ -26,8 +26,8 @@ from geoglnet.raster.grid import georeference, ground_pixel_size
 from geoglnet.raster.scene import open_scene
 from geoglnet.types import Shape
 from geoglnet.vector.measures import ground_measures
+from geoglnet.vector.polygon_reader import read_polygons
 from geoglnet.vector.polygonizer import vectorize
-from geoglnet.vector.reader import read_polygons
 from geoglnet.vector.settings import VectorConfig
 from tests.rasters import write_raster
 

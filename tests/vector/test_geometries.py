@@ -18,7 +18,7 @@ from shapely import GeometryCollection, LineString, MultiPolygon, Point, Polygon
 
 from geoglnet.errors import DatasetError
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.reader import PolygonSet, read_polygons
+from geoglnet.vector.polygon_reader import PolygonSet, read_polygons
 
 UTM = "EPSG:32645"
 X, Y = 350_000.0, 3_057_000.0

@@ -14,8 +14,8 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
 from geoglnet.vector.formats import FORMATS
+from geoglnet.vector.polygon_reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.polygonizer import VectorConfig, vectorize
-from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.settings import Quantity
 from tests.conftest import SceneMaker
 

@@ -15,8 +15,8 @@ from geoglnet.errors import OutputError
 from geoglnet.existing import layer_name
 from geoglnet.vector import formats, geopackage
 from geoglnet.vector.formats import FORMATS
+from geoglnet.vector.polygon_reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.polygonizer import vectorize
-from geoglnet.vector.reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.settings import VectorConfig
 from tests.rasters import write_raster
 

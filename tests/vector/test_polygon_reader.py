@@ -16,7 +16,7 @@ from pyarrow import parquet
 from rasterio.crs import CRS
 
 from geoglnet.errors import DatasetError
-from geoglnet.vector.reader import read_polygons
+from geoglnet.vector.polygon_reader import read_polygons
 
 SQUARE = shapely.box(500000, 4600000, 500010, 4600010)
 

@@ -1,4 +1,4 @@
-"""Assembles training sets: opens the scenes of all sources (each kind has a module of its own), and draws regions of them."""
+"""Opens what a model learns from: the scenes of all sources (each kind has a module of its own), of which regions are drawn."""
 
 from __future__ import annotations
 
