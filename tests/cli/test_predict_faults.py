@@ -413,8 +413,8 @@ def command(scene: Path, model: Path, folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def long_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene of 40 blocks."""
-    return write_raster(tmp_path_factory.mktemp("long") / "long.tif", noise(3, 64, 640), pixel_size=1.0)
+    """A scene of 26 blocks."""
+    return write_raster(tmp_path_factory.mktemp("long") / "long.tif", noise(3, 64, 416), pixel_size=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +436,7 @@ def test_signals_leave_a_state_that_can_be_resumed(
     long_scene: Path, tiny_model_path: Path, stop: signal.Signals, code: int, cut: Path, long_whole: dict[str, bytes]
 ) -> None:
     with subprocess.Popen(command(long_scene, tiny_model_path, cut), stderr=subprocess.PIPE) as process:
-        wait_for_blocks(cut, 10, process)
+        wait_for_blocks(cut, 5, process)
         process.send_signal(stop)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors.decode()

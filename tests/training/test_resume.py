@@ -224,24 +224,15 @@ def test_a_training_that_ended_while_it_was_scored_is_only_scored(
     assert not savepoint_path(cut).exists()
     with pytest.raises(OutputExistsError, match=r"cut\.safetensors: a training was interrupted here; pass resume=True"):
         fit(config, folder, cut)
+    # A savepoint that is newer is of another training, which was to replace this one: it is what is resumed.
+    write_savepoint(savepoint_path(cut), config, Savepoint(Stage.LOCAL, {}))
+    os.utime(savepoint_path(cut), ns=(cut.stat().st_mtime_ns + 10**9,) * 2)
+    with pytest.raises(CheckpointError, match="the savepoint counts"):
+        fit(config, folder, cut, start=Start(resume=True))
+    savepoint_path(cut).unlink()
     monkeypatch.setattr("geoglnet.training.fit.run_stage", Mock(side_effect=AssertionError("trained again")))
     fit(config, folder, cut, start=Start(resume=True))
     assert cut.read_bytes() == whole.read_bytes()
     assert (tmp_path / "cut.run" / "scores.json").read_bytes() == (tmp_path / "whole.run" / "scores.json").read_bytes()
     with pytest.raises(OutputExistsError, match=r"cut\.safetensors exists"):
         fit(config, folder, cut, start=Start(resume=True))
-
-
-def test_a_savepoint_newer_than_an_unscored_checkpoint_is_the_one_that_is_resumed(
-    folder: Path, tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    optim = replace(config.optim, global_steps=1, local_steps=1, bidirectional_steps=1, save_every_s=3600.0)
-    config, path = replace(config, validation=config.train, optim=optim), tmp_path / "m.safetensors"
-    with monkeypatch.context() as patch:
-        patch.setattr("geoglnet.training.fit.score", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            fit(config, folder, path)
-    write_savepoint(savepoint_path(path), config, Savepoint(Stage.LOCAL, {}))
-    os.utime(savepoint_path(path), ns=(path.stat().st_mtime_ns + 10**9,) * 2)
-    with pytest.raises(CheckpointError, match="the savepoint counts"):
-        fit(config, folder, path, start=Start(resume=True))
