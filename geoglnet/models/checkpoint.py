@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from geoglnet.errors import CheckpointError
 from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
-from geoglnet.models.network import Network, build_network
+from geoglnet.models.network import Network, network_builder
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.types import StrPath
@@ -79,15 +79,16 @@ def load_checkpoint(path: StrPath) -> tuple[Network, Manifest]:
     """
     manifest = read_manifest(path)
     # No memory for weights yet: a manifest may lie about its size, and the file's headers are compared first.
+    build = network_builder(manifest.model)  # imported before: torch computes while its libraries are imported
     with Blank():
-        network = build_network(manifest.model)
+        network = build(manifest.model)
     try:
         state = _read_state(path, network.state_dict())
     except SafetensorError as error:
         raise CheckpointError(f"{path} does not hold the network its manifest names: {_first_line(error)}") from error
     network.load_state_dict(state, assign=True)
     if _is_blank(network):  # a library's network keeps numbers of its own that no file holds
-        network = build_network(manifest.model)
+        network = build(manifest.model)
         network.load_state_dict(state)
     return network.eval(), manifest
 

@@ -8,7 +8,7 @@ there is trained, scored, stored, loaded and predicted with.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NamedTuple
@@ -224,7 +224,12 @@ def build_network(config: ModelConfig) -> Network:
     Raises:
         ConfigError: no such backbone, or the library that it comes from is not installed.
     """
+    return network_builder(config)(config)
+
+
+def network_builder(config: ModelConfig) -> Callable[[ModelConfig], Network]:
+    """Import what builds the networks of an architecture."""
     # By name, because the table lies on a floor below and imports no network.
     module, _, name = ARCHITECTURES[config.architecture].builder.partition(":")
-    network: Network = getattr(import_module(module), name)(config)
-    return network
+    builder: Callable[[ModelConfig], Network] = getattr(import_module(module), name)
+    return builder

@@ -92,6 +92,7 @@ def assert_same(made: Path, whole: Path) -> None:
     assert ours.drop(columns="geometry").equals(theirs.drop(columns="geometry"))
 
 
+@pytest.mark.smoke
 def test_two_processes_compute_halves_and_a_third_finishes_with_the_bytes_of_one(
     scene: Path, whole: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
