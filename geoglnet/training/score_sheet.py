@@ -46,7 +46,6 @@ def write_report(
         OutputExistsError: a file exists.
         OutputError: a file cannot be written.
     """
-    check_report(folder, overwrite=overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
