@@ -130,7 +130,8 @@ def _make_unfinished(folder: Path, verb: str) -> None:
         bench = Bench(Path(tempfile.mkdtemp(dir=folder.parent)), folder, main)
         bench.take(*inputs)
         bench.run(words, outputs, kill_when=_is_halfway)
-        if _is_halfway(bench.folder):
+        # An output that has its name is known by its inode until it is entered, and the cases get copies.
+        if _is_halfway(bench.folder) and not any((bench.folder / name).exists() for name in outputs):
             for name in inputs:
                 (bench.folder / name).unlink()
             bench.folder.rename(folder / f"{verb}.begun")
