@@ -1,14 +1,18 @@
-"""Augmentation, drawn once per region before overview and patches are cut, so that all of them are changed alike."""
+"""Augmentation, drawn once per region before overview and patches are cut, so that all of them are changed alike.
+
+The arithmetic is that of ``torchvision.transforms.v2``, to the bit. Only torch is imported: every worker that loads regions
+would import torchvision anew, for seconds.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from geoglnet.errors import ConfigError
 
@@ -49,9 +53,9 @@ def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tenso
     """Apply one of the eight symmetries of the square (D4), the same to image and labels."""
     # A flip and four quarter turns make all eight.
     if rng.random() < 0.5:
-        image, labels = TF.horizontal_flip(image), TF.horizontal_flip(labels)
-    degrees = 90 * int(rng.integers(4))
-    return TF.rotate(image, degrees, expand=True), TF.rotate(labels[None], degrees, expand=True)[0]
+        image, labels = image.flip(-1), labels.flip(-1)
+    turns = int(rng.integers(4))
+    return image.rot90(turns, (-2, -1)), labels.rot90(turns, (-2, -1))
 
 
 def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
@@ -68,11 +72,11 @@ def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     if strength == 0:
         return image
     # Gains of single bands instead of a change of hue, whose color space costs more than all the rest together.
-    image = TF.adjust_brightness(image, _factor(rng, 0.6 * strength))
-    image = TF.adjust_contrast(image, _factor(rng, 0.6 * strength))
-    image = TF.adjust_saturation(image, _factor(rng, 0.8 * strength))
+    image = image.mul(_factor(rng, 0.6 * strength)).clamp_(0, 1)  # brightness
+    image = _blend(image, _gray(image).mean(), _factor(rng, 0.6 * strength))  # contrast
+    image = _blend(image, _gray(image), _factor(rng, 0.8 * strength))  # saturation
     gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(3, 1, 1))).astype(np.float32))
-    image = TF.adjust_gamma((image * gains).clamp(0, 1), _factor(rng, 0.5 * strength))
+    image = (image * gains).clamp(0, 1).pow(_factor(rng, 0.5 * strength))  # gamma
     return _blur_or_noise(image, strength, rng)
 
 
@@ -80,13 +84,13 @@ def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tens
     """Resample image (bilinear, antialiased) and labels (nearest) to another size."""
     if image.shape[-2:] == size:
         return image, labels
-    scaled = TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+    scaled = F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
     return scaled, resample_labels(labels, size)
 
 
 def resample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Resample ``(h, w)`` labels (nearest) to another size."""
-    return labels if labels.shape == size else TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
+    return labels if labels.shape == size else F.interpolate(labels[None, None], size, mode="nearest-exact")[0, 0]
 
 
 def _factor(rng: np.random.Generator, spread: float) -> float:
@@ -94,13 +98,32 @@ def _factor(rng: np.random.Generator, spread: float) -> float:
     return float(np.exp(rng.uniform(-spread, spread)))
 
 
+def _gray(image: Tensor) -> Tensor:
+    """Weigh red, green and blue as the eye does (ITU-R BT.601); ``(1, h, w)``."""
+    red, green, blue = image.unbind()
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)[None]
+
+
+def _blend(image: Tensor, other: Tensor, factor: float) -> Tensor:
+    """Move an image away from another one (factor above 1) or toward it, within 0 to 1."""
+    return image.mul(factor).add_(other, alpha=1 - factor).clamp_(0, 1)
+
+
 def _blur_or_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     """Blur the image, or add noise, or leave it unchanged."""
     choice = rng.random() / max(strength, 1e-6)
     if choice < 0.3:
-        blurred: Tensor = TF.gaussian_blur(image, [5, 5], [float(rng.uniform(0.3, 1.5))])
-        return blurred
+        return _blurred(image, sigma=float(rng.uniform(0.3, 1.5)))
     if choice < 0.6:
         seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
         return (image + torch.randn(image.shape, generator=seed) * float(rng.uniform(0.01, 0.05))).clamp(0, 1)
     return image
+
+
+def _blurred(image: Tensor, sigma: float) -> Tensor:
+    """Blur with a Gaussian, cut off after two pixels."""
+    size = 5
+    limit = (size - 1) / (2 * math.sqrt(2))  # places divided by √2: the exponent is -(x / σ)² / 2
+    line = torch.linspace(-limit, limit, size).div(sigma).pow(2).neg().softmax(0)
+    kernel = (line[:, None] * line).expand(len(image), 1, size, size)
+    return F.conv2d(F.pad(image[None], [size // 2] * 4, mode="reflect"), kernel, groups=len(image))[0]

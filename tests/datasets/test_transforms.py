@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
 
 from geoglnet.datasets.transforms import AugmentConfig, recolor, resample, turn
 from geoglnet.errors import ConfigError
@@ -60,3 +63,37 @@ def test_the_same_generator_draws_the_same_colors_whatever_torch_did_before() ->
 def test_augmentation_that_cannot_be_drawn_is_refused(plain: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(plain))):
         AugmentConfig(**plain)
+
+
+def recolored_by_torchvision(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    factor = lambda spread: float(np.exp(rng.uniform(-spread, spread)))  # noqa: E731 - the draws, in their order
+    image = TF.adjust_brightness(image, factor(0.6 * strength))
+    image = TF.adjust_contrast(image, factor(0.6 * strength))
+    image = TF.adjust_saturation(image, factor(0.8 * strength))
+    gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(3, 1, 1))).astype(np.float32))
+    image = TF.adjust_gamma((image * gains).clamp(0, 1), factor(0.5 * strength))
+    return TF.gaussian_blur(image, [5, 5], [float(rng.uniform(0.3, 1.5))]) if rng.random() / strength < 0.3 else image
+
+
+def test_colors_blur_turns_and_sizes_equal_torchvisions_to_the_bit() -> None:
+    image = torch.rand(3, 33, 48, generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(0, 3, (33, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    num_blurred = num_plain = 0
+    for seed in range(40):
+        rng, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
+        ours, expected = recolor(image, 0.7, rng), recolored_by_torchvision(image, 0.7, theirs)
+        is_noisy = rng.bit_generator.state != theirs.bit_generator.state  # noise draws more numbers, and is ours alone
+        num_blurred, num_plain = num_blurred + (not is_noisy), num_plain + is_noisy
+        assert is_noisy or torch.equal(ours, expected)
+        turned, turned_labels = turn(image, labels, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        flipped = (TF.horizontal_flip(image), TF.horizontal_flip(labels)) if rng.random() < 0.5 else (image, labels)
+        degrees = 90 * int(rng.integers(4))
+        assert torch.equal(turned, TF.rotate(flipped[0], degrees, expand=True))
+        assert torch.equal(turned_labels, TF.rotate(flipped[1][None], degrees, expand=True)[0])
+    assert num_blurred > 10
+    assert num_plain > 5
+    for size in [(64, 20), (20, 30), (33, 48), (70, 90)]:
+        resized, resized_labels = resample(image, labels, size)
+        assert torch.equal(resized, TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True))
+        assert torch.equal(resized_labels, TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0])
