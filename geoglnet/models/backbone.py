@@ -1,16 +1,17 @@
-"""Backbones: torchvision networks that give c2…c5, the maps after conv2 to conv5 (paper §4.1).
+"""Backbones: networks for ImageNet without their classifiers, which give c2…c5, the maps after conv2 to conv5 (paper §4.1).
 
-Module names are torchvision's, so its weight files load as they are.
+Layers and module names are torchvision's, so its weight files load as they are. They are built here because ``import
+torchvision`` takes as long as ``import torch``; it is imported only for its pretrained weights.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -23,21 +24,91 @@ from geoglnet.models.extractors import Extractor, pretrained_state
 Levels = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
+class BasicBlock(nn.Module):
+    """Residual block of the smaller ResNets: two 3 × 3 convolutions (He et al., CVPR 2016)."""
+
+    EXPANSION = 1
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width, stride)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the next map."""
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(image)))))
+        return self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+
+
+class Bottleneck(nn.Module):
+    """Residual block of the larger ResNets: 1 × 1, 3 × 3 and 1 × 1 convolutions.
+
+    The stride is that of the 3 × 3 convolution ("ResNet V1.5"), where the paper strides the first one.
+    """
+
+    EXPANSION = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        wide = width * self.EXPANSION
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, wide, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(wide)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(channels, wide, stride)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the next map."""
+        inner = self.relu(self.bn1(self.conv1(image)))
+        inner = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(inner)))))
+        return self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+
+
+def _shortcut(channels: int, wide: int, stride: int) -> nn.Sequential | None:
+    """Project a block's input to the shape of its map; ``None`` where it has that shape."""
+    if stride == 1 and channels == wide:
+        return None
+    return nn.Sequential(nn.Conv2d(channels, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+
+
 class ResNet(nn.Module):
-    """torchvision ResNet without its classifier.
+    """ResNet of :class:`BasicBlock` or :class:`Bottleneck`.
 
     Args:
         name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"resnet101"``.
     """
 
+    STAGES: ClassVar = {  # kind of block, and how many of them in conv2 to conv5
+        "resnet18": (BasicBlock, (2, 2, 2, 2)),
+        "resnet34": (BasicBlock, (3, 4, 6, 3)),
+        "resnet50": (Bottleneck, (3, 4, 6, 3)),
+        "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    }
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        whole = torchvision.models.get_model(name, weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
-        deepest = whole.fc.in_features
-        self.channels = (deepest // 8, deepest // 4, deepest // 2, deepest)
+        block, counts = self.STAGES[name]
+        widths = (64, 128, 256, 512)
+        self.channels = tuple(width * block.EXPANSION for width in widths)
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        stages, channels = [], 64
+        for width, wide, count in zip(widths, self.channels, counts, strict=True):
+            first = block(channels, width, 1 if width == 64 else 2)
+            stages.append(nn.Sequential(first, *(block(wide, width, 1) for _ in range(count - 1))))
+            channels = wide
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        _initialize(self.modules())
 
     def forward(self, image: Tensor) -> Levels:
         """``(B, C, h, w)`` float image → c2…c5 at 1/4, 1/8, 1/16 and 1/32."""
@@ -47,8 +118,64 @@ class ResNet(nn.Module):
         return c2, c3, c4, self.layer4(c4)
 
 
+class InvertedResidual(nn.Module):
+    """Residual block of MobileNetV2: expansion, depthwise convolution, projection without activation (Sandler et al., 2018)."""
+
+    def __init__(self, channels: int, wide: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        layers: list[nn.Module] = [_unit(channels, inner, 1, activation=nn.ReLU6)] if expansion != 1 else []
+        layers += [_unit(inner, inner, 3, stride, groups=inner, activation=nn.ReLU6)]
+        layers += [nn.Conv2d(inner, wide, 1, bias=False), nn.BatchNorm2d(wide)]
+        self.conv = nn.Sequential(*layers)
+        self.is_residual = stride == 1 and channels == wide
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the next map."""
+        inner: Tensor = self.conv(image)
+        return image + inner if self.is_residual else inner
+
+
+class SqueezeExcitation(nn.Module):
+    """Gate per channel, computed from the mean of the map (Hu et al., CVPR 2018), with a hard sigmoid."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.activation = nn.ReLU()
+        self.scale_activation = nn.Hardsigmoid()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the next map."""
+        gate: Tensor = self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(image)))))
+        return gate * image
+
+
+class GatedResidual(nn.Module):
+    """Residual block of MobileNetV3: that of MobileNetV2, with a gate after the depthwise convolution (Howard et al., 2019)."""
+
+    def __init__(self, channels: int, row: tuple[int, int, int, bool, bool, int]) -> None:
+        super().__init__()
+        kernel, inner, wide, is_gated, is_hard_swish, stride = row
+        activation = nn.Hardswish if is_hard_swish else nn.ReLU
+        layers: list[nn.Module] = [_unit(channels, inner, 1, activation=activation, **_NORM_V3)] if inner != channels else []
+        layers.append(_unit(inner, inner, kernel, stride, groups=inner, activation=activation, **_NORM_V3))
+        if is_gated:
+            layers.append(SqueezeExcitation(inner, _multiple_of_8(inner // 4)))
+        layers.append(_unit(inner, wide, 1, activation=None, **_NORM_V3))
+        self.block = nn.Sequential(*layers)
+        self.is_residual = stride == 1 and channels == wide
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the next map."""
+        inner: Tensor = self.block(image)
+        return inner.add_(image) if self.is_residual else inner
+
+
 class MobileNet(nn.Module):
-    """torchvision MobileNet up to its last inverted residual block at 1/32.
+    """MobileNetV2 or V3 up to its last residual block at 1/32.
 
     Ours, not the paper's: the shipped models must be small and quick on a CPU.
 
@@ -66,8 +193,9 @@ class MobileNet(nn.Module):
         super().__init__()
         self.name = name
         self.ends, self.channels = self.ENDS[name]
-        # What follows is a wide 1 × 1 convolution for the classifier, also at 1/32.
-        self.features = torchvision.models.get_model(name, weights=None).features[: self.ends[-1]]
+        # What would follow is a wide 1 × 1 convolution for the classifier, also at 1/32.
+        self.features = nn.Sequential(*(_v2_layers() if name == "mobilenet_v2" else _v3_layers(name)))
+        _initialize(self.modules())
 
     def forward(self, image: Tensor) -> Levels:
         """``(B, C, h, w)`` float image → c2…c5 at 1/4, 1/8, 1/16 and 1/32."""
@@ -76,6 +204,98 @@ class MobileNet(nn.Module):
             image = self.features[start:end](image)
             maps.append(image)
         return maps[0], maps[1], maps[2], maps[3]
+
+
+_NORM_V3 = {"eps": 1e-3, "momentum": 0.01}
+_V2_ROWS = (  # expansion, channels, blocks, stride of the first: table 2 of the paper
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_V3_ROWS = {  # kernel, expanded channels, channels, gate, hard swish (else ReLU), stride: tables 1 and 2 of the paper
+    "mobilenet_v3_small": (
+        (3, 16, 16, True, False, 2),
+        (3, 72, 24, False, False, 2),
+        (3, 88, 24, False, False, 1),
+        (5, 96, 40, True, True, 2),
+        (5, 240, 40, True, True, 1),
+        (5, 240, 40, True, True, 1),
+        (5, 120, 48, True, True, 1),
+        (5, 144, 48, True, True, 1),
+        (5, 288, 96, True, True, 2),
+        (5, 576, 96, True, True, 1),
+        (5, 576, 96, True, True, 1),
+    ),
+    "mobilenet_v3_large": (
+        (3, 16, 16, False, False, 1),
+        (3, 64, 24, False, False, 2),
+        (3, 72, 24, False, False, 1),
+        (5, 72, 40, True, False, 2),
+        (5, 120, 40, True, False, 1),
+        (5, 120, 40, True, False, 1),
+        (3, 240, 80, False, True, 2),
+        (3, 200, 80, False, True, 1),
+        (3, 184, 80, False, True, 1),
+        (3, 184, 80, False, True, 1),
+        (3, 480, 112, True, True, 1),
+        (3, 672, 112, True, True, 1),
+        (5, 672, 160, True, True, 2),
+        (5, 960, 160, True, True, 1),
+        (5, 960, 160, True, True, 1),
+    ),
+}
+
+
+def _v2_layers() -> Iterator[nn.Module]:
+    yield _unit(3, 32, 3, 2, activation=nn.ReLU6)
+    channels = 32
+    for expansion, wide, count, stride in _V2_ROWS:
+        for number in range(count):
+            yield InvertedResidual(channels, wide, stride if number == 0 else 1, expansion)
+            channels = wide
+
+
+def _v3_layers(name: str) -> Iterator[nn.Module]:
+    yield _unit(3, 16, 3, 2, activation=nn.Hardswish, **_NORM_V3)
+    channels = 16
+    for row in _V3_ROWS[name]:
+        yield GatedResidual(channels, row)
+        _, _, channels, *_ = row
+
+
+def _unit(
+    channels: int,
+    wide: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    activation: Callable[..., nn.Module] | None,
+    **norm: float,
+) -> nn.Sequential:
+    """Build a convolution, its batch normalization, and what activates it."""
+    conv = nn.Conv2d(channels, wide, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(wide, **norm)]
+    return nn.Sequential(*layers, *(() if activation is None else (activation(inplace=True),)))
+
+
+def _multiple_of_8(channels: int) -> int:
+    """Round to the nearest multiple of 8, but never down by more than a tenth (as in all MobileNets)."""
+    rounded = max(8, (channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _initialize(modules: Iterable[nn.Module]) -> None:
+    """Draw the weights of convolutions for the variance of their outputs (He et al., ICCV 2015)."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 Backbone = ResNet | MobileNet | Extractor
@@ -141,6 +361,8 @@ def _file_state(source: str) -> dict[str, Tensor]:
 def _imagenet_state(name: str) -> dict[str, Tensor]:
     if "/" in name:
         return pretrained_state(name)
+    import torchvision  # slow to import, see above
+
     if name not in torchvision.models.list_models():
         return pretrained_encoder(name)
     state: dict[str, Tensor] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()

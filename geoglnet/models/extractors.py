@@ -12,9 +12,7 @@ from io import StringIO
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from geoglnet.errors import ConfigError
 
@@ -65,6 +63,8 @@ def pretrained_state(name: str) -> dict[str, Tensor]:
 
 
 def _torchvision(name: str, weights: str | None) -> nn.Module:
+    import torchvision  # as slow to import as torch; most models need none of it
+
     # Its networks for classification: the others take weights of their backbones from the network unasked.
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ConfigError(
@@ -77,6 +77,8 @@ def _torchvision(name: str, weights: str | None) -> nn.Module:
 
 
 def _torchvision_body(name: str) -> nn.Module:
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
     whole = _torchvision(name, None).eval()
     try:
         nodes = get_graph_node_names(whole)[1]
