@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,11 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import pytest
+
 import geoglnet
+from tests.rasters import noise, write_raster
 
 PACKAGE = Path(geoglnet.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -54,6 +59,8 @@ ROOMS = {  # library: where it may be imported
     "numba": {"vector"},
 }
 GEO_LIBRARIES = {"rasterio", "fiona", "geopandas", "shapely", "pyogrio", "pyproj"}
+SLOW = {"torchvision", "scipy", "pyogrio", "geopandas", "geoglnet.vector.polygonizer", "geoglnet.vector.polygon_reader"}
+"""What takes half a second or more to import while most runs need nothing of it; functions may import it."""
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}
 
 
@@ -66,29 +73,40 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def iter_imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def nodes_of(path: Path) -> tuple[tuple[ast.AST, bool], ...]:
+    """Every node of a file, with whether it is run when the file is imported: it stands in no function."""
+    found: list[tuple[ast.AST, bool]] = []
+    todo: list[tuple[ast.AST, bool]] = [(parsed(path), True)]
+    while todo:
+        node, at_top = todo.pop()
+        found.append((node, at_top))
+        inside = at_top and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        todo += ((child, inside) for child in ast.iter_child_nodes(node))
+    return tuple(found)
+
+
+@cache
+def imports_of(path: Path) -> tuple[tuple[str, bool], ...]:
     """Every imported module of a file, with whether it is imported when the file is."""
-    tree = parsed(path)
-    at_top = {id(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
-    for function in ast.walk(tree):
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            at_top -= {id(node) for node in ast.walk(function)}
-    for node in ast.walk(tree):
+    found: list[tuple[str, bool]] = []
+    for node, at_top in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in at_top) for alias in node.names)
+            found += ((alias.name, at_top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             inside = [f"geoglnet.{alias.name}" for alias in node.names] if node.module == "geoglnet" else [node.module or ""]
-            yield from ((name, id(node) in at_top) for name in inside)
+            found += ((name, at_top) for name in inside)
+    return tuple(found)
 
 
 def own_rooms(path: Path) -> set[str]:
     """Rooms of ours that a file imports from, anywhere in it."""
-    return {name.split(".")[1] for name, _ in iter_imports(path) if name.startswith("geoglnet.")} & FLOORS.keys()
+    return {name.split(".")[1] for name, _ in imports_of(path) if name.startswith("geoglnet.")} & FLOORS.keys()
 
 
 def libraries(path: Path, *, top_only: bool = False) -> set[str]:
-    return {name.split(".")[0] for name, at_top in iter_imports(path) if at_top or not top_only}
+    return {name.split(".")[0] for name, at_top in imports_of(path) if at_top or not top_only}
 
 
 def module_name(path: Path) -> str:
@@ -101,7 +119,7 @@ NAMES = {module_name(path) for path in MODULES}
 def modules_imported(path: Path) -> set[str]:
     """Files of ours that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(parsed(path)):
+    for node, _ in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -173,7 +191,7 @@ def test_nothing_inside_imports_the_package_itself() -> None:
     """``from geoglnet import predict`` would load a door, and need what needs it."""
 
     def rule(path: Path) -> Iterator[str]:
-        for node in ast.walk(parsed(path)):
+        for node, _ in nodes_of(path):
             if isinstance(node, ast.ImportFrom) and node.module == "geoglnet":
                 names = {alias.name for alias in node.names} - FLOORS.keys()
                 yield from (f"{node.lineno}: from geoglnet import {name}" for name in names)
@@ -205,17 +223,18 @@ def test_torchgeo_is_read_in_one_file() -> None:
     assert [path.name for path in MODULES if "torchgeo" in libraries(path)] == ["geodatasets.py"]
 
 
-def test_imports_stand_at_the_top_except_in_doors() -> None:
+def test_imports_stand_at_the_top_except_in_doors_and_of_slow_libraries() -> None:
     def rule(path: Path) -> Iterator[str]:
         if room_of(path) not in {"cli", "api", "__init__"}:
-            yield from (f"imports {name} in a function" for name, at_top in iter_imports(path) if not at_top)
+            inside = (name for name, at_top in imports_of(path) if not at_top and not {name, name.split(".")[0]} & SLOW)
+            yield from (f"imports {name} in a function" for name in inside)
 
     assert not remarks(rule)
 
 
 def test_only_doors_print_and_nobody_catches_everything_or_asserts() -> None:
     def rule(path: Path) -> Iterator[str]:
-        for node in ast.walk(parsed(path)):
+        for node, _ in nodes_of(path):
             if isinstance(node, ast.Assert):
                 yield f"{node.lineno}: assert in library code"
             is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
@@ -234,10 +253,10 @@ def test_only_the_command_line_names_its_options() -> None:
     """A message of the library has a :class:`~geoglnet.message.Keyword`, which each door spells in its own way."""
 
     def rule(path: Path) -> Iterator[str]:
-        tree = parsed(path)
-        documented = (n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+        nodes = [node for node, _ in nodes_of(path)] if room_of(path) != "cli" else []
+        documented = (node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
         docstrings = {ast.get_docstring(node, clean=False) for node in documented}
-        for node in ast.walk(tree) if room_of(path) != "cli" else ():
+        for node in nodes:
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in docstrings
             if is_text and re.search(r"(^|[ (])--[a-z]", node.value):
                 yield f"{node.lineno}: {node.value!r}"
@@ -252,7 +271,7 @@ def test_modules_and_functions_keep_to_their_sizes() -> None:
         if lines > most:
             yield f"{lines} lines of {most}"
         yield from BANNED_NAMES & {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts}
-        for function in iter_functions(text):
+        for function in functions_of(path):
             if length_of(function) > 80:
                 yield f"{function.name} has {length_of(function)} lines of 80"
             arguments = function.args
@@ -264,8 +283,8 @@ def test_modules_and_functions_keep_to_their_sizes() -> None:
     assert not remarks(rule)
 
 
-def iter_functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    yield from (n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node, _ in nodes_of(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -274,7 +293,7 @@ def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_most_functions_are_short() -> None:
-    lengths = sorted(length_of(f) for path in MODULES for f in iter_functions(path.read_text(encoding="utf-8")))
+    lengths = sorted(length_of(function) for path in MODULES for function in functions_of(path))
     assert median(lengths) <= 10
     assert lengths[int(0.9 * (len(lengths) - 1))] <= 35
 
@@ -309,7 +328,71 @@ def test_the_geo_side_loads_no_torch() -> None:
     assert not modules_after(imports.replace(".__init__", "")) & {"torch", "torchvision"}
 
 
-def test_predicting_loads_neither_lightning_nor_torchgeo() -> None:
-    names = [m for m in MODULES if room_of(m) in {"prediction", "models"} or m.parts[-2:] == ("api", "prediction.py")]
-    imports = "\n".join(f"import geoglnet.{'.'.join(p.relative_to(PACKAGE).with_suffix('').parts)}" for p in names)
-    assert not modules_after(imports.replace(".__init__", "")) & {"lightning", "torchgeo"}
+def test_predicting_needs_no_data_sets_and_no_training() -> None:
+    """Which import torchgeo and lightning."""
+
+    def rule(path: Path) -> Iterator[str]:
+        if room_of(path) in {"prediction", "models"} or path.parts[-2:] == ("api", "prediction.py"):
+            yield from (f"imports {name}" for name in own_rooms(path) & {"datasets", "training", "paper"})
+
+    assert not remarks(rule)
+
+
+SLOW_LIBRARIES = {
+    *("torch", "torch._dynamo", "torchvision", "lightning", "torchgeo", "sympy"),
+    *("scipy", "numba", "pandas", "geopandas", "pyogrio", "matplotlib", "rasterio", "pyproj"),
+}
+
+
+def libraries_after(folder: Path, commands: list[list[str]]) -> list[set[str]]:
+    """Slow libraries that a program has loaded after each of several commands, all of them in one process."""
+    code = (
+        "import json, sys\n"
+        "from click.testing import CliRunner\n"
+        "from geoglnet.cli.main import geoglnet\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    ended = CliRunner().invoke(geoglnet, words)\n"
+        "    assert ended.exit_code == ('missing.tif' in words), (words, ended.output)\n"
+        "    print(json.dumps(sorted(sys.modules)))\n"
+    )
+    argv = [sys.executable, "-c", code, json.dumps(commands)]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=600, cwd=folder)
+    return [set(json.loads(line)) & SLOW_LIBRARIES for line in ran.stdout.splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_raster(tmp_path / "scene.tif", noise(3, 64, 64), pixel_size=1)
+    write_raster(tmp_path / "labels.tif", np.kron(np.eye(4, dtype=np.uint8), np.ones((16, 16), np.uint8))[None])
+    return tmp_path
+
+
+def test_a_run_loads_only_what_it_uses(folder: Path, tiny_model_path: Path) -> None:
+    refused, scene, model, polygons = libraries_after(
+        folder,
+        [
+            ["predict", "missing.tif", "-o", "new.tif"],
+            ["info", "scene.tif"],
+            ["info", str(tiny_model_path)],
+            ["vectorize", "labels.tif", "labels.gpkg"],
+        ],
+    )
+    assert refused == {"rasterio"}
+    assert scene == model == {"rasterio", "pyproj"}
+    # pyogrio, which writes the polygons, imports geopandas.
+    assert polygons == {"rasterio", "pyproj", "numba", "pyogrio", "pandas", "geopandas"}
+
+
+def test_predicting_loads_only_torch_unless_there_are_polygons_to_write(folder: Path, tiny_model_path: Path) -> None:
+    model = ["--model", str(tiny_model_path), "--device", "cpu"]
+    doctor, labels, polygons = libraries_after(
+        folder,
+        [
+            ["doctor"],
+            ["predict", "scene.tif", "-o", "new.tif", *model],
+            ["predict", "scene.tif", "--vector", "new.gpkg", *model],
+        ],
+    )
+    assert doctor == {"rasterio", "torch"}
+    assert labels == {"rasterio", "pyproj", "torch"}
+    assert polygons == {"rasterio", "pyproj", "torch", "numba", "pyogrio", "pandas", "geopandas"}

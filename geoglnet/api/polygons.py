@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from geoglnet.api.bars import watched
 from geoglnet.api.report import Report
 from geoglnet.api.views import Views
+from geoglnet.raster.gdal import check_exists
+from geoglnet.vector.formats import vector_files
+from geoglnet.vector.settings import VectorConfig
 
 if TYPE_CHECKING:
     from folium import Map
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from geoglnet.legend import Legend
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, StrPath
-    from geoglnet.vector.polygonizer import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ def vectorize(
         OutputExistsError: the vector file exists.
         OutputError: it cannot be written.
     """
+    # What is refused by its name does not wait for pandas and numba, which are loaded only then.
+    vector_files(vector_path, config or VectorConfig(), overwrite=overwrite)
+    check_exists(labels_path)
     from geoglnet.raster.cog import read_legend
     from geoglnet.vector.polygonizer import vectorize as tool
 

@@ -16,7 +16,9 @@ from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.layers import LABELS, LAYERS, VECTOR, layer_named
+from geoglnet.prediction.request import check_request
 from geoglnet.raster.lazy import open_lazily
+from geoglnet.vector.settings import VectorConfig
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from geoglnet.prediction.seam_report import SeamReport
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, Shape, StrPath
-    from geoglnet.vector.settings import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,6 @@ def predict(
         SceneError: the scene cannot be read, or its bands don't fit the model.
         Canceled: ``progress`` said so.
     """
-    from geoglnet.prediction.run import begin
-
     started = time.monotonic()
     paths = {
         "labels": labels_path,
@@ -243,6 +242,11 @@ def predict(
         **_paths_of_layers(more_paths),
     }
     scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
+    if not resume:  # then outputs may be there
+        check_request(scenes, paths, path_of(model), vector_config or VectorConfig(), overwrite=overwrite)
+    # Here, not above: torch takes seconds to load, and what is refused by its name does not need it.
+    from geoglnet.prediction.run import begin
+
     with (
         watched(progress) as recorder,
         begin(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
@@ -87,6 +86,8 @@ def without_specks(mask: npt.NDArray[np.bool_], least_cells: int) -> npt.NDArray
     """Drop a mask's 8-connected components of fewer than ``least_cells`` cells."""
     if least_cells <= 1:
         return mask
+    from scipy import ndimage  # slow to import, and seldom used
+
     components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(components.ravel())
     sizes[0] = 0  # number 0 is everything outside the components

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.files import silenced
 from geoglnet.raster.scene import Scene
 from geoglnet.types import Bounds, Shape
-from geoglnet.vector.polygon_reader import PolygonSet, read_polygons
+
+if TYPE_CHECKING:
+    from geoglnet.vector.polygon_reader import PolygonSet
 
 _SNAP = 1e-6  # of a pixel: a bound this near to a pixel's edge lies on it
 
@@ -131,6 +134,8 @@ def choose_area(
         window = _cut(window, bounds, scene, f"bounds {' '.join(f'{b:g}' for b in bounds)}")
     if mask_path is None:
         return Area(scene.shape, window, scene.transform)
+    from geoglnet.vector.polygon_reader import read_polygons  # loads pandas
+
     around = _bounds_of(window, scene.transform)
     polygons = read_polygons(mask_path, scene.crs, around=around, progress=progress)
     # Those too far away to be brought to the scene's CRS are left out; bounds that are no numbers meet nothing.

@@ -1,4 +1,4 @@
-"""The files of a prediction: checked beforehand, written from finished blocks."""
+"""Writes the files of a prediction from finished blocks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.windows import Window
 
-from geoglnet.errors import ConfigError
 from geoglnet.models.manifest import Manifest
-from geoglnet.output import OutputFile, refuse_sharing
+from geoglnet.output import OutputFile
 from geoglnet.prediction.area import Area
-from geoglnet.prediction.journal import Journal
-from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, SUFFIXES, VECTOR, Layer, layer_named, output_names
+from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
 from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.seam_report import SeamReport, seam_report
 from geoglnet.prediction.workspace import Workspace
@@ -26,62 +24,10 @@ from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.scene import RasterScene
-from geoglnet.types import Shape, StrPath
-from geoglnet.vector.formats import check_suffix
-from geoglnet.vector.polygonizer import vector_files, write_polygons
+from geoglnet.types import Shape
 from geoglnet.vector.settings import VectorConfig
 
 SEAMS_TAG = "GEOGLNET_SEAMS"
-
-
-def in_order(paths: Mapping[str, StrPath | None]) -> dict[str, Path]:
-    """Order the files to write as they are written.
-
-    Args:
-        paths: by output, see :func:`~geoglnet.prediction.layers.output_names`; those that are ``None`` are left out.
-
-    Raises:
-        ConfigError: nothing is left, or there is no such output.
-    """
-    for name in paths:
-        if name != VECTOR:
-            layer_named(name)
-    named = {name: Path(path) for name in output_names() if (path := paths.get(name)) is not None}
-    if not named:
-        raise ConfigError("nothing to write: give a label raster, a vector file, or both")
-    return named
-
-
-def output_files(
-    paths: Mapping[str, Path], config: VectorConfig, *, overwrite: bool, journal: Journal | None = None
-) -> dict[str, OutputFile]:
-    """Check that all outputs can be written.
-
-    Args:
-        paths: of the outputs, in order.
-        config: how polygons are written.
-        overwrite: replace files that exist.
-        journal: of the run that is resumed, which may have written some already.
-
-    Returns:
-        Files by output; also ``"style"``, when the polygons get one beside them.
-
-    Raises:
-        ConfigError: a file's suffix names a format that is not written, or two are one file.
-        OutputExistsError: a file exists, and was not to be overwritten.
-        OutputError: a folder is missing or not writable, or no file can be written under a name.
-    """
-    for name, path in paths.items():
-        if name in LAYERS and path.suffix.lower() not in SUFFIXES:  # s.tif.msk would be a mask to GDAL
-            raise ConfigError(f"{path.name}: {name} is written as a GeoTIFF; let its name end in .tif")
-    # A run that was killed after it had named an output resumes over its own file.
-    is_replaced = {name: overwrite or (journal is not None and journal.has_named(name, path)) for name, path in paths.items()}
-    files = {name: OutputFile(path, is_replaced[name]) for name, path in paths.items()}
-    if VECTOR in paths:
-        check_suffix(paths[VECTOR])
-        files |= vector_files(paths[VECTOR], config, overwrite=is_replaced[VECTOR])
-    refuse_sharing([*files.values()])
-    return files
 
 
 @dataclass(frozen=True)
@@ -177,6 +123,8 @@ class OutputWriter:
             self.workspace.journal.add_ready(layer.name, part_path)
 
     def _vectorize(self, config: VectorConfig) -> int:
+        from geoglnet.vector.polygonizer import write_polygons  # loads pandas and numba, which rasters need nothing of
+
         return write_polygons(
             self.mosaic(LABELS),
             self.files,

@@ -38,10 +38,11 @@ from geoglnet.output import OutputFile, refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
-from geoglnet.prediction.outputs import OutputWriter, in_order, output_files
+from geoglnet.prediction.outputs import OutputWriter
 from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
+from geoglnet.prediction.request import in_order, output_files
 from geoglnet.prediction.source import SceneFiles, Source
 from geoglnet.prediction.workspace import (
     Workspace,
@@ -57,7 +58,6 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
-from geoglnet.vector.polygonizer import check_ground
 from geoglnet.vector.settings import VectorConfig
 
 
@@ -298,6 +298,8 @@ def _opened(
             check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, settings.model_path)})
         scene = stack.enter_context(source.open_for(manifest, config, progress))
         if VECTOR in outputs:
+            from geoglnet.vector.polygonizer import check_ground  # loads pandas and numba
+
             # For its errors only; its warnings come when the polygons are written.
             check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
         area = choose_area(scene, config.bounds, config.mask_path, progress)

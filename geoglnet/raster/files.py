@@ -11,9 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyogrio.raw
 import rasterio
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -236,6 +234,9 @@ def _folder(dataset: DatasetReader) -> str | None:
 
 def _tiles(dataset: DatasetReader) -> list[str]:
     """Read the names of tiles in a tile index; none where its layout is not that of gdaltindex."""
+    import pyogrio.raw  # which imports pandas and geopandas
+    from pyogrio.errors import DataLayerError, DataSourceError
+
     name, field, layer = str(dataset.name).removeprefix("GTI:"), "location", None
     try:
         is_described = name.lstrip().startswith("<") or Path(name).read_bytes()[:200].lstrip().startswith(b"<")

@@ -101,8 +101,7 @@ def open_raster(path: StrPath, **options: Any) -> DatasetReader:
         SceneError: GDAL cannot read the file, or it must not be read: see :func:`~geoglnet.raster.files.check_parts`.
     """
     name = gdal_name(path)
-    if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
-        raise SceneNotFoundError(f"{name} does not exist; check the path")
+    check_exists(name)
     check_name(name)
     drivers = allowed_drivers()
     with environment(name), silenced(NotGeoreferencedWarning):  # the log says so where a CRS is needed
@@ -166,6 +165,17 @@ def _stac_assets(name: str) -> str:
     except (ValueError, AttributeError, TypeError):  # no JSON, or JSON of another kind
         return ""
     return ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
+
+
+def check_exists(path: StrPath) -> None:
+    """Refuse the name of a local file that does not exist; what a name of another kind leads to, only GDAL knows.
+
+    Raises:
+        SceneNotFoundError: there is no such file.
+    """
+    name = gdal_name(path)
+    if not is_remote(name) and not _NOT_A_PATH.match(name) and not _exists(Path(name)):
+        raise SceneNotFoundError(f"{name} does not exist; check the path")
 
 
 def _exists(path: Path) -> bool:

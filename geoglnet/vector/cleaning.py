@@ -17,9 +17,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
-from scipy.ndimage import find_objects, maximum_filter, minimum_filter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from geoglnet.progress import Progress
 from geoglnet.raster.gdal import environment, open_raster
@@ -57,6 +54,8 @@ def open_labels(labels: Labels, radius: int, background: int | None) -> Labels:
     Returns:
         ``(h, w)`` uint8.
     """
+    from scipy.ndimage import maximum_filter, minimum_filter  # here as below: slow to import, and few labels are cleaned
+
     size = 2 * radius + 1
     # Erosion of all classes at once: where maximum and minimum agree, the square around a pixel holds a single label. Dilation
     # of these cores gives the pixels that some square of one class covers; the others are thin.
@@ -140,6 +139,9 @@ def _sizes(components: Components, labels: Labels, connectivity: int) -> npt.NDA
 
 def _connected(one: Ints, other: Ints, count: int) -> Ints:
     """Number the connected groups of ``count`` nodes, given pairs of linked ones; return the group of each node."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), shape=(count, count))
     group: Ints = connected_components(graph, directed=False)[1].astype(np.intp)
     return group
@@ -211,6 +213,8 @@ def fill_holes(labels: Labels, background: int, max_side: int) -> Labels:
     Returns:
         ``(h, w)`` uint8.
     """
+    from scipy.ndimage import find_objects
+
     ids = label_components(np.where(labels == background, np.uint8(0), np.uint8(NO_LABEL))).ids
     count = int(ids.max())
     # Lowest and highest label around every area of background: where they agree, a single class encloses it. 255 is the highest

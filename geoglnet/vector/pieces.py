@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.windows import Window
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from geoglnet.errors import ConfigError
 from geoglnet.types import Ints, Shape
@@ -250,6 +248,9 @@ def _joined_at_corners(components: Components, outlines: Geometries, links: Ints
     """
     if len(links) == 0:
         return components, outlines
+    from scipy.sparse import coo_array  # half a second that 4-connected polygons need not wait for
+    from scipy.sparse.csgraph import connected_components
+
     count = len(components)
     # Components that touch at corners form a graph; each of its connected parts is one 8-connected component.
     graph = coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(count, count))

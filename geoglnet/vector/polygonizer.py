@@ -25,12 +25,13 @@ from geoglnet.message import Keyword
 from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.cog import read_legend
-from geoglnet.raster.crs import ground_of
+from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.raster.gdal import environment, local_files, open_raster
 from geoglnet.raster.grid import Georeference, georeference, ground_pixel_size, pixel_size_m
 from geoglnet.types import Shape, StrPath
 from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
-from geoglnet.vector.formats import check_place, check_suffix, convert, is_geopackage
+from geoglnet.vector.exchange import convert
+from geoglnet.vector.formats import FORMATS, is_geopackage, vector_files
 from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
 from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
 from geoglnet.vector.processes import Ordered
@@ -142,19 +143,10 @@ def vectorize(
         OutputError: the file exists, or cannot be written.
     """
     config = config or VectorConfig()
-    check_suffix(vector_path)
     files = vector_files(vector_path, config, overwrite=overwrite)
     refuse_sharing([*files.values()])
     refuse_inputs(files.values(), _inputs(labels_path, confidence_path, config))
     return write_polygons(labels_path, files, legend=legend, confidence_path=confidence_path, config=config, progress=progress)
-
-
-def vector_files(path: StrPath, config: VectorConfig, *, overwrite: bool) -> dict[str, OutputFile]:
-    """Name the files that polygons are written to: ``"vector"``, and ``"style"`` when ``config.style`` puts one beside it."""
-    if config.style is None:
-        return {"vector": OutputFile(path, overwrite)}
-    style = OutputFile(Path(path).with_suffix(f".{config.style}"), overwrite)
-    return {"vector": OutputFile(path, overwrite, companions=[style.target]), "style": style}
 
 
 def write_polygons(
@@ -238,8 +230,13 @@ def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig
         SceneError: a limit in m² is set, and meters are unknown in this CRS.
         ConfigError: another quantity in meters is set, or the format cannot hold the coordinates.
     """
-    check_place(vector_path, crs)
     ground = ground_of(crs)
+    # Polygons without CRS, or in a plane that lies nowhere, keep their coordinates in any format.
+    if FORMATS[Path(vector_path).suffix.lower()].is_lon_lat and not ground.is_earth and not ground.is_placeless:
+        raise ConfigError(
+            f"{Path(vector_path).name}: {crs_label(crs)} cannot be transformed to longitude and latitude on the Earth, "
+            "which GeoJSON requires; write .gpkg, .fgb or .parquet"
+        )
     if ground.is_measured:
         if ground.rule:
             progress.log(ground.rule)
