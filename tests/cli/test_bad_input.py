@@ -27,7 +27,19 @@ def predict(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> Predict:
     """Runs ``predict`` on a good scene with a good model, but for what a test changes."""
 
     def run(*extra: str, scene: str | Path = scene_path, model: str | Path = tiny_model_path, o: str = "out.tif") -> Result:
-        arguments = ["predict", str(scene), "-o", str(tmp_path / o), "--model", str(model), "--device", "cpu", *extra]
+        arguments = [
+            "predict",
+            str(scene),
+            "-o",
+            str(tmp_path / o),
+            "--model",
+            str(model),
+            "--device",
+            "cpu",
+            "--batch",
+            "9",
+            *extra,
+        ]
         return CliRunner().invoke(geoglnet, arguments)
 
     return run

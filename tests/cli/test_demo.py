@@ -38,5 +38,16 @@ def test_a_second_demo_does_not_overwrite_the_first(tmp_path: Path) -> None:
 def test_the_scene_can_be_described_and_segmented(tmp_path: Path, tiny_model_path: Path) -> None:
     run("demo", tmp_path)
     assert "scene" in run("info", tmp_path / "scene.tif").stdout
-    ran = run("predict", tmp_path / "scene.tif", "-o", tmp_path / "labels.tif", "--model", tiny_model_path, "--device", "cpu")
+    ran = run(
+        "predict",
+        tmp_path / "scene.tif",
+        "-o",
+        tmp_path / "labels.tif",
+        "--model",
+        tiny_model_path,
+        "--device",
+        "cpu",
+        "--batch",
+        "9",
+    )
     assert ran.exit_code == 0, ran.output

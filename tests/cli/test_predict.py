@@ -27,7 +27,9 @@ def outputs(scene_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("outputs")
     written = ("-o", folder / "labels.tif", "--vector", folder / "polygons.gpkg")
     written += tuple(word for kind in RASTERS for word in (f"--{kind}", folder / f"{kind}.tif"))
-    ran = run("predict", scene_path, *written, "--model", tiny_model_path, "--device", "cpu", "--progress", "json")
+    ran = run(
+        "predict", scene_path, *written, "--model", tiny_model_path, "--device", "cpu", "--batch", "9", "--progress", "json"
+    )
     assert ran.exit_code == 0, ran.output
     (folder / "events.jsonl").write_text(ran.stdout)
     return folder
@@ -37,7 +39,20 @@ def test_how_values_are_read_is_said_in_a_pipe_too(tiny_model_path: Path, tmp_pa
     image = np.random.default_rng(0).random((3, 40, 40), np.float32)
     image[:, :20] = 7
     scene = write_raster(tmp_path / "scene.tif", image, pixel_size=1.0)
-    words = ("predict", scene, "-o", tmp_path / "labels.tif", "--model", tiny_model_path, "--device", "cpu", "--nodata", "7")
+    words = (
+        "predict",
+        scene,
+        "-o",
+        tmp_path / "labels.tif",
+        "--model",
+        tiny_model_path,
+        "--device",
+        "cpu",
+        "--batch",
+        "9",
+        "--nodata",
+        "7",
+    )
     ran = run(*words)
     note = "values 0 to 1 read as 0 to 255 (fractions); 7 is no value"
     assert ran.stderr.splitlines()[0] == f"Note: {note}"
@@ -76,7 +91,9 @@ def test_vectorize_makes_the_same_polygons_again(outputs: Path, tmp_path: Path) 
 
 
 def test_without_labels_only_the_polygons_stay(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    ran = run("predict", scene_path, "--vector", tmp_path / "only.gpkg", "--model", tiny_model_path, "--device", "cpu")
+    ran = run(
+        "predict", scene_path, "--vector", tmp_path / "only.gpkg", "--model", tiny_model_path, "--device", "cpu", "--batch", "9"
+    )
     assert ran.exit_code == 0, ran.output
     assert [path.name for path in tmp_path.iterdir()] == ["only.gpkg"]
 

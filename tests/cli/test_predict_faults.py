@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from geoglnet.progress import RecordedProgress, SilentProgress
 from tests.rasters import noise, write_raster
 from tests.served import Server
 
-CPU = PredictConfig(device="cpu")
+CPU = PredictConfig(device="cpu", batch_size=9)  # all patches of a region together, which costs a small network least
 Run = Callable[..., Prediction]
 
 
@@ -142,9 +143,9 @@ def test_a_changed_scene_model_or_option_is_refused_and_named(run: Run, scene: P
     with pytest.raises(Stopped):
         run(cut, progress=StopAfter(60))
     with pytest.raises(OutputError, match=r"unfinished run with other settings \(effort: 1, now 0.5\)"):
-        run(cut, resume=True, config=PredictConfig(device="cpu", effort=0.5))
-    with pytest.raises(OutputError, match=r"batch: auto, now 8"):
-        run(cut, resume=True, config=PredictConfig(device="cpu", batch_size=8))
+        run(cut, resume=True, config=replace(CPU, effort=0.5))
+    with pytest.raises(OutputError, match=r"batch: 9, now 8"):
+        run(cut, resume=True, config=replace(CPU, batch_size=8))
     with pytest.raises(OutputError, match=r"model: tiny \w+, now buildings \w+"):
         run(cut, resume=True, model="buildings")
     with rasterio.open(scene, "r+") as dst:
@@ -417,11 +418,15 @@ def long_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_raster(tmp_path_factory.mktemp("long") / "long.tif", noise(3, 64, 416), pixel_size=1.0)
 
 
+def long_outputs(folder: Path) -> dict[str, Path]:
+    return {f"{name}_path": folder / f"{name}.tif" for name in ("labels", "confidence")}
+
+
 @pytest.fixture(scope="module")
 def long_whole(long_scene: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Content of the outputs of a run of its own process that nothing happens to."""
+    """Content of the outputs of a run that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(long_scene, tiny_model_path, folder), check=True, stderr=subprocess.DEVNULL)
+    geoglnet.predict(long_scene, **long_outputs(folder), model=str(tiny_model_path), config=PredictConfig(device="cpu"))
     return contents(folder)
 
 
@@ -444,8 +449,8 @@ def test_signals_leave_a_state_that_can_be_resumed(
         assert "continue with --resume" in errors.decode()
     left = {"labels.tif.unfinished"} | ({"labels.tif.part", "confidence.tif.part"} if stop is signal.SIGKILL else set())
     assert {path.name for path in cut.iterdir()} == left
-    files = {"labels_path": cut / "labels.tif", "confidence_path": cut / "confidence.tif"}
-    geoglnet.predict(long_scene, **files, model=str(tiny_model_path), config=CPU, resume=True)
+    config = PredictConfig(device="cpu")
+    geoglnet.predict(long_scene, **long_outputs(cut), model=str(tiny_model_path), config=config, resume=True)
     assert contents(cut) == long_whole
 
 

@@ -18,7 +18,7 @@ model = {backbone = "mobilenet_v3_small", pyramid_channels = 4, smooth_channels 
 images = "*.tif"
 labels = "*.tif"
 """
-PREDICT = ["predict", "{scene}", "--model", "{model}", "--device", "cpu"]
+PREDICT = ["predict", "{scene}", "--model", "{model}", "--device", "cpu", "--batch", "9"]
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", ""])

@@ -68,7 +68,7 @@ def test_regularize_makes_right_angles(tmp_path: Path) -> None:
 
 
 def test_predict_takes_the_same_options(scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    model = ("--model", tiny_model_path, "--device", "cpu")
+    model = ("--model", tiny_model_path, "--device", "cpu", "--batch", "9")
     ran = run("predict", scene_path, "-o", tmp_path / "l.tif", "--vector", tmp_path / "a.gpkg", *model, *CLEAN, *SHAPE)
     assert ran.exit_code == 0, ran.output
     assert run("vectorize", tmp_path / "l.tif", tmp_path / "b.gpkg", *CLEAN, *SHAPE).exit_code == 0

@@ -266,7 +266,7 @@ def test_standard_streams_that_are_closed_or_full_end_in_no_traceback(
 def test_a_run_whose_progress_cannot_be_printed_finishes_its_outputs(
     scene_path: Path, tiny_model_path: Path, tmp_path: Path, streams: str
 ) -> None:
-    command = f"{PROGRAM} predict {scene_path} -o {tmp_path}/labels.tif --model {tiny_model_path} {streams}"
+    command = f"{PROGRAM} predict {scene_path} -o {tmp_path}/labels.tif --model {tiny_model_path} --batch 9 {streams}"
     ran = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert ran.returncode == (1 if "full" in streams else 0)
     assert ran.stderr in ("", f"{tmp_path}/labels.tif")

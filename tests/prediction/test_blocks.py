@@ -47,7 +47,7 @@ def computed(
 ) -> Arrays:
     """All layers of the scene; 7 where no block was computed."""
     manifest = manifest_of(region)
-    predictor = Predictor(network, manifest, PredictConfig(device="cpu", **config))
+    predictor = Predictor(network, manifest, PredictConfig(device="cpu", **{"batch_size": 9} | config))
     arrays = {layer.name: np.full((len(layer.bands(manifest.legend)), *scene.shape), 7, np.uint8) for layer in EVERY_LAYER}
     for pending in predictor.iter_blocks(scene, EVERY_LAYER, blocks=blocks, area=area):
         block = pending.resolve()

@@ -48,7 +48,17 @@ def test_a_new_entry_is_a_raster_and_a_keyword(margin: Layer, scene_path: Path, 
 def test_a_new_entry_is_an_option(margin: Layer, scene_path: Path, tiny_model_path: Path, tmp_path: Path) -> None:
     try:
         command = importlib.reload(verb).predict  # as a process that begins with the entry
-        words = [str(scene_path), "--class-margin", str(tmp_path / "m.tif"), "--model", str(tiny_model_path), "--device", "cpu"]
+        words = [
+            str(scene_path),
+            "--class-margin",
+            str(tmp_path / "m.tif"),
+            "--model",
+            str(tiny_model_path),
+            "--device",
+            "cpu",
+            "--batch",
+            "9",
+        ]
         ran = CliRunner().invoke(command, [*words, "--progress", "json"])
         assert ran.exit_code == 0, ran.output
         assert json.loads(ran.stdout.splitlines()[-1])["outputs"]["class_margin"] == str(tmp_path / "m.tif")

@@ -28,7 +28,7 @@ from geoglnet.raster.scene import open_scene
 from geoglnet.vector.settings import VectorConfig
 from tests.rasters import noise, write_raster
 
-CPU = PredictConfig(device="cpu")
+CPU = PredictConfig(device="cpu", batch_size=9)  # all patches of a region together, which costs a small network least
 WORK = """
 import json, os, signal, sys
 from geoglnet.prediction.run import join

@@ -52,7 +52,7 @@ def stop() -> None:
 def run(tmp_path: Path, tiny_model_path: Path) -> Run:
     def predicted(scene: Any, name: str = "labels.tif", **options: Any) -> Prediction:
         return geoglnet.predict(
-            scene, tmp_path / name, model=str(tiny_model_path), config=PredictConfig(device="cpu"), **options
+            scene, tmp_path / name, model=str(tiny_model_path), config=PredictConfig(device="cpu", batch_size=9), **options
         )
 
     return predicted

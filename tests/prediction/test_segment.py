@@ -31,7 +31,7 @@ from geoglnet.types import Shape
 from tests.rasters import noise, write_raster
 from tests.stubs import SMALL
 
-CPU = PredictConfig(device="cpu")
+CPU = PredictConfig(device="cpu", batch_size=9)  # all patches of a region together, which costs a small network least
 SceneMaker = Callable[..., Path]
 
 

@@ -150,7 +150,7 @@ def test_predict_removes_no_file_that_is_open(scene_path: Path, tiny_model_path:
     files = {kind: f"{kind}.tif" for kind in ("labels", "confidence", "entropy", "probabilities")} | {"vector": "polygons.gpkg"}
     outputs = [word for kind, name in files.items() for word in (f"--{kind}", tmp_path / name)]
     for more in ((), ("--overwrite", "--sieve", "4px")):
-        ran = run("predict", scene_path, *outputs, "--model", tiny_model_path, "--device", "cpu", *more)
+        ran = run("predict", scene_path, *outputs, "--model", tiny_model_path, "--device", "cpu", "--batch", "9", *more)
         assert ran.exit_code == 0, ran.output
     assert {name for name in names(tmp_path) if not name.endswith(".aux.xml")} == set(files.values())
 
@@ -160,7 +160,19 @@ def test_polygons_that_qgis_shows_meanwhile_are_kept_beside_the_shown_ones(
 ) -> None:
     monkeypatch.setattr("geoglnet.output._WAITS_S", (0.01,))
     path = tmp_path / "polygons.gpkg"
-    words = ("predict", scene_path, "--vector", path, "--model", tiny_model_path, "--device", "cpu", "--overwrite")
+    words = (
+        "predict",
+        scene_path,
+        "--vector",
+        path,
+        "--model",
+        tiny_model_path,
+        "--device",
+        "cpu",
+        "--batch",
+        "9",
+        "--overwrite",
+    )
     path.write_text("old")
     with path.open():
         early = run(*words)
@@ -183,7 +195,18 @@ def plugin_run(words: tuple[str | Path, ...], is_canceled: Callable[[], bool] = 
 def test_what_the_plugin_starts_leaves_nothing_behind(
     scene_path: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("predict", scene_path, "--vector", tmp_path / "out.gpkg", "--model", tiny_model_path, "--device", "cpu")
+    words = (
+        "predict",
+        scene_path,
+        "--vector",
+        tmp_path / "out.gpkg",
+        "--model",
+        tiny_model_path,
+        "--device",
+        "cpu",
+        "--batch",
+        "9",
+    )
     monkeypatch.setattr(runner, "IS_WINDOWS", True)  # it stops the program by the end of its input
     monkeypatch.setattr(runner, "_own_group", lambda: {"start_new_session": True})
     stopped = plugin_run(words, is_canceled=lambda: True)
