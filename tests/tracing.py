@@ -11,9 +11,9 @@ from affine import Affine
 
 from geoglnet.types import Shape
 from geoglnet.vector.pieces import TracingRules, trace_tile
-from geoglnet.vector.polygonizer import TileJob
 from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
+from geoglnet.vector.tile_job import TileJob
 from geoglnet.vector.tiles import ArrayTiles, DatasetTiles
 from geoglnet.windows import iter_cores
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.io import DatasetReader
-from rasterio.windows import Window
 
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.legend import Color, Legend
@@ -33,12 +32,13 @@ from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
 from geoglnet.vector.exchange import convert
 from geoglnet.vector.formats import FORMATS, is_geopackage, vector_files
 from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
-from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
+from geoglnet.vector.pieces import TracingRules
 from geoglnet.vector.processes import Ordered
-from geoglnet.vector.rows import FinishingRules, PolygonRecords, finish
+from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.settings import Quantity, VectorConfig
 from geoglnet.vector.style import qml, sld
+from geoglnet.vector.tile_job import TileJob, TracedTile
 from geoglnet.vector.tiles import DatasetTiles
 from geoglnet.vector.tracing import NO_LABEL
 from geoglnet.windows import core_edges, iter_cores
@@ -46,66 +46,6 @@ from geoglnet.windows import core_edges, iter_cores
 __all__ = ["VectorConfig", "vectorize"]
 _NOISE_PIXELS = 20  # per polygon of a tile; fewer on average are taken for noise
 _NOISE_POLYGONS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class TracedTile:
-    """Outcome of tracing one tile.
-
-    Args:
-        records: rows of its complete polygons.
-        open_tile: its other pieces.
-        num_pieces: number of its polygons and pieces.
-        seen: ``(256,)`` bool, the labels that the process that traced it has read so far.
-    """
-
-    records: PolygonRecords
-    open_tile: OpenTile
-    num_pieces: int
-    seen: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class TileJob:
-    """Tracing and finishing of all tiles, as it is sent to other processes.
-
-    Args:
-        labels_path: label raster.
-        confidence_path: confidence raster, if there is one.
-        is_mask: whether 255 is class 1 in the labels.
-        tracing: rules for the labels.
-        finishing: rules for the polygons.
-        statistics: a :class:`~geoglnet.vector.statistics.Statistics`, if the configuration names a raster for them.
-    """
-
-    labels_path: str
-    confidence_path: str | None
-    is_mask: bool
-    tracing: TracingRules
-    finishing: FinishingRules
-    statistics: Any = None
-
-    def start(self) -> Callable[[Window], TracedTile]:
-        """Open the rasters for as long as the process lives, and return the work on one window."""
-        stack = ExitStack()
-        stack.enter_context(environment(self.labels_path))
-        labels = stack.enter_context(open_raster(self.labels_path))
-        confidence = None if self.confidence_path is None else stack.enter_context(open_raster(self.confidence_path))
-        return self.on(DatasetTiles(labels, confidence, self.is_mask))
-
-    def on(self, tiles: DatasetTiles) -> Callable[[Window], TracedTile]:
-        """Return the work on one window of open rasters."""
-
-        def work(window: Window) -> TracedTile:
-            whole, open_tile = trace_tile(tiles, window, self.tracing)
-            return TracedTile(self.rows(whole), open_tile, len(whole) + len(open_tile), tiles.seen)
-
-        return work
-
-    def rows(self, polygons: Polygons) -> PolygonRecords:
-        """Make the rows of complete polygons."""
-        records = finish(polygons, self.finishing)
-        return records if self.statistics is None else self.statistics.added_to(records)
 
 
 def vectorize(

@@ -276,7 +276,7 @@ def test_labels_stay_when_tracing_fails(
     def vectorize(*_: object, **__: object) -> int:
         raise OutputError("disk full")
 
-    monkeypatch.setattr("geoglnet.prediction.outputs.write_polygons", vectorize)
+    monkeypatch.setattr("geoglnet.vector.polygonizer.write_polygons", vectorize)
     with pytest.raises(OutputError, match="disk full"):
         run(tmp_path / "labels.tif", vector_path=tmp_path / "polygons.gpkg")
     assert names_in(tmp_path) == ["labels.tif", "labels.tif.aux.xml", "labels.tif.unfinished"]

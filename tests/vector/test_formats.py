@@ -108,9 +108,9 @@ def test_polygons_that_geojson_cannot_hold_are_refused_and_never_cut(tmp_path: P
 def test_geoparquet_has_row_groups_and_a_covering(labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import parquet
 
-    from geoglnet.vector import formats
+    from geoglnet.vector import exchange
 
-    monkeypatch.setattr(formats, "_ROWS_PER_GROUP", 10)
+    monkeypatch.setattr(exchange, "_ROWS_PER_GROUP", 10)
     vectorize(labels_path, tmp_path / "out.parquet", legend=LEGEND)
     with parquet.ParquetFile(tmp_path / "out.parquet") as file:
         assert file.num_row_groups == -(-file.metadata.num_rows // 10) > 1

@@ -13,7 +13,7 @@ import shapely
 
 from geoglnet.errors import OutputError
 from geoglnet.existing import layer_name
-from geoglnet.vector import formats, geopackage
+from geoglnet.vector import exchange, geopackage
 from geoglnet.vector.formats import FORMATS
 from geoglnet.vector.polygon_reader import count_polygons, read_frame, read_polygons
 from geoglnet.vector.polygonizer import vectorize
@@ -115,13 +115,13 @@ def test_a_geopackage_with_a_damaged_page_gets_no_name(
 def test_a_file_of_another_format_that_is_cut_short_gets_no_name(
     labels_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, lost: int
 ) -> None:
-    write = formats.pyogrio.write_arrow
+    write = exchange.pyogrio.write_arrow
 
     def cut(stream: Any, path: str, **given: Any) -> None:
         write(stream, path, **given)
         os.truncate(path, Path(path).stat().st_size - lost - 4)
 
-    monkeypatch.setattr(formats.pyogrio, "write_arrow", cut)
+    monkeypatch.setattr(exchange.pyogrio, "write_arrow", cut)
     with pytest.raises(OutputError, match=r"cannot be written \([01] of 2 polygons reached the file\)"):
         vectorize(labels_path, tmp_path / f"out{suffix}")
     assert {path.name for path in tmp_path.iterdir()} == {"labels.tif"}
