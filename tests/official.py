@@ -1,7 +1,7 @@
 """The authors' forward pass, written down from what is known of their code, for comparison: plain functions of a state dict.
 
-Positions are rounded, merged sums are divided by the resized coverage, everything is as their names say. Backbones are taken
-from torchvision, whose names theirs are.
+Positions are rounded, merged sums are divided by the resized coverage, everything is as their names say. Backbones are ours,
+whose names, like theirs, are torchvision's.
 """
 
 from __future__ import annotations

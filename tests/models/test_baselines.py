@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +43,14 @@ def shared(architecture: str, branches: Branches = Branches.LOCAL) -> Network:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_takes_any_size_as_patches_and_as_overviews(architecture: str) -> None:
-    for branches in (Branches.LOCAL,) if architecture == "fcn8s" else (Branches.LOCAL, Branches.GLOBAL):  # half a GB each
-        network = (baseline if architecture == "fcn8s" else shared)(architecture, branches)
+    local = (baseline if architecture == "fcn8s" else shared)(architecture)  # half a GB
+    if architecture == "fpn":
+        networks = {Branches.LOCAL: local, Branches.GLOBAL: shared(architecture, Branches.GLOBAL)}
+    else:  # the same parts in either place
+        whole = copy.copy(local)
+        whole.config = replace(local.config, branches=Branches.GLOBAL)
+        networks = {Branches.LOCAL: local, Branches.GLOBAL: whole}
+    for branches, network in networks.items():
         for height, width in ((32, 32), (70, 101)):
             image = torch.randn(1, 3, height, width)
             with torch.no_grad():

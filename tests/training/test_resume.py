@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from geoglnet.cli.main import geoglnet
-from geoglnet.config import Stage
+from geoglnet.config import Sharing, Stage
 from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputError, OutputExistsError
 from geoglnet.output import OutputFile
@@ -41,9 +41,9 @@ images = "image.tif"
 labels = "label.tif"
 pixel_size_m = 1.0
 [optim]
-global_steps = 6
-local_steps = 6
-bidirectional_steps = 4
+global_steps = 3
+local_steps = 4
+bidirectional_steps = 2
 batch_size = 2
 cosine = true
 ema_decay = 0.8
@@ -76,8 +76,8 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
     "steps",  # in the global, the local and the bidirectional stage
     [
         pytest.param(2, marks=pytest.mark.slow),
-        pytest.param(8, marks=pytest.mark.smoke),
-        pytest.param(14, marks=pytest.mark.slow),
+        pytest.param(5, marks=pytest.mark.smoke),
+        pytest.param(8, marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(folder: Path, steps: int) -> None:
@@ -213,8 +213,9 @@ def test_two_trainings_of_one_checkpoint_exclude_each_other(folder: Path, tmp_pa
 def test_a_training_that_ended_while_it_was_scored_is_only_scored(
     folder: Path, tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optim = replace(config.optim, global_steps=1, local_steps=1, bidirectional_steps=1, save_every_s=3600.0)
-    config = replace(config, validation=config.train, optim=optim)
+    optim = replace(config.optim, global_steps=1, local_steps=1, save_every_s=3600.0)
+    model = replace(config.model, sharing=Sharing.GLOBAL_TO_LOCAL)  # two stages are enough here
+    config = replace(config, model=model, validation=config.train, optim=optim)
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     fit(config, folder, whole)
     with monkeypatch.context() as patch:
