@@ -101,10 +101,13 @@ class Blank(TorchFunctionMode):
     """
 
     FACTORIES: ClassVar = {torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
+    DRAWS: ClassVar = {Tensor.normal_, Tensor.uniform_}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in self.DRAWS and args[0].is_meta:
+            return args[0]  # torch would import its compiler, for seconds, to draw no numbers
         return func(*args, **(kwargs or {}) | ({"device": "meta"} if func in self.FACTORIES else {}))
 
 
