@@ -340,7 +340,7 @@ def test_predicting_needs_no_data_sets_and_no_training() -> None:
 
 SLOW_LIBRARIES = {
     *("torch", "torch._dynamo", "torchvision", "lightning", "torchgeo", "sympy"),
-    *("scipy", "numba", "pandas", "geopandas", "pyogrio", "matplotlib", "rasterio", "pyproj"),
+    *("scipy.ndimage", "scipy.sparse", "numba", "pandas", "geopandas", "pyogrio", "matplotlib", "rasterio", "pyproj"),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,7 +42,8 @@ class BasicBlock(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Compute the next map."""
         inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(image)))))
-        return self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+        rectified: Tensor = self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+        return rectified
 
 
 class Bottleneck(nn.Module):
@@ -68,7 +70,8 @@ class Bottleneck(nn.Module):
         """Compute the next map."""
         inner = self.relu(self.bn1(self.conv1(image)))
         inner = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(inner)))))
-        return self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+        rectified: Tensor = self.relu(inner.add_(image if self.downsample is None else self.downsample(image)))
+        return rectified
 
 
 def _shortcut(channels: int, wide: int, stride: int) -> nn.Sequential | None:
@@ -85,7 +88,9 @@ class ResNet(nn.Module):
         name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"resnet101"``.
     """
 
-    STAGES: ClassVar = {  # kind of block, and how many of them in conv2 to conv5
+    STAGES: ClassVar[
+        dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]
+    ] = {  # kind of block, and how many of them in conv2 to conv5
         "resnet18": (BasicBlock, (2, 2, 2, 2)),
         "resnet34": (BasicBlock, (3, 4, 6, 3)),
         "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -160,11 +165,11 @@ class GatedResidual(nn.Module):
         super().__init__()
         kernel, inner, wide, is_gated, is_hard_swish, stride = row
         activation = nn.Hardswish if is_hard_swish else nn.ReLU
-        layers: list[nn.Module] = [_unit(channels, inner, 1, activation=activation, **_NORM_V3)] if inner != channels else []
-        layers.append(_unit(inner, inner, kernel, stride, groups=inner, activation=activation, **_NORM_V3))
+        layers: list[nn.Module] = [_unit(channels, inner, 1, activation=activation, norm=_norm_v3)] if inner != channels else []
+        layers.append(_unit(inner, inner, kernel, stride, groups=inner, activation=activation, norm=_norm_v3))
         if is_gated:
             layers.append(SqueezeExcitation(inner, _multiple_of_8(inner // 4)))
-        layers.append(_unit(inner, wide, 1, activation=None, **_NORM_V3))
+        layers.append(_unit(inner, wide, 1, activation=None, norm=_norm_v3))
         self.block = nn.Sequential(*layers)
         self.is_residual = stride == 1 and channels == wide
 
@@ -206,7 +211,7 @@ class MobileNet(nn.Module):
         return maps[0], maps[1], maps[2], maps[3]
 
 
-_NORM_V3 = {"eps": 1e-3, "momentum": 0.01}
+_norm_v3 = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 _V2_ROWS = (  # expansion, channels, blocks, stride of the first: table 2 of the paper
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -260,7 +265,7 @@ def _v2_layers() -> Iterator[nn.Module]:
 
 
 def _v3_layers(name: str) -> Iterator[nn.Module]:
-    yield _unit(3, 16, 3, 2, activation=nn.Hardswish, **_NORM_V3)
+    yield _unit(3, 16, 3, 2, activation=nn.Hardswish, norm=_norm_v3)
     channels = 16
     for row in _V3_ROWS[name]:
         yield GatedResidual(channels, row)
@@ -275,11 +280,11 @@ def _unit(
     *,
     groups: int = 1,
     activation: Callable[..., nn.Module] | None,
-    **norm: float,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
 ) -> nn.Sequential:
     """Build a convolution, its batch normalization, and what activates it."""
     conv = nn.Conv2d(channels, wide, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    layers: list[nn.Module] = [conv, nn.BatchNorm2d(wide, **norm)]
+    layers: list[nn.Module] = [conv, norm(wide)]
     return nn.Sequential(*layers, *(() if activation is None else (activation(inplace=True),)))
 
 
