@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -24,6 +23,7 @@ from geoglnet.errors import ConfigError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.progress import Progress, Rule, SilentProgress
 from geoglnet.raster.band_choice import check_real, checked_bands, choose_bands
+from geoglnet.raster.band_reader import BandReader
 from geoglnet.raster.failures import check_filled, reading
 from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
 from geoglnet.raster.gdal import environment, open_raster
@@ -32,7 +32,6 @@ from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar,
 from geoglnet.types import Shape, StrPath
 
 SAMPLE_SIZE = 512
-STRIP_PIXELS = 1_000_000  # of the raster, averaged at once where GDAL cannot; bounds memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +138,21 @@ class RasterScene:
         open_options: Mapping[str, Any] | None = None,
         nodata: float | None = None,
     ) -> None:
-        self.bands = bands
         self.scaling = scaling
-        self.nodata = nodata
         self.name = short_name(dataset.name)
         self._open_options = dict(open_options or {})
-        self._dataset = dataset
+        self._reader = BandReader(dataset, bands, nodata)
         self._grid = grid
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """1-based numbers of the raster's bands that are read, in order."""
+        return self._reader.bands
+
+    @property
+    def nodata(self) -> float | None:
+        """Value that all bands have where a pixel has no value, beside what the raster itself declares."""
+        return self._reader.nodata
 
     @property
     def shape(self) -> Shape:
@@ -170,8 +177,8 @@ class RasterScene:
     @property
     def file_paths(self) -> tuple[str, ...]:
         """Names of all files that the raster is made of: itself, sidecars, parts of a VRT or tile index, and their parts."""
-        with environment(self._dataset.name), silenced(NotGeoreferencedWarning):
-            return tuple(iter_files(self._dataset))
+        with environment(self._reader.dataset.name), silenced(NotGeoreferencedWarning):
+            return tuple(iter_files(self._reader.dataset))
 
     @property
     def native_pixel_size_m(self) -> float | None:
@@ -185,7 +192,7 @@ class RasterScene:
         self.close()
 
     def close(self) -> None:
-        self._dataset.close()
+        self._reader.dataset.close()
 
     def reopened(self) -> RasterScene:
         """Open the same scene once more, for another thread: GDAL datasets cannot be shared.
@@ -193,7 +200,7 @@ class RasterScene:
         Raises:
             SceneError: the file is gone.
         """
-        dataset = open_raster(self._dataset.name, **self._open_options)
+        dataset = open_raster(self._reader.dataset.name, **self._open_options)
         scene = RasterScene(dataset, self.bands, self._grid, self.scaling, self._open_options, self.nodata)
         scene.name = self.name
         return scene
@@ -209,10 +216,10 @@ class RasterScene:
         """
         # A small window is read with some of its surroundings, else GDAL would not resample it as part of a larger one.
         large = self._grid.readable(_inside(window, self.shape))
-        source = self._grid.source_window(large, _shape(self._dataset))
-        with reading(self._dataset, source, self.name):
-            values, valid = self._read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
-            check_filled(self._dataset, self.bands, source, values)
+        source = self._grid.source_window(large, _shape(self._reader.dataset))
+        with reading(self._reader.dataset, source, self.name):
+            values, valid = self._reader.read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
+            check_filled(self._reader.dataset, self.bands, source, values)
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
@@ -235,17 +242,17 @@ class RasterScene:
             SceneError: the raster cannot be read.
         """
         # One cheap read of at most 512 × 512 pixels, which is the same for every block, machine and resumed run.
-        factor = max(1.0, max(_shape(self._dataset)) / SAMPLE_SIZE)
-        shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._dataset)))
-        whole = Window(col_off=0, row_off=0, width=self._dataset.width, height=self._dataset.height)
+        factor = max(1.0, max(_shape(self._reader.dataset)) / SAMPLE_SIZE)
+        shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._reader.dataset)))
+        whole = Window(col_off=0, row_off=0, width=self._reader.dataset.width, height=self._reader.dataset.height)
         # Nearest, because averages would mix undeclared nodata into the values, and pull extremes together.
-        with reading(self._dataset, name=self.name):
-            values, valid = self._read(whole, shape, Resampling.nearest)
+        with reading(self._reader.dataset, name=self.name):
+            values, valid = self._reader.read(whole, shape, Resampling.nearest)
         sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
         if sentinel is not None:
             is_sentinel = (values == sentinel).all(axis=0)
             if self.nodata is None and (is_sentinel & valid).any():
-                self.nodata = sentinel
+                self._reader.nodata = sentinel
                 progress.warn(
                     f"{self.name}: {sentinel:g} lies far from all other values and is read as nodata, in "
                     f"{np.mean(is_sentinel):.1%} of the pixels; choose another value with " + Keyword("nodata")
@@ -260,146 +267,6 @@ class RasterScene:
         self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
         if self.scaling.doubt:
             progress.warn(f"{self.name}: " + self.scaling.doubt)
-
-    def _read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Read values of a window of the raster, and where they are valid, at a shape.
-
-        GDAL resamples values well, but not everything that makes them invalid: NaN that is not declared, a nodata value that
-        the user names, an alpha band beside a mask. Pixels that GDAL has mixed with such values are computed here.
-
-        Args:
-            source: window of the raster, may have fractions.
-            shape: shape of the outcome.
-            resampling: nearest, average or bilinear.
-
-        Returns:
-            ``(C, h, w)`` values in the raster's type and ``(h, w)`` bool.
-        """
-        values = self._values(source, shape, resampling)
-        # Validity is sampled at four points of a pixel that averages many, at one point of others.
-        samples = 2 if resampling is Resampling.average else 1
-        fine = Shape(shape.height * samples, shape.width * samples)
-        points = self._valid_points(source, fine)
-        valid = _majority(points, samples)
-        is_float = np.issubdtype(values.dtype, np.floating)
-        if is_float and resampling is Resampling.nearest:
-            valid &= np.isfinite(values).all(axis=0)
-        if resampling is Resampling.nearest:
-            return values, valid
-        spoilt: npt.NDArray[np.bool_] = np.zeros(shape, bool)
-        if is_float and not (finite := np.isfinite(values).all(axis=0))[valid].all():
-            # An undeclared NaN makes every average that it is part of NaN, also of pixels that are valid for the most part.
-            points &= np.isfinite(self._values(source, fine, Resampling.nearest)).all(axis=0)
-            valid = _majority(points, samples)
-            spoilt = valid & ~finite
-        # Averages may hold the user's nodata value, or colors under an alpha of 0: any valid pixel may be spoilt.
-        if (self.nodata is not None or (self._hides_alpha and samples > 1)) and not points.all():
-            spoilt = valid
-        if spoilt.any():
-            rows = np.asarray(spoilt.any(axis=1))
-            known = self._values(source, shape, Resampling.nearest) if samples == 1 else self._averaged(source, shape, rows)
-            values[:, spoilt] = known[:, spoilt] if is_float else np.rint(known[:, spoilt])
-        return values, valid
-
-    @property
-    def _hides_alpha(self) -> bool:
-        """Whether GDAL ignores the alpha band, because there is a nodata value or a mask too."""
-        flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
-        return MaskFlags.alpha not in flags and ColorInterp.alpha in self._dataset.colorinterp
-
-    def _values(self, source: Window, shape: Shape, resampling: Resampling) -> npt.NDArray[Any]:
-        """Read the bands of a window, ``(C, *shape)``, in the raster's type."""
-        bands = list(self.bands)
-        values: npt.NDArray[Any] = self._dataset.read(
-            bands, window=source, out_shape=(len(bands), *shape), resampling=resampling
-        )
-        return values
-
-    def _averaged(self, source: Window, shape: Shape, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """Average the valid, finite pixels of the raster under some rows of a window's pixels.
-
-        As GDAL does, a pixel that lies under two counts for each by its share. Memory: a strip of the raster.
-
-        Args:
-            source: window of the raster, may have fractions.
-            shape: shape of the outcome.
-            rows: ``(h,)`` bool, rows that are needed.
-
-        Returns:
-            ``(C, h, w)``; NaN in other rows, and where nothing is valid.
-        """
-        averages = np.full((len(self.bands), *shape), np.nan)
-        # Edges of the outcome's pixels in pixels of the raster; a rounding error must not add a row or column past the last.
-        tops = source.row_off + np.arange(shape.height + 1) * (source.height / shape.height)
-        lefts = source.col_off + np.arange(shape.width + 1) * (source.width / shape.width)
-        first_col, last_col = math.floor(lefts[0]), min(math.ceil(lefts[-1] - 1e-9), self._dataset.width)
-        step = max(1, int(STRIP_PIXELS / (source.width * source.height / shape.height)))
-        for start in range(0, shape.height, step):
-            if not rows[start : start + step].any():
-                continue
-            edges = tops[start : start + step + 1]
-            first_row, last_row = math.floor(edges[0]), min(math.ceil(edges[-1] - 1e-9), self._dataset.height)
-            part = Window(col_off=first_col, row_off=first_row, width=last_col - first_col, height=last_row - first_row)
-            native = self._values(part, _size(part), Resampling.nearest)
-            known = self._valid_points(part, _size(part)) & np.isfinite(native).all(axis=0)
-            # Sums of the valid values, and as the last band their number: integrated along columns, then along rows.
-            terms = np.concatenate([np.where(known, native, 0), known[None]], dtype=np.float64)
-            sums = _sums_between(_sums_between(terms, lefts - first_col).swapaxes(1, 2), edges - first_row).swapaxes(1, 2)
-            with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing is valid
-                averages[:, start : start + step] = sums[:-1] / sums[-1]
-        return averages
-
-    def _valid_points(self, source: Window, shape: Shape) -> npt.NDArray[np.bool_]:
-        """Sample validity at ``shape`` points of a window: by nodata value, mask and alpha.
-
-        Points, not areas, because GDAL resamples a nodata mask to "any valid", and scales 255 of a 16-bit alpha to 1.
-        """
-        options = {"window": source, "resampling": Resampling.nearest}
-        flags = self._dataset.mask_flag_enums[self.bands[0] - 1]
-        valid = np.ones(shape, bool)
-        if MaskFlags.per_dataset in flags:
-            valid &= self._dataset.read_masks(self.bands[0], out_shape=shape, **options) > 0
-        elif MaskFlags.all_valid not in flags:
-            # rasterio warns that a nodata value hides the alpha band; it is read below.
-            with silenced(NodataShadowWarning) if ColorInterp.alpha in self._dataset.colorinterp else nullcontext():
-                masks = self._dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *shape), **options)
-            valid &= masks.any(axis=0)
-        if self._hides_alpha:
-            alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
-            valid &= self._dataset.read(alpha, out_shape=shape, **options) > 0
-        if self.nodata is not None:
-            values = self._values(source, shape, Resampling.nearest)
-            # Compared in the raster's type: -3.4e38 as float64 differs from the float32 that is stored.
-            with np.errstate(over="ignore"):
-                valid &= ~(values == np.asarray(self.nodata).astype(np.result_type(values.dtype, np.float32))).all(axis=0)
-        return valid
-
-
-def _majority(points: npt.NDArray[np.bool_], samples: int) -> npt.NDArray[np.bool_]:
-    """Reduce ``samples`` × ``samples`` points to one pixel: true where at least half of them are."""
-    if samples == 1:
-        return points
-    height, width = points.shape
-    counts = points.reshape(height // samples, samples, width // samples, samples).sum(axis=(1, 3), dtype=np.uint8)
-    return np.asarray(2 * counts >= samples * samples)
-
-
-def _sums_between(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Integrate pixels along the last axis between fractional edges; a pixel that is cut counts in part.
-
-    Args:
-        values: ``(..., n)`` pixels.
-        edges: ``(m + 1,)`` ascending edges, in pixels.
-
-    Returns:
-        ``(..., m)`` integrals, as differences of the cumulative sum interpolated at the edges.
-    """
-    length = values.shape[-1]
-    total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
-    places = np.clip(edges, 0, length)
-    whole = np.minimum(places.astype(np.int64), length - 1)
-    upto = total[..., whole] + values[..., whole] * (places - whole)
-    return np.diff(upto, axis=-1)
 
 
 def open_scene(
@@ -487,8 +354,3 @@ def _inside(window: Window, shape: Shape) -> Window:
 def _shape(dataset: DatasetReader) -> Shape:
     """Return the shape of a raster."""
     return Shape(dataset.height, dataset.width)
-
-
-def _size(window: Window) -> Shape:
-    """Return the shape of a window of whole pixels."""
-    return Shape(int(window.height), int(window.width))

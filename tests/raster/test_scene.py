@@ -401,7 +401,7 @@ def test_a_resampled_pixel_is_valid_when_half_of_it_is(tmp_path: Path, write: Ca
 def test_scattered_gaps_leave_the_same_share_and_averages_however_they_are_told(
     tmp_path: Path, write: Callable[..., None], resolution: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoglnet.raster.scene.STRIP_PIXELS", 2000)  # several strips in a small scene
+    monkeypatch.setattr("geoglnet.raster.band_reader.STRIP_PIXELS", 2000)  # several strips in a small scene
     image, valid = noise(3, 160, 144), np.random.default_rng(1).random((160, 144)) > 0.05
     read = {}
     for name, how in (("mask", _dataset_mask), ("this", write)):
