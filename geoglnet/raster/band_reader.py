@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,25 +14,126 @@ from rasterio.errors import NodataShadowWarning
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from geoglnet.raster.files import silenced
+from geoglnet.message import Keyword
+from geoglnet.progress import Progress
+from geoglnet.raster.failures import check_filled, reading
+from geoglnet.raster.files import short_name, silenced
+from geoglnet.raster.gdal import open_raster
+from geoglnet.raster.grid import Grid
+from geoglnet.raster.scaling import find_sentinel
 from geoglnet.types import Shape
 
 STRIP_PIXELS = 1_000_000  # of the raster, averaged at once where GDAL cannot; bounds memory
 
 
 class BandReader:
-    """Some bands of an open raster.
+    """Some bands of an open raster, on its own grid.
 
     Args:
-        dataset: the raster; closed by whoever opened it.
+        dataset: the raster, which the reader closes.
         bands: 1-based numbers, in the order of the values that are read.
         nodata: value that all bands have where a pixel has no value, beside what the raster itself declares.
+        open_options: with which the raster was opened.
+        units: scale and offset of every band, where they are known better than the raster declares them.
     """
 
-    def __init__(self, dataset: DatasetReader, bands: tuple[int, ...], nodata: float | None = None) -> None:
+    def __init__(
+        self,
+        dataset: DatasetReader,
+        bands: tuple[int, ...],
+        nodata: float | None = None,
+        open_options: Mapping[str, Any] | None = None,
+        units: Sequence[tuple[float, float]] = (),
+    ) -> None:
         self.dataset = dataset
         self.bands = bands
         self.nodata = nodata
+        self.name = short_name(dataset.name)
+        self.units = tuple(units) or tuple((dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands)
+        self._open_options = dict(open_options or {})
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values that are read."""
+        return np.result_type(*(self.dataset.dtypes[band - 1] for band in self.bands))
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the raster, or of the pyramid level that is read."""
+        return Shape(self.dataset.height, self.dataset.width)
+
+    def shape_within(self, size: int) -> Shape:
+        """Return the largest shape of the raster's proportions within ``size`` × ``size``."""
+        factor = max(1.0, max(self.shape) / size)
+        return Shape(*(max(1, round(n / factor)) for n in self.shape))
+
+    def at_level(self, grid: Grid) -> BandReader:
+        """Open the raster again at the pyramid level that a grid is averaged from, if that is another one."""
+        level = grid.pyramid_level(self.dataset.overviews(self.bands[0]))
+        if level is None:
+            return self
+        self.close()
+        options = self._open_options | {"OVERVIEW_LEVEL": level}
+        dataset = open_raster(self.dataset.name, **options)
+        return BandReader(dataset, self.bands, self.nodata, options, self.units)
+
+    def close(self) -> None:
+        self.dataset.close()
+
+    def reopened(self) -> BandReader:
+        """Open the same raster once more, for another thread: GDAL datasets cannot be shared."""
+        dataset = open_raster(self.dataset.name, **self._open_options)
+        reader = BandReader(dataset, self.bands, self.nodata, self._open_options, self.units)
+        reader.name = self.name
+        return reader
+
+    def read_window(self, grid: Grid, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Read a window of a grid that has the raster's bounds, averaged or interpolated.
+
+        Raises:
+            SceneError: the file is truncated or damaged there.
+        """
+        source = grid.source_window(window, self.shape)
+        with reading(self.dataset, source, self.name):
+            values, valid = self.read(source, _size(window), grid.resampling)
+            check_filled(self.dataset, self.bands, source, values)
+        return values, valid
+
+    def sample(self, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Read the nearest pixels of the whole raster at a shape.
+
+        Raises:
+            SceneError: the raster cannot be read.
+        """
+        whole = Window(col_off=0, row_off=0, width=self.shape.width, height=self.shape.height)
+        # Nearest, because averages would mix undeclared nodata into the values, and pull extremes together.
+        with reading(self.dataset, name=self.name):
+            return self.read(whole, shape, Resampling.nearest)
+
+    def exclude_sentinel(
+        self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], progress: Progress
+    ) -> npt.NDArray[np.bool_]:
+        """Find an undeclared nodata value in a sample of the bands, and take it for one from now on.
+
+        Args:
+            values: ``(C, h, w)`` in the order of the bands.
+            valid: ``(h, w)`` bool.
+            progress: receives a warning about it.
+
+        Returns:
+            Where the sample is valid without that value, ``(h, w)`` bool.
+        """
+        sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
+        if sentinel is None:
+            return valid
+        is_sentinel = (values == sentinel).all(axis=0)
+        if self.nodata is None and (is_sentinel & valid).any():
+            self.nodata = sentinel
+            progress.warn(
+                f"{self.name}: {sentinel:g} lies far from all other values and is read as nodata, in "
+                f"{np.mean(is_sentinel):.1%} of the pixels; choose another value with " + Keyword("nodata")
+            )
+        return np.asarray(valid & ~is_sentinel)
 
     def read(self, source: Window, shape: Shape, resampling: Resampling) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Read values of a window of the raster, and where they are valid, at a shape.
@@ -77,7 +179,13 @@ class BandReader:
     def _hides_alpha(self) -> bool:
         """Whether GDAL ignores the alpha band, because there is a nodata value or a mask too."""
         flags = self.dataset.mask_flag_enums[self.bands[0] - 1]
-        return MaskFlags.alpha not in flags and ColorInterp.alpha in self.dataset.colorinterp
+        return MaskFlags.alpha not in flags and ColorInterp.alpha in self.dataset.colorinterp and not self._selects_alpha
+
+    @property
+    def _selects_alpha(self) -> bool:
+        """Whether the band that is called alpha is selected, and therefore something else: near infrared, often."""
+        kinds = self.dataset.colorinterp
+        return any(kinds[band - 1] == ColorInterp.alpha for band in self.bands)
 
     def _values(self, source: Window, shape: Shape, resampling: Resampling) -> npt.NDArray[Any]:
         """Read the bands of a window, ``(C, *shape)``, in the raster's type."""
@@ -131,7 +239,7 @@ class BandReader:
         valid = np.ones(shape, bool)
         if MaskFlags.per_dataset in flags:
             valid &= self.dataset.read_masks(self.bands[0], out_shape=shape, **options) > 0
-        elif MaskFlags.all_valid not in flags:
+        elif MaskFlags.all_valid not in flags and not (MaskFlags.alpha in flags and self._selects_alpha):
             # rasterio warns that a nodata value hides the alpha band; it is read below.
             with silenced(NodataShadowWarning) if ColorInterp.alpha in self.dataset.colorinterp else nullcontext():
                 masks = self.dataset.read_masks(list(self.bands), out_shape=(len(self.bands), *shape), **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoglnet.bands import Bands
@@ -22,16 +19,13 @@ from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.band_choice import check_real, checked_bands, choose_bands
-from geoglnet.raster.band_reader import BandReader
-from geoglnet.raster.failures import check_filled, reading
-from geoglnet.raster.files import Mosaic, iter_files, short_name, silenced
-from geoglnet.raster.gdal import environment, open_raster
+from geoglnet.raster.band_choice import BandSelection
+from geoglnet.raster.band_sources import OpenRasters, choose_scene_bands
+from geoglnet.raster.gdal import environment
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
-from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar, find_sentinel
+from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar
+from geoglnet.raster.stack import SAMPLE_SIZE, BandStack, open_stack
 from geoglnet.types import Shape, StrPath
-
-SAMPLE_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,35 +118,54 @@ class ArrayScene:
 
 
 class RasterScene:
-    """A raster dataset as a :class:`Scene`; made by :func:`open_scene`, closed by ``with`` or :meth:`close`.
+    """A raster, or several as one, as a :class:`Scene`; made by :func:`open_scene`, closed by ``with`` or :meth:`close`.
 
     A read costs the window's pixels in the raster's type, their float32 copy unless the raster is 8-bit, and GDAL's cache.
+
+    Args:
+        stack: the open bands.
+        grid: that windows refer to.
+        scaling: of values to 0–255.
     """
 
-    def __init__(
-        self,
-        dataset: DatasetReader,
-        bands: tuple[int, ...],
-        grid: Grid,
-        scaling: Scaling = AS_IS,
-        open_options: Mapping[str, Any] | None = None,
-        nodata: float | None = None,
-    ) -> None:
+    def __init__(self, stack: BandStack, grid: Grid, scaling: Scaling = AS_IS) -> None:
         self.scaling = scaling
-        self.name = short_name(dataset.name)
-        self._open_options = dict(open_options or {})
-        self._reader = BandReader(dataset, bands, nodata)
+        self._stack = stack
         self._grid = grid
 
     @property
+    def name(self) -> str:
+        """Name for messages: that of the first raster, or what it was renamed to."""
+        return self._stack.first.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._stack.first.name = name
+
+    @property
     def bands(self) -> tuple[int, ...]:
-        """1-based numbers of the raster's bands that are read, in order."""
-        return self._reader.bands
+        """1-based numbers of the bands that are read, in order, each in its own raster."""
+        return self._stack.bands
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """What the bands are, in order: names of the model's; without a model of those of the raster, as far as known."""
+        return self._stack.names
+
+    @property
+    def band_units(self) -> tuple[tuple[float, float], ...]:
+        """Scale and offset of every band: physical value = stored value × scale + offset."""
+        return self._stack.units
+
+    @property
+    def other_rasters(self) -> str:
+        """Bands of other rasters than the first one, in words; empty where there is one raster."""
+        return self._stack.rule
 
     @property
     def nodata(self) -> float | None:
-        """Value that all bands have where a pixel has no value, beside what the raster itself declares."""
-        return self._reader.nodata
+        """Value that all bands of the first raster have where a pixel has no value, beside what it declares."""
+        return self._stack.first.nodata
 
     @property
     def shape(self) -> Shape:
@@ -168,7 +181,7 @@ class RasterScene:
 
     @property
     def num_bands(self) -> int:
-        return len(self.bands)
+        return len(self._stack.bands)
 
     @property
     def pixel_size_m(self) -> float | None:
@@ -177,8 +190,7 @@ class RasterScene:
     @property
     def file_paths(self) -> tuple[str, ...]:
         """Names of all files that the raster is made of: itself, sidecars, parts of a VRT or tile index, and their parts."""
-        with environment(self._reader.dataset.name), silenced(NotGeoreferencedWarning):
-            return tuple(iter_files(self._reader.dataset))
+        return self._stack.file_paths
 
     @property
     def native_pixel_size_m(self) -> float | None:
@@ -192,7 +204,7 @@ class RasterScene:
         self.close()
 
     def close(self) -> None:
-        self._reader.dataset.close()
+        self._stack.close()
 
     def reopened(self) -> RasterScene:
         """Open the same scene once more, for another thread: GDAL datasets cannot be shared.
@@ -200,10 +212,7 @@ class RasterScene:
         Raises:
             SceneError: the file is gone.
         """
-        dataset = open_raster(self._reader.dataset.name, **self._open_options)
-        scene = RasterScene(dataset, self.bands, self._grid, self.scaling, self._open_options, self.nodata)
-        scene.name = self.name
-        return scene
+        return RasterScene(self._stack.reopened(), self._grid, self.scaling)
 
     def read_window(self, window: Window) -> Pixels:
         """Read a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
@@ -216,10 +225,7 @@ class RasterScene:
         """
         # A small window is read with some of its surroundings, else GDAL would not resample it as part of a larger one.
         large = self._grid.readable(_inside(window, self.shape))
-        source = self._grid.source_window(large, _shape(self._reader.dataset))
-        with reading(self._reader.dataset, source, self.name):
-            values, valid = self._reader.read(source, Shape(int(large.height), int(large.width)), self._grid.resampling)
-            check_filled(self._reader.dataset, self.bands, source, values)
+        values, valid = self._stack.read_window(self._grid, large)
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
@@ -242,22 +248,8 @@ class RasterScene:
             SceneError: the raster cannot be read.
         """
         # One cheap read of at most 512 × 512 pixels, which is the same for every block, machine and resumed run.
-        factor = max(1.0, max(_shape(self._reader.dataset)) / SAMPLE_SIZE)
-        shape = Shape(*(max(1, round(n / factor)) for n in _shape(self._reader.dataset)))
-        whole = Window(col_off=0, row_off=0, width=self._reader.dataset.width, height=self._reader.dataset.height)
-        # Nearest, because averages would mix undeclared nodata into the values, and pull extremes together.
-        with reading(self._reader.dataset, name=self.name):
-            values, valid = self._reader.read(whole, shape, Resampling.nearest)
-        sentinel = find_sentinel(values[:, valid]) if values.dtype != np.uint8 else None
-        if sentinel is not None:
-            is_sentinel = (values == sentinel).all(axis=0)
-            if self.nodata is None and (is_sentinel & valid).any():
-                self._reader.nodata = sentinel
-                progress.warn(
-                    f"{self.name}: {sentinel:g} lies far from all other values and is read as nodata, in "
-                    f"{np.mean(is_sentinel):.1%} of the pixels; choose another value with " + Keyword("nodata")
-                )
-            valid &= ~is_sentinel
+        values, valid = self._stack.sample(SAMPLE_SIZE, progress)
+        self._check_bands(values, valid, progress)
         collar = find_collar(values, valid) if values.dtype != np.uint8 else None
         if collar is not None:
             progress.warn(
@@ -268,11 +260,29 @@ class RasterScene:
         if self.scaling.doubt:
             progress.warn(f"{self.name}: " + self.scaling.doubt)
 
+    def _check_bands(self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], progress: Progress) -> None:
+        """Refuse a band without values, which would make every pixel invalid; warn about one that is the same everywhere.
+
+        Raises:
+            SceneError: a band has no value.
+        """
+        is_known = np.isfinite(values).any(axis=(1, 2))
+        for number, name, band, has_value in zip(self.bands, self.band_names, values, is_known, strict=True):
+            if not has_value and is_known.any():
+                raise SceneError(
+                    f"{self.name}: band {number} ({name}) has no value but NaN, so no pixel is valid; "
+                    + ("choose another with " + Keyword("bands"))
+                )
+            if len(values) > 1 and valid.any() and np.ptp(band[valid]) == 0 < np.ptp(values[:, valid]):
+                found = f"{self.name}: band {number} ({name}) is {band[valid][0]:g} everywhere, so a model sees nothing in it"
+                progress.warn(found)
+
 
 def open_scene(
     path: StrPath,
     *,
-    bands: Sequence[int] | None = None,
+    bands: BandSelection | None = None,
+    beside: Mapping[str, StrPath] | None = None,
     model_bands: Bands | None = None,
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
@@ -293,9 +303,11 @@ def open_scene(
 
     Args:
         path: anything GDAL opens: a file, a URL, a /vsi path.
-        bands: 1-based bands to read in this order; left out, see :func:`~geoglnet.raster.band_choice.choose_bands`.
-        model_bands: bands of a model: as many are chosen when ``bands`` is left out, and their rule scales the values. Left
-            out, three bands, or as many as there are, by the rule for their type.
+        bands: names or numbers (from 1) of bands to read in this order, or a preset such as ``"BGR"``, which says what the
+            bands of the file are; left out, see :func:`~geoglnet.raster.band_choice.choose_bands`.
+        beside: other rasters of the same place, by the name of the band that is read from each; of any CRS and resolution.
+        model_bands: bands of a model: they are found by name when ``bands`` is left out, and their rule scales the values.
+            Left out, three bands, or as many as there are, by the rule for their type.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: scaling of values to 0–255; chosen by the rule of ``model_bands`` when left out.
@@ -315,31 +327,22 @@ def open_scene(
         ResolutionError: ``is_strict``, and the raster's pixels are more than four times as large.
     """
     with environment(path), ExitStack() as on_error:  # listing pyramid levels searches for sidecars
-        options: dict[str, Any] = {"driver": "VRT"} if isinstance(path, Mosaic) else {}
-        dataset = on_error.enter_context(open_raster(path, **options))
-        count = None if model_bands is None else len(model_bands)
-        chosen = choose_bands(dataset, count) if bands is None else checked_bands(dataset, tuple(bands))
-        check_real(dataset, chosen)
-        grid = choose_grid(dataset, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
-        # The level is an open option, so the raster is opened again with it.
-        level = grid.pyramid_level(dataset.overviews(chosen[0]))
-        if level is not None:
-            options["OVERVIEW_LEVEL"] = level
-            dataset.close()
-            dataset = on_error.enter_context(open_raster(path, **options))
-        scene = RasterScene(dataset, chosen, grid, scaling or AS_IS, options, nodata)
+        files = OpenRasters(on_error)
+        wanted = None if model_bands is None else model_bands.names
+        chosen = choose_scene_bands(files, path, wanted, bands, beside or {}, progress)
+        first = files.open(chosen.first)
+        grid = choose_grid(first, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
+        stack = open_stack(files, chosen, grid, nodata, progress)
+        scene = RasterScene(stack, grid, scaling or AS_IS)
         rule = Bands().scaling if model_bands is None else model_bands.scaling
-        if scaling is None and _is_scaled(dataset, chosen, rule):
+        if scaling is None and (
+            rule is ScalingRule.STRETCH or stack.dtype != np.uint8
+        ):  # most models take 8-bit ones as they are
             scene.measure(rule, progress)
         if scaling is None and scene.values_rule:
             progress.log(Rule(scene.values_rule))
         on_error.pop_all()
     return scene
-
-
-def _is_scaled(dataset: DatasetReader, bands: Sequence[int], rule: ScalingRule) -> bool:
-    """Return whether the scaling depends on the values: most models take 8-bit ones as they are."""
-    return rule is ScalingRule.STRETCH or any(dataset.dtypes[band - 1] != "uint8" for band in bands)
 
 
 def _inside(window: Window, shape: Shape) -> Window:
@@ -349,8 +352,3 @@ def _inside(window: Window, shape: Shape) -> Window:
     if not starts_inside or last_col > shape.width or last_row > shape.height:
         raise ConfigError(f"{window} is not inside a scene of {shape.width} × {shape.height} px; cut it to the scene")
     return window
-
-
-def _shape(dataset: DatasetReader) -> Shape:
-    """Return the shape of a raster."""
-    return Shape(dataset.height, dataset.width)

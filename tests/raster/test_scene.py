@@ -446,10 +446,10 @@ def test_alpha_is_never_an_image_band(scene_factory: Factory) -> None:
     with rasterio.open(path, "r+") as dst:
         dst.colorinterp = [rasterio.enums.ColorInterp.alpha, rasterio.enums.ColorInterp.gray]
     with rasterio.open(path) as src:
-        assert choose_bands(src, 1) == (2,)
+        assert choose_bands(src, ["gray"]) == (2,)
         assert choose_bands(src) == (2,)
         with pytest.raises(BandsError):
-            choose_bands(src, 2)
+            choose_bands(src, ["red", "height"])
 
 
 def test_bands_can_be_chosen_and_repeated(scene_factory: Factory) -> None:
@@ -460,14 +460,22 @@ def test_bands_can_be_chosen_and_repeated(scene_factory: Factory) -> None:
 
 @pytest.mark.parametrize("bands", [[0], [1, 4], []])
 def test_bands_that_are_not_there_are_refused(scene_factory: Factory, bands: list[int]) -> None:
-    with pytest.raises(BandsError, match="has bands 1 to 3"):
+    with pytest.raises((BandsError, ConfigError), match=r"has bands 1 to 3|'0' are neither"):
         open_scene(scene_factory((3, 64, 64)), bands=bands)
 
 
-def test_one_band_is_not_enough_for_a_model_of_three(scene_factory: Factory) -> None:
+def test_a_gray_band_is_read_for_each_color_with_a_warning(scene_factory: Factory) -> None:
+    image, progress = noise(1, 64, 64), RecordedProgress()
+    with open_scene(scene_factory(image), model_bands=Bands(), progress=progress) as scene:
+        assert scene.bands == (1, 1, 1)
+        assert (whole(scene).image == image).all()
+    assert "1 (unnamed) as red" in progress.messages("warning")[0]
+
+
+def test_one_band_is_not_enough_for_a_model_of_other_bands(scene_factory: Factory) -> None:
     path = scene_factory((1, 64, 64))
-    with pytest.raises(BandsError, match=r"scene\.tif has 1 image band, 3 are needed; choose another"):
-        open_scene(path, model_bands=Bands())
+    with pytest.raises(BandsError, match=r"scene\.tif has 1 image band, 2 are needed \(nir, red\); choose another"):
+        open_scene(path, model_bands=Bands(("nir", "red"), (0.5, 0.5), (0.2, 0.2)))
     with open_scene(path) as scene:
         assert scene.num_bands == 1
 

@@ -1,0 +1,134 @@
+"""Where the bands of a scene are read from: one raster, several beside each other, or the files of a product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from rasterio.io import DatasetReader
+
+from geoglnet.config import suggestion
+from geoglnet.errors import BandsError
+from geoglnet.message import Keyword
+from geoglnet.progress import Progress
+from geoglnet.raster.band_choice import BandSelection, check_real, choose_bands
+from geoglnet.raster.band_names import name_bands
+from geoglnet.raster.files import Mosaic, short_name
+from geoglnet.raster.gdal import environment, open_raster
+from geoglnet.types import StrPath
+
+
+@dataclass(frozen=True, slots=True)
+class BandSource:
+    """Where a band of a scene is read from.
+
+    Args:
+        path: the raster.
+        number: of the band in it, from 1.
+        unit: scale and offset, where they are known better than the raster declares them.
+        nodata: value where a pixel has none, beside what the raster declares.
+    """
+
+    path: StrPath
+    number: int
+    unit: tuple[float, float] | None = None
+    nodata: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SceneBands:
+    """The bands of a scene in order.
+
+    Args:
+        names: of the model's bands; without a model the numbers of the raster's.
+        sources: where each is read from.
+        first: raster whose grid is the scene's.
+        name: of the scene, if it is not that of the first raster.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[BandSource, ...]
+    first: StrPath
+    name: str = ""
+
+
+class OpenRasters:
+    """Rasters that are opened while a scene is, each once.
+
+    Args:
+        on_error: closes them.
+    """
+
+    def __init__(self, on_error: ExitStack) -> None:
+        self.on_error = on_error
+        self._opened: dict[str, DatasetReader] = {}
+
+    def open(self, path: StrPath) -> DatasetReader:
+        """Open a raster, or return it if it is open.
+
+        Raises:
+            SceneNotFoundError: there is no such file.
+            SceneError: GDAL cannot read it.
+        """
+        if str(path) not in self._opened:
+            with environment(path):
+                self._opened[str(path)] = self.on_error.enter_context(open_raster(path, **open_options(path)))
+        return self._opened[str(path)]
+
+
+def open_options(path: StrPath) -> dict[str, Any]:
+    """Return GDAL's options for opening a raster."""
+    return {"driver": "VRT"} if isinstance(path, Mosaic) else {}
+
+
+def choose_scene_bands(
+    files: OpenRasters,
+    path: StrPath,
+    wanted: Sequence[str] | None,
+    selection: BandSelection | None,
+    beside: Mapping[str, StrPath],
+    progress: Progress,
+) -> SceneBands:
+    """Choose where every band of a scene is read from.
+
+    Args:
+        files: opens the rasters.
+        path: the scene.
+        wanted: names of the model's bands; without a model, those of the scene come first, then the others.
+        selection: bands of ``path`` that the user has selected.
+        beside: other rasters, by the name of the band that is read from each.
+        progress: receives rules, and a warning for every guess.
+
+    Raises:
+        BandsError: a band is missing, or the model takes none of a name in ``beside``.
+        SceneError: a raster cannot be read, or its values are complex.
+    """
+    if wanted is not None:
+        for name in beside:
+            if name not in wanted:
+                raise BandsError(
+                    f"the model takes no band {name!r}{suggestion(name, tuple(wanted))}; name one of its bands in "
+                    + Keyword("beside")
+                )
+    rest = None if wanted is None else [name for name in wanted if name not in beside]
+    if rest is not None and not rest:
+        raise BandsError(f"no band of {short_name(path)} is read; give one of the other rasters as the scene")
+    dataset = files.open(path)
+    numbers = choose_bands(dataset, rest, selection, progress)
+    check_real(dataset, numbers)
+    sources = [BandSource(path, number) for number in numbers]
+    others = {name: BandSource(other, _only_band(files.open(other), name, progress)) for name, other in beside.items()}
+    if wanted is None or rest is None:
+        return SceneBands((*map(str, numbers), *others), (*sources, *others.values()), path)
+    by_name = dict(zip(rest, sources, strict=True)) | others
+    return SceneBands(tuple(wanted), tuple(by_name[name] for name in wanted), path)
+
+
+def _only_band(dataset: DatasetReader, name: str, progress: Progress) -> int:
+    """Choose a band of a raster that was named for one band: its only one whatever it is called, else by name."""
+    bands = name_bands(dataset)
+    number = bands[0].number if len(bands) == 1 else choose_bands(dataset, [name], None, progress)[0]
+    check_real(dataset, [number])
+    return number
