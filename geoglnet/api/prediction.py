@@ -179,6 +179,7 @@ def predict(
     confidence_path: StrPath | None = None,
     entropy_path: StrPath | None = None,
     probabilities_path: StrPath | None = None,
+    beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
     vector_config: VectorConfig | None = None,
@@ -200,13 +201,16 @@ def predict(
     (100, 100)
 
     Args:
-        scene_path: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic.
+        scene_path: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic; or a
+            Sentinel-2 product or STAC item.
         labels_path: cloud-optimized GeoTIFF to write: class numbers, 255 where there is no class, with colors and names.
         vector_path: polygons to write with class, area and confidence: GeoPackage (styled when opened in QGIS), FlatGeobuf,
             GeoJSON or GeoParquet, as its suffix says.
         confidence_path: cloud-optimized GeoTIFF to write: the chosen class's probability times 254, else 255.
         entropy_path: the same of the probabilities' entropy as a fraction of the largest possible.
         probabilities_path: the same of every class's probability, one band per class.
+        beside: other rasters of the same place, by the name of the model's band that is read from each:
+            ``{"height": "dsm.tif"}``. Each may have a CRS, resolution and extent of its own.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: device, batch size, precision, bands, scaling, bounds, mask, effort, augmentation; see
             :class:`~geoglnet.prediction.predict_config.PredictConfig`.
@@ -252,6 +256,7 @@ def predict(
         begin(
             scenes,
             paths,
+            beside=beside,
             model=path_of(model),
             config=config,
             vector_config=vector_config,
@@ -292,6 +297,7 @@ def iter_blocks(
     scene_path: StrPath | Sequence[StrPath],
     *,
     layers: Iterable[str] = ("labels",),
+    beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
     blocks: BlockSet | None = None,
@@ -311,6 +317,7 @@ def iter_blocks(
     Args:
         scene_path: as for :func:`predict`.
         layers: names of what to compute: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        beside: as for :func:`predict`.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: as for :func:`predict`.
         blocks: which blocks to compute, a set of (row, column) or anything that such a pair can be ``in``; all when left out.
@@ -334,7 +341,7 @@ def iter_blocks(
 
     config = config or PredictConfig()
     network, manifest = load_checkpoint(model_path(path_of(model)))
-    with watched(progress) as recorder, Source.of(scene_path).open_for(manifest, config, recorder) as scene:
+    with watched(progress) as recorder, Source.of(scene_path, beside).open_for(manifest, config, recorder) as scene:
         chosen = [layer_named(name) for name in layers]
         for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=recorder):
             yield pending.resolve()

@@ -17,13 +17,24 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def _bands(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    numbers = [part.strip() for part in text.split(",")]
-    if not all(number.isdecimal() and int(number) >= 1 for number in numbers):
-        raise click.BadParameter(f"{text!r} is not a list of band numbers; count from 1, as in 1,2,3", ctx, param)
-    return tuple(int(number) for number in numbers)
+def _bands(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(int(part) >= 1 if part.isdecimal() else any(map(str.isalpha, part)) for part in parts):
+        message = f"{text!r} are neither band names (nir,red,green) nor numbers from 1 (3,2,1) nor a preset (BGR)"
+        raise click.BadParameter(message, ctx, param)
+    return text
+
+
+def _beside(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name.strip() or not path:
+            raise click.BadParameter(f"{text!r} is not NAME=FILE, as in height=dsm.tif", ctx, param)
+        if name.strip() in found:
+            raise click.BadParameter(f"band {name.strip()!r} is given twice; give one raster for it", ctx, param)
+        found[name.strip()] = path
+    return found
 
 
 def _batch(ctx: click.Context, param: click.Parameter, text: str) -> int | None:
@@ -94,8 +105,19 @@ bands_option = option(
     "--bands",
     group="Input values",
     callback=_bands,
-    metavar="R,G,B",
-    help="Numbers of the red, green and blue bands, from 1.  [default: as the file describes its bands]",
+    metavar="BANDS",
+    help="Bands of the scene that the model's are, in its order: names (nir,red,green) or numbers from 1 (4,1,2); or what the "
+    "scene's bands are: RGB, BGR, RGBN, BGRN or gray.  [default: found by name]",
+)
+with_option = option(
+    "--with",
+    "beside",
+    group="Input values",
+    multiple=True,
+    callback=_beside,
+    metavar="NAME=FILE",
+    help="Read one of the model's bands from another raster of the same place, of any CRS and resolution, as in "
+    "height=dsm.tif. Repeat it for more bands.",
 )
 nodata_option = option(
     "--nodata",

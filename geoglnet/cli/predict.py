@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoglnet.cli.options import option, overwrite_option, path_option, progress_options
+from geoglnet.cli.options import option, overwrite_option, path_option, progress_options, with_option
 from geoglnet.cli.polygon_options import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
@@ -47,12 +47,14 @@ def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="NAME|FILE",
     help="Name of a shipped model (see geoglnet models), or a .safetensors file.",
 )
+@with_option
 @config_options
 @polygon_options
 @option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
 def predict(
     scenes: tuple[str, ...],
+    beside: dict[str, str],
     model: str,
     overwrite: bool,
     resume: bool,
@@ -63,7 +65,8 @@ def predict(
 ) -> None:
     """Predict labels and polygons for a scene.
 
-    SCENE is any raster that GDAL opens, of any size; several files of one grid are read as one mosaic. The scene is read
+    SCENE is any raster that GDAL opens, of any size, or a Sentinel-2 product or STAC item; several files of one grid are
+    read as one mosaic. The scene is read
     at the model's resolution. Nodata and transparent pixels get no class and no polygon. Outputs appear under their final
     names only when they are complete.
     """
@@ -74,6 +77,7 @@ def predict(
     done = prediction.predict(
         scenes,
         **{f"{name}_path": path for name, path in outputs.items()},
+        beside=beside,
         model=model,
         config=config,
         vector_config=vector_config,

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class RunSettings:
         config: how the scene is predicted.
         vector_config: how polygons are made.
         overwrite: whether files that exist are replaced.
+        beside: other rasters of the scene, by the name of the model's band that is read from each.
     """
 
     scene_paths: tuple[StrPath, ...]
@@ -49,6 +50,7 @@ class RunSettings:
     config: PredictConfig
     vector_config: VectorConfig
     overwrite: bool = False
+    beside: Mapping[str, StrPath] = field(default_factory=dict)
 
     def to_dict(self, scene: RasterScene) -> dict[str, Any]:
         """Make the plain form for JSON, for processes that begin in another folder.
@@ -59,7 +61,9 @@ class RunSettings:
         # Without the spool folder, which other machines may not have.
         fixed = replace(self, config=replace(self.config, scaling=scene.scaling, nodata=scene.nodata, spool_folder=None))
         scenes = list(map(_findable, self.scene_paths))
-        plain: dict[str, Any] = _plain(asdict(fixed) | {"scene_paths": scenes, "outputs": dict(self.outputs)})
+        beside = {name: _findable(path) for name, path in self.beside.items()}
+        paths = {"scene_paths": scenes, "outputs": dict(self.outputs), "beside": beside}
+        plain: dict[str, Any] = _plain(asdict(fixed) | paths)
         return plain
 
     @classmethod
@@ -85,6 +89,7 @@ class RunSettings:
                 PredictConfig(**config),
                 VectorConfig(**vector | {"statistics_path": _path(vector["statistics_path"])}),
                 bool(plain["overwrite"]),
+                {str(name): str(path) for name, path in plain.get("beside", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
             raise OutputError(f"the settings of {folder} are damaged ({error}); remove it to begin again") from error
@@ -169,6 +174,7 @@ def scene_facts(scene: RasterScene) -> dict[str, str]:
     return {
         "scene grid": f"{width} × {height} px, transform {', '.join(map(repr, scene.transform[:6]))}",
         "scene values": ", ".join(["bands " + ", ".join(map(str, scene.bands)), scene.values_rule or str(scene.scaling)]),
+        **({"other rasters": scene.other_rasters} if scene.other_rasters else {}),
     }
 
 

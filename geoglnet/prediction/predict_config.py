@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
+from geoglnet.raster.band_choice import BandSelection, parse_bands
 from geoglnet.raster.scaling import Scaling
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -32,7 +33,8 @@ class PredictConfig:
         coarse_to_fine: look for the foreground with the global branch first, and run the whole network on that part of each
             region only, with an overview made anew (paper §3.3); for legends of a background and one other class.
         augment: look at every region in the eight ways that a square can be turned, and average; eight times the cost.
-        bands: numbers, from 1, of the bands that the model's bands are; chosen by color interpretation when left out.
+        bands: names or numbers (from 1) of the scene's bands that the model's are, in its order, or a preset that says what
+            the scene's bands are: RGB, BGR, RGBN, BGRN, gray. Found by name when left out; see ``docs/bands.md``.
         scaling: how values become 0–255; chosen from the values when left out.
         nodata: a value that all bands have where there is none, beside what the scene itself declares.
         resolution_m: ground size of the pixels to segment at; the model's when left out.
@@ -54,7 +56,7 @@ class PredictConfig:
     effort: float = 1.0
     coarse_to_fine: bool = False
     augment: bool = False
-    bands: tuple[int, ...] | None = None
+    bands: BandSelection | None = None
     scaling: Scaling | None = None
     nodata: float | None = None
     resolution_m: float | None = None
@@ -65,6 +67,7 @@ class PredictConfig:
     spool_folder: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", parse_bands(self.bands))
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size {self.batch_size} must be at least 1")
         if self.num_readers < 1:

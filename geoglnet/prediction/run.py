@@ -66,6 +66,7 @@ def begin(
     scene_path: StrPath | Sequence[StrPath],
     paths: Mapping[str, StrPath | None],
     *,
+    beside: Mapping[str, StrPath] | None = None,
     model: str = DEFAULT_MODEL,
     config: PredictConfig | None = None,
     vector_config: VectorConfig | None = None,
@@ -81,6 +82,7 @@ def begin(
     Args:
         scene_path: any raster that GDAL opens, of any size; or several of one grid, as one mosaic.
         paths: files to write, by output: ``{"labels": "labels.tif", "vector": "roofs.gpkg"}``.
+        beside: other rasters of the same place, by the name of the model's band that is read from each.
         model: name of a shipped model, or a ``.safetensors`` file.
         config: device, batch size, precision, bands, scaling, area, effort.
         vector_config: how polygons are made.
@@ -101,13 +103,15 @@ def begin(
         SceneError: the scene cannot be read.
         Canceled: ``progress`` said so.
     """
+    source = Source.of(scene_path, beside)
     settings = RunSettings(
-        Source.of(scene_path).paths,
+        source.paths,
         model_path(model),
         in_order(paths),
         config or PredictConfig(),
         vector_config or VectorConfig(),
         overwrite,
+        source.beside,
     )
     folder = workspace_of(settings.outputs.values(), resume=resume)
     with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
@@ -284,7 +288,7 @@ def _opened(
     settings: RunSettings, folder: Path, progress: Progress, *, resume: bool = False, joined: bool = False
 ) -> Iterator[Run]:
     """Check everything that a run needs, in the order of what it costs to find out; then open its folder."""
-    source, config, vector_config = Source(settings.scene_paths), settings.config, settings.vector_config
+    source, config, vector_config = Source(settings.scene_paths, settings.beside), settings.config, settings.vector_config
     with ExitStack() as stack:
         earlier = unfinished_journal(folder) if resume else None
         outputs: dict[str, OutputFile] = {}

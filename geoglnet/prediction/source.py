@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -49,21 +49,23 @@ class Source:
 
     Args:
         paths: at least one; of pixels that several cover the last valid one counts.
+        beside: other rasters of the same place, by the name of the model's band that is read from each.
 
     Raises:
         ConfigError: no path.
     """
 
     paths: tuple[StrPath, ...]
+    beside: Mapping[str, StrPath] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise ConfigError("no scene given; name at least one raster")
 
     @classmethod
-    def of(cls, given: StrPath | Sequence[StrPath]) -> Source:
-        """Make a source of one path or a sequence of them."""
-        return cls((given,) if isinstance(given, (str, os.PathLike)) else tuple(given))
+    def of(cls, given: StrPath | Sequence[StrPath], beside: Mapping[str, StrPath] | None = None) -> Source:
+        """Make a source of one path or a sequence of them, and of other rasters."""
+        return cls((given,) if isinstance(given, (str, os.PathLike)) else tuple(given), dict(beside or {}))
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ class Source:
 
     def iter_files(self) -> Iterator[Path]:
         """List every local file that is read."""
-        for path in self.paths:
+        for path in (*self.paths, *self.beside.values()):
             yield from local_files(path)
 
     def open_for(self, manifest: Manifest, config: PredictConfig, progress: Progress) -> RasterScene:
@@ -91,6 +93,7 @@ class Source:
             scene = open_scene(
                 self.paths[0] if len(self.paths) == 1 else mosaic_of(self.paths),
                 bands=config.bands,
+                beside=self.beside,
                 model_bands=manifest.bands,
                 resolution_m=resolution_m,
                 assumed_pixel_size_m=config.assumed_pixel_size_m or manifest.assumed_pixel_size_m,
@@ -105,7 +108,8 @@ class Source:
             scene.name = self.name
             progress.log(f"{len(self.paths)} scenes as one of {scene.shape.width} × {scene.shape.height} px")
         bands = ", ".join(str(band) for band in scene.bands)
-        progress.log(f"model {manifest.name}: bands {bands} as {manifest.bands}, {resolution_m:g} m pixels")
+        others = f" ({scene.other_rasters})" if scene.other_rasters else ""
+        progress.log(f"model {manifest.name}: bands {bands} as {manifest.bands}{others}, {resolution_m:g} m pixels")
         _check_resolution(scene, manifest, resolution_m, progress)
         return scene
 

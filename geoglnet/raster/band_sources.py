@@ -109,8 +109,8 @@ def choose_scene_bands(
         for name in beside:
             if name not in wanted:
                 raise BandsError(
-                    f"the model takes no band {name!r}{suggestion(name, tuple(wanted))}; name one of its bands in "
-                    + Keyword("beside")
+                    f"the model takes no band {name!r}, which is named in "
+                    + (Keyword("beside") + suggestion(name, tuple(wanted)))
                 )
     rest = None if wanted is None else [name for name in wanted if name not in beside]
     if rest is not None and not rest:

@@ -103,7 +103,8 @@ class WarpedReader:
         few = Shape(math.ceil(source.height / step), math.ceil(source.width / step))
         is_nearest = step == 1 or resampling is Resampling.nearest
         warped = np.full(size, np.nan, np.float64 if dtype.itemsize > 4 else np.float32)
-        with reading(self.reader.dataset, source, self.reader.name):
+        # Arrays in memory have no place when rasterio creates datasets of them; it silences that itself, but for one thread.
+        with reading(self.reader.dataset, source, self.reader.name), silenced(NotGeoreferencedWarning):
             values, valid = self.reader.read(source, few, Resampling.nearest if is_nearest else Resampling.average)
             reproject(
                 np.where(valid, values, np.nan).astype(warped.dtype),

@@ -208,7 +208,8 @@ def test_a_device_that_is_not_here_is_said(predict: Predict) -> None:
         (["predict", "scene.tif", "-o", "l.tif", "--precision", "int8"], "Invalid value for '--precision'"),
         (["predict", "scene.tif", "-o", "l.tif", "--resolution", "0"], "Invalid value for '--resolution'"),
         (["predict", "scene.tif", "-o", "l.tif", "--scale", "255", "0"], "255 is not below 0"),
-        (["predict", "scene.tif", "-o", "l.tif", "--bands", "red"], "'red' is not a list of band numbers"),
+        (["predict", "scene.tif", "-o", "l.tif", "--bands", "0,1,2"], "'0,1,2' are neither band names"),
+        (["predict", "scene.tif", "-o", "l.tif", "--with", "dsm.tif"], "'dsm.tif' is not NAME=FILE, as in height=dsm.tif"),
         (["vectorize", "labels.tif"], "Missing argument 'OUT.gpkg'"),
     ],
 )

@@ -30,7 +30,7 @@ def run_verb(error: BaseException | None, *arguments: str) -> Result:
     @progress_options
     @bands_option
     @device_option
-    def verb(reporter: Reporter, bands: tuple[int, ...] | None, device: str) -> None:
+    def verb(reporter: Reporter, bands: str | None, device: str) -> None:
         if error is not None:
             raise error
         reporter.done(f"{bands} {device}", {})
@@ -107,11 +107,11 @@ def test_wrong_usage_is_an_event_too(arguments: tuple[str, ...]) -> None:
     assert json.loads(ran.stdout)["kind"] == "UsageError"
 
 
-@pytest.mark.parametrize("bands", ["", "a", "0,1,2", "1;2", "1,,2", "-1"])
-def test_bands_that_are_no_numbers_are_wrong_usage(bands: str) -> None:
+@pytest.mark.parametrize("bands", ["", "0,1,2", "1;2", "1,,2", "-1"])
+def test_bands_that_are_neither_names_nor_numbers_are_wrong_usage(bands: str) -> None:
     ran = run_verb(None, "--bands", bands)
     assert ran.exit_code == 2
-    assert "count from 1, as in 1,2,3" in ran.stderr
+    assert "nor numbers from 1 (3,2,1)" in ran.stderr
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "CPU0"])
@@ -122,7 +122,7 @@ def test_a_device_that_does_not_exist_anywhere_is_wrong_usage(device: str) -> No
 
 
 def test_options_arrive_as_the_api_wants_them() -> None:
-    assert run_verb(None, "--bands", "3, 2,1", "--device", "cuda:1").stderr == "(3, 2, 1) cuda:1\n"
+    assert run_verb(None, "--bands", "3, 2,1", "--device", "cuda:1").stderr == "3, 2,1 cuda:1\n"
 
 
 # The rest needs a process of its own.

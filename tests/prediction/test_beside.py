@@ -1,0 +1,147 @@
+"""Scenes of several rasters, from the command line to the journal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from click.testing import CliRunner
+
+import geoglnet
+from geoglnet.bands import Bands
+from geoglnet.cli.main import geoglnet as program
+from geoglnet.config import ModelConfig, RegionConfig
+from geoglnet.errors import OutputError
+from geoglnet.legend import Legend
+from geoglnet.models.checkpoint import save_checkpoint
+from geoglnet.models.glnet import GLNet
+from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.predict_config import PredictConfig
+from geoglnet.prediction.run import begin, join, take_over
+from geoglnet.progress import RecordedProgress
+from tests.rasters import noise, write_raster
+
+CPU = PredictConfig(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def four_band_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained GLNet of red, green, blue and height at 1 m."""
+    torch.manual_seed(0)
+    model = ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4, in_channels=4)
+    region = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
+    legend = Legend(("ground", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
+    bands = Bands(("red", "green", "blue", "height"), (0.5,) * 4, (0.2,) * 4)
+    path = tmp_path_factory.mktemp("models") / "four.safetensors"
+    save_checkpoint(path, GLNet(model), Manifest("four", model, region, legend, 1.0, (0.5, 2.0), 1.0, bands=bands))
+    return path
+
+
+@pytest.fixture
+def rasters(tmp_path: Path) -> tuple[Path, Path]:
+    rgb = write_raster(tmp_path / "rgb.tif", noise(3, 100, 150), pixel_size=1.0)
+    place = Affine(1.5, 0, 500_000 - 5, 0, -1.5, 9_000_000 + 5)
+    return rgb, write_raster(tmp_path / "dsm.tif", noise(1, 90, 120, seed=1), transform=place)
+
+
+def labels(path: Path) -> bytes:
+    with rasterio.open(path) as src:
+        return bytes(src.read().tobytes())
+
+
+def test_the_command_line_the_api_and_any_order_of_blocks_agree(
+    four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rgb, dsm = rasters
+    out = tmp_path / "labels.tif"
+    words = ["predict", str(rgb), "--with", f"height={dsm}", "--model", str(four_band_model), "-o", str(out), "--device", "cpu"]
+    ran = CliRunner().invoke(program, [*words, "--progress", "json"])
+    assert ran.exit_code == 0, ran.output
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    said = [event["message"] for event in events if event["event"] == "log"]
+    assert any("bands 1, 2, 3, 1 as red, green, blue, height (band 1 of" in text for text in said)
+    assert any("is resampled to the grid of" in text for text in said)
+
+    again = tmp_path / "again.tif"
+    geoglnet.predict(rgb, again, beside={"height": dsm}, model=four_band_model, config=CPU)
+    assert labels(again) == labels(out)
+
+    third = tmp_path / "third.tif"
+    with begin(rgb, {"labels": third}, beside={"height": dsm}, model=str(four_band_model), config=CPU) as run:
+        places, folder = list(run.missing()), run.folder
+        run.compute(places[-1:])
+    with join(folder) as run:
+        run.compute(places[::-2])
+    with take_over(folder) as run:
+        run.compute()
+        run.finish()
+    assert labels(third) == labels(out)
+
+
+def test_a_changed_second_raster_is_noticed_on_resume(
+    four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rgb, dsm = rasters
+    out = tmp_path / "labels.tif"
+    with begin(rgb, {"labels": out}, beside={"height": dsm}, model=str(four_band_model), config=CPU) as run:
+        run.compute(list(run.missing())[:1])
+        folder = run.folder
+    with rasterio.open(dsm, "r+") as dst:
+        dst.write(noise(1, 90, 120, seed=2))
+    with pytest.raises(OutputError, match=r"scene file 2, dsm\.tif"), take_over(folder):
+        pass
+
+
+def test_height_is_seen_where_it_is_read(four_band_model: Path, rasters: tuple[Path, Path]) -> None:
+    rgb, dsm = rasters
+    flat = write_raster(dsm.with_name("flat.tif"), np.full((1, 100, 150), 9, np.uint8), pixel_size=1.0)
+    options = {"layers": ["confidence"], "model": four_band_model, "config": CPU}
+    first, second = (
+        [block.layers["confidence"] for block in geoglnet.iter_blocks(rgb, beside={"height": path}, **options)]  # type: ignore[arg-type]
+        for path in (dsm, flat)
+    )
+    assert any((one != two).any() for one, two in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "has no band height (needed are red, green, blue, height; it has 1 red, 2 green, 3 blue)"),
+        (["--with", "depth=dsm.tif"], "the model takes no band 'depth', which is named in --with; known: red, green, blue"),
+        (["--with", "height=nowhere.tif"], "nowhere.tif does not exist"),
+        (["--with", "height=rgb.tif"], "has no band height"),
+        (["--with", "height=dsm.tif", "--bands", "1,2"], "2 bands are selected (1, 2), the model takes 3 (red, green, blue)"),
+        (["--with", "height=dsm.tif", "--bands", "nir,red,green"], "has no band nir"),
+        (["--with", "height=dsm.tif", "--bands", "red,red,green"], "name red twice"),
+    ],
+)
+def test_bands_that_do_not_fit_are_refused_in_one_line(
+    four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path, words: list[str], message: str
+) -> None:
+    placed = [word.replace("=", f"={tmp_path}/") for word in words]
+    command = ["predict", str(rasters[0]), *placed, "--model", str(four_band_model), "-o", str(tmp_path / "l.tif")]
+    ran = CliRunner().invoke(program, command)
+    assert ran.exit_code == 1
+    assert message in ran.stderr.splitlines()[-1]
+    assert sum(line.startswith("Error") for line in ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--with", "dsm.tif"], ["--with", "=a.tif"], ["--with", "a=1.tif", "--with", "a=2.tif"]])
+def test_words_that_are_no_band_and_file_are_wrong_usage(rasters: tuple[Path, Path], words: list[str]) -> None:
+    assert CliRunner().invoke(program, ["predict", str(rasters[0]), *words, "-o", "l.tif"]).exit_code == 2
+
+
+def test_progress_names_what_was_taken_for_what(four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path) -> None:
+    rgb, dsm = rasters
+    with rasterio.open(rgb, "r+") as dst:
+        dst.descriptions = ("blue", "green", "red")
+    progress = RecordedProgress()
+    done = geoglnet.predict(
+        rgb, tmp_path / "l.tif", beside={"height": dsm}, model=four_band_model, config=CPU, progress=progress
+    )
+    assert f"{rgb}: bands 3 red, 2 green, 1 blue (by description)" in done.rules
