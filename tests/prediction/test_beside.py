@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import rasterio
 import torch
@@ -95,17 +94,6 @@ def test_a_changed_second_raster_is_noticed_on_resume(
         dst.write(noise(1, 90, 120, seed=2))
     with pytest.raises(OutputError, match=r"scene file 2, dsm\.tif"), take_over(folder):
         pass
-
-
-def test_height_is_seen_where_it_is_read(four_band_model: Path, rasters: tuple[Path, Path]) -> None:
-    rgb, dsm = rasters
-    flat = write_raster(dsm.with_name("flat.tif"), np.full((1, 100, 150), 9, np.uint8), pixel_size=1.0)
-    options = {"layers": ["confidence"], "model": four_band_model, "config": CPU}
-    first, second = (
-        [block.layers["confidence"] for block in geoglnet.iter_blocks(rgb, beside={"height": path}, **options)]  # type: ignore[arg-type]
-        for path in (dsm, flat)
-    )
-    assert any((one != two).any() for one, two in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
