@@ -84,14 +84,21 @@ class Compat(Enum):
 
 
 class ScalingRule(Enum):
-    """Rule by which a model's inputs are scaled to 0–255.
+    """Rule by which a model's inputs are scaled.
 
-    ``BY_TYPE``: 8-bit values as they are, others stretched. ``STRETCH``: 8-bit values too are stretched between their
-    percentiles, for dark imagery (of satellites, mostly).
+    Two rules scale all bands together, to whole numbers of 0 to 255. ``BY_TYPE``: 8-bit values as they are, others stretched.
+    ``STRETCH``: 8-bit values too are stretched between their percentiles, for dark imagery (of satellites, mostly).
+
+    The others scale each band for itself and keep its precision. ``AS_IS``: 0 to 255 as they are. ``REFLECTANCE``: 0 to 1,
+    after the raster's scale and offset. ``PERCENTILES``: between the 2nd and 98th percentile of the band in the whole scene.
+    A fixed range is a :class:`~geoglnet.bands.ValueRange`.
     """
 
     BY_TYPE = "by_type"
     STRETCH = "stretch"
+    AS_IS = "as_is"
+    REFLECTANCE = "reflectance"
+    PERCENTILES = "percentiles"
 
 
 class Stage(Enum):

@@ -79,7 +79,7 @@ def _checked_union(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if value is None and type(None) in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
-    exact = [kind for kind in kinds if type(value) is kind]
+    exact = [kind for kind in kinds if type(value) is (get_origin(kind) or kind)]
     return checked(key, value, (exact or kinds)[0])
 
 

@@ -16,6 +16,8 @@ Bounds: TypeAlias = tuple[float, float, float, float]
 """(left, bottom, right, top) in the units of a CRS."""
 Labels: TypeAlias = "npt.NDArray[np.uint8]"
 """``(h, w)`` class numbers, 255 where there is none."""
+BandValues: TypeAlias = "npt.NDArray[np.uint8] | npt.NDArray[np.float32]"
+"""``(C, …)`` values of bands on the scale of 0 to 255: whole ones for 8-bit models, unrounded ones for all others."""
 Ints: TypeAlias = "npt.NDArray[np.intp]"
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 

@@ -18,15 +18,15 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geoglnet.bands import Bands
-from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion
+from geoglnet.datasets.regions import LabeledRegion, fill_of
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import check_interpolated
-from geoglnet.raster.scaling import Scaling
-from geoglnet.raster.scene import RasterScene, open_scene
-from geoglnet.types import Labels, Shape
+from geoglnet.raster.scaling import BandScaling, Scaling
+from geoglnet.raster.scene import Pixels, RasterScene, open_scene
+from geoglnet.types import BandValues, Labels, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class SceneFile:
         path: the file.
         resolution_m: ground pixel size of the grid.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: scaling of its values to 0–255.
+        bands: 1-based numbers of its bands, in the model's order.
+        scaling: scaling of their values to 0–255.
         nodata: value of pixels without a value, beside what the raster declares.
         shape: shape of the grid.
         transform: grid pixel to CRS coordinates.
@@ -48,7 +49,8 @@ class SceneFile:
     path: Path
     resolution_m: float
     assumed_pixel_size_m: float | None
-    scaling: Scaling
+    bands: tuple[int, ...]
+    scaling: Scaling | BandScaling
     nodata: float | None
     shape: Shape
     transform: Affine
@@ -65,6 +67,7 @@ class SceneFile:
         with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
             scene = open_scene(
                 self.path,
+                bands=self.bands,
                 resolution_m=self.resolution_m,
                 assumed_pixel_size_m=self.assumed_pixel_size_m,
                 scaling=self.scaling,
@@ -90,7 +93,7 @@ def scene_file(
         resolution_m: ground pixel size of the grid.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         progress: receives the rules that were applied.
-        scaling: rule of the model.
+        bands: of the model, with the rules for their values; red, green and blue when left out.
         nodata: value of pixels without a value, beside what the raster declares.
 
     Raises:
@@ -112,6 +115,7 @@ def scene_file(
             path=path,
             resolution_m=resolution_m,
             assumed_pixel_size_m=assumed_pixel_size_m,
+            bands=scene.bands,
             scaling=scene.scaling,
             nodata=scene.nodata,
             shape=scene.shape,
@@ -144,19 +148,31 @@ class Pair:
         return self.file.shape
 
     def read_region(self, rows: slice, cols: slice) -> LabeledRegion:
-        """Read image and labels; gray and unlabeled where the raster is not valid.
+        """Read image and labels; without a value, and unlabeled, where the raster is not valid.
 
         Raises:
             SceneError: the raster is damaged there.
             DatasetError: its labels cannot be used.
         """
-        # Opened for this read alone: samplers jump between scenes, and open datasets of all would exhaust file handles.
         window = Window.from_slices(rows, cols)
-        with self.file.open() as scene:
-            pixels = scene.read_window(window)
+        pixels = self._read(window)
         # The network must not learn classes from pixels that it cannot see, nor from colors under a mask.
         labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
-        return LabeledRegion(np.where(pixels.valid, pixels.image, np.uint8(FILL_VALUE)), labels)
+        return LabeledRegion(np.where(pixels.valid, pixels.image, fill_of(pixels.image.dtype)), labels)
+
+    def read_valid(self, rows: slice, cols: slice) -> BandValues:
+        """Read the valid pixels of the image, ``(C, n)``.
+
+        Raises:
+            SceneError: the raster is damaged there.
+        """
+        pixels = self._read(Window.from_slices(rows, cols))
+        return pixels.image[:, pixels.valid]
+
+    def _read(self, window: Window) -> Pixels:
+        # Opened for this read alone: samplers jump between scenes, and open datasets of all would exhaust file handles.
+        with self.file.open() as scene:
+            return scene.read_window(window)
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         """Read labels alone; the raster is read too only if some of its pixels may be invalid."""

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.generated import generated_region
+from geoglnet.datasets.moments import measure_moments
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.regions import DecodedScene, LabeledScene
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig, all_squares
@@ -21,8 +22,6 @@ from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
-
-BYTES_PER_PIXEL = 4  # three bands and labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,9 @@ class PairReader:
         """
         if isinstance(source, GeneratedSource):
             for seed in range(1, source.generated + 1):
-                yield DecodedScene(f"generated scene {seed}", generated_region(seed, self.legend, self.resolution_m))
+                yield DecodedScene(
+                    f"generated scene {seed}", generated_region(seed, self.legend, self.resolution_m, self.bands)
+                )
         else:
             yield from self.iter_pairs(source)
 
@@ -118,7 +119,10 @@ def open_dataset(
 ) -> RegionDataset:
     """Open all sources for training; its length is 0 until a stage sets it, and what is left out is counted and logged.
 
-    Memory: 4 bytes per decoded pixel up to ``sample.cache_mb``, and 12 bytes per 256 labeled pixels of all scenes.
+    Its bands are the reader's, with mean and std measured on the scenes where they are not known.
+
+    Memory: 4 bytes per decoded pixel of three 8-bit bands, up to ``sample.cache_mb``, and 12 bytes per 256 labeled pixels of
+    all scenes.
 
     Raises:
         DatasetError: files are missing or cannot be used, or there is only one class to learn.
@@ -126,13 +130,17 @@ def open_dataset(
         SceneError: a raster cannot be read.
     """
     opened = [(scene, source.weight) for source in sources for scene in reader.iter_scenes(source)]
+    bands = reader.bands
+    if not bands.is_measured:
+        drawn = [weight * _pixels(scene) ** 0.5 for scene, weight in opened]
+        bands = measure_moments([scene for scene, _ in opened], drawn, bands, reader.leave_out, reader.progress)
     # Decoded before the survey, so that the survey reads small scenes from memory too.
     scenes = _decoded([scene for scene, _ in opened], reader, sample.cache_mb)
     surveyed = survey(scenes, reader.leave_out, reader.progress)
     # By the root of the area: a scene of a hundred times the area is drawn ten times as often, so that small ones are seen too.
     labeled = surveyed.labeled_scenes()
     weights = [weight * _pixels(scene) ** 0.5 * (i in labeled) for i, (scene, weight) in enumerate(opened)]
-    dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed)
+    dataset = RegionDataset(scenes, weights, region, sample, augment, length=0, surveyed=surveyed, bands=bands)
     _log(dataset, surveyed, reader, _hint(sources, reader.legend))
     return dataset
 
@@ -148,12 +156,14 @@ def open_specimens(
     """
     scenes = list(islice((pair for source in sources for pair in reader.iter_pairs(source)), count))
     whole = replace(sample, patches_per_region=0, balanced_fraction=0.0, order="exhaustive")
-    return RegionDataset(scenes, [1.0] * len(scenes), region, whole, AugmentConfig(False, 1, 1, 0), length=count)
+    return RegionDataset(
+        scenes, [1.0] * len(scenes), region, whole, AugmentConfig(False, 1, 1, 0), length=count, bands=reader.bands
+    )
 
 
 def _decoded(scenes: Sequence[LabeledScene], reader: PairReader, cache_mb: int) -> list[LabeledScene]:
     """Decode scenes into memory, the smallest first, until the cache is full; damaged ones stay as they are."""
-    kept, budget = list(scenes), cache_mb * 2**20 // BYTES_PER_PIXEL
+    kept, budget = list(scenes), cache_mb * 2**20 // (len(reader.bands) * (1 if reader.bands.is_8bit else 4) + 1)  # and labels
     for index in sorted(range(len(kept)), key=lambda i: _pixels(kept[i])):
         # The smallest first: then most scenes fit, and opening a file for a few pixels is what costs.
         scene, size = kept[index], _pixels(kept[index])

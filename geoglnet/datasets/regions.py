@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.types import Labels, Place, Shape
+from geoglnet.types import BandValues, Labels, Place, Shape
 
 FILL_VALUE = 116
-"""Value of pixels that an image lacks: near ImageNet's mean color, with which the predictor fills too."""
+"""Value of pixels that an 8-bit image lacks: near ImageNet's mean color, with which the predictor fills too."""
+
+
+def fill_of(dtype: np.dtype[Any]) -> np.generic:
+    """Return the value of pixels that an image of a type lacks: in floats NaN, until the mean of each band is known."""
+    return np.uint8(FILL_VALUE) if dtype == np.uint8 else np.float32(np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,11 @@ class LabeledRegion:
     """A region at the model's resolution and its labels.
 
     Args:
-        image: ``(C, h, w)`` uint8.
+        image: ``(C, h, w)`` uint8, or float32 on the scale of 0 to 255, NaN where there is no value.
         labels: ``(h, w)`` uint8; 255 where nothing is known.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: BandValues
     labels: Labels
 
 
@@ -50,10 +54,13 @@ class LabeledScene(Protocol):
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         """Read labels alone, which may be much cheaper."""
 
+    def read_valid(self, rows: slice, cols: slice) -> BandValues:
+        """Read the valid pixels of the image alone, ``(C, n)``."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedScene:
-    """A labeled scene in memory: 4 bytes per pixel for three bands and labels.
+    """A labeled scene in memory: of three 8-bit bands and labels 4 bytes per pixel.
 
     Args:
         name: identity, for messages.
@@ -72,6 +79,10 @@ class DecodedScene:
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         return self.whole.labels[rows, cols]
+
+    def read_valid(self, rows: slice, cols: slice) -> BandValues:
+        image = self.whole.image[:, rows, cols]
+        return image[:, np.isfinite(image).all(axis=0)]
 
 
 @dataclass(frozen=True, slots=True)

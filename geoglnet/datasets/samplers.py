@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from geoglnet.bands import Bands
 from geoglnet.blending import patch_offsets
 from geoglnet.config import RegionConfig
-from geoglnet.datasets.regions import FILL_VALUE, LabeledRegion, LabeledScene, RegionSample, cut
+from geoglnet.datasets.regions import LabeledRegion, LabeledScene, RegionSample, cut, fill_of
 from geoglnet.datasets.survey import Survey, survey
 from geoglnet.datasets.transforms import AugmentConfig, recolor, resample, resample_labels, turn
 from geoglnet.errors import ConfigError, DatasetError, SceneError
@@ -182,6 +183,7 @@ class RegionDataset(Dataset[RegionSample]):
         surveyed: places with labels; searched for when left out.
         first: index of the first sample, to resume a training.
         focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
+        bands: of the scenes, with their mean: augmentation depends on what they are, and pixels without a value become it.
 
     Raises:
         DatasetError: nothing is labeled.
@@ -197,6 +199,7 @@ class RegionDataset(Dataset[RegionSample]):
     surveyed: Survey | None = None
     first: int = 0
     focus: Focus | None = None
+    bands: Bands = Bands()  # noqa: RUF009 - it is frozen
     squares: list[Square] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -214,18 +217,24 @@ class RegionDataset(Dataset[RegionSample]):
         # One generator a sample, read in a fixed order: the sample is the same in any worker, batch or resumed training.
         rng = np.random.default_rng((self.seed, index))
         region, skipped = self._read(index, rng)
-        image = torch.from_numpy(region.image).float() / 255
+        image = self._filled(torch.from_numpy(region.image).float() / 255)
         image, labels = resample(image, torch.from_numpy(region.labels), (self.sample.region_size,) * 2)
         if self.augment.d4:
             image, labels = turn(image, labels, rng)
         # Geometry and color of the whole region first: overview and patches must look like one image.
-        image = recolor(image, self.augment.color, rng)
+        image = recolor(image, self.augment.color, rng, self.bands)
         image, labels = self._narrowed(image, labels, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
         places = self._patches(labels, rng)
         sample = cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), places)
         # A narrowed region has another size: labels are resampled, so that samples of a batch can be stacked.
         return replace(sample, overview_labels=resample_labels(sample.overview_labels, shape), skipped=tuple(skipped))
+
+    def _filled(self, image: torch.Tensor) -> torch.Tensor:
+        """Set pixels without a value to the bands' mean, which is what the network gets for them when it predicts."""
+        if self.bands.is_8bit:
+            return image
+        return torch.where(image.isnan(), torch.tensor(self.bands.mean)[:, None, None], image)
 
     def _narrowed(
         self, image: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
@@ -297,7 +306,7 @@ def read_filled(scene: LabeledScene, row: int, col: int, size: int) -> LabeledRe
     region = scene.read_region(slice(top, min(row + size, height)), slice(left, min(col + size, width)))
     if region.labels.shape == (size, size):
         return region
-    image = np.full((region.image.shape[0], size, size), FILL_VALUE, dtype=np.uint8)
+    image = np.full((region.image.shape[0], size, size), fill_of(region.image.dtype), dtype=region.image.dtype)
     labels = np.full((size, size), NO_CLASS, dtype=np.uint8)
     rows, cols = (slice(a, a + n) for a, n in zip((top - row, left - col), region.labels.shape, strict=True))
     image[:, rows, cols], labels[rows, cols] = region.image, region.labels

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geoglnet.bands import RGB, Bands, ValueRange
 from geoglnet.errors import ConfigError
 
 
@@ -25,7 +26,8 @@ class AugmentConfig:
         d4: flips and quarter turns, the symmetries of the square.
         scale_min: smallest ground size of a pixel, relative to the model's resolution.
         scale_max: largest.
-        color: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise.
+        color: strength from 0 to 1 of brightness, contrast, saturation, per-band gain, gamma, blur and noise. Saturation is of
+            red, green and blue alone; bands with a fixed range, such as heights, keep their values but for blur and noise.
 
     Raises:
         ConfigError: scales not positive and ordered, or strength out of range.
@@ -58,19 +60,22 @@ def turn(image: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tenso
     return image.rot90(turns, (-2, -1)), labels.rot90(turns, (-2, -1))
 
 
-def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+def recolor(image: Tensor, strength: float, rng: np.random.Generator, bands: Bands = Bands()) -> Tensor:  # noqa: B008 - frozen
     """Imitate another camera, light and season.
 
     Args:
-        image: ``(3, h, w)`` float 0–1.
+        image: ``(C, h, w)`` float 0–1.
         strength: 0 leaves the image as it is.
         rng: source of randomness.
+        bands: what the image's bands are, with their mean and std.
 
     Returns:
-        ``(3, h, w)`` float 0–1.
+        ``(C, h, w)`` float 0–1; beyond that where the values of other than 8-bit models were.
     """
     if strength == 0:
         return image
+    if not (bands.is_8bit and bands.names == RGB):
+        return _recolor_bands(image, strength, rng, bands)
     # Gains of single bands instead of a change of hue, whose color space costs more than all the rest together.
     image = image.mul(_factor(rng, 0.6 * strength)).clamp_(0, 1)  # brightness
     image = _blend(image, _gray(image).mean(), _factor(rng, 0.6 * strength))  # contrast
@@ -78,6 +83,32 @@ def recolor(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(3, 1, 1))).astype(np.float32))
     image = (image * gains).clamp(0, 1).pow(_factor(rng, 0.5 * strength))  # gamma
     return _blur_or_noise(image, strength, rng)
+
+
+def _recolor_bands(image: Tensor, strength: float, rng: np.random.Generator, bands: Bands) -> Tensor:
+    """Recolor any bands, each around its own mean: reflectance uses a small part of 0 to 1, in which fixed steps are large."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (bands.mean, bands.std))
+    # Factors in the order of :func:`recolor`: brightness, contrast, saturation, gains, gamma.
+    brightness, contrast = _factor(rng, 0.6 * strength), _factor(rng, 0.6 * strength)
+    saturation = _factor(rng, 0.8 * strength)
+    gains = torch.from_numpy(np.exp(rng.normal(0, 0.15 * strength, size=(len(bands), 1, 1))).astype(np.float32))
+    gamma = _factor(rng, 0.5 * strength)
+    changed = image * brightness
+    center = changed.mean(dim=(1, 2), keepdim=True)
+    changed = (changed - center) * contrast + center
+    if bands.rgb is not None:
+        colors = changed[list(bands.rgb)]
+        gray = (colors * torch.tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=0, keepdim=True)
+        changed[list(bands.rgb)] = (colors - gray) * saturation + gray
+    changed = changed * gains
+    around = mean.clamp(min=1e-3)
+    changed = torch.where(changed > 0, around * (changed.clamp(min=0) / around) ** gamma, changed)
+    # A height of 3 m is 3 m in any light.
+    is_fixed = torch.tensor([isinstance(rule, ValueRange) for rule in bands.rules])[:, None, None]
+    image = torch.where(is_fixed, image, changed)
+    spread = std / (sum(Bands().std) / 3)  # noise is as strong, beside what the band shows, as in a photograph
+    changed = _blur_or_noise(image, strength, rng, spread)
+    return changed.clamp(0, 1) if bands.is_8bit else changed
 
 
 def resample(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -109,14 +140,15 @@ def _blend(image: Tensor, other: Tensor, factor: float) -> Tensor:
     return image.mul(factor).add_(other, alpha=1 - factor).clamp_(0, 1)
 
 
-def _blur_or_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Blur the image, or add noise, or leave it unchanged."""
+def _blur_or_noise(image: Tensor, strength: float, rng: np.random.Generator, spread: Tensor | None = None) -> Tensor:
+    """Blur the image, or add noise, or leave it unchanged; ``spread``, ``(C, 1, 1)``, is how strong noise is in each band."""
     choice = rng.random() / max(strength, 1e-6)
     if choice < 0.3:
         return _blurred(image, sigma=float(rng.uniform(0.3, 1.5)))
     if choice < 0.6:
         seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        return (image + torch.randn(image.shape, generator=seed) * float(rng.uniform(0.01, 0.05))).clamp(0, 1)
+        noise = torch.randn(image.shape, generator=seed) * float(rng.uniform(0.01, 0.05))
+        return (image + noise).clamp(0, 1) if spread is None else image + noise * spread
     return image
 
 

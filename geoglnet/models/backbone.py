@@ -7,7 +7,7 @@ torchvision`` takes as long as ``import torch``; it is imported only for its pre
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geoglnet.bands import RGB
 from geoglnet.config import BACKBONES, suggestion
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.baselines.library import pretrained_encoder
@@ -325,13 +326,14 @@ def build_backbone(name: str, in_channels: int = 3) -> Backbone:
     return backbone
 
 
-def load_backbone_weights(backbone: nn.Module, source: str) -> None:
+def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str] = RGB) -> None:
     """Fill a backbone with ImageNet weights.
 
     Args:
-        backbone: changed in place; its ``name`` is the one it was built with. With other than three bands, the first
-            convolution takes the color average per band.
+        backbone: changed in place; its ``name`` is the one it was built with.
         source: ``"imagenet"`` (torchvision's, downloaded once) or a safetensors file with torchvision's names.
+        bands: names of the bands. In the first convolution red, green and blue get the weights of these colors, all others
+            their average; for other than three bands all are multiplied by 3 / C, so that maps keep their size.
 
     Raises:
         CheckpointError: the file is missing or not safetensors, or lacks tensors that the backbone has.
@@ -345,13 +347,21 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> None:
             f"{source} lacks {len(missing)} tensors of {backbone.name}, first {missing[0]}; is it another network?"
         )
     stem = next(name for name in own if own[name].ndim == 4)
-    if own[stem].shape != state[stem].shape:
-        # Scaled by 3 / bands: a gray image excites the stem as much, however many bands it has.
-        state[stem] = state[stem].mean(1, keepdim=True).expand_as(own[stem]) * (3 / own[stem].shape[1])
+    state[stem] = _stem_for(state[stem], own[stem].shape[1], tuple(bands))
     with torch.no_grad():
         for name, tensor in own.items():
             if name in state:
                 tensor.copy_(state[name].reshape(tensor.shape))  # fully connected layers may be convolutions here
+
+
+def _stem_for(colors: Tensor, count: int, bands: tuple[str, ...]) -> Tensor:
+    """Make the weights of a first convolution for ``count`` bands of those for red, green and blue."""
+    if colors.shape[1] != len(RGB) or (bands == RGB and count == len(RGB)):
+        return colors
+    average = colors.mean(dim=1)
+    names = bands if len(bands) == count else ("",) * count
+    parts = [colors[:, RGB.index(name)] if name in RGB else average for name in names]
+    return torch.stack(parts, dim=1) * (len(RGB) / count)
 
 
 def _file_state(source: str) -> dict[str, Tensor]:

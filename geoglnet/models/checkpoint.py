@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from geoglnet.errors import CheckpointError
-from geoglnet.models.manifest import FORMAT_VERSION, MANIFEST_KEY, Manifest, read_manifest
+from geoglnet.models.manifest import MANIFEST_KEY, Manifest, read_manifest
 from geoglnet.models.network import Network, network_builder
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
@@ -44,7 +44,7 @@ def save_checkpoint(
     """
     tensors = {name: _stored(name, tensor, half) for name, tensor in network.state_dict().items()}
     # One key only: safetensors writes several in random order, and equal models should be equal files.
-    header = {MANIFEST_KEY: json.dumps({"format_version": FORMAT_VERSION, **manifest.to_dict()})}
+    header = {MANIFEST_KEY: json.dumps({"format_version": manifest.format_version, **manifest.to_dict()})}
     file = path if isinstance(path, OutputFile) else OutputFile(path, overwrite)
     with file as part_path:
         # Made by us first, for the permissions that new files have here.

@@ -18,7 +18,7 @@ from geoglnet.legend import Legend
 from geoglnet.plain import check_text, shortened
 from geoglnet.types import StrPath
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: bands that are scaled each for itself; what version 1 can say is written as version 1
 MANIFEST_KEY = "geoglnet"
 _BAND_KEYS = {"names": "bands", "mean": "mean", "std": "std", "scaling": "scaling"}  # in format 1 they lie beside the rest
 _LONGEST = 16_000_000  # scores of 50,000 scenes
@@ -62,6 +62,8 @@ class Manifest:
             raise ConfigError(f"the network has {self.model.num_classes} classes, its legend {self.legend.num_classes}")
         if len(self.bands) != self.model.in_channels:
             raise ConfigError(f"{self.model.in_channels} input channels but {len(self.bands)} bands ({self.bands})")
+        if not self.bands.is_measured:
+            raise ConfigError(f"bands {self.bands} have no mean and std; give one of each per band, or train the model")
         for name in ("resolution_m", "assumed_pixel_size_m"):
             if not 1e-6 <= getattr(self, name) <= 1e9:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be a positive size in meters")
@@ -73,10 +75,15 @@ class Manifest:
             if len(text) > 255:
                 raise ConfigError(f"{name} = {shortened(text)} has {len(text)} characters; use at most 255")
 
+    @property
+    def format_version(self) -> int:
+        """Oldest version of the format that says all of it."""
+        return 1 if self.bands.is_8bit else 2
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
         plain = to_plain(self) | {"model": to_plain(self.model), "region": to_plain(self.region)}
-        plain |= to_plain(self.bands) | {"bands": list(self.bands.names)}
+        plain |= self.bands.to_dict() | {"bands": list(self.bands.names)}
         plain.pop("names")
         return plain | {"legend": self.legend.to_dict(), "training": dict(self.training), "metrics": dict(self.metrics)}
 
@@ -94,7 +101,7 @@ class Manifest:
             legend = Legend.from_dict(parts["legend"])
             training = respelled(plain.get("training", {}))
             kept = {key: value for key, value in plain.items() if key not in _BAND_KEYS.values()}
-            bands = from_plain(Bands, {name: plain[key] for name, key in _BAND_KEYS.items() if key in plain})
+            bands = Bands.from_dict({name: plain[key] for name, key in _BAND_KEYS.items() if key in plain})
             model, region = from_plain(ModelConfig, parts["model"]), from_plain(RegionConfig, parts["region"])
             made = {"model": model, "region": region, "legend": legend, "training": training, "bands": bands}
             return from_plain(cls, {**kept, **made})

@@ -22,7 +22,7 @@ from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.source import SceneFiles
-from geoglnet.raster.scaling import Scaling
+from geoglnet.raster.scaling import scaling_from_dict
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
 from geoglnet.vector.settings import Quantity, VectorConfig
@@ -80,7 +80,10 @@ class RunSettings:
         try:
             config, vector = dict(plain["config"]), dict(plain["vector_config"])
             config |= {name: None if config[name] is None else tuple(config[name]) for name in ("bands", "bounds")}
-            config |= {"mask_path": _path(config["mask_path"]), "scaling": _made(Scaling, config["scaling"])}
+            config |= {
+                "mask_path": _path(config["mask_path"]),
+                "scaling": config["scaling"] and scaling_from_dict(config["scaling"]),
+            }
             vector |= {name: _made(Quantity, vector[name]) for name in ("simplify", "sieve")}
             return cls(
                 tuple(map(str, plain["scene_paths"])),

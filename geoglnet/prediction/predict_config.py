@@ -9,7 +9,7 @@ from pathlib import Path
 from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.raster.band_choice import BandSelection, parse_bands
-from geoglnet.raster.scaling import Scaling
+from geoglnet.raster.scaling import BandScaling, Scaling
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -57,7 +57,7 @@ class PredictConfig:
     coarse_to_fine: bool = False
     augment: bool = False
     bands: BandSelection | None = None
-    scaling: Scaling | None = None
+    scaling: Scaling | BandScaling | None = None
     nodata: float | None = None
     resolution_m: float | None = None
     assumed_pixel_size_m: float | None = None

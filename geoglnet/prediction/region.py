@@ -123,10 +123,10 @@ def _minus(window: Window) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Pixels of one region on the device, 4 bytes each for three bands; floats exist only of what is asked for.
+    """Pixels of one region on the device; of three 8-bit bands 4 bytes each, floats exist only of what is asked for.
 
     Args:
-        image: ``(C, h, w)`` uint8.
+        image: ``(C, h, w)`` uint8 or float32.
         valid: ``(h, w)`` bool.
         mean: ``(C, 1, 1)`` on the 0–255 scale.
         std: ``(C, 1, 1)`` on the 0–255 scale.
@@ -152,7 +152,7 @@ class Uploaded:
 
     def _normalized(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
         # Invalid pixels become the mean, which is 0 once normalized.
-        image = self.image[bands, rows, cols].float().sub_(self.mean[bands]).div_(self.std[bands])
+        image = self.image[bands, rows, cols].to(torch.float32, copy=True).sub_(self.mean[bands]).div_(self.std[bands])
         return image.masked_fill_(~self.valid[rows, cols], 0.0)[None]  # 0: the mean
 
 

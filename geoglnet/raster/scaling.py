@@ -1,17 +1,21 @@
 """Scales the values of a raster to the 0–255 that networks are trained on, by a rule that can be printed.
 
-The rule is chosen from a sample of the values. Thresholds below are the lessons of real scenes: fractions that exceed 1 at a
-glint, percent, 8-bit values stored as 16-bit ones, undeclared nodata values, collars of zeros around a rotated scene.
+8-bit models take all bands scaled together and rounded (:class:`Scaling`), others each band for itself, in float32
+(:class:`BandScaling`). The ends are chosen from a sample of the values. Thresholds below are the lessons of real scenes:
+fractions that exceed 1 at a glint, percent, 8-bit values stored as 16-bit ones, undeclared nodata values, collars of zeros
+around a rotated scene.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.bands import Bands, ValueRange
 from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
@@ -23,6 +27,9 @@ GLINT_SHARE = 0.01  # of the values that are not 0: how many may lie outside of 
 SENTINELS = (-9999, -99999, -999, -32768, -32767, -2147483648, -1e20, 1e20, -3.4028234663852886e38, 3.4028234663852886e38)
 """Values that commonly stand for "no value"."""
 _SENTINEL_SHARE = 0.0005  # of all values: fewer are noise, a collar has more
+_CLIP = (-1.0, 5.0)  # times the range, of what is not rounded: a glint stays one and cannot outweigh its surroundings
+_MOST_OUTSIDE = 0.5  # of a band's values, beyond which its rule is doubted
+_FULL_REFLECTANCE = 10_000  # of integers without scale, as most products store it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ class Scaling:
             raise ConfigError(f"scaling from {self.low:g} to {self.high:g} must have a low end below its high end")
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings, each with the way out."""
+        return (self.doubt,) if self.doubt else ()
+
+    @property
     def is_identity(self) -> bool:
         """Whether 0 to 255 stay as they are."""
         return self.low == 0 and self.high == 255
@@ -70,6 +82,177 @@ class Scaling:
 
 
 AS_IS = Scaling(description="8-bit values")
+
+
+@dataclass(frozen=True, slots=True)
+class BandScaling:
+    """Linear scaling of each band for itself, to float32 on the 0–255 scale: nothing is rounded, little is clipped.
+
+    Args:
+        names: of the bands, in order.
+        scalings: of each.
+        missing: value of each that stands for none, where there is one.
+    """
+
+    names: tuple[str, ...]
+    scalings: tuple[Scaling, ...]
+    missing: tuple[float | None, ...] = ()
+
+    def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Scale a ``(C, ...)`` array of any real type; values that are not finite, or stand for none, become NaN.
+
+        Memory: the float32 copy, 4 bytes per value.
+        """
+        with np.errstate(over="ignore"):  # float64 beyond float32, of pixels without a value
+            scaled = image.astype(np.float32)
+        missing = self.missing or (None,) * len(scaled)
+        for band, source, scaling, none in zip(scaled, image, self.scalings, missing, strict=True):
+            is_lost = ~np.isfinite(band)
+            if none is not None:
+                is_lost |= source == np.asarray(none).astype(np.result_type(source.dtype, np.float32))
+            band -= np.float32(scaling.low)
+            band *= np.float32(255 / (scaling.high - scaling.low))
+            band[is_lost] = np.nan
+        return np.clip(scaled, 255 * _CLIP[0], 255 * _CLIP[1], out=scaled)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings about what the values of single bands might be, each with the way out."""
+        doubts = self._grouped([scaling.doubt for scaling in self.scalings])
+        return tuple(f"{names}: " + doubt for doubt, names in doubts.items() if doubt)
+
+    def _grouped(self, words: Sequence[str]) -> dict[str, str]:
+        """Gather the names of the bands of which the same is said, by what is said."""
+        named: dict[str, list[str]] = {}
+        for band, word in zip(self.names, words, strict=True):
+            named.setdefault(word, []).append(band)
+        return {word: ", ".join(bands) for word, bands in named.items()}
+
+    def __str__(self) -> str:
+        rules = self._grouped([str(scaling) for scaling in self.scalings])
+        lost = [
+            f"{name} {none:g} is no value" for name, none in zip(self.names, self.missing, strict=False) if none is not None
+        ]
+        return "; ".join([*(f"{names}: {rule}" for rule, names in rules.items()), *lost])
+
+
+def scaling_from_dict(plain: Mapping[str, Any]) -> Scaling | BandScaling:
+    """Restore a scaling from the dictionary that :func:`dataclasses.asdict` makes of it.
+
+    Raises:
+        ConfigError: ends that are not in order.
+        TypeError: another dictionary.
+    """
+    if "scalings" not in plain:
+        return Scaling(**plain)
+    return BandScaling(tuple(plain["names"]), tuple(Scaling(**part) for part in plain["scalings"]), tuple(plain["missing"]))
+
+
+def same_for_all(scaling: Scaling, bands: Bands) -> Scaling | BandScaling:
+    """Return a scaling that the user gave as the bands' model takes it: for all bands together, or the same for each."""
+    return scaling if bands.is_8bit else BandScaling(bands.names, (scaling,) * len(bands))
+
+
+@dataclass(frozen=True, slots=True)
+class BandSample:
+    """Sample of the values of one band, and what its raster says about them.
+
+    Args:
+        values: valid values, any shape; may be empty.
+        scale: of the raster: what a value is multiplied by,
+        offset: and what is added to it then.
+    """
+
+    values: npt.NDArray[Any]
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def finite(self) -> npt.NDArray[Any]:
+        finite: npt.NDArray[Any] = self.values[np.isfinite(self.values)]
+        return finite
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the raster has a scale or an offset."""
+        return (self.scale, self.offset) != (1, 0)
+
+    def between(self, low: float, high: float, description: str) -> Scaling:
+        """Make the scaling whose ends are physical values, after scale and offset; doubted where most values lie outside."""
+        if self.is_scaled:
+            description += f", after the raster's scale {self.scale:g} and offset {self.offset:g}"
+        ends = ((low - self.offset) / self.scale, (high - self.offset) / self.scale)
+        scaling, finite = Scaling(*ends, description), self.finite
+        outside = float(np.mean((finite < scaling.low) | (finite > scaling.high))) if finite.size else 0.0
+        if outside <= _MOST_OUTSIDE and finite.size:
+            return scaling
+        found = f"{outside:.0%} of the values lie outside of {scaling.low:g} to {scaling.high:g}, they are "
+        doubt = found + f"{finite.min():g} to {finite.max():g}; is it another unit?" if finite.size else "no valid value found"
+        return Scaling(*ends, description, doubt)
+
+
+def choose_band_scaling(samples: Sequence[BandSample], bands: Bands) -> BandScaling:
+    """Choose the scaling of each band by its own rule.
+
+    Args:
+        samples: of each band.
+        bands: of the model, with their rules; none for all bands together.
+
+    Raises:
+        ConfigError: a raster's scale is not positive.
+    """
+    for name, sample in zip(bands.names, samples, strict=True):
+        if not sample.scale > 0 or not np.isfinite([sample.scale, sample.offset]).all():
+            raise ConfigError(
+                f"band {name} has scale {sample.scale:g} and offset {sample.offset:g}; the scale must be positive, "
+                "correct it with gdal_edit.py -scale"
+            )
+    # One unit for all bands without a scale: a dark band alone would be taken for another.
+    unscaled = [
+        sample.finite.ravel()
+        for sample, rule in zip(samples, bands.rules, strict=True)
+        if rule is ScalingRule.REFLECTANCE and not sample.is_scaled
+    ]
+    full, unit, doubt = _unit_of(np.concatenate(unscaled)) if unscaled else (1.0, "", "")
+    scalings = []
+    for sample, rule in zip(samples, bands.rules, strict=True):
+        if isinstance(rule, ValueRange):
+            scalings.append(sample.between(rule.low, rule.high, f"range {rule.low:g} to {rule.high:g}"))
+        elif rule is ScalingRule.AS_IS:
+            scalings.append(BandSample(sample.values).between(0, 255, "as they are"))
+        elif rule is ScalingRule.PERCENTILES:
+            scalings.append(_of_percentiles(sample.finite))
+        elif sample.is_scaled:
+            scalings.append(sample.between(0, 1, "reflectance"))
+        else:
+            made = sample.between(0, full, f"reflectance, {unit}")
+            scalings.append(Scaling(made.low, made.high, made.description, made.doubt or doubt))
+    return BandScaling(bands.names, tuple(scalings))
+
+
+def _of_percentiles(finite: npt.NDArray[Any]) -> Scaling:
+    if not finite.size:
+        return Scaling(description="no valid value found", doubt="no valid value found")
+    scaling = _stretched(finite)
+    if finite.min() < finite.max():
+        return scaling
+    return Scaling(scaling.low, scaling.high, scaling.description, f"all values are {finite.min():g}")
+
+
+def _unit_of(finite: npt.NDArray[Any]) -> tuple[float, str, str]:
+    """Find the number that stands for a reflectance of 1 where the raster has no scale; its name, and a doubt."""
+    if not finite.size:
+        return 1.0, "from 0 to 1", ""
+    bright, name = float(np.percentile(finite, PERCENTILES[1])), finite.dtype.name
+    way_out = "; if that is wrong, give the raster its scale and offset (gdal_edit.py -scale S -offset O) or set "
+    is_float = np.issubdtype(finite.dtype, np.floating)
+    if is_float and bright <= 1.6:  # snow, glints and slopes toward the sun reach this far
+        return 1.0, "from 0 to 1", ""
+    full, unit = (255.0, "8 bits") if name == "uint8" else (float(_FULL_REFLECTANCE), f"times {_FULL_REFLECTANCE}")
+    if is_float and bright <= 160:
+        full, unit = 100.0, "in percent"
+    guess = f"{name} values of {finite.min():g} to {finite.max():g} without a scale are taken as reflectance {unit}"
+    return full, unit, guess + way_out + Keyword("scaling")
 
 
 def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: ScalingRule = ScalingRule.BY_TYPE) -> Scaling:

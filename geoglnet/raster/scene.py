@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -23,9 +23,19 @@ from geoglnet.raster.band_choice import BandSelection
 from geoglnet.raster.band_sources import OpenRasters, choose_scene_bands
 from geoglnet.raster.gdal import environment
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
-from geoglnet.raster.scaling import AS_IS, Scaling, choose_scaling, find_collar
+from geoglnet.raster.scaling import (
+    AS_IS,
+    BandSample,
+    BandScaling,
+    Scaling,
+    choose_band_scaling,
+    choose_scaling,
+    find_collar,
+    find_sentinel,
+    same_for_all,
+)
 from geoglnet.raster.stack import SAMPLE_SIZE, BandStack, open_stack
-from geoglnet.types import Shape, StrPath
+from geoglnet.types import BandValues, Shape, StrPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +43,12 @@ class Pixels:
     """Pixels of a window.
 
     Args:
-        image: ``(C, h, w)`` uint8; undefined where ``valid`` is false.
+        image: ``(C, h, w)`` uint8, or float32 on the same scale of 0 to 255, not rounded, for a model that is not an 8-bit one;
+            undefined where ``valid`` is false.
         valid: ``(h, w)`` bool; false for nodata, transparent and masked pixels.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: BandValues
     valid: npt.NDArray[np.bool_]
 
 
@@ -76,23 +87,24 @@ class ArrayScene:
     """A scene in memory, for tests and for images that are arrays already.
 
     Args:
-        image: ``(C, H, W)`` uint8.
+        image: ``(C, H, W)`` uint8, or float32 on the scale of 0 to 255.
         valid: ``(H, W)`` bool; all pixels when left out.
         transform: pixel to CRS coordinates.
         crs: coordinate reference system.
         name: identity for messages.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: BandValues
     valid: npt.NDArray[np.bool_] | None = None
     transform: Affine = Affine.identity()  # noqa: RUF009 - an Affine is a tuple
     crs: CRS | None = None
     name: str = "array"
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.dtype != np.uint8:
+        if self.image.ndim != 3 or self.image.dtype not in (np.uint8, np.float32):
             raise SceneError(
-                f"{self.name} is {self.image.dtype} of shape {self.image.shape}; give (bands, height, width) uint8"
+                f"{self.name} is {self.image.dtype} of shape {self.image.shape}; give (bands, height, width) uint8, or float32 "
+                "on the scale of 0 to 255"
             )
 
     @property
@@ -128,7 +140,7 @@ class RasterScene:
         scaling: of values to 0–255.
     """
 
-    def __init__(self, stack: BandStack, grid: Grid, scaling: Scaling = AS_IS) -> None:
+    def __init__(self, stack: BandStack, grid: Grid, scaling: Scaling | BandScaling = AS_IS) -> None:
         self.scaling = scaling
         self._stack = stack
         self._grid = grid
@@ -229,7 +241,12 @@ class RasterScene:
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
-        return Pixels(self.scaling.apply(values[:, rows, cols]), valid[rows, cols])
+        image: BandValues = self.scaling.apply(values[:, rows, cols])
+        if isinstance(self.scaling, Scaling):
+            return Pixels(image, valid[rows, cols])
+        # Of bands with rules of their own, one may lack a value where the others have theirs.
+        is_known = np.isfinite(image).all(axis=0)
+        return Pixels(np.nan_to_num(image, copy=False), valid[rows, cols] & is_known)
 
     @property
     def values_rule(self) -> str:
@@ -237,14 +254,15 @@ class RasterScene:
         nodata = "" if self.nodata is None else f"{self.nodata:g} is no value"
         return "; ".join(part for part in ("" if self.scaling == AS_IS else str(self.scaling), nodata) if part)
 
-    def measure(self, rule: ScalingRule, progress: Progress) -> None:
+    def measure(self, bands: Bands, progress: Progress) -> None:
         """Choose the scaling from a decimated read of the whole raster, without values that stand for "no value".
 
         Args:
-            rule: rule of the model.
+            bands: of the model, with its rules.
             progress: receives warnings about doubtful values.
 
         Raises:
+            ConfigError: the raster's scale is not positive.
             SceneError: the raster cannot be read.
         """
         # One cheap read of at most 512 × 512 pixels, which is the same for every block, machine and resumed run.
@@ -256,9 +274,33 @@ class RasterScene:
                 f"{self.name}: all bands are {collar:g} along one of its sides; if that means nodata, pass "
                 + Keyword("nodata", collar)
             )
-        self.scaling = choose_scaling(values[:, valid], values.dtype, rule)
-        if self.scaling.doubt:
-            progress.warn(f"{self.name}: " + self.scaling.doubt)
+            is_collar = (values == collar).all(axis=0)
+            if (valid & ~is_collar).any():  # nodata or not, so many equal values say nothing about the others
+                valid &= ~is_collar
+        if bands.joint_rule is not None:
+            self.scaling = choose_scaling(values[:, valid], values.dtype, bands.joint_rule)
+        else:
+            self.scaling = self._choose_band_scaling(values, valid, bands, progress)
+        for doubt in self.scaling.doubts:
+            progress.warn(f"{self.name}: " + doubt)
+
+    def _choose_band_scaling(
+        self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], bands: Bands, progress: Progress
+    ) -> BandScaling:
+        """Choose the scaling of each band, and find what stands for "no value" in one of them alone."""
+        samples, missing = list[BandSample](), list[float | None]()
+        for name, band, unit in zip(bands.names, values, self.band_units, strict=True):
+            known = band[valid]
+            none = find_sentinel(known) if band.dtype != np.uint8 else None
+            if none is not None:
+                progress.warn(
+                    f"{self.name}: band {name} is {none:g} in {np.mean(known == none):.1%} of the pixels, far from its other "
+                    "values, and read as nodata there; declare it with gdal_edit.py -a_nodata"
+                )
+                known = known[known != none]
+            missing.append(none)
+            samples.append(BandSample(known, *unit))
+        return replace(choose_band_scaling(samples, bands), missing=tuple(missing))
 
     def _check_bands(self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], progress: Progress) -> None:
         """Refuse a band without values, which would make every pixel invalid; warn about one that is the same everywhere.
@@ -286,7 +328,7 @@ def open_scene(
     model_bands: Bands | None = None,
     resolution_m: float | None = None,
     assumed_pixel_size_m: float | None = None,
-    scaling: Scaling | None = None,
+    scaling: Scaling | BandScaling | None = None,
     nodata: float | None = None,
     is_strict: bool = False,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
@@ -306,11 +348,11 @@ def open_scene(
         bands: names or numbers (from 1) of bands to read in this order, or a preset such as ``"BGR"``, which says what the
             bands of the file are; left out, see :func:`~geoglnet.raster.band_choice.choose_bands`.
         beside: other rasters of the same place, by the name of the band that is read from each; of any CRS and resolution.
-        model_bands: bands of a model: they are found by name when ``bands`` is left out, and their rule scales the values.
+        model_bands: bands of a model: they are found by name when ``bands`` is left out, and their rules scale the values.
             Left out, three bands, or as many as there are, by the rule for their type.
         resolution_m: ground pixel size of the grid that windows refer to; the raster's own when left out.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        scaling: scaling of values to 0–255; chosen by the rule of ``model_bands`` when left out.
+        scaling: scaling of values to 0–255; chosen by the rules of ``model_bands`` when left out.
         nodata: value that all bands have where a pixel has no value, beside what the raster itself declares. Left out, values
             such as -9999 that lie far from all others are found and warned about, except in 8-bit rasters and where ``scaling``
             is passed.
@@ -318,7 +360,8 @@ def open_scene(
         progress: receives the rules that are applied.
 
     Returns:
-        The scene, open; use it in a ``with``. Windows come as ``(C, h, w)`` uint8 with ``(h, w)`` validity.
+        The scene, open; use it in a ``with``. Windows come as ``(C, h, w)`` uint8 with ``(h, w)`` validity; as float32 for a
+        model that is not an 8-bit one.
 
     Raises:
         SceneNotFoundError: there is no such file.
@@ -333,12 +376,14 @@ def open_scene(
         first = files.open(chosen.first)
         grid = choose_grid(first, resolution_m, assumed_pixel_size_m, progress, is_strict=is_strict)
         stack = open_stack(files, chosen, grid, nodata, progress)
+        model_bands = model_bands or Bands()
+        if isinstance(scaling, Scaling):
+            scaling = same_for_all(scaling, model_bands)
         scene = RasterScene(stack, grid, scaling or AS_IS)
-        rule = Bands().scaling if model_bands is None else model_bands.scaling
-        if scaling is None and (
-            rule is ScalingRule.STRETCH or stack.dtype != np.uint8
-        ):  # most models take 8-bit ones as they are
-            scene.measure(rule, progress)
+        # Most models take 8-bit values as they are.
+        is_measured = model_bands.joint_rule is not ScalingRule.BY_TYPE or stack.dtype != np.uint8
+        if scaling is None and is_measured:
+            scene.measure(model_bands, progress)
         if scaling is None and scene.values_rule:
             progress.log(Rule(scene.values_rule))
         on_error.pop_all()

@@ -71,6 +71,7 @@ class GeneratedScene:
     Args:
         image: ``(3, H, W)`` uint8.
         labels: ``(H, W)`` uint8, values of :data:`GENERATED_LEGEND`.
+        height: ``(H, W)`` float32 meters above the ground, of roofs, crowns and walls.
         polygons: true outlines in CRS coordinates.
         transform: pixel to CRS coordinates.
         crs: a UTM zone.
@@ -78,6 +79,7 @@ class GeneratedScene:
 
     image: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
+    height: npt.NDArray[np.float32]
     polygons: tuple[TruePolygon, ...]
     transform: Affine
     crs: CRS
@@ -115,7 +117,7 @@ def generate_scene(shape: Shape = DEFAULT_SHAPE, seed: int = 0, pixel_size_m: fl
     layers = list(_iter_truth(land, buildings, trees, shapely.box(0, 0, width, height)))
     transform = Affine.translation(*ORIGIN) @ Affine.scale(pixel_size_m, -pixel_size_m)
     labels = burn(((g, GENERATED_LEGEND.value_of(name)) for name, g in layers), shape, pixel_size_m).astype(np.uint8)
-    return GeneratedScene(image, labels, tuple(_placed(layers)), transform, UTM_36S)
+    return GeneratedScene(image, labels, canvas.height, tuple(_placed(layers)), transform, UTM_36S)
 
 
 def landcover_labels(labels: npt.NDArray[np.uint8], legend: Legend) -> npt.NDArray[np.uint8]:

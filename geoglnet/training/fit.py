@@ -117,9 +117,10 @@ def fit(
     with ExitStack() as stack:
         for output in (file, *kept.values()):
             stack.enter_context(output.claimed())
-        manifest = make_manifest(config)
-        if not is_trained:
-            network = _train(config, folder, start, saved, kept, manifest, checkpoint_path, progress)
+        if is_trained:
+            manifest = read_manifest(checkpoint_path)
+        else:
+            network, manifest = _train(config, folder, start, saved, kept, checkpoint_path, progress)
             save_checkpoint(file, network, manifest)  # first: nothing is lost if scoring fails
             file.overwrite = True  # the file of a moment ago, written again with its scores
         if config.validation:
@@ -139,10 +140,9 @@ def _train(
     start: Start,
     saved: Savepoint | None,
     kept: Mapping[Stage, OutputFile],
-    manifest: Manifest,
     checkpoint_path: Path,
     progress: Progress,
-) -> Network:
+) -> tuple[Network, Manifest]:
     """Train a network stage by stage, from nothing or a savepoint; keep what earlier stages left."""
     saved_path = savepoint_path(checkpoint_path)
     if saved is None:
@@ -152,6 +152,9 @@ def _train(
     network = _build_network(config, folder)
     check_training_capacity(network, *_images_of(config), resolve_device("auto"))
     dataset = _open_dataset(config, folder, progress)
+    # Savepoints keep what was asked for, models what came of it.
+    asked, config = config, replace(config, bands=dataset.bands)
+    manifest = make_manifest(config)
     run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
     if saved is None:
         forget_losses(run)
@@ -162,12 +165,12 @@ def _train(
         if path is not None and saved is None:
             _take(network, path, network.trained_parts(stage))
             continue
-        keepers = Saving(saved_path, config, stage), RunLog(run, stage, specimens)
+        keepers = Saving(saved_path, asked, stage), RunLog(run, stage, specimens)
         run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
         if stage in kept:
             _keep_stage(kept[stage], network, stage, config)
         saved = None
-    return network
+    return network, manifest
 
 
 def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
@@ -220,6 +223,10 @@ def _found_manifest(checkpoint_path: Path) -> Manifest | None:
 
 def _describes(found: Manifest, config: TrainConfig) -> bool:
     """Tell whether a manifest is the one that a configuration makes, scores apart."""
+    if not config.bands.is_measured:
+        if len(config.bands) != len(found.bands):
+            return False
+        config = replace(config, bands=replace(config.bands, mean=found.bands.mean, std=found.bands.std))  # as measured then
     plain = replace(found, metrics={}).to_dict()
     return json.dumps(plain, default=str) == json.dumps(make_manifest(config).to_dict(), default=str)
 
@@ -274,7 +281,7 @@ def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> li
     reader = _reader(config, folder, SilentProgress())
     dataset = open_specimens(config.validation, reader, config.region, config.sample, NUM_SPECIMENS)
     loader = RegionLoader(dataset, 1, 0, manifest.bands)
-    return [specimen(batch, loader.mean, loader.std, config.legend) for batch in loader]
+    return [specimen(batch, manifest.bands, config.legend) for batch in loader]
 
 
 def _build_network(config: TrainConfig, folder: Path) -> Network:
@@ -283,7 +290,7 @@ def _build_network(config: TrainConfig, folder: Path) -> Network:
     if source:
         path = source if source == "imagenet" else str(folder / source)
         for backbone in network.backbones():
-            load_backbone_weights(backbone, path)
+            load_backbone_weights(backbone, path, config.bands.names)
     return network
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geoglnet.bands import Bands
 from geoglnet.legend import NO_CLASS, Legend
-from geoglnet.types import Shape
+from geoglnet.types import BandValues, Shape
 
 Image = npt.NDArray[np.uint8]
 
@@ -40,10 +41,22 @@ def decimation(shape: Shape, longest: int) -> int:
     return max(1, -(-max(shape) // longest))
 
 
-def as_rgb(image: Image) -> Image:
-    """``(h, w, 3)`` of the first three bands, or of the first alone, of a ``(C, h, w)`` image."""
-    bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
-    return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+def as_rgb(image: BandValues, bands: Bands = Bands()) -> Image:  # noqa: B008 - it is frozen
+    """Show the red, green and blue bands of a ``(C, h, w)`` image by their names, else the first three, or the first alone.
+
+    8-bit colors are shown as they are; all else is stretched between its percentiles, all shown bands together.
+
+    Returns:
+        ``(h, w, 3)``.
+    """
+    chosen = bands.rgb if bands.rgb is not None and len(image) == len(bands) else (0, 1, 2) if len(image) >= 3 else (0, 0, 0)
+    shown = image[list(chosen)]
+    if shown.dtype != np.uint8 or (bands.rgb is None and len(image) == len(bands)):
+        finite = shown[np.isfinite(shown)]
+        low, high = np.percentile(finite, (2, 98)) if finite.size else (0, 255)
+        stretched = (shown - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
+        shown = np.rint(np.clip(np.nan_to_num(stretched), 0, 255)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(shown, 0, -1))
 
 
 def colored(labels: Image, legend: Legend) -> Image:

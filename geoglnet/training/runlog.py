@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from geoglnet.bands import Bands
 from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import OutputError
@@ -87,10 +88,12 @@ class Specimen:
         return side_by_side([self.picture, *(colored(part, self.legend) for part in (truth, *labels.values()))])
 
 
-def specimen(batch: RegionBatch, mean: Tensor, std: Tensor, legend: Legend) -> Specimen:
+def specimen(batch: RegionBatch, bands: Bands, legend: Legend) -> Specimen:
     """Make a specimen of a batch of one region; its picture is the patches put back in place."""
-    image = _pasted(batch, (batch.patches * std + mean).clamp(0, 1))
-    return Specimen(batch, as_rgb((image * 255).round().to(torch.uint8).cpu().numpy()), legend)
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (bands.mean, bands.std))
+    image = _pasted(batch, batch.patches * std + mean) * 255
+    values = image.clamp(0, 255).round().to(torch.uint8) if bands.is_8bit else image
+    return Specimen(batch, as_rgb(values.cpu().numpy(), bands), legend)
 
 
 class RunLog(Callback):

@@ -118,11 +118,11 @@ class Saving(Callback):
 
 
 def _text(config: TrainConfig) -> str:
-    parts = {name: to_plain(getattr(config, name)) for name in ("bands", "model", "region", "sample", "augment", "optim")}
+    parts = {name: to_plain(getattr(config, name)) for name in ("model", "region", "sample", "augment", "optim")}
     parts["optim"].pop("save_every_s")  # how often one saves changes nothing
     sources = [to_plain(source) for source in config.train]
     whole = {name: getattr(config, name) for name in ("name", "resolution_m")}
-    plain = whole | {"legend": config.legend.to_dict(), "train": sources}
+    plain = whole | {"legend": config.legend.to_dict(), "train": sources, "bands": config.bands.to_dict()}
     return json.dumps(plain | parts, sort_keys=True, default=str)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
+from geoglnet.bands import Bands
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import DeepGlobeSource, InriaSource, IsicSource, SourceConfig
@@ -186,7 +187,7 @@ def score(
             # In a second pass: a boundary's score needs pixels beyond the edges of its block.
             evaluation.boundaries[name] = _boundary_score(pair.truth, labels, manifest.legend)
             evaluation.worst.extend(
-                WorstRegion(name, window, wrong, known, _picture(pair, scene, labels, window))
+                WorstRegion(name, window, wrong, known, _picture(pair, scene, labels, window, manifest.bands))
                 for wrong, known, window in scorer.worst
             )
     return evaluation
@@ -216,12 +217,12 @@ def _boundary_score(truth: Truth, labels: npt.NDArray[np.uint8], legend: Legend)
     return score
 
 
-def _picture(pair: Pair, scene: RasterScene, labels: npt.NDArray[np.uint8], window: Window) -> ScenePicture:
+def _picture(pair: Pair, scene: RasterScene, labels: npt.NDArray[np.uint8], window: Window, bands: Bands) -> ScenePicture:
     """Shrink a region, its truth and its labels to a size that can be kept."""
     step = decimation(Shape(int(window.height), int(window.width)), PICTURE_SIZE)
     block = np.asarray(labels[window.toslices()])
     truth = _seen(pair.truth, window, block)
-    image = as_rgb(scene.read_window(window).image)
+    image = as_rgb(scene.read_window(window).image, bands)
     return ScenePicture(image[::step, ::step], truth[::step, ::step], block[::step, ::step])
 
 

@@ -193,7 +193,7 @@ class TrainConfig:
             raise ConfigError(f"{self.name} has no [[train]] source; name at least one")
 
 
-_PARTS = {"bands": Bands, "region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
+_PARTS = {"region": RegionConfig, "sample": SampleConfig, "augment": AugmentConfig, "optim": OptimConfig}
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> TrainConfig:
@@ -264,8 +264,9 @@ def _build(plain: dict[str, Any]) -> TrainConfig:
         recipe = checked("optim.recipe", chosen.get("recipe", "paper"), str)
         plain["optim"] = RECIPES.get(recipe, {}) | chosen  # what the file says wins over the recipe
     parts: dict[str, Any] = {name: from_plain(kind, _table(plain, name)) for name, kind in _PARTS.items() if name in plain}
+    parts["bands"] = Bands.from_dict(_table(plain, "bands"))
     chosen = _table(plain, "model")
-    num_bands = len(parts["bands"]) if "bands" in parts else len(Bands())
+    num_bands = len(parts["bands"])
     implied = {"num_classes": legend.num_classes, "in_channels": num_bands} | alone(chosen.get("architecture", ""))
     model = from_plain(ModelConfig, implied | chosen)
     sources = {key: _sources(key, plain[key]) for key in ("train", "validation") if key in plain}

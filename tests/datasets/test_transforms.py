@@ -11,6 +11,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from geoglnet.bands import Bands, ValueRange
+from geoglnet.config import ScalingRule
 from geoglnet.datasets.transforms import AugmentConfig, recolor, resample, turn
 from geoglnet.errors import ConfigError
 
@@ -97,3 +99,33 @@ def test_colors_blur_turns_and_sizes_equal_torchvisions_to_the_bit() -> None:
         resized, resized_labels = resample(image, labels, size)
         assert torch.equal(resized, TF.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True))
         assert torch.equal(resized_labels, TF.resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0])
+
+
+MULTISPECTRAL = Bands(
+    ("nir", "red", "green", "blue", "height"),
+    (0.3, 0.1, 0.1, 0.1, 0.2),
+    (0.1, 0.03, 0.03, 0.03, 0.2),
+    (*(ScalingRule.REFLECTANCE,) * 4, ValueRange(0, 30)),
+)
+
+
+def test_other_bands_are_recolored_around_their_own_means_and_heights_are_left_alone() -> None:
+    noise = torch.randn(5, 24, 24, generator=torch.Generator().manual_seed(0))
+    image = torch.tensor(MULTISPECTRAL.mean)[:, None, None] + noise * torch.tensor(MULTISPECTRAL.std)[:, None, None]
+    image[0, 3, 3] = 1.6  # a glint stays one
+    changed = [recolor(image, 0.5, np.random.default_rng(seed), MULTISPECTRAL) for seed in range(30)]
+    assert all(torch.isfinite(out).all() and out.shape == image.shape for out in changed)
+    assert not any(torch.equal(out[:4], image[:4]) for out in changed)
+    assert any(torch.equal(out[4], image[4]) for out in changed), "neither blurred nor noisy"
+    assert max(float(out[0].max()) for out in changed) > 1
+    means = torch.stack([out.mean(dim=(1, 2)) for out in changed])[:, :4]
+    ratio = means / torch.tensor(MULTISPECTRAL.mean[:4])
+    assert (ratio > 0.4).all()
+    assert (ratio < 2.5).all()
+
+
+def test_saturation_is_a_matter_of_the_colors_alone() -> None:
+    gray = torch.full((2, 8, 8), 0.4)
+    bands = Bands(("pan", "nir"), (0.4, 0.4), (0.2, 0.2))
+    assert recolor(gray, 0.8, np.random.default_rng(1), bands).shape == (2, 8, 8)
+    assert recolor(gray, 0.8, np.random.default_rng(1), bands).max() <= 1

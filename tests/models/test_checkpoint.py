@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from geoglnet.bands import RGB
 from geoglnet.config import ModelConfig, RegionConfig, from_plain, to_plain
 from geoglnet.errors import CheckpointError, ConfigError, ModelNotFoundError, OutputError, OutputExistsError
 from geoglnet.legend import Legend
@@ -330,6 +331,21 @@ def test_backbone_weights_load_from_a_local_file(tmp_path: Path, bands: int) -> 
         torch.testing.assert_close(source.eval()(gray)[0], target.eval()(gray)[0])
     else:
         torch.testing.assert_close(source.conv1(torch.full((1, 3, 64, 64), 0.3)), target.conv1(gray), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bands", [("blue", "green", "red"), ("nir", "red", "green", "blue"), ("pan",)])
+def test_the_weights_of_colors_go_to_the_bands_of_their_names(tmp_path: Path, bands: tuple[str, ...]) -> None:
+    source = build_backbone("resnet18")
+    save_file(source.state_dict(), tmp_path / "resnet18.safetensors")
+    target = build_backbone("resnet18", in_channels=len(bands))
+    load_backbone_weights(target, str(tmp_path / "resnet18.safetensors"), bands)
+    colors, stem = source.conv1.weight.detach(), target.conv1.weight.detach() * len(bands) / 3
+    for index, name in enumerate(bands):
+        expected = colors[:, RGB.index(name)] if name in RGB else colors.mean(dim=1)
+        torch.testing.assert_close(stem[:, index], expected)
+    gray = torch.full((1, len(bands), 64, 64), 0.3)
+    if "nir" in bands or "pan" in bands:  # maps keep their size
+        torch.testing.assert_close(source.conv1(gray[:, :1].expand(1, 3, 64, 64)), target.conv1(gray), rtol=1e-3, atol=1e-4)
 
 
 def test_backbone_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoglnet.bands import BandRule, Bands, ValueRange
+from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
-from geoglnet.raster.scaling import Scaling, choose_scaling, find_collar, find_sentinel
+from geoglnet.raster.scaling import (
+    BandSample,
+    BandScaling,
+    Scaling,
+    choose_band_scaling,
+    choose_scaling,
+    find_collar,
+    find_sentinel,
+    scaling_from_dict,
+)
 
 
 def test_8_bit_values_are_taken_as_they_are_without_a_copy() -> None:
@@ -151,3 +165,83 @@ def test_scaling_keeps_the_order_of_values(values: list[int], position: int) -> 
     scaled = choose_scaling(array, "int16").apply(array)
     assert (np.diff(scaled.astype(int)) >= 0).all()
     assert scaled.dtype == np.uint8
+
+
+def chosen(rule: BandRule, *samples: BandSample) -> BandScaling:
+    return choose_band_scaling(samples, Bands(tuple(f"b{i}" for i in range(len(samples))), scaling=rule))
+
+
+def test_every_band_keeps_the_precision_of_its_sensor() -> None:
+    twelve_bits = np.arange(4096, dtype=np.uint16)
+    scaled = chosen(ValueRange(0, 4095), BandSample(twelve_bits)).apply(twelve_bits[None])
+    assert scaled.dtype == np.float32
+    assert np.unique(scaled).size == 4096
+    assert (scaled[0, 0], scaled[0, -1]) == (0, 255)
+
+
+def test_reflectance_is_what_the_raster_s_scale_and_offset_say() -> None:
+    values = np.array([1000, 6000, 11000], np.uint16)
+    scaling = chosen(ScalingRule.REFLECTANCE, BandSample(values, 1e-4, -0.1))
+    assert scaling.apply(values[None]).round(3).tolist() == [[0, 127.5, 255]]
+    assert "after the raster's scale 0.0001 and offset -0.1" in str(scaling)
+    assert scaling.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "words"), [(1, "float32", ""), (100, "float32", "percent"), (10_000, "uint16", "10000")]
+)
+def test_the_unit_of_reflectance_without_a_scale_is_found_and_a_guess_is_a_warning(factor: int, dtype: str, words: str) -> None:
+    values = fractions()
+    values[:3] = 1.3  # glints
+    stored = (values * factor).astype(dtype)
+    scaling = chosen(ScalingRule.REFLECTANCE, BandSample(stored))
+    assert np.abs(scaling.apply(stored[None])[0] / 255 - values).max() < 2e-4
+    assert words in "".join(scaling.doubts)
+    assert bool(scaling.doubts) == bool(words)
+
+
+def test_a_dark_band_is_taken_in_the_unit_of_the_others() -> None:
+    dark, bright = fractions() * np.float32(1.2), fractions(1) * 100
+    scaling = chosen(ScalingRule.REFLECTANCE, BandSample(dark), BandSample(bright))
+    assert [part.high for part in scaling.scalings] == [100, 100]
+
+
+def test_percentiles_are_each_band_s_own() -> None:
+    low, high = np.arange(0, 101, dtype=np.float32), np.arange(5000, 5101, dtype=np.float32)
+    scaling = chosen(ScalingRule.PERCENTILES, BandSample(low), BandSample(high))
+    assert [(part.low, part.high) for part in scaling.scalings] == [(2, 98), (5002, 5098)]
+    assert "all values are 7" in chosen(ScalingRule.PERCENTILES, BandSample(np.full(9, 7.0))).doubts[0]
+
+
+def test_a_range_in_another_unit_is_doubted() -> None:
+    feet = np.linspace(900, 1000, 50)
+    (doubt,) = chosen(ValueRange(0, 30), BandSample(feet)).doubts
+    assert doubt == "b0: 100% of the values lie outside of 0 to 30, they are 900 to 1000; is it another unit?"
+    assert chosen(ValueRange(270, 310), BandSample(feet, 0.3048)).doubts == ()
+
+
+def test_negative_reflectance_is_kept_and_mostly_negative_one_doubted() -> None:
+    values = np.array([-0.02, 0.1, 0.2, 0.3], np.float32)
+    scaling = chosen(ScalingRule.REFLECTANCE, BandSample(values))
+    assert scaling.apply(values[None])[0, 0] == pytest.approx(-5.1, abs=1e-3)
+    assert scaling.doubts == ()
+    assert "75% of the values lie outside" in chosen(ScalingRule.REFLECTANCE, BandSample(values - np.float32(0.25))).doubts[0]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1e-4, float("nan")])
+def test_a_scale_that_turns_dark_into_bright_is_refused(scale: float) -> None:
+    with pytest.raises(ConfigError, match=r"band b0 has scale .* must be positive"):
+        chosen(ScalingRule.REFLECTANCE, BandSample(np.arange(5.0), scale))
+
+
+def test_values_without_a_number_are_lost_and_glints_are_bounded() -> None:
+    scaling = BandScaling(("a", "b"), (Scaling(0, 1), Scaling(0, 255)), (None, -9999.0))
+    values = np.array([[np.nan, np.inf, 0.5, 1e9], [1, 2, -9999, 4]], np.float64)
+    scaled = scaling.apply(values)
+    assert np.isnan(scaled).tolist() == [[True, True, False, False], [False, False, True, False]]
+    assert (scaled[0, 2], scaled[0, 3]) == (127.5, 5 * 255)
+
+
+def test_a_stored_scaling_comes_back() -> None:
+    for scaling in (Scaling(2, 9, "why"), BandScaling(("a",), (Scaling(0, 1, "why", "doubt"),), (-9999.0,))):
+        assert scaling_from_dict(json.loads(json.dumps(asdict(scaling)))) == scaling

@@ -23,7 +23,7 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from geoglnet.bands import Bands
+from geoglnet.bands import BandRule, Bands, ValueRange
 from geoglnet.config import ScalingRule
 from geoglnet.errors import BandsError, ConfigError, SceneError, SceneNotFoundError
 from geoglnet.prediction.source import Source
@@ -732,3 +732,76 @@ def test_shapes_have_names(scene_factory: Factory) -> None:
     with open_scene(scene_factory((3, 64, 80))) as scene:
         assert scene.shape == Shape(height=64, width=80)
         assert scene.name.endswith("scene.tif")
+
+
+# ---- values of models that are not 8-bit ones
+
+
+def named(rule: BandRule | tuple[BandRule, ...], *names: str) -> Bands:
+    return Bands(names or ("red", "green", "blue"), scaling=rule)
+
+
+def test_a_model_of_reflectance_gets_it_unrounded(scene_factory: Factory) -> None:
+    values = (np.arange(3 * 40 * 50).reshape(3, 40, 50) % 4096 + 1000).astype(np.uint16)
+    path = scene_factory(values)
+    with rasterio.open(path, "r+") as dst:
+        dst.scales, dst.offsets = [1e-4] * 3, [-0.1] * 3
+    progress = RecordedProgress()
+    with open_scene(path, model_bands=named(ScalingRule.REFLECTANCE), progress=progress) as scene:
+        image = whole(scene).image
+    assert image.dtype == np.float32
+    assert np.abs(image / 255 - (values * 1e-4 - 0.1)).max() < 1e-6
+    assert "after the raster's scale 0.0001 and offset -0.1" in progress.messages("log")[-1]
+
+
+def test_bands_of_one_raster_follow_their_own_rules(scene_factory: Factory) -> None:
+    values = np.random.default_rng(0).random((2, 40, 50)).astype(np.float32)
+    values[1] = 100 + 20 * values[1]
+    bands = named((ScalingRule.REFLECTANCE, ValueRange(100, 120)), "red", "height")
+    with open_scene(scene_factory(values), model_bands=bands) as scene, scene.reopened() as again:
+        image = whole(scene).image
+        assert (whole(again).image == image).all()
+    expected = np.stack([values[0], (values[1] - 100) / 20]) * 255
+    assert np.abs(image - expected).max() < 1e-2
+
+
+def test_a_pixel_that_lacks_one_band_is_invalid(scene_factory: Factory) -> None:
+    values = np.random.default_rng(0).random((2, 64, 64)).astype(np.float32)
+    values[1, 3:9, 5:20] = -9999
+    values[0, 40, 50] = np.nan
+    progress = RecordedProgress()
+    bands = named((ScalingRule.REFLECTANCE, ValueRange(0, 1)), "red", "height")
+    with open_scene(scene_factory(values), model_bands=bands, progress=progress) as scene:
+        pixels = whole(scene)
+    expected = np.ones((64, 64), bool)
+    expected[3:9, 5:20] = expected[40, 50] = False
+    assert (pixels.valid == expected).all()
+    assert np.isfinite(pixels.image).all()
+    assert "band height is -9999 in 2.2% of the pixels, far from its other values" in progress.messages("warning")[0]
+
+
+def test_a_band_without_any_value_is_named(scene_factory: Factory) -> None:
+    values = np.ones((2, 64, 64), np.float32)
+    values[1] = np.nan
+    with pytest.raises(SceneError, match=r"band 2 \(height\) has no value but NaN, so no pixel is valid"):
+        open_scene(scene_factory(values), model_bands=named(ScalingRule.PERCENTILES, "red", "height"))
+
+
+def test_ends_that_the_user_gives_hold_for_every_band(scene_factory: Factory) -> None:
+    values = np.arange(2 * 8 * 8, dtype=np.uint16).reshape(2, 8, 8) * 10
+    with open_scene(
+        scene_factory(values), model_bands=named(ScalingRule.AS_IS, "red", "nir"), scaling=Scaling(0, 1000)
+    ) as scene:
+        assert np.abs(whole(scene).image - values * 0.255).max() < 1e-3
+
+
+def test_a_collar_does_not_darken_a_stretched_scene(scene_factory: Factory) -> None:
+    values = np.random.default_rng(0).integers(1000, 5000, (3, 64, 64)).astype(np.uint16)
+    with open_scene(scene_factory(values, name="plain.tif")) as plain:
+        expected = plain.scaling
+    values[:, :12] = values[:, :, :12] = 0
+    progress = RecordedProgress()
+    with open_scene(scene_factory(values), progress=progress) as scene:
+        assert scene.scaling.low == pytest.approx(expected.low, abs=20)
+        assert scene.scaling.high == pytest.approx(expected.high, abs=20)
+    assert "all bands are 0 along one of its sides" in progress.messages("warning")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,8 @@ import torch
 from rasterio.windows import Window
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from geoglnet.config import Branches, ModelConfig, Sharing, Stage
+from geoglnet.bands import Bands, ValueRange
+from geoglnet.config import Branches, ModelConfig, ScalingRule, Sharing, Stage
 from geoglnet.datasets.regions import DecodedScene, LabeledRegion, RegionBatch, collate, cut
 from geoglnet.errors import OutputError, OutputExistsError
 from geoglnet.legend import Legend
@@ -31,6 +33,7 @@ from geoglnet.types import Shape
 
 LEGEND = Legend(("ground", "roof"), ((1, 2, 3), (255, 0, 0)), background=0)
 MEAN = STD = torch.full((3, 1, 1), 0.5)
+BANDS = Bands(mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def batch() -> RegionBatch:
@@ -83,12 +86,24 @@ def test_pictures_show_classes_and_errors_in_color() -> None:
     assert colored(labels, LEGEND).tolist() == [[[1, 2, 3], [255, 0, 0], [90, 90, 90]]]
     assert errors(truth, labels).tolist() == [[[235, 235, 235], [200, 30, 30], [90, 90, 90]]]
     assert as_rgb(np.zeros((1, 4, 5), np.uint8)).shape == (4, 5, 3)
+
     assert side_by_side([colored(labels, LEGEND)] * 3).shape == (1, 3 * 3 + 2 * 4, 3)
     assert [decimation(Shape(*shape), 400) for shape in ((400, 10), (401, 10), (10, 4000))] == [1, 2, 10]
 
 
+def test_pictures_show_red_green_and_blue_by_name_and_stretch_what_is_not_8_bit() -> None:
+    bands = Bands(("nir", "blue", "green", "red"), (0.5,) * 4, (0.2,) * 4)
+    image = np.arange(4 * 20, dtype=np.uint8).reshape(4, 4, 5)
+    assert (as_rgb(image, bands) == np.moveaxis(image[[3, 2, 1]], 0, -1)).all()
+    dark = replace(bands, scaling=ScalingRule.REFLECTANCE)
+    shown = as_rgb(image.astype(np.float32) / 10, dark)
+    assert (shown.dtype, shown.min(), shown.max()) == (np.uint8, 0, 255)
+    height = Bands(("height",), (0.1,), (0.1,), ValueRange(0, 30))
+    assert as_rgb(np.full((1, 4, 5), np.nan, np.float32), height).shape == (4, 5, 3)
+
+
 def test_a_specimen_shows_its_region_as_it_is() -> None:
-    one = specimen(batch(), MEAN, STD, LEGEND)
+    one = specimen(batch(), BANDS, LEGEND)
     image = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(one.picture, np.moveaxis((image * 255).round().numpy(), 0, -1), atol=1)
     assert one.panel({"s_glb": np.zeros((96, 96), np.uint8)}).shape == (96, 3 * 96 + 2 * 4, 3)
@@ -127,7 +142,7 @@ def log_steps(folder: Path, stage: Stage, first: int, last: int) -> None:
     network = GLNet(ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4))
     task = StageTask(network, stage, OptimConfig(), steps=16)
     task.done = first
-    log = RunLog(folder, stage, [specimen(batch(), MEAN, STD, LEGEND)])
+    log = RunLog(folder, stage, [specimen(batch(), BANDS, LEGEND)])
     log.on_train_start(FakeTrainer(), task)
     for step in range(first, last):
         task.done = step + 1
