@@ -60,7 +60,7 @@ def generated_region(
 
 def _band(scene: GeneratedScene, name: str) -> npt.NDArray[Any]:
     """Return a band of a generated scene by its name."""
-    bands = dict(zip(RGB, scene.image, strict=True)) | {"height": scene.height}
+    bands: dict[str, npt.NDArray[Any]] = dict(zip(RGB, scene.image, strict=True)) | {"height": scene.height}
     if name == "pan":
         return np.asarray(scene.image.mean(axis=0))
     if name not in bands:

@@ -241,12 +241,14 @@ class RasterScene:
         rows, cols = Window(
             window.col_off - large.col_off, window.row_off - large.row_off, window.width, window.height
         ).toslices()
-        image: BandValues = self.scaling.apply(values[:, rows, cols])
+        values, valid = values[:, rows, cols], valid[rows, cols]
         if isinstance(self.scaling, Scaling):
-            return Pixels(image, valid[rows, cols])
+            return Pixels(self.scaling.apply(values), valid)
         # Of bands with rules of their own, one may lack a value where the others have theirs.
+        image = self.scaling.apply(values)
         is_known = np.isfinite(image).all(axis=0)
-        return Pixels(np.nan_to_num(image, copy=False), valid[rows, cols] & is_known)
+        image[:, ~is_known] = 0
+        return Pixels(image, valid & is_known)
 
     @property
     def values_rule(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 
 from geoglnet.bands import Bands, ValueRange
 from geoglnet.config import ScalingRule
@@ -68,19 +69,22 @@ CASES = {
 }
 
 
-def write_set(folder: Path, count: int, dtype: type[np.generic], ends: tuple[float, float]) -> None:
+def write_set(folder: Path, names: tuple[str, ...], dtype: type[np.generic], ends: tuple[float, float]) -> None:
     """A scene of blocks, in any number of bands, with its labels."""
     rng = np.random.default_rng(0)
     roofs = np.kron(rng.random((7, 8)) < 0.3, np.ones((16, 16)))[:105, :120]
     low, high = ends
-    image = low + (high - low) * (0.2 + 0.5 * roofs + 0.1 * rng.random((count, *roofs.shape)))
+    image = low + (high - low) * (0.2 + 0.5 * roofs + 0.1 * rng.random((len(names), *roofs.shape)))
     place = {"crs": "EPSG:32633", "transform": Affine(1, 0, 500000, 0, -1, 5000000), "driver": "GTiff"}
     for kind, values in (("image", image.astype(dtype)), ("label", roofs.astype(np.uint8)[None])):
         size = {"count": len(values), "height": 105, "width": 120, "dtype": values.dtype}
         with rasterio.open(folder / f"a_{kind}.tif", "w", **place, **size) as dst:
             dst.write(values)
+            if kind == "image":
+                dst.descriptions = names
+                dst.colorinterp = [ColorInterp.undefined] * len(names)
             if kind == "image" and dtype is np.uint16:
-                dst.scales = [1e-4] * count
+                dst.scales = [1e-4] * len(names)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,7 +92,7 @@ def test_any_bands_are_trained_stored_and_predicted_with(case: str, tmp_path: Pa
     bands, dtype, ends = CASES[case]
     (tmp_path / "toy.toml").write_text(CONFIG + bands)
     config = read_config(tmp_path / "toy.toml")
-    write_set(tmp_path, len(config.bands), dtype, ends)
+    write_set(tmp_path, config.bands.names, dtype, ends)
     assert (config.model.in_channels, config.bands.is_measured) == (len(config.bands), False)
     progress = RecordedProgress()
     manifest = fit(config, tmp_path, tmp_path / "toy.safetensors", progress=progress)
@@ -108,7 +112,7 @@ def test_a_finished_training_of_measured_bands_is_known_when_it_is_resumed(tmp_p
     bands, dtype, ends = CASES["height alone"]
     (tmp_path / "toy.toml").write_text(CONFIG + bands + "[augment]\ncolor = 0.2\n")
     config = read_config(tmp_path / "toy.toml", {"optim.save_every_s": 0.0, "optim.local_steps": 3})
-    write_set(tmp_path, 1, dtype, ends)
+    write_set(tmp_path, ("height",), dtype, ends)
 
     class Stopping(RecordedProgress):
         def advance(self, amount: int = 1, **figures: float) -> None:
@@ -125,7 +129,7 @@ def test_a_finished_training_of_measured_bands_is_known_when_it_is_resumed(tmp_p
 
 
 def test_generated_scenes_have_the_bands_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generated, "SHAPE", Shape(256, 256))
+    monkeypatch.setattr(generated, "SHAPE", Shape(640, 640))
     legend = Legend(("ground", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
     colors = generated.generated_region(3, legend, 0.25)
     rule = (ScalingRule.REFLECTANCE, ScalingRule.AS_IS, ValueRange(0, 30))
