@@ -59,11 +59,14 @@ class Model:
     @property
     def report(self) -> Report:
         """Report what the model is and takes."""
+        from geoglnet.bands import Bands
+
         manifest, (finest, coarsest) = self.manifest, self.manifest.resolution_range_m
         facts = {
             "file": str(self.path),
             "classes": ", ".join(self.legend.names),
             "bands": str(manifest.bands),
+            **({} if manifest.bands.scaling is Bands().scaling else {"values": manifest.bands.described_scaling}),
             "pixels": f"{manifest.resolution_m:g} m (trained on {finest:g} to {coarsest:g} m)",
             "region": f"{manifest.region.region_size} px, overview {manifest.region.overview_size} px",
             "patch": f"{manifest.region.patch_size} px, overlap {manifest.region.patch_overlap} px",

@@ -40,6 +40,8 @@ def _row(name: str) -> dict[str, Any]:
         "name": name,
         "is_default": name == DEFAULT_MODEL,
         "classes": list(manifest.legend.names),
+        "bands": list(manifest.bands.names),
+        "scaling": manifest.bands.described_scaling,
         "resolution_m": manifest.resolution_m,
         "backbone": manifest.model.backbone,
         "size_mb": round(path.stat().st_size / 1e6, 1),
