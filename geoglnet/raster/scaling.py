@@ -27,6 +27,7 @@ GLINT_SHARE = 0.01  # of the values that are not 0: how many may lie outside of 
 SENTINELS = (-9999, -99999, -999, -32768, -32767, -2147483648, -1e20, 1e20, -3.4028234663852886e38, 3.4028234663852886e38)
 """Values that commonly stand for "no value"."""
 _SENTINEL_SHARE = 0.0005  # of all values: fewer are noise, a collar has more
+_APART = 0.02  # of the spread of all other values: how far from them a collar's value is at least
 _CLIP = (-1.0, 5.0)  # times the range, of what is not rounded: a glint stays one and cannot outweigh its surroundings
 _MOST_OUTSIDE = 0.5  # of a band's values, beyond which its rule is doubted
 _FULL_REFLECTANCE = 10_000  # of integers without scale, as most products store it
@@ -332,6 +333,23 @@ def find_collar(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> float
         if 2 * counts.max() >= max(16, valid[side].size):  # at least 8 pixels: in a tiny scene it happens by chance
             return float(found[counts.argmax()])
     return None
+
+
+def stands_apart(collar: float, others: npt.NDArray[Any]) -> bool:
+    """Return whether the value of a collar is 0 or an end of its type, and no other value is near it.
+
+    Water, shadow and snow come close to such a value in some band somewhere; what a program filled a frame with stands alone.
+
+    Args:
+        collar: value of all bands along a side of the scene.
+        others: valid values of all other pixels, any shape.
+    """
+    ends = (np.iinfo(others.dtype).min, np.iinfo(others.dtype).max) if np.issubdtype(others.dtype, np.integer) else ()
+    finite = others[np.isfinite(others)].astype(np.float64)
+    if collar not in (0, *ends) or not finite.size:
+        return False
+    low, high = np.percentile(finite, PERCENTILES)
+    return bool(np.abs(finite - collar).min() > _APART * (high - low) > 0)
 
 
 def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:

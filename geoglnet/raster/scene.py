@@ -33,6 +33,7 @@ from geoglnet.raster.scaling import (
     find_collar,
     find_sentinel,
     same_for_all,
+    stands_apart,
 )
 from geoglnet.raster.stack import SAMPLE_SIZE, BandStack, open_stack
 from geoglnet.types import BandValues, Shape, StrPath
@@ -272,12 +273,17 @@ class RasterScene:
         self._check_bands(values, valid, progress)
         collar = find_collar(values, valid) if values.dtype != np.uint8 else None
         if collar is not None:
-            progress.warn(
-                f"{self.name}: all bands are {collar:g} along one of its sides; if that means nodata, pass "
-                + Keyword("nodata", collar)
-            )
-            is_collar = (values == collar).all(axis=0)
-            if (valid & ~is_collar).any():  # nodata or not, so many equal values say nothing about the others
+            found, is_collar = f"{self.name}: all bands are {collar:g} along one of its sides", (values == collar).all(axis=0)
+            others = values[:, valid & ~is_collar]
+            if self.nodata is None and stands_apart(collar, others):
+                self._stack.first.nodata = collar
+                progress.warn(
+                    f"{found}, apart from all other values, and read as nodata, in {np.mean(is_collar):.1%} of the pixels; "
+                    "choose another value with " + Keyword("nodata")
+                )
+            else:
+                progress.warn(f"{found}; if that means nodata, pass " + Keyword("nodata", collar))
+            if others.size:  # nodata or not, so many equal values say nothing about the others
                 valid &= ~is_collar
         if bands.joint_rule is not None:
             self.scaling = choose_scaling(values[:, valid], values.dtype, bands.joint_rule)

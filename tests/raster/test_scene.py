@@ -799,9 +799,29 @@ def test_a_collar_does_not_darken_a_stretched_scene(scene_factory: Factory) -> N
     values = np.random.default_rng(0).integers(1000, 5000, (3, 64, 64)).astype(np.uint16)
     with open_scene(scene_factory(values, name="plain.tif")) as plain:
         expected = plain.scaling
-    values[:, :12] = values[:, :, :12] = 0
+    values[:, :12] = values[:, :, :12] = 241
     progress = RecordedProgress()
     with open_scene(scene_factory(values), progress=progress) as scene:
         assert scene.scaling.low == pytest.approx(expected.low, abs=20)
         assert scene.scaling.high == pytest.approx(expected.high, abs=20)
-    assert "all bands are 0 along one of its sides" in progress.messages("warning")[0]
+        assert whole(scene).valid.all()
+    assert "all bands are 241 along one of its sides; if that means nodata" in progress.messages("warning")[0]
+
+
+@pytest.mark.parametrize(("value", "is_nodata"), [(0, True), (65535, True), (995, False)])
+def test_a_frame_that_stands_apart_is_no_value(scene_factory: Factory, value: int, is_nodata: bool) -> None:
+    values = np.random.default_rng(0).integers(1000, 5000, (3, 64, 64)).astype(np.uint16)
+    values[:, :12] = value
+    progress = RecordedProgress()
+    with open_scene(scene_factory(values), progress=progress) as scene:
+        pixels = whole(scene)
+    assert pixels.valid[12:].all()
+    assert pixels.valid[:12].any() != is_nodata
+    assert ("apart from all other values, and read as nodata, in 18.8%" in progress.messages("warning")[0]) == is_nodata
+
+
+def test_water_along_a_side_is_not_taken_for_a_frame(scene_factory: Factory) -> None:
+    values = np.random.default_rng(0).integers(0, 5000, (3, 64, 64)).astype(np.uint16)
+    values[:, :12] = 0
+    with open_scene(scene_factory(values)) as scene:
+        assert whole(scene).valid.all()
