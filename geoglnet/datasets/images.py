@@ -22,7 +22,7 @@ def iter_pairs(source: ImagesSource, reader: PairReader) -> Iterator[Pair]:
     """
     coding = legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled)
     for image_path, truth_path in iter_files(source, reader):
-        file = reader.look_at(image_path, source.pixel_size_m or None, source.nodata)
+        file = reader.look_at(image_path, source.pixel_size_m or None, source)
         if file is not None:
             yield Pair(file, _truth(source, file, truth_path, coding, reader))
 
@@ -34,11 +34,8 @@ def iter_files(source: ImagesSource, reader: PairReader) -> Iterator[tuple[Path,
         DatasetError: no image matches, or the truth of one is missing.
     """
     found = reader.matching(source.images)
-    # The part of a name that "*" matched is put into the pattern of the truth.
-    before, _, after = str(reader.folder / source.images).partition("*")
     for image_path in found:
-        matched = str(image_path)[len(before) : len(str(image_path)) - len(after)]
-        truth_path = reader.folder / (source.polygons or source.labels).replace("*", matched)
+        truth_path = reader.beside(image_path, source.images, source.polygons or source.labels)
         if not truth_path.is_file():
             raise DatasetError(f"{image_path.name} has no truth at {truth_path}; remove the image, or correct the pattern")
         yield image_path, truth_path

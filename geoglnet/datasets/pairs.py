@@ -5,7 +5,7 @@ Nothing stays open, so that any number of scenes can be trained on, and a proces
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from geoglnet.datasets.regions import LabeledRegion, fill_of
 from geoglnet.datasets.truth import Truth
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.band_choice import BandSelection
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import check_interpolated
 from geoglnet.raster.scaling import BandScaling, Scaling
 from geoglnet.raster.scene import Pixels, RasterScene, open_scene
-from geoglnet.types import BandValues, Labels, Shape
+from geoglnet.types import BandValues, Labels, Shape, StrPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,11 @@ class SceneFile:
         path: the file.
         resolution_m: ground pixel size of the grid.
         assumed_pixel_size_m: pixel size of a raster without CRS.
-        bands: 1-based numbers of its bands, in the model's order.
         scaling: scaling of their values to 0–255.
         nodata: value of pixels without a value, beside what the raster declares.
+        bands: that are read of the raster, in the order of the model's.
+        model_bands: names of the model's bands.
+        beside: other rasters, by the name of the band that is read from each.
         shape: shape of the grid.
         transform: grid pixel to CRS coordinates.
         crs: CRS of the grid; ``None`` without georeference.
@@ -49,9 +52,11 @@ class SceneFile:
     path: Path
     resolution_m: float
     assumed_pixel_size_m: float | None
-    bands: tuple[int, ...]
     scaling: Scaling | BandScaling
     nodata: float | None
+    bands: BandSelection | None
+    model_bands: Bands | None
+    beside: Mapping[str, StrPath]
     shape: Shape
     transform: Affine
     crs: CRS | None
@@ -68,6 +73,8 @@ class SceneFile:
             scene = open_scene(
                 self.path,
                 bands=self.bands,
+                beside=self.beside,
+                model_bands=self.model_bands,
                 resolution_m=self.resolution_m,
                 assumed_pixel_size_m=self.assumed_pixel_size_m,
                 scaling=self.scaling,
@@ -84,7 +91,10 @@ def scene_file(
     assumed_pixel_size_m: float | None,
     progress: Progress,
     bands: Bands | None = None,
+    *,
     nodata: float | None = None,
+    selection: BandSelection | None = None,
+    beside: Mapping[str, StrPath] | None = None,
 ) -> SceneFile:
     """Open a raster once, to choose its grid at a resolution and its scaling to 0–255.
 
@@ -95,6 +105,8 @@ def scene_file(
         progress: receives the rules that were applied.
         bands: of the model, with the rules for their values; red, green and blue when left out.
         nodata: value of pixels without a value, beside what the raster declares.
+        selection: bands of the raster; found by name when left out.
+        beside: other rasters, by the name of the model's band that is read from each.
 
     Raises:
         SceneError: the file cannot be read.
@@ -102,6 +114,8 @@ def scene_file(
     """
     scene = open_scene(
         path,
+        bands=selection,
+        beside=beside,
         resolution_m=resolution_m,
         assumed_pixel_size_m=assumed_pixel_size_m,
         model_bands=bands,
@@ -115,13 +129,15 @@ def scene_file(
             path=path,
             resolution_m=resolution_m,
             assumed_pixel_size_m=assumed_pixel_size_m,
-            bands=scene.bands,
             scaling=scene.scaling,
             nodata=scene.nodata,
+            bands=scene.first_bands or selection,  # chosen once, and announced once
+            model_bands=bands,
+            beside=dict(beside or {}),
             shape=scene.shape,
             transform=scene.transform,
             crs=scene.crs,
-            has_holes=scene.nodata is not None or _has_holes(path),
+            has_holes=scene.nodata is not None or bool(beside) or not scene.first_bands or _has_holes(path),
         )
 
 

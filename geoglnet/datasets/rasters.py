@@ -170,14 +170,14 @@ def iter_pairs(source: RastersSource, reader: PairReader) -> Iterator[Pair]:
     if source.labels:
         # A pattern such as *.tif may match the images too.
         paths = [path for path in reader.matching(source.labels) if path not in images]
-        yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader, source.nodata)
+        yield from iter_matched(images, lambda images: opened.label_rasters(paths, images), reader, source)
     else:
         paths = reader.matching(source.polygons)
-        yield from iter_matched(images, lambda images: opened.vector_labels(paths, images), reader, source.nodata)
+        yield from iter_matched(images, lambda images: opened.vector_labels(paths, images), reader, source)
 
 
 def iter_matched(
-    paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader, nodata: float | None = None
+    paths: Sequence[Path], labels_for: LabelsFor, reader: PairReader, source: RastersSource | None = None
 ) -> Iterator[Pair]:
     """Yield rasters with the labels that they meet, one TorchGeo dataset per CRS; rasters without any are logged.
 
@@ -185,7 +185,7 @@ def iter_matched(
         paths: the rasters.
         labels_for: opens the labels in the CRS of a group of rasters.
         reader: opens the rasters.
-        nodata: value of pixels without a value, beside what the rasters declare.
+        source: that the rasters belong to, if it says how they are read.
 
     Raises:
         DatasetError: a raster has no CRS or is rotated, or none overlaps a label.
@@ -198,7 +198,7 @@ def iter_matched(
         left_out += [path.name for path in group if path not in covered]
         # The CRS is that of the raster's own dataset, so truth and image share one grid without warping the image.
         for path, coverage in covered.items():
-            file = reader.look_at(path, nodata=nodata)
+            file = reader.look_at(path, source=source)
             if file is not None:
                 yield Pair(file, GeoTruth(labels, file.transform, coverage if labels.is_bounded else None))
     if len(left_out) == len(paths):

@@ -16,7 +16,7 @@ from geoglnet.datasets.moments import measure_moments
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.regions import DecodedScene, LabeledScene
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig, all_squares
-from geoglnet.datasets.sources import GeneratedSource, SourceConfig
+from geoglnet.datasets.sources import GeneratedSource, ImagesSource, RastersSource, SourceConfig
 from geoglnet.datasets.survey import Survey, survey
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import DatasetError, SceneError
@@ -72,22 +72,48 @@ class PairReader:
         opener = cast(_Opener, import_module(f"geoglnet.datasets.{source.kind}"))
         yield from opener.iter_pairs(source, self)
 
-    def look_at(self, path: Path, assumed_pixel_size_m: float | None = None, nodata: float | None = None) -> SceneFile | None:
+    def look_at(
+        self, path: Path, assumed_pixel_size_m: float | None = None, source: ImagesSource | RastersSource | None = None
+    ) -> SceneFile | None:
         """Describe a raster at the model's resolution; return ``None`` for a damaged one when those are skipped.
 
         Args:
             path: the raster.
             assumed_pixel_size_m: pixel size of a raster without CRS.
-            nodata: value of pixels without a value, beside what the raster declares.
+            source: that it belongs to: which bands are read, from which other rasters too, and what is no value.
 
         Raises:
             SceneError: the raster cannot be read, and damaged files are not skipped.
         """
         try:
-            return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.bands, nodata)
+            if source is None:
+                return scene_file(path, self.resolution_m, assumed_pixel_size_m, self.progress, self.bands)
+            others = {name: self.beside(path, source.images, pattern) for name, pattern in source.beside.items()}
+            return scene_file(
+                path,
+                self.resolution_m,
+                assumed_pixel_size_m,
+                self.progress,
+                self.bands,
+                nodata=source.nodata,
+                selection=source.bands or None,
+                beside=others,
+            )
         except SceneError as error:
             self.leave_out(error)
             return None
+
+    def beside(self, path: Path, images: str, pattern: str) -> Path:
+        """Name the file that belongs to an image: the ``*`` of its pattern is what that of the images' matched.
+
+        Args:
+            path: the image.
+            images: pattern that it matches.
+            pattern: of the other file.
+        """
+        before, _, after = str(self.folder / images).partition("*")
+        matched = str(path)[len(before) : len(str(path)) - len(after)]
+        return self.folder / pattern.replace("*", matched)
 
     def leave_out(self, error: SceneError) -> None:
         """Warn about a damaged file, or stop when damaged files are not to be skipped."""

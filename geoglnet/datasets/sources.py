@@ -122,6 +122,10 @@ class ImagesSource:
         unlabeled: what a pixel outside all polygons, or with the label image's nodata value, is.
         pixel_size_m: ground pixel size of images without a CRS.
         nodata: a value that all bands of the images have where there is none, beside what the files declare.
+        bands: names or numbers of the images' bands that the model's are, in its order, or a preset, as in ``["BGR"]``; found
+            by name when left out.
+        beside: pattern of other rasters of the same places, by the name of the model's band that is read from each, as in
+            ``beside = { height = "dsm/*.tif" }``; a ``*`` is what matched in ``images``. Any CRS and resolution will do.
         weight: how often these scenes are drawn, relative to their share of the area.
 
     Raises:
@@ -138,6 +142,8 @@ class ImagesSource:
     unlabeled: Unlabeled = "ignore"
     pixel_size_m: float = 0.0
     nodata: float | None = None
+    bands: tuple[int | str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -165,6 +171,10 @@ class RastersSource:
         area: vector file of the area of interest; outside it nothing is known.
         unlabeled: what a pixel outside all polygons, or with the label raster's nodata value, is (inside ``area``).
         nodata: a value that all bands of the images have where there is none, beside what the files declare.
+        bands: names or numbers of the images' bands that the model's are, in its order, or a preset, as in ``["BGR"]``; found
+            by name when left out.
+        beside: pattern of other rasters of the same places, by the name of the model's band that is read from each, as in
+            ``beside = { height = "dsm/*.tif" }``; a ``*`` is what matched in ``images``. Any CRS and resolution will do.
         weight: how often these scenes are drawn, relative to their share of the area.
 
     Raises:
@@ -182,6 +192,8 @@ class RastersSource:
     area: str = ""
     unlabeled: Unlabeled = "ignore"
     nodata: float | None = None
+    bands: tuple[int | str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -250,6 +262,8 @@ def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
     for key in ("images", "labels", "polygons", "area", "split_file"):
         if pattern := getattr(source, key, ""):
             yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may be absolute
+    for pattern in getattr(source, "beside", {}).values():
+        yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207
     if hasattr(source, "root"):
         yield from (folder / source.root).rglob("*")
 

@@ -84,7 +84,7 @@ def choose_bands(
     if len(chosen) == 1 and chosen[0] in PRESETS:
         bands = _preset(dataset, str(chosen[0]))
         names = wanted or (RGB if set(RGB) <= {band.name for band in bands} else [band.name for band in bands])
-        return _announced(_by_name(bands, names, f"{name} as {chosen[0]}"), names, name, progress)
+        return announce(find_by_name(bands, names, f"{name} as {chosen[0]}"), names, name, progress)
     if wanted is not None and len(chosen) != len(wanted):
         raise BandsError(
             f"{len(chosen)} bands are selected ({', '.join(map(str, chosen))}), the model takes {len(wanted)} "
@@ -97,9 +97,9 @@ def choose_bands(
     if len(numbers) == len(chosen):
         return tuple(numbers)
     names = [band for band in chosen if isinstance(band, str)]
-    by_name = dict(zip(names, _by_name(name_bands(dataset), names, name), strict=True))
+    by_name = dict(zip(names, find_by_name(name_bands(dataset), names, name), strict=True))
     picked = [by_name[band] if isinstance(band, str) else NamedBand(band, source="number") for band in chosen]
-    return _announced(picked, wanted or list(map(str, chosen)), name, progress)
+    return announce(picked, wanted or list(map(str, chosen)), name, progress)
 
 
 def _preset(dataset: DatasetReader, preset: str) -> list[NamedBand]:
@@ -123,7 +123,7 @@ def _found(dataset: DatasetReader, wanted: Sequence[str] | None, progress: Progr
     if wanted is None:
         named = {band.name: band for band in reversed(bands)}
         if all(color in named for color in RGB):
-            return _announced([named[color] for color in RGB], RGB, name, progress)
+            return announce([named[color] for color in RGB], RGB, name, progress)
         return tuple(band.number for band in bands[: len(RGB)])
     count = len(wanted)
     is_enough = len(bands) >= count
@@ -141,14 +141,14 @@ def _found(dataset: DatasetReader, wanted: Sequence[str] | None, progress: Progr
     is_gray = len(bands) == 1 and (bands[0].name in ("pan", "gray") or bands[0].is_blank)
     if is_gray and count > 1 and set(wanted) <= set(RGB):
         gray = replace(bands[0], source="its only band", is_guess=True)
-        return _announced([gray] * count, wanted, name, progress)
+        return announce([gray] * count, wanted, name, progress)
     if not is_enough and not any(band.name for band in bands):
         found = f"{len(bands)} image band{'' if len(bands) == 1 else 's'}"
         raise BandsError(f"{name} has {found}, {count} are needed ({', '.join(wanted)}); choose another model or raster")
-    return _announced(_by_name(bands, wanted, name), wanted, name, progress)
+    return announce(find_by_name(bands, wanted, name), wanted, name, progress)
 
 
-def _by_name(bands: Sequence[NamedBand], wanted: Sequence[str], name: str) -> list[NamedBand]:
+def find_by_name(bands: Sequence[NamedBand], wanted: Sequence[str], name: str) -> list[NamedBand]:
     """Find a band for every name; bands of which nothing is known stand for names that are missing, in order.
 
     Raises:
@@ -193,7 +193,7 @@ def _missing(bands: Sequence[NamedBand], missing: Sequence[str], wanted: Sequenc
     )
 
 
-def _announced(bands: Sequence[NamedBand], wanted: Sequence[str], name: str, progress: Progress) -> tuple[int, ...]:
+def announce(bands: Sequence[NamedBand], wanted: Sequence[str], name: str, progress: Progress) -> tuple[int, ...]:
     """Log the rule by which bands were found, unless they are the file's first ones by color; warn about guesses."""
     numbers = tuple(band.number for band in bands)
     parts = [f"{band} as {word}" if band.name != word else f"{band}" for band, word in zip(bands, wanted, strict=True)]

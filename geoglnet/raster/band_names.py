@@ -124,7 +124,7 @@ _WAVELENGTHS = {"coastal": (0.4, 0.443, 0.45), "blue": (0.45, 0.49, 0.53), "gree
 _NAME_TAGS = ("common_name", "eo:common_name", "BANDNAME", "band_name", "BAND_NAME", "name", "long_name", "DESCRIPTION")
 _WAVELENGTH_TAGS = ("CENTRAL_WAVELENGTH_UM", "WAVELENGTH", "wavelength", "center_wavelength", "central_wavelength")
 _SENSOR_TAGS = ("SPACECRAFT_NAME", "SPACECRAFT_ID", "SATELLITEID", "SATELLITE", "SENSOR", "SENSOR_ID", "PLATFORM", "platform")
-_CODE = re.compile(r"(?<![A-Za-z0-9])(?:SR_)?B0*(\d{1,2}A?)(?![A-Za-z0-9])", re.IGNORECASE)
+CODE = re.compile(r"(?<![A-Za-z0-9])(?:SR_)?B0*(\d{1,2}A?)(?![A-Za-z0-9])", re.IGNORECASE)
 _NANOMETERS = re.compile(r"(\d{3,5}(?:\.\d+)?)\s*(?:nm|nanometers?)\b|(\d\.\d+)\s*(?:um|µm|micrometers?)\b", re.IGNORECASE)
 _COLORS = {kind: kind.name for kind in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)} | {
     getattr(ColorInterp, name): name for name in ("pan", "coastal", "rededge", "nir") if hasattr(ColorInterp, name)
@@ -236,7 +236,7 @@ def _described(number: int, description: str, tags: Mapping[str, str]) -> NamedB
 
 def _coded(bands: Sequence[NamedBand], sensor: Sensor | None) -> list[NamedBand]:
     """Name bands whose descriptions are codes, such as B04, by the table of the sensor, or of the likeliest one."""
-    codes = {band.number: match[1].upper() for band in bands if not band.name and (match := _CODE.search(band.text))}
+    codes = {band.number: match[1].upper() for band in bands if not band.name and (match := CODE.search(band.text))}
     is_zeroed = any(re.search(r"B0[1-9]", band.text, re.IGNORECASE) for band in bands)
     is_guess, source = True, "codes of Sentinel-2"
     # B1, B2, B3 count the bands of most files, and name them in few.

@@ -17,24 +17,9 @@ from geoglnet.raster.band_choice import BandSelection, check_real, choose_bands
 from geoglnet.raster.band_names import name_bands
 from geoglnet.raster.files import Mosaic, short_name
 from geoglnet.raster.gdal import environment, open_raster
-from geoglnet.types import StrPath
-
-
-@dataclass(frozen=True, slots=True)
-class BandSource:
-    """Where a band of a scene is read from.
-
-    Args:
-        path: the raster.
-        number: of the band in it, from 1.
-        unit: scale and offset, where they are known better than the raster declares them.
-        nodata: value where a pixel has none, beside what the raster declares.
-    """
-
-    path: StrPath
-    number: int
-    unit: tuple[float, float] | None = None
-    nodata: float | None = None
+from geoglnet.raster.grid import georeference, ground_pixel_size
+from geoglnet.raster.products import BandSource, find_product
+from geoglnet.types import Shape, StrPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +100,30 @@ def choose_scene_bands(
     rest = None if wanted is None else [name for name in wanted if name not in beside]
     if rest is not None and not rest:
         raise BandsError(f"no band of {short_name(path)} is read; give one of the other rasters as the scene")
-    dataset = files.open(path)
-    numbers = choose_bands(dataset, rest, selection, progress)
-    check_real(dataset, numbers)
-    sources = [BandSource(path, number) for number in numbers]
-    others = {name: BandSource(other, _only_band(files.open(other), name, progress)) for name, other in beside.items()}
+    product = find_product(path)
+    if product is None:
+        dataset = files.open(path)
+        numbers = choose_bands(dataset, rest, selection, progress)
+        check_real(dataset, numbers)
+        sources, first = [BandSource(path, number) for number in numbers], path
+    else:
+        sources = product.choose(rest, selection, progress)
+        numbers = tuple(range(1, len(sources) + 1))
+        # Of 10 and 20 m bands the scene is that of 10 m.
+        first = min(dict.fromkeys(source.path for source in sources), key=lambda path: _pixel_area(files.open(path)))
+    others = {word: BandSource(other, _only_band(files.open(other), word, progress)) for word, other in beside.items()}
+    name = "" if product is None else product.name
     if wanted is None or rest is None:
-        return SceneBands((*map(str, numbers), *others), (*sources, *others.values()), path)
+        return SceneBands((*map(str, numbers), *others), (*sources, *others.values()), first, name)
     by_name = dict(zip(rest, sources, strict=True)) | others
-    return SceneBands(tuple(wanted), tuple(by_name[name] for name in wanted), path)
+    return SceneBands(tuple(wanted), tuple(by_name[word] for word in wanted), first, name)
+
+
+def _pixel_area(dataset: DatasetReader) -> float:
+    """Measure a pixel on the ground, or in units of the raster's CRS where that is not known."""
+    place = georeference(dataset)
+    size = ground_pixel_size(place.crs, place.transform, Shape(dataset.height, dataset.width))
+    return abs(place.transform.determinant) if size is None else size[0] * size[1]
 
 
 def _only_band(dataset: DatasetReader, name: str, progress: Progress) -> int:

@@ -161,6 +161,11 @@ class RasterScene:
         return self._stack.bands
 
     @property
+    def first_bands(self) -> tuple[int, ...]:
+        """Numbers of the bands of the first raster, by which it can be opened again; none for a product of many files."""
+        return () if self._stack.is_product else self._stack.first.bands
+
+    @property
     def band_names(self) -> tuple[str, ...]:
         """What the bands are, in order: names of the model's; without a model of those of the raster, as far as known."""
         return self._stack.names

@@ -145,15 +145,17 @@ class BandStack:
     Args:
         readers: one for every raster, the first of which has the scene's grid.
         names: what the bands are, in the scene's order.
-        order: for every band of the scene, its place among those of all readers; as the readers have them when left out.
+        order: for every band of the scene, its place among those of all readers.
+        is_product: whether the first raster is one file of a product, and not what the scene was opened by.
     """
 
     def __init__(
-        self, readers: Sequence[BandReader | WarpedReader], names: Sequence[str], order: Sequence[int] | None = None
+        self, readers: Sequence[BandReader | WarpedReader], names: Sequence[str], order: Sequence[int], is_product: bool
     ) -> None:
         self.readers = tuple(readers)
         self.names = tuple(names)
-        self._order = list(range(len(names))) if order is None else list(order)
+        self.is_product = is_product
+        self._order = list(order)
 
     @property
     def first(self) -> BandReader:
@@ -202,7 +204,7 @@ class BandStack:
 
     def reopened(self) -> BandStack:
         """Open the same rasters once more, for another thread."""
-        return BandStack([reader.reopened() for reader in self.readers], self.names, self._order)
+        return BandStack([reader.reopened() for reader in self.readers], self.names, self._order, self.is_product)
 
     def read_window(self, grid: Grid, window: Window) -> tuple[Values, Validity]:
         """Read a window of the scene's grid, ``(C, h, w)``; valid where all rasters are.
@@ -269,7 +271,7 @@ def open_stack(files: OpenRasters, bands: SceneBands, grid: Grid, nodata: float 
             fitted = fitted.at_level(grid)
         files.on_error.callback(fitted.close)
         readers.append(fitted)
-    stack = BandStack(readers, bands.names, [order.index(at) for at in range(len(order))])
+    stack = BandStack(readers, bands.names, [order.index(at) for at in range(len(order))], bool(bands.name))
     stack.first.name = bands.name or stack.first.name
     return stack
 

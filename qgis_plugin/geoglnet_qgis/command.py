@@ -66,7 +66,8 @@ class Segmentation:
         batch: patches per step; 0 leaves it to the program.
         effort: 0 to 1; ``None`` leaves it to the program.
         pixel_size_m: meters per pixel of a raster without CRS.
-        bands: 1-based numbers of red, green, blue.
+        bands: names or numbers of bands in the model's order, or a preset.
+        beside: other rasters, as NAME=FILE.
         is_resumed: whether to go on with a run that was stopped.
         replaces: whether outputs that exist are replaced.
     """
@@ -82,7 +83,8 @@ class Segmentation:
     batch: int = 0
     effort: float | None = None
     pixel_size_m: float = 0.0
-    bands: Sequence[int] = ()
+    bands: str = ""
+    beside: Sequence[str] = ()
     is_resumed: bool = False
     replaces: bool = False
 
@@ -94,11 +96,13 @@ class Segmentation:
             "--batch": str(self.batch) if self.batch > 0 else "",
             "--effort": "" if self.effort is None else _number(self.effort),
             "--pixel-size": _number(self.pixel_size_m) if self.pixel_size_m > 0 else "",
-            "--bands": ",".join(map(str, self.bands)),
+            "--bands": self.bands,
         }
         words = ["predict", self.scene, "--model", self.model, "--device", self.device]
         for option, value in named.items():
             words += [option, value] if value else []
+        for other in self.beside:
+            words += ["--with", other]
         if self.bounds:
             words += ["--bounds", *map(_number, self.bounds)]
         words += ["--resume"] if self.is_resumed else []

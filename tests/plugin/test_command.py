@@ -72,6 +72,7 @@ def test_what_was_not_asked_for_is_left_to_the_program() -> None:
         "--effort",
         "--min-area",
         "--bands",
+        "--with",
         "--pixel-size",
         "--resume",
         "--overwrite",
@@ -91,13 +92,15 @@ def test_everything_can_be_asked_for() -> None:
         batch=8,
         effort=0.25,
         pixel_size_m=0.1,
-        bands=(4, 3, 2),
+        bands="nir,red,green",
+        beside=("height=/d s/dsm.tif", "slope=/s=1.tif"),
         is_resumed=True,
         replaces=True,
     ).words()
     assert not missing_options(words, known_options("predict"))
     found = parsed(words)
     assert found["bounds"] == (-12.5, 1e-7, 3.0, 4e7)
+    assert found["beside"] == {"height": "/d s/dsm.tif", "slope": "/s=1.tif"}
     assert (found["resume"], found["overwrite"], found["mask_path"]) == (True, True, Path("/area.gpkg"))
     start = words.index("--bounds")
     assert words[start + 1 : start + 5] == ["-12.5", "1e-07", "3", "40000000"]

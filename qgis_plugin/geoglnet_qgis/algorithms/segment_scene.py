@@ -12,7 +12,6 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingOutputNumber,
-    QgsProcessingParameterBand,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
@@ -33,7 +32,7 @@ from .algorithm import RASTERS, RESUME, VECTORS, GeoglnetAlgorithm, Parameters
 INPUT, EXTENT, AREA = "INPUT", "EXTENT", "AREA"
 POLYGONS, COUNT = "POLYGONS", "NUM_POLYGONS"
 RASTER_KEYS = {name: name.upper() for name in LAYERS}
-DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS"
+DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS, BESIDE = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS", "BESIDE"
 
 
 class SegmentScene(GeoglnetAlgorithm):
@@ -53,7 +52,7 @@ class SegmentScene(GeoglnetAlgorithm):
     def initAlgorithm(self, configuration: Any = None) -> None:
         self.add(
             QgsProcessingParameterRasterLayer(INPUT, tr("Scene")),
-            tr("Imagery with red, green and blue bands, from a file. A coordinate system set for the layer is respected."),
+            tr("Imagery with the bands of the model, from a file. A coordinate system set for the layer is respected."),
         )
         self.add_model()
         self.add(
@@ -109,10 +108,16 @@ class SegmentScene(GeoglnetAlgorithm):
             is_advanced=True,
         )
         self.add(
-            QgsProcessingParameterBand(
-                BANDS, tr("Red, green and blue bands"), parentLayerParameterName=INPUT, optional=True, allowMultiple=True
+            QgsProcessingParameterString(BANDS, tr("Bands"), optional=True),
+            tr(
+                "Bands of the scene in the model's order: names (nir,red,green) or numbers (4,1,2); or what the scene's bands "
+                "are: RGB, BGR, RGBN, BGRN or gray. Empty: found by name."
             ),
-            tr("Numbers of the bands in this order. Empty: by their colors, else the first three."),
+            is_advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterString(BESIDE, tr("Bands from other rasters"), optional=True, multiLine=True),
+            tr("One NAME=FILE per line, as in height=/data/dsm.tif, of any coordinate system and resolution."),
             is_advanced=True,
         )
         self.add_overwrite()
@@ -172,7 +177,8 @@ class SegmentScene(GeoglnetAlgorithm):
             batch=self.parameterAsInt(parameters, BATCH, context) if BATCH in given else 0,
             effort=self.parameterAsDouble(parameters, EFFORT, context) if EFFORT in given else None,
             pixel_size_m=self.parameterAsDouble(parameters, PIXEL_SIZE, context) if PIXEL_SIZE in given else 0.0,
-            bands=self.parameterAsInts(parameters, BANDS, context),
+            bands=self.parameterAsString(parameters, BANDS, context).strip(),
+            beside=[line.strip() for line in self.parameterAsString(parameters, BESIDE, context).splitlines() if line.strip()],
             is_resumed=self.parameterAsBool(parameters, RESUME, context),
             replaces=self.replaces(parameters, context),
         )

@@ -19,6 +19,9 @@
   <message><source>Area of interest</source><translation type='unfinished'/></message>
   <message><source>Area where the polygons are complete</source><translation type='unfinished'/></message>
   <message><source>Backbone weights</source><translation type='unfinished'/></message>
+  <message><source>Bands</source><translation type='unfinished'/></message>
+  <message><source>Bands from other rasters</source><translation type='unfinished'/></message>
+  <message><source>Bands of the scene in the model's order: names (nir,red,green) or numbers (4,1,2); or what the scene's bands are: RGB, BGR, RGBN, BGRN or gray. Empty: found by name.</source><translation type='unfinished'/></message>
   <message><source>Classes</source><translation type='unfinished'/></message>
   <message><source>Classes and polygons of a satellite, aerial or drone scene of any size</source><translation type='unfinished'/></message>
   <message><source>Classes, resolution, training data, terms, scores and known failures of a model</source><translation type='unfinished'/></message>
@@ -38,7 +41,7 @@
   <message><source>Held-out polygons</source><translation type='unfinished'/></message>
   <message><source>Held-out scene</source><translation type='unfinished'/></message>
   <message><source>Imagery from a file.</source><translation type='unfinished'/></message>
-  <message><source>Imagery with red, green and blue bands, from a file. A coordinate system set for the layer is respected.</source><translation type='unfinished'/></message>
+  <message><source>Imagery with the bands of the model, from a file. A coordinate system set for the layer is respected.</source><translation type='unfinished'/></message>
   <message><source>Keep an interrupted run and continue it</source><translation type='unfinished'/></message>
   <message><source>Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary.</source><translation type='unfinished'/></message>
   <message><source>Labels</source><translation type='unfinished'/></message>
@@ -53,10 +56,10 @@
   <message><source>Network</source><translation type='unfinished'/></message>
   <message><source>Never trained on; the model is scored on it.</source><translation type='unfinished'/></message>
   <message><source>Number of polygons</source><translation type='unfinished'/></message>
-  <message><source>Numbers of the bands in this order. Empty: by their colors, else the first three.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees details.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees the whole region.</source><translation type='unfinished'/></message>
   <message><source>One KEY = VALUE of the configuration per line, such as optim.batch_size = 2.</source><translation type='unfinished'/></message>
+  <message><source>One NAME=FILE per line, as in height=/data/dsm.tif, of any coordinate system and resolution.</source><translation type='unfinished'/></message>
   <message><source>One of the models that come with geoglnet; Model information describes them.</source><translation type='unfinished'/></message>
   <message><source>Only inside these polygons, in any coordinate system.</source><translation type='unfinished'/></message>
   <message><source>Only this rectangle. Empty: the whole scene.</source><translation type='unfinished'/></message>
@@ -76,7 +79,6 @@
   <message><source>Raster of the same pixels: the probability of the class, times 254.</source><translation type='unfinished'/></message>
   <message><source>Raster with a band per class (.tif).</source><translation type='unfinished'/></message>
   <message><source>Raster with the probability of the chosen class, times 254 (.tif).</source><translation type='unfinished'/></message>
-  <message><source>Red, green and blue bands</source><translation type='unfinished'/></message>
   <message><source>Replace existing files</source><translation type='unfinished'/></message>
   <message><source>Report</source><translation type='unfinished'/></message>
   <message><source>Scene</source><translation type='unfinished'/></message>
