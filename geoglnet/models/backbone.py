@@ -347,7 +347,10 @@ def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str]
             f"{source} lacks {len(missing)} tensors of {backbone.name}, first {missing[0]}; is it another network?"
         )
     stem = next(name for name in own if own[name].ndim == 4)
-    state[stem] = _stem_for(state[stem], own[stem].shape[1], tuple(bands))
+    count = own[stem].shape[1]
+    for name, tensor in own.items():  # all that look at the image: a cascade has several
+        if tensor.ndim == 4 and tensor.shape[1] == count and state[name].shape[1:2] == (len(RGB),):
+            state[name] = _stem_for(state[name], count, tuple(bands))
     with torch.no_grad():
         for name, tensor in own.items():
             if name in state:
@@ -356,7 +359,7 @@ def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str]
 
 def _stem_for(colors: Tensor, count: int, bands: tuple[str, ...]) -> Tensor:
     """Make the weights of a first convolution for ``count`` bands of those for red, green and blue."""
-    if colors.shape[1] != len(RGB) or (bands == RGB and count == len(RGB)):
+    if bands == RGB and count == len(RGB):
         return colors
     average = colors.mean(dim=1)
     names = bands if len(bands) == count else ("",) * count

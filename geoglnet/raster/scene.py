@@ -397,6 +397,9 @@ def open_scene(
         is_measured = model_bands.joint_rule is not ScalingRule.BY_TYPE or stack.dtype != np.uint8
         if scaling is None and is_measured:
             scene.measure(model_bands, progress)
+        if model_bands.is_8bit and (units := set(scene.band_units) - {(1.0, 0.0)}):
+            words = " and ".join(f"scale {scale:g} with offset {offset:g}" for scale, offset in sorted(units))
+            progress.log(f"{scene.name} declares {words}, which an 8-bit model does not use")
         if scaling is None and scene.values_rule:
             progress.log(Rule(scene.values_rule))
         on_error.pop_all()

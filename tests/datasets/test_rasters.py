@@ -19,7 +19,8 @@ from rasterio.windows import Window
 from shapely import GeometryCollection, Point, Polygon, box
 from torchgeo.datasets import IntersectionDataset, RasterDataset
 
-from geoglnet.config import RegionConfig
+from geoglnet.bands import Bands
+from geoglnet.config import RegionConfig, ScalingRule
 from geoglnet.datasets.geodatasets import (
     ImageRasters,
     LabelRasters,
@@ -433,3 +434,21 @@ def test_a_damaged_raster_is_named_and_left_out_only_when_asked_for(folder: Path
     careful = PairReader(folder, LEGEND, 1.0, RecordedProgress(), skip_corrupt=True)
     assert [number_of(pair) for pair in careful.iter_pairs(vector())] == [0]
     assert "scene_1.tif is not a raster" in careful.progress.messages("warning")[0]
+
+
+def test_rasters_matched_by_place_carry_the_bands_of_the_model(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.3, 0.1, (4, SIZE, SIZE)).astype(np.float32)
+    values[3, :5] = np.nan
+    path = write_raster(folder / "wide_a.tif", values, transform=OWN_TRANSFORM)
+    with rasterio.open(path, "r+") as dst:
+        dst.descriptions = ("nir", "red", "green", "blue")
+    bands = Bands(("red", "green", "blue", "nir"), scaling=ScalingRule.REFLECTANCE)
+    opened = PairReader(folder, LEGEND, 1.0, RecordedProgress(), bands=bands)
+    (pair,) = opened.iter_pairs(vector(images="wide_*.tif"))
+    region = read_all(pair)
+    assert region.image.dtype == np.float32
+    assert np.isnan(region.image[:, :5]).all()
+    assert (region.labels[:5] == 255).all()
+    assert np.abs(region.image[3, 5:] / 255 - values[0, 5:]).max() < 1e-5
+    assert pair.read_valid(slice(0, 10), slice(0, 10)).shape == (4, 50)

@@ -164,6 +164,20 @@ def test_imagenet_weights_of_torchvision_reach_the_baselines_backbone(tmp_path: 
     assert torch.equal(network.backbone.features[0].weight, state["features.0.weight"])
 
 
+@pytest.mark.parametrize("architecture", ["fcn8s", "icnet", "unet"])
+def test_weights_of_colors_reach_the_bands_of_their_names_in_baselines_too(architecture: str, tmp_path: Path) -> None:
+    (source,), (target,) = baseline(architecture).backbones(), baseline(architecture, in_channels=4).backbones()
+    save_file({name: tensor.contiguous() for name, tensor in source.state_dict().items()}, tmp_path / "a.safetensors")
+    load_backbone_weights(target, str(tmp_path / "a.safetensors"), ("nir", "red", "green", "blue"))
+    ours = target.state_dict()
+    stems = [name for name, tensor in source.state_dict().items() if tensor.ndim == 4 and tensor.shape[1] == 3]
+    assert len(stems) == (2 if architecture == "icnet" else 1)
+    for name in stems:
+        colors = source.state_dict()[name]
+        expected = torch.cat([colors.mean(dim=1, keepdim=True), colors], dim=1) * 3 / 4
+        torch.testing.assert_close(ours[name], expected)
+
+
 def test_a_network_that_pools_everything_says_that_it_learns_from_batches_only() -> None:
     network = baseline("deeplabv3plus").train()
     with pytest.raises(ConfigError, match=r"cannot be trained on single images; set optim\.batch_size"):

@@ -333,6 +333,15 @@ def test_backbone_weights_load_from_a_local_file(tmp_path: Path, bands: int) -> 
         torch.testing.assert_close(source.conv1(torch.full((1, 3, 64, 64), 0.3)), target.conv1(gray), rtol=1e-3, atol=1e-4)
 
 
+def test_the_weights_of_colors_reach_a_backbone_of_timm(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    source, target = build_backbone("timm/resnet18"), build_backbone("timm/resnet18", in_channels=4)
+    save_file(source.state_dict(), tmp_path / "timm.safetensors")
+    load_backbone_weights(target, str(tmp_path / "timm.safetensors"), ("nir", "red", "green", "blue"))
+    colors = source.state_dict()["body.conv1.weight"]
+    torch.testing.assert_close(target.state_dict()["body.conv1.weight"][:, 1:], colors * 3 / 4)
+
+
 @pytest.mark.parametrize("bands", [("blue", "green", "red"), ("nir", "red", "green", "blue"), ("pan",)])
 def test_the_weights_of_colors_go_to_the_bands_of_their_names(tmp_path: Path, bands: tuple[str, ...]) -> None:
     source = build_backbone("resnet18")

@@ -10,6 +10,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+import geoglnet
 from geoglnet.bands import Bands, ValueRange
 from geoglnet.config import ScalingRule
 from geoglnet.datasets import generated
@@ -106,6 +107,10 @@ def test_any_bands_are_trained_stored_and_predicted_with(case: str, tmp_path: Pa
         sink = ArraySink(Shape(105, 120))
         predict_scene(scene, network, read, sink, config=PredictConfig(device="cpu"))
     assert set(np.unique(sink.array).tolist()) <= {0, 1}
+    geoglnet.predict(tmp_path / "a_image.tif", tmp_path / "labels.tif", model=tmp_path / "toy.safetensors")
+    with rasterio.open(tmp_path / "labels.tif") as src:
+        assert (src.read(1) == sink.array).all()
+        assert config.bands.is_8bit or f"{config.bands}: values" in src.tags()["GEOGLNET_VALUES"]
 
 
 def test_a_finished_training_of_measured_bands_is_known_when_it_is_resumed(tmp_path: Path) -> None:
