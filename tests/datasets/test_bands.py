@@ -10,8 +10,8 @@ import rasterio
 from affine import Affine
 
 from geoglnet.bands import Bands
-from geoglnet.datasets.assembly import PairReader
 from geoglnet.datasets.images import iter_pairs
+from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import ImagesSource, source_files, source_from_plain
 from geoglnet.errors import BandsError, SceneNotFoundError
 from geoglnet.legend import Legend
