@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 
 from geoglnet.config import Branches, Sharing, Stage
 from geoglnet.datasets.loading import RegionLoader
@@ -76,8 +77,33 @@ def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress:
         size = optim.batch_size // optim.devices
         loader = RegionLoader(dataset, size, optim.workers, run.manifest.bands, told)
         trainer = _trainer(optim, run.steps - task.done, [StepReporter(told, run.stage), *run.keepers])
-        trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
+        with nullcontext() if optim.precision == "32-true" else strided_depthwise_in_float32(network):
+            trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
     task.finish()
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """A convolution that autocast leaves in float32."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        with torch.autocast(maps.device.type, enabled=False):
+            return super().forward(maps.float())
+
+
+@contextmanager
+def strided_depthwise_in_float32(network: Network) -> Iterator[None]:
+    """Keep autocast away from strided depthwise convolutions: on CPUs their backward pass in bfloat16 takes 8 times as long."""
+    convolutions = [
+        m for m in network.modules() if type(m) is nn.Conv2d and m.groups == m.in_channels > 1 and m.stride > (1, 1)
+    ]
+    # Their class changes and not they: state dicts, copies for averages and other processes see nothing of it.
+    for convolution in convolutions:
+        convolution.__class__ = _Float32Conv2d
+    try:
+        yield
+    finally:
+        for convolution in convolutions:
+            convolution.__class__ = nn.Conv2d
 
 
 def _task(network: Network, run: StageRun) -> StageTask:

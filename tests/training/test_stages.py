@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geoglnet.config import Sharing, Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
 from geoglnet.models.glnet import GLNet
+from geoglnet.training.stages import strided_depthwise_in_float32
 from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
@@ -115,6 +116,23 @@ def test_the_local_stage_of_a_bidirectional_network_is_that_of_a_one_way_network
     two_way, one_way = small(sharing=Sharing.BIDIRECTIONAL), small()
     one_way.load_state_dict({name: two_way.state_dict()[name] for name in one_way.state_dict()})
     assert gradients(two_way, Stage.LOCAL, batch)[0] == gradients(one_way, Stage.LOCAL, batch)[0]
+
+
+def test_strided_depthwise_convolutions_are_trained_in_float32() -> None:
+    network = small(backbone="mobilenet_v2")
+    convolutions = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    dtypes: dict[str, torch.dtype] = {}
+    for name, convolution in convolutions.items():
+        convolution.register_forward_hook(lambda _, __, maps, name=name: dtypes.update({name: maps.dtype}))
+    names = list(network.state_dict())
+    overview, patches, footprints = region_of(Shape(96, 96))
+    with torch.autocast("cpu", torch.bfloat16), strided_depthwise_in_float32(network):
+        network(overview, patches, footprints)
+        assert list(network.state_dict()) == names
+    slow = {name for name, m in convolutions.items() if m.groups > 1 and m.stride == (2, 2)}
+    assert len(slow) == 2 * 4  # in each branch
+    assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == slow
+    assert {type(m) for m in convolutions.values()} == {nn.Conv2d}
 
 
 def test_a_long_moving_average_forgets_the_initial_weights_in_a_short_stage() -> None:
