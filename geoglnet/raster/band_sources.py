@@ -14,7 +14,7 @@ from geoglnet.errors import BandsError
 from geoglnet.message import Keyword
 from geoglnet.progress import Progress
 from geoglnet.raster.band_choice import BandSelection, check_real, choose_bands
-from geoglnet.raster.band_names import name_bands
+from geoglnet.raster.band_names import NamedBand, name_bands
 from geoglnet.raster.files import Mosaic, short_name
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import georeference, ground_pixel_size
@@ -27,16 +27,18 @@ class SceneBands:
     """The bands of a scene in order.
 
     Args:
-        names: of the model's bands; without a model the numbers of the raster's.
+        names: of the model's bands; without a model of the raster's, or their numbers where they have none.
         sources: where each is read from.
         first: raster whose grid is the scene's.
         name: of the scene, if it is not that of the first raster.
+        metadata: files that say where the bands of a product are and what their values mean.
     """
 
     names: tuple[str, ...]
     sources: tuple[BandSource, ...]
     first: StrPath
     name: str = ""
+    metadata: tuple[str, ...] = ()
 
 
 class OpenRasters:
@@ -106,17 +108,37 @@ def choose_scene_bands(
         numbers = choose_bands(dataset, rest, selection, progress)
         check_real(dataset, numbers)
         sources, first = [BandSource(path, number) for number in numbers], path
+        known = {} if wanted is not None else {band.number: band.name or band.text for band in name_bands(dataset)}
+        names = [known.get(number) or str(number) for number in numbers]
     else:
         sources = product.choose(rest, selection, progress)
-        numbers = tuple(range(1, len(sources) + 1))
+        for source in sources:
+            check_real(files.open(source.path), [source.number])
+        names = [product.name_of(source) for source in sources]
         # Of 10 and 20 m bands the scene is that of 10 m.
         first = min(dict.fromkeys(source.path for source in sources), key=lambda path: _pixel_area(files.open(path)))
     others = {word: BandSource(other, _only_band(files.open(other), word, progress)) for word, other in beside.items()}
-    name = "" if product is None else product.name
+    name, metadata = ("", ()) if product is None else (product.name, product.metadata)
     if wanted is None or rest is None:
-        return SceneBands((*map(str, numbers), *others), (*sources, *others.values()), first, name)
+        return SceneBands((*names, *others), (*sources, *others.values()), first, name, metadata)
     by_name = dict(zip(rest, sources, strict=True)) | others
-    return SceneBands(tuple(wanted), tuple(by_name[word] for word in wanted), first, name)
+    return SceneBands(tuple(wanted), tuple(by_name[word] for word in wanted), first, name, metadata)
+
+
+def list_bands(path: StrPath) -> tuple[tuple[NamedBand, tuple[float, float] | None], ...]:
+    """List all bands of a raster or product but alpha, each with its scale and offset, as far as its metadata say them.
+
+    Raises:
+        SceneNotFoundError: there is no such file.
+        SceneError: GDAL cannot read it.
+    """
+    product = find_product(path)
+    if product is not None:
+        return tuple((band, source.unit) for band, source in zip(product.bands, product.sources, strict=True))
+    with open_raster(path, **open_options(path)) as dataset, environment(path):
+        return tuple(
+            (band, (dataset.scales[band.number - 1], dataset.offsets[band.number - 1])) for band in name_bands(dataset)
+        )
 
 
 def _pixel_area(dataset: DatasetReader) -> float:

@@ -11,7 +11,7 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -58,11 +58,13 @@ class Product:
         name: for messages.
         bands: what each is; its number counts the product's bands.
         sources: where each is read from.
+        metadata: files, or the address, that say so.
     """
 
     name: str
     bands: tuple[NamedBand, ...]
     sources: tuple[BandSource, ...]
+    metadata: tuple[str, ...] = ()
 
     def choose(self, wanted: Sequence[str] | None, selection: BandSelection | None, progress: Progress) -> list[BandSource]:
         """Choose the bands of a model by name.
@@ -86,6 +88,11 @@ class Product:
         texts = [band.text if isinstance(n, int) and (band := self._numbered(n)) else str(n) for n in selected or names]
         numbers = announce(find_by_name(self.bands, texts, self.name), wanted or texts, self.name, progress)
         return [self.sources[number - 1] for number in numbers]
+
+    def name_of(self, source: BandSource) -> str:
+        """Return what a band is: its common name, else what the product calls it."""
+        band = self.bands[self.sources.index(source)]
+        return band.name or band.text
 
     def _numbered(self, number: int) -> NamedBand:
         if not 1 <= number <= len(self.bands):
@@ -111,8 +118,9 @@ def find_product(path: StrPath) -> Product | None:
         folder = Path(name).parent if _METADATA.search(name) else Path(name)
         if folder.is_dir():
             files = {file.relative_to(folder).as_posix(): str(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-            metadata = next((Path(file).read_bytes() for key, file in files.items() if _METADATA.fullmatch(key)), None)
-            return _sentinel_2(folder.name, files, metadata)
+            described = tuple(file for key, file in files.items() if _METADATA.fullmatch(key))
+            product = _sentinel_2(folder.name, files, Path(described[0]).read_bytes() if described else None)
+            return replace(product, metadata=described)
     return None
 
 
@@ -202,7 +210,7 @@ def _stac_item(name: str) -> Product | None:
         keys = ", ".join(list(item["assets"])[:6])
         raise SceneError(f"STAC item {title} has no asset whose bands are named (assets: {keys}); give one of its files")
     bands, sources = zip(*found.values(), strict=True)
-    return Product(title, bands, sources)
+    return Product(title, bands, sources, (name,))
 
 
 def _json_of(name: str) -> Any:

@@ -30,6 +30,7 @@ _SENTINEL_SHARE = 0.0005  # of all values: fewer are noise, a collar has more
 _APART = 0.02  # of the spread of all other values: how far from them a collar's value is at least
 _CLIP = (-1.0, 5.0)  # times the range, of what is not rounded: a glint stays one and cannot outweigh its surroundings
 _MOST_OUTSIDE = 0.5  # of a band's values, beyond which its rule is doubted
+_SHADOW = -0.02  # reflectance of dark pixels after too much was taken away for the air
 _FULL_REFLECTANCE = 10_000  # of integers without scale, as most products store it
 
 
@@ -231,6 +232,30 @@ def choose_band_scaling(samples: Sequence[BandSample], bands: Bands) -> BandScal
     return BandScaling(bands.names, tuple(scalings))
 
 
+def negative_reflectance(samples: Sequence[BandSample], scaling: BandScaling, bands: Bands) -> str:
+    """Describe reflectance that is mostly negative, over all bands together; an empty text where it is not.
+
+    Water and shadows are slightly negative after atmospheric correction, above all in infrared; a wrong offset, or values that
+    are no reflectance, such as decibels, are so nearly everywhere.
+
+    Args:
+        samples: of each band.
+        scaling: chosen for them.
+        bands: of the model, with their rules.
+    """
+    values = [
+        (sample.finite.ravel() - chosen.low) / (chosen.high - chosen.low)
+        for sample, chosen, rule in zip(samples, scaling.scalings, bands.rules, strict=True)
+        if rule is ScalingRule.REFLECTANCE
+    ]
+    physical = np.concatenate(values) if values else np.empty(0)
+    if not physical.size or np.mean(physical < _SHADOW) <= _MOST_OUTSIDE:
+        return ""
+    units = {f" with scale {s.scale:g} and offset {s.offset:g}" if s.is_scaled else " without a scale" for s in samples}
+    ends = f"{physical.min():.3g} to {physical.max():.3g}{units.pop() if len(units) == 1 else ''}"
+    return f"{np.mean(physical < 0):.0%} of the reflectance is negative (it is {ends})"
+
+
 def _of_percentiles(finite: npt.NDArray[Any]) -> Scaling:
     if not finite.size:
         return Scaling(description="no valid value found", doubt="no valid value found")
@@ -273,7 +298,7 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
         return AS_IS
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        return Scaling(description="no valid value found")
+        return Scaling(description="no valid value found", doubt="no valid value found")
     if rule is ScalingRule.STRETCH:
         return _stretched(finite)
     if np.issubdtype(dtype, np.floating):

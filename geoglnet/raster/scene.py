@@ -25,6 +25,7 @@ from geoglnet.raster.gdal import environment
 from geoglnet.raster.grid import Grid, choose_grid, ground_pixel_size, pixel_size_m
 from geoglnet.raster.scaling import (
     AS_IS,
+    SENTINELS,
     BandSample,
     BandScaling,
     Scaling,
@@ -32,11 +33,14 @@ from geoglnet.raster.scaling import (
     choose_scaling,
     find_collar,
     find_sentinel,
+    negative_reflectance,
     same_for_all,
     stands_apart,
 )
 from geoglnet.raster.stack import SAMPLE_SIZE, BandStack, open_stack
 from geoglnet.types import BandValues, Shape, StrPath
+
+_ENOUGH = 16  # values that are not equal by accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +275,12 @@ class RasterScene:
 
         Raises:
             ConfigError: the raster's scale is not positive.
-            SceneError: the raster cannot be read.
+            SceneError: the raster cannot be read, a band has no value or, where its percentiles are needed, a single one, or
+                most of its reflectance is negative.
         """
         # One cheap read of at most 512 × 512 pixels, which is the same for every block, machine and resumed run.
         values, valid = self._stack.sample(SAMPLE_SIZE, progress)
-        self._check_bands(values, valid, progress)
+        self._check_values(values, valid)
         collar = find_collar(values, valid) if values.dtype != np.uint8 else None
         if collar is not None:
             found, is_collar = f"{self.name}: all bands are {collar:g} along one of its sides", (values == collar).all(axis=0)
@@ -291,18 +296,30 @@ class RasterScene:
             if others.size:  # nodata or not, so many equal values say nothing about the others
                 valid &= ~is_collar
         if bands.joint_rule is not None:
-            self.scaling = choose_scaling(values[:, valid], values.dtype, bands.joint_rule)
+            known = values[:, valid]
+            if bands.joint_rule is ScalingRule.STRETCH and known.size >= _ENOUGH and np.ptp(known) == 0:
+                raise self._without_range("all bands are", float(known.flat[0]))
+            self.scaling = choose_scaling(known, values.dtype, bands.joint_rule)
         else:
             self.scaling = self._choose_band_scaling(values, valid, bands, progress)
+        for number, name, band in zip(self.bands, self.band_names, values, strict=True):
+            if len(values) > 1 and valid.any() and np.ptp(band[valid]) == 0 < np.ptp(values[:, valid]):
+                found = f"{self.name}: band {number} ({name}) is {band[valid][0]:g} everywhere, so a model sees nothing in it"
+                progress.warn(found)
         for doubt in self.scaling.doubts:
             progress.warn(f"{self.name}: " + doubt)
 
     def _choose_band_scaling(
         self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], bands: Bands, progress: Progress
     ) -> BandScaling:
-        """Choose the scaling of each band, and find what stands for "no value" in one of them alone."""
+        """Choose the scaling of each band, and find what stands for "no value" in one of them alone.
+
+        Raises:
+            ConfigError: the raster's scale is not positive.
+            SceneError: a band has one value, and its rule is percentiles, or most of its reflectance is negative.
+        """
         samples, missing = list[BandSample](), list[float | None]()
-        for name, band, unit in zip(bands.names, values, self.band_units, strict=True):
+        for number, name, rule, band, unit in zip(self.bands, bands.names, bands.rules, values, self.band_units, strict=True):
             known = band[valid]
             none = find_sentinel(known) if band.dtype != np.uint8 else None
             if none is not None:
@@ -311,26 +328,46 @@ class RasterScene:
                     "values, and read as nodata there; declare it with gdal_edit.py -a_nodata"
                 )
                 known = known[known != none]
+            if rule is ScalingRule.PERCENTILES and known.size >= _ENOUGH and np.ptp(known) == 0:
+                raise self._without_range(f"band {number} ({name}) is", float(known[0]))
             missing.append(none)
             samples.append(BandSample(known, *unit))
-        return replace(choose_band_scaling(samples, bands), missing=tuple(missing))
+        scaling = choose_band_scaling(samples, bands)
+        if negative := negative_reflectance(samples, scaling, bands):
+            raise SceneError(
+                f"{self.name}: {negative}, so scale or offset is wrong; correct them (gdal_edit.py -scale S -offset O) or set "
+                + Keyword("scaling")
+            )
+        return replace(scaling, missing=tuple(missing))
 
-    def _check_bands(self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], progress: Progress) -> None:
-        """Refuse a band without values, which would make every pixel invalid; warn about one that is the same everywhere.
+    def _without_range(self, found: str, value: float) -> SceneError:
+        return SceneError(
+            f"{self.name}: {found} {value:g} everywhere, which has no range to stretch; give another raster, or set its black "
+            "and white values with " + Keyword("scaling")
+        )
+
+    def _check_values(self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
+        """Refuse a band that has no value where others have one: with it no pixel is valid.
 
         Raises:
-            SceneError: a band has no value.
+            SceneError: a band is NaN or nodata everywhere.
         """
-        is_known = np.isfinite(values).any(axis=(1, 2))
-        for number, name, band, has_value in zip(self.bands, self.band_names, values, is_known, strict=True):
-            if not has_value and is_known.any():
-                raise SceneError(
-                    f"{self.name}: band {number} ({name}) has no value but NaN, so no pixel is valid; "
-                    + ("choose another with " + Keyword("bands"))
-                )
-            if len(values) > 1 and valid.any() and np.ptp(band[valid]) == 0 < np.ptp(values[:, valid]):
-                found = f"{self.name}: band {number} ({name}) is {band[valid][0]:g} everywhere, so a model sees nothing in it"
-                progress.warn(found)
+        is_finite = np.isfinite(values).any(axis=(1, 2))
+        for number, name, band, none, has_value in zip(
+            self.bands, self.band_names, values, self._stack.nodata_values, is_finite, strict=True
+        ):
+            known = band[valid]
+            is_one = known.size >= _ENOUGH and np.ptp(known) == 0 and np.isfinite(known[0])
+            if not has_value and is_finite.any():
+                found = "NaN"
+            elif is_one and float(known[0]) in (none, *SENTINELS) and np.ptp(values[:, valid]) > 0:
+                found = f"{known[0]:g}"
+            else:
+                continue
+            raise SceneError(
+                f"{self.name}: band {number} ({name}) has no value but {found}, so no pixel is valid; choose another with "
+                + Keyword("bands")
+            )
 
 
 def open_scene(
@@ -378,7 +415,7 @@ def open_scene(
 
     Raises:
         SceneNotFoundError: there is no such file.
-        SceneError: the file is not a raster, it is damaged, or its values are complex.
+        SceneError: the file is not a raster, it is damaged, its values are complex, or a band's contradict the model's rules.
         BandsError: the raster lacks the bands.
         ResolutionError: ``is_strict``, and the raster's pixels are more than four times as large.
     """

@@ -147,14 +147,21 @@ class BandStack:
         names: what the bands are, in the scene's order.
         order: for every band of the scene, its place among those of all readers.
         is_product: whether the first raster is one file of a product, and not what the scene was opened by.
+        metadata: files that describe the product.
     """
 
     def __init__(
-        self, readers: Sequence[BandReader | WarpedReader], names: Sequence[str], order: Sequence[int], is_product: bool
+        self,
+        readers: Sequence[BandReader | WarpedReader],
+        names: Sequence[str],
+        order: Sequence[int],
+        is_product: bool,
+        metadata: tuple[str, ...] = (),
     ) -> None:
         self.readers = tuple(readers)
         self.names = tuple(names)
         self.is_product = is_product
+        self._metadata = metadata
         self._order = list(order)
 
     @property
@@ -175,18 +182,24 @@ class BandStack:
         return tuple(units[at] for at in self._order)
 
     @property
+    def nodata_values(self) -> tuple[float | None, ...]:
+        """Nodata values that the rasters declare for the bands, in the scene's order."""
+        values = [reader.dataset.nodatavals[band - 1] for reader in map(_plain, self.readers) for band in reader.bands]
+        return tuple(values[at] for at in self._order)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values that are read."""
         return np.result_type(*(_plain(reader).dtype for reader in self.readers))
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """Names of all files that the rasters are made of: themselves, sidecars, parts of a VRT or tile index."""
+        """Names of all files that are read: the rasters, sidecars, parts of a VRT or tile index, a product's metadata."""
         names: dict[str, None] = {}
         for reader in map(_plain, self.readers):
             with environment(reader.dataset.name), silenced(NotGeoreferencedWarning):
                 names |= dict.fromkeys(iter_files(reader.dataset))
-        return tuple(names)
+        return (*names, *self._metadata)
 
     @property
     def rule(self) -> str:
@@ -204,7 +217,9 @@ class BandStack:
 
     def reopened(self) -> BandStack:
         """Open the same rasters once more, for another thread."""
-        return BandStack([reader.reopened() for reader in self.readers], self.names, self._order, self.is_product)
+        return BandStack(
+            [reader.reopened() for reader in self.readers], self.names, self._order, self.is_product, self._metadata
+        )
 
     def read_window(self, grid: Grid, window: Window) -> tuple[Values, Validity]:
         """Read a window of the scene's grid, ``(C, h, w)``; valid where all rasters are.
@@ -271,7 +286,7 @@ def open_stack(files: OpenRasters, bands: SceneBands, grid: Grid, nodata: float 
             fitted = fitted.at_level(grid)
         files.on_error.callback(fitted.close)
         readers.append(fitted)
-    stack = BandStack(readers, bands.names, [order.index(at) for at in range(len(order))], bool(bands.name))
+    stack = BandStack(readers, bands.names, [order.index(at) for at in range(len(order))], bool(bands.name), bands.metadata)
     stack.first.name = bands.name or stack.first.name
     return stack
 

@@ -21,6 +21,7 @@ from geoglnet.raster.scaling import (
     choose_scaling,
     find_collar,
     find_sentinel,
+    negative_reflectance,
     scaling_from_dict,
 )
 
@@ -220,12 +221,22 @@ def test_a_range_in_another_unit_is_doubted() -> None:
     assert chosen(ValueRange(270, 310), BandSample(feet, 0.3048)).doubts == ()
 
 
-def test_negative_reflectance_is_kept_and_mostly_negative_one_doubted() -> None:
+def test_negative_reflectance_is_kept_and_described_where_it_prevails() -> None:
     values = np.array([-0.02, 0.1, 0.2, 0.3], np.float32)
     scaling = chosen(ScalingRule.REFLECTANCE, BandSample(values))
     assert scaling.apply(values[None])[0, 0] == pytest.approx(-5.1, abs=1e-3)
     assert scaling.doubts == ()
-    assert "75% of the values lie outside" in chosen(ScalingRule.REFLECTANCE, BandSample(values - np.float32(0.25))).doubts[0]
+
+    def negative(*samples: BandSample) -> str:
+        bands = Bands(tuple(f"b{i}" for i in range(len(samples))), scaling=ScalingRule.REFLECTANCE)
+        return negative_reflectance(samples, choose_band_scaling(samples, bands), bands)
+
+    water, land = BandSample(values - np.float32(0.3)), BandSample(values)
+    assert negative(land) == negative(water, land, land) == "", "infrared of a sea may be negative"
+    assert negative(BandSample(np.full(9, -0.01))) == "", "so may all of it, slightly"
+    assert "% of the reflectance is negative (it is -0.32 to" in negative(water)
+    stored = BandSample(np.arange(100, 800, dtype=np.uint16), 1e-4, -0.1)
+    assert negative(stored) == "100% of the reflectance is negative (it is -0.09 to -0.0201 with scale 0.0001 and offset -0.1)"
 
 
 @pytest.mark.parametrize("scale", [0.0, -1e-4, float("nan")])
