@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import json_option, nodata_option
+from geoglnet.cli.options import bands_option, json_option, nodata_option, option, with_option
 from geoglnet.cli.terminal import in_options
 from geoglnet.cli.verb import Verb
 from geoglnet.escaping import visible
@@ -17,18 +17,22 @@ from geoglnet.progress import RecordedProgress
 
 @click.command(cls=Verb)
 @click.argument("path", metavar="SCENE|MODEL")
+@option("--model", group="Input values", metavar="MODEL", help="Read a scene's bands and values as this model would.")
+@bands_option
+@with_option
 @nodata_option
 @json_option
-def info(path: str, nodata: float | None, as_json: bool) -> None:
+def info(path: str, model: str | None, as_json: bool, **values: Any) -> None:
     """Describe a scene, a label raster or a model.
 
-    A scene is any raster that GDAL opens; a model is a .safetensors file or the name of a shipped one.
+    A scene is any raster that GDAL opens, a Sentinel-2 product or a STAC item; a model is a .safetensors file or the name of a
+    shipped one.
     """
     from geoglnet.models.shipped import shipped_models
 
     # A file that has the name of a shipped model is meant itself, as a scene.
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
-    facts = _model(path) if is_model else _scene(path, nodata)
+    facts = _model(path) if is_model else _scene(path, model, values)
     click.echo(json.dumps(facts, indent=2, default=str) if as_json else _sheet(facts))
 
 
@@ -39,12 +43,17 @@ def _model(path: str) -> dict[str, Any]:
     return {"kind": "model", **read_manifest(model_path(path)).to_dict()}
 
 
-def _scene(path: str, nodata: float | None) -> dict[str, Any]:
+def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, Any]:
+    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.shipped import model_path
+    from geoglnet.raster.band_sources import list_bands
     from geoglnet.raster.cog import read_legend
     from geoglnet.raster.scene import open_scene
 
     remarks = RecordedProgress()
-    with open_scene(path, nodata=nodata, progress=remarks) as scene:
+    bands = list_bands(path)
+    model_bands = read_manifest(model_path(model)).bands if model else None
+    with open_scene(path, model_bands=model_bands, progress=remarks, **values) as scene:
         facts: dict[str, Any] = {
             "kind": "scene",
             "path": scene.name,
@@ -52,14 +61,22 @@ def _scene(path: str, nodata: float | None) -> dict[str, Any]:
             "height": scene.shape.height,
             "crs": scene.crs.to_string() if scene.crs else None,
             "pixel_size_m": scene.pixel_size_m,
-            "num_bands": scene.num_bands,
+            "num_bands": len(bands),
+            "bands": [{"number": band.number, "name": band.name, "description": band.text} for band, _ in bands],
             "values": scene.values_rule or "8-bit, as they are",
             "transform": list(scene.transform)[:6],
         }
+        is_product = not scene.first_bands
+        rules = [text for text in remarks.messages("log") if text != scene.values_rule]
+    units = [unit for _, unit in bands]
+    if any(unit not in (None, (1, 0)) for unit in units):
+        for place, name in enumerate(("scale", "offset")):
+            facts[name] = [None if unit is None else unit[place] for unit in units]
+    facts |= {"rules": rules} if rules else {}
     command = click.get_current_context().command
     warned = [in_options(message, command) for message in remarks.messages("warning")]
     facts |= {"remarks": warned} if warned else {}
-    legend = read_legend(path)
+    legend = None if is_product else read_legend(path)
     return facts | ({"kind": "labels", "classes": list(legend.names)} if legend else {})
 
 
@@ -77,5 +94,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
+        if value and isinstance(value[0], dict) and "number" in value[0]:
+            from geoglnet.raster.band_names import NamedBand
+
+            return ", ".join(str(NamedBand(band["number"], band["name"], band["description"])) for band in value)
         return ", ".join(part["name"] if isinstance(part, dict) and "name" in part else _shown(part) for part in value)
     return "none" if value is None else str(value)

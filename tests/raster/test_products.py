@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from rasterio.windows import Window
 
@@ -21,45 +19,18 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.raster.products import find_product
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import open_scene
+from tests.products import values_of, write_jp2, write_safe
 from tests.rasters import UTM, noise, write_raster
 from tests.served import Server
 
 AS_STORED = Scaling(0, 255, "as stored")
-GRANULE = "GRANULE/L2A_T36MUE_A000001_20240101T080000/IMG_DATA"
-PIXELS = {"B02": 10, "B03": 10, "B04": 10, "B08": 10, "B05": 20, "B8A": 20, "B11": 20, "B01": 60}
 FOUR = Bands(("red", "nir", "nir08", "swir16"), (0.5,) * 4, (0.2,) * 4)
-METADATA = """<n1:Level-2A_User_Product xmlns:n1="urn:x"><Product_Image_Characteristics><QUANTIFICATION_VALUES_LIST>
-<BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE></QUANTIFICATION_VALUES_LIST><BOA_ADD_OFFSET_VALUES_LIST>
-<BOA_ADD_OFFSET band_id="3">-1000</BOA_ADD_OFFSET><BOA_ADD_OFFSET band_id="8">-900</BOA_ADD_OFFSET></BOA_ADD_OFFSET_VALUES_LIST>
-</Product_Image_Characteristics></n1:Level-2A_User_Product>"""
-
-
-def write_jp2(path: Path, image: np.ndarray, pixel_m: int) -> None:
-    """Write a lossless JPEG 2000 file; GDAL's driver can only copy."""
-    place = Affine(pixel_m, 0, 600_000, 0, -pixel_m, 9_000_000)
-    source = write_raster(path.with_suffix(".tif"), image.astype("uint16")[None], crs=UTM, transform=place)
-    options = {"QUALITY": 100, "REVERSIBLE": "YES", "YCBCR420": "NO"}
-    with rasterio.open(source) as src:
-        rasterio.shutil.copy(src, path, driver="JP2OpenJPEG", **options)
-    source.unlink()
 
 
 @pytest.fixture(scope="module")
 def safe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An L2A product of 120 × 120 m pixels a side: bands at 10, 20 and 60 m, 10 m bands at 20 m too."""
-    folder = tmp_path_factory.mktemp("products") / "S2A_MSIL2A_20240101T080000_N0510_R001_T36MUE_20240101T100000.SAFE"
-    for code, finest in PIXELS.items():
-        for pixel_m in {finest, max(finest, 20)}:
-            place = folder / GRANULE / f"R{pixel_m}m"
-            place.mkdir(parents=True, exist_ok=True)
-            write_jp2(place / f"T36MUE_20240101T080000_{code}_{pixel_m}m.jp2", values_of(code, pixel_m), pixel_m)
-    (folder / "MTD_MSIL2A.xml").write_text(METADATA, encoding="utf-8")
-    return folder
-
-
-def values_of(code: str, pixel_m: int) -> np.ndarray:
-    size = 1200 // pixel_m
-    return noise(1, size, size, seed=int(code[1:].replace("A", "0")) + pixel_m)[0]
+    """A product with bands at 10, 20 and 60 m, 10 m bands at 20 m too."""
+    return write_safe(tmp_path_factory.mktemp("products"))
 
 
 @pytest.fixture(params=["folder", "zip", "metadata"])
@@ -83,6 +54,7 @@ def test_a_product_opens_as_a_scene_of_named_bands(product: Path) -> None:
         assert scene.band_units[0] == pytest.approx((1e-4, -0.1))
         assert scene.band_units[2] == pytest.approx((1e-4, -0.09))
         assert len([name for name in scene.file_paths if name.endswith(".jp2")]) == 4
+        assert any(name.endswith((".zip", "MTD_MSIL2A.xml")) or ".zip/" in name for name in scene.file_paths)
         with scene.reopened() as again:
             assert (again.read_window(Window(0, 0, 120, 120)).image == pixels.image).all()
     assert (pixels.image[0] == values_of("B04", 10)).all()
@@ -161,6 +133,7 @@ def test_a_stac_item_opens_as_a_scene(tmp_path: Path, server: Server, is_served:
     with open_scene(name, model_bands=bands) as scene:
         pixels = scene.read_window(Window(0, 0, 120, 120))
         assert scene.name == "tile-1"
+        assert scene.file_paths[-1] == name
         assert scene.band_units == ((0.0001, -0.1), (0.0001, -0.1), (1.0, 0.0))
     assert (pixels.image[:2] == noise(2, 120, 120)[::-1]).all()
     assert np.corrcoef(pixels.image[2, ::2, ::2].ravel(), noise(1, 60, 60)[0].ravel())[0, 1] > 0.7
@@ -178,3 +151,18 @@ def test_stac_items_without_what_is_needed_are_refused(tmp_path: Path, server: S
     (tmp_path / "other.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(SceneError, match="is not a raster"):
         open_scene(tmp_path / "other.json")
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = write_item(tmp_path)
+    bands = Bands(("red", "green", "nir"), (0.5,) * 3, (0.2,) * 3)
+    far = Affine(20, 0, 800_000, 0, -20, 9_000_000)
+    write_raster(tmp_path / "data" / "nir.tif", noise(1, 60, 60), crs=UTM, transform=far)
+    with pytest.raises(BandsError, match=r"nir\.tif does not overlap .*rg\.tif; check the places"):
+        open_scene(path, model_bands=bands)
+    write_raster(tmp_path / "data" / "nir.tif", noise(1, 60, 60), crs=None)
+    with pytest.raises(BandsError, match=r"rg\.tif has 120 × 120 px, .*nir\.tif 60 × 60, and .*nir\.tif has no CRS"):
+        open_scene(path, model_bands=bands)
+    write_raster(tmp_path / "data" / "nir.tif", noise(1, 60, 60).astype("complex64"), crs=UTM, transform=far)
+    with pytest.raises(SceneError, match=r"nir\.tif holds complex values \(complex64 in band 1\)"):
+        open_scene(path, model_bands=bands)
