@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,11 @@ from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path, shipped_models
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import Progress
-from geoglnet.raster.files import short_name
+from geoglnet.raster.files import is_remote, short_name
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.grid import NATIVE_TOLERANCE
 from geoglnet.raster.mosaic import mosaic_of
+from geoglnet.raster.products import find_product
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath
 
@@ -78,6 +80,10 @@ class Source:
         """List every local file that is read."""
         for path in (*self.paths, *self.beside.values()):
             yield from local_files(path)
+            with suppress(SceneError):  # opening it raises the error
+                product = None if is_remote(path) else find_product(path)
+                for source in product.sources if product else ():
+                    yield from local_files(source.path)
 
     def open_for(self, manifest: Manifest, config: PredictConfig, progress: Progress) -> RasterScene:
         """Open it as a model wants it; every rule applied goes to ``progress``.

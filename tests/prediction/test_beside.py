@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import rasterio
 import torch
@@ -17,12 +19,15 @@ from geoglnet.cli.main import geoglnet as program
 from geoglnet.config import ModelConfig, RegionConfig
 from geoglnet.errors import OutputError
 from geoglnet.legend import Legend
-from geoglnet.models.checkpoint import save_checkpoint
+from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
+from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.predict_config import PredictConfig
+from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import begin, join, take_over
 from geoglnet.progress import RecordedProgress
+from geoglnet.raster.scene import open_scene
 from tests.rasters import noise, write_raster
 
 CPU = PredictConfig(device="cpu")
@@ -94,6 +99,50 @@ def test_a_changed_second_raster_is_noticed_on_resume(
         dst.write(noise(1, 90, 120, seed=2))
     with pytest.raises(OutputError, match=r"scene file 2, dsm\.tif"), take_over(folder):
         pass
+
+
+def test_a_changed_stac_item_is_noticed_on_resume(four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path) -> None:
+    rgb, dsm = rasters
+    colors = [{"name": name, "common_name": name} for name in ("red", "green", "blue")]
+    assets = {"image": {"href": rgb.name, "type": "image/tiff", "eo:bands": colors}}
+    assets |= {"height": {"href": dsm.name, "type": "image/tiff"}}
+    item: dict[str, Any] = {"type": "Feature", "stac_version": "1.0.0", "id": "place", "properties": {}, "assets": assets}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    out = tmp_path / "labels.tif"
+    with begin(tmp_path / "item.json", {"labels": out}, model=str(four_band_model), config=CPU) as run:
+        run.compute(list(run.missing())[:1])
+        folder = run.folder
+    colors[0]["common_name"], colors[2]["common_name"] = "blue", "red"
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    with pytest.raises(OutputError, match=r"scene file 3, item\.json"), take_over(folder):
+        pass
+
+
+def test_a_file_of_a_stac_item_is_never_overwritten(four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path) -> None:
+    rgb, _ = rasters
+    assets = {"image": {"href": rgb.name, "type": "image/tiff"}}
+    (tmp_path / "item.json").write_text(json.dumps({"stac_version": "1.0.0", "id": "place", "assets": assets}))
+    words = ["predict", str(tmp_path / "item.json"), "-o", str(rgb), "--overwrite", "--model", str(four_band_model)]
+    ran = CliRunner().invoke(program, words)
+    assert ran.exit_code == 1
+    assert "rgb.tif is a file of the scene" in ran.stderr.splitlines()[-1]
+    assert labels(rgb) == noise(3, 100, 150).tobytes()
+
+
+def test_the_fourth_band_reaches_the_networks_output(four_band_model: Path, tmp_path: Path) -> None:
+    # Confidence has 255 steps, and that of an untrained network lies within one of them: what is below a step is stored here.
+    detail = Layer("detail", lambda probabilities: (probabilities[:1] * 2**14) % 1, "Write digits of a probability.")
+    network, manifest = load_checkpoint(four_band_model)
+    rgb = write_raster(tmp_path / "rgb.tif", noise(3, 64, 64), pixel_size=1.0)
+    found = []
+    for heights in (np.full((1, 64, 64), 128, np.uint8), noise(1, 64, 64, seed=1), np.full((1, 64, 64), 128, np.uint8)):
+        dsm = write_raster(tmp_path / "dsm.tif", heights, pixel_size=1.0)
+        with open_scene(rgb, beside={"height": dsm}, model_bands=manifest.bands) as scene:
+            blocks = Predictor(network, manifest, CPU).iter_blocks(scene, (detail,))
+            found.append(np.concatenate([pending.resolve().layers["detail"].ravel() for pending in blocks]))
+    flat, rough, again = found
+    assert (flat == again).all()
+    assert (flat != rough).mean() > 0.5
 
 
 @pytest.mark.parametrize(
