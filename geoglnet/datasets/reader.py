@@ -122,14 +122,14 @@ class PairReader:
         self.progress.warn(f"skipped: {error}")
 
     def matching(self, pattern: str) -> list[Path]:
-        """List the files that match a pattern below the data folder, or an absolute pattern, sorted.
+        """List the files, and folders of Sentinel-2 products, that match a pattern below the data folder, or an absolute one.
 
         Raises:
             DatasetError: there is none.
         """
         whole = self.folder / pattern
         root, inner = (Path(whole.anchor), whole.relative_to(whole.anchor)) if Path(pattern).anchor else (self.folder, pattern)
-        found = sorted(path for path in root.glob(str(inner)) if path.is_file())
+        found = sorted(path for path in root.glob(str(inner)) if path.is_file() or path.suffix == ".SAFE")
         if not found:
             hint = "write / between folders, on Windows too" if "\\" in pattern else "check the data folder"
             raise DatasetError(f"no file matches {whole}; {hint}")
