@@ -296,10 +296,8 @@ class RasterScene:
             if others.size:  # nodata or not, so many equal values say nothing about the others
                 valid &= ~is_collar
         if bands.joint_rule is not None:
-            known = values[:, valid]
-            if bands.joint_rule is ScalingRule.STRETCH and known.size >= _ENOUGH and np.ptp(known) == 0:
-                raise self._without_range("all bands are", float(known.flat[0]))
-            self.scaling = choose_scaling(known, values.dtype, bands.joint_rule)
+            # One value everywhere is a blank tile, which must not end a batch: it gets labels, and the doubt of the rule.
+            self.scaling = choose_scaling(values[:, valid], values.dtype, bands.joint_rule)
         else:
             self.scaling = self._choose_band_scaling(values, valid, bands, progress)
         for number, name, band in zip(self.bands, self.band_names, values, strict=True):
@@ -329,7 +327,10 @@ class RasterScene:
                 )
                 known = known[known != none]
             if rule is ScalingRule.PERCENTILES and known.size >= _ENOUGH and np.ptp(known) == 0:
-                raise self._without_range(f"band {number} ({name}) is", float(known[0]))
+                raise SceneError(
+                    f"{self.name}: band {number} ({name}) is {known[0]:g} everywhere, which has no range to stretch; give "
+                    "another raster, or set its black and white values with " + Keyword("scaling")
+                )
             missing.append(none)
             samples.append(BandSample(known, *unit))
         scaling = choose_band_scaling(samples, bands)
@@ -339,12 +340,6 @@ class RasterScene:
                 + Keyword("scaling")
             )
         return replace(scaling, missing=tuple(missing))
-
-    def _without_range(self, found: str, value: float) -> SceneError:
-        return SceneError(
-            f"{self.name}: {found} {value:g} everywhere, which has no range to stretch; give another raster, or set its black "
-            "and white values with " + Keyword("scaling")
-        )
 
     def _check_values(self, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
         """Refuse a band that has no value where others have one: with it no pixel is valid.
