@@ -2,9 +2,8 @@
 
     python benchmarks/sensors.py SCENE.tif POLYGONS.geojson [--size 2048] [--model buildings]
 
-A crop from the middle of an 8-bit RGB scene is written as uint16, reflectance, percent, in other orders of bands and with
-collars, and every form is predicted as the command line would. Scored are the pixels that have a label in all forms, so that
-collars count alike.
+A crop from the middle of an 8-bit RGB scene is written as uint16, reflectance, percent, in other orders of bands and with a
+collar around it, and every form is predicted as the command line would. Scored is the crop, on the grid of each form's labels.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.features import rasterize
 from rasterio.windows import Window
+from rasterio.windows import bounds as window_bounds
 from rasterio.windows import transform as window_transform
+from shapely import box
 
 import geoglnet
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.progress import RecordedProgress
 
-COLLAR = 96  # px of the scene, on each side
+COLLAR = 96  # px around the scene
 COLORS = ("red", "green", "blue")
 GENERAL = re.compile("m pixels|^seams:|to segment:")  # printed of every form alike
 
@@ -46,6 +48,7 @@ class Form:
         unit: scale and offset to declare.
         has_alpha: whether the last band is alpha.
         options: of ``predict`` that a user would pass.
+        collar: pixels without a value around the scene.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Form:
     unit: tuple[float, float] | None = None
     has_alpha: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    collar: int = 0
 
 
 def iter_forms(rgb: npt.NDArray[np.uint8]) -> Iterator[Form]:
@@ -82,13 +86,13 @@ def iter_forms(rgb: npt.NDArray[np.uint8]) -> Iterator[Form]:
         ("float32, collar of −9999", fractions, -9999, {}),
         ("percent, collar of −9999", fractions * 100, -9999, {}),
     ):
-        framed = np.full_like(image, value)
-        framed[:, COLLAR:-COLLAR, COLLAR:-COLLAR] = image[:, COLLAR:-COLLAR, COLLAR:-COLLAR]
-        yield Form(name, framed, options=options)
+        framed = np.pad(image, ((0, 0), (COLLAR, COLLAR), (COLLAR, COLLAR)), constant_values=value)
+        yield Form(name, framed, options=options, collar=COLLAR)
 
 
 def write_form(path: Path, form: Form, profile: dict[str, Any]) -> None:
     count, height, width = form.image.shape
+    profile = profile | {"transform": profile["transform"] * Affine.translation(-form.collar, -form.collar)}
     size = {"count": count, "height": height, "width": width, "dtype": form.image.dtype}
     with rasterio.open(path, "w", **(profile | size)) as dst:
         dst.write(form.image)
@@ -113,8 +117,12 @@ def main() -> None:
         window = Window((src.width - size) // 2, (src.height - size) // 2, size, size)
         rgb = src.read((1, 2, 3), window=window)
         profile = {"driver": "GTiff", "crs": src.crs, "transform": window_transform(window, src.transform)}
-    labels: dict[str, npt.NDArray[np.uint8]] = {}
-    rules: dict[str, list[str]] = {}
+    crop = box(*window_bounds(window, src.transform))
+    truth = geopandas.read_file(args.polygons).to_crs(profile["crs"])
+    print(f"{args.scene.name}: {size} × {size} px\n")
+    print("| form | IoU | difference | labels unlike the first | bands and rules that were printed |\n|---|---|---|---|---|")
+    first: npt.NDArray[np.uint8] | None = None
+    reference = 0.0
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder, "scene.tif"), Path(folder, "labels.tif")
         for form in iter_forms(rgb):
@@ -124,22 +132,16 @@ def main() -> None:
             config = PredictConfig(device="cpu", **options)
             geoglnet.predict(scene, out, model=args.model, config=config, overwrite=True, progress=said)
             texts = [str(text).replace(str(scene), "scene") for text in said.messages("log") + said.messages("warning")]
-            rules[form.name] = [text for text in texts if not GENERAL.search(text)]
+            rules = "; ".join(text for text in texts if not GENERAL.search(text)) or "none"
             with rasterio.open(out) as src:
-                labels[form.name], crs, transform = src.read(1), src.crs, src.transform
-    polygons = geopandas.read_file(args.polygons).to_crs(crs)
-    shape = next(iter(labels.values())).shape
-    truth = rasterize(polygons.geometry, shape, transform=transform).astype(bool)
-    scored = np.logical_and.reduce([found != 255 for found in labels.values()])
-    print(f"{args.scene.name}: {size} × {size} px, {scored.mean():.1%} of the labels scored\n")
-    print("| form | IoU | difference | pixels unlike the first | bands and rules that were printed |\n|---|---|---|---|---|")
-    first, reference = next(iter(labels.values()))[scored], 0.0
-    for name, found in labels.items():
-        building = found[scored] == 1
-        iou = float((building & truth[scored]).sum() / (building | truth[scored]).sum())
-        reference = reference or iou
-        unlike = np.mean(found[scored] != first)
-        print(f"| {name} | {iou:.4f} | {iou - reference:+.4f} | {unlike:.2%} | {'; '.join(rules[name]) or 'none'} |")
+                labels = src.read(1)
+                burnt = rasterize(truth.geometry, labels.shape, transform=src.transform).astype(bool)
+                is_scored = rasterize([crop], labels.shape, transform=src.transform).astype(bool) & (labels != 255)
+            building = (labels == 1) & is_scored
+            iou = float((building & burnt).sum() / ((building | burnt) & is_scored).sum())
+            first, reference = (labels, iou) if first is None else (first, reference)
+            unlike = f"{np.mean(labels != first):.2%}" if labels.shape == first.shape else "another grid"
+            print(f"| {form.name} | {iou:.4f} | {iou - reference:+.4f} | {unlike} | {rules} |", flush=True)
 
 
 if __name__ == "__main__":
