@@ -11,7 +11,8 @@ from .environment import clean_environment
 from .program import Answer, Program, find_program
 
 PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
-SHIPPED_MODELS = ("buildings", "landcover", "landcover-sentinel2")  # until the program has been asked
+# Until the program has been asked.
+SHIPPED_MODELS = ("buildings", "landcover", "landcover-sentinel2", "landcover-sentinel2-rgbn")
 _PROGRAM, _KEPT, _MODELS = "geoglnet/program", "geoglnet/kept_variables", "geoglnet/models"
 
 
