@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from geoglnet.errors import ConfigError
+from geoglnet.filenames import check_filename
 from geoglnet.models.shipped import model_path
 from geoglnet.output import OutputFile, refuse_sharing
 from geoglnet.prediction.journal import Journal
@@ -84,6 +85,7 @@ def output_files(
         OutputError: a folder is missing or not writable, or no file can be written under a name.
     """
     for name, path in paths.items():
+        check_filename(path)
         if name in LAYERS and path.suffix.lower() not in SUFFIXES:  # s.tif.msk would be a mask to GDAL
             raise ConfigError(f"{path.name}: {name} is written as a GeoTIFF; let its name end in .tif")
     # A run that was killed after it had named an output resumes over its own file.
