@@ -47,8 +47,8 @@ def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="NAME|FILE",
     help="Name of a shipped model (see geoglnet models), or a .safetensors file.",
 )
-@with_option
 @config_options
+@with_option
 @polygon_options
 @option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
@@ -66,9 +66,8 @@ def predict(
     """Predict labels and polygons for a scene.
 
     SCENE is any raster that GDAL opens, of any size, or a Sentinel-2 product or STAC item; several files of one grid are
-    read as one mosaic. The scene is read
-    at the model's resolution. Nodata and transparent pixels get no class and no polygon. Outputs appear under their final
-    names only when they are complete.
+    read as one mosaic. The scene is read at the model's resolution. Nodata and transparent pixels get no class and no
+    polygon. Outputs appear under their final names only when they are complete.
     """
     if not any(outputs.values()):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
