@@ -43,6 +43,14 @@ collect_ignore = ["qgis"]  # another Python's, run by scripts/test-plugin
 SceneMaker = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def _blank_sheets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings end with a blank report.png, which takes as long as they do; tests marked ``draws`` get the real one."""
+    module = sys.modules.get("geoglnet.training.score_sheet")  # not imported for it: most tests train nothing
+    if module is not None and request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr(module, "draw_sheet", lambda *_, **__: module.Figure(figsize=(1, 1)))
+
+
 @pytest.fixture
 def scene_factory(tmp_path: Path) -> SceneMaker:
     """:func:`rasters.write_raster` into the test's own folder: ``scene_factory(image, name="a.tif", nodata=0, …)``.

@@ -339,8 +339,8 @@ def test_predicting_needs_no_data_sets_and_no_training() -> None:
 
 
 SLOW_LIBRARIES = {
-    *("torch", "torch._dynamo", "torchvision", "lightning", "torchgeo", "sympy"),
-    *("scipy.ndimage", "scipy.sparse", "numba", "pandas", "geopandas", "pyogrio", "matplotlib", "rasterio", "pyproj"),
+    *("torch", "torch._dynamo", "torchvision", "lightning", "torchgeo"),
+    *("scipy.ndimage", "numba", "pandas", "geopandas", "pyogrio", "matplotlib", "rasterio", "pyproj"),
 }
 
 

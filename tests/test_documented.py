@@ -22,7 +22,10 @@ from tests import official
 from tests.api.test_public import MINE
 from tests.rasters import write_raster
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
+pytestmark = [
+    pytest.mark.draws,
+    pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*"),
+]
 
 PROJECT = Path(__file__).parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]

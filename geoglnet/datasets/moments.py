@@ -46,7 +46,7 @@ def measure_moments(
     count, mean, squares = 0, np.zeros(len(bands)), np.zeros(len(bands))
     for index, place in _windows(scenes, weights, np.random.default_rng(seed)):
         try:
-            values = scenes[index].read_valid(*place) / np.float64(255)
+            values = scenes[index].read_valid(*place).astype(np.float64) / 255
         except SceneError as error:
             leave_out(error)
             continue

@@ -22,6 +22,9 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(geoglnet, [str(argument) for argument in arguments])
 
 
+BOTH = ("--systems", "icnet-patches,one-way", "--seeds", "0,1", "--no-memory")
+
+
 class Place:
     """A folder with a data set, its configuration, and what benchmarks leave."""
 
@@ -38,9 +41,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def landcover(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """DeepGlobe, with ICNet on patches and GLNet trained, scored and measured over two seeds."""
+    """DeepGlobe, with ICNet on patches and GLNet trained and scored over two seeds, and GLNet measured."""
     place = Place(tmp_path_factory.mktemp("landcover"), "deepglobe")
-    made = place.benchmark("table3", "--systems", "icnet-patches,one-way", "--seeds", "0,1")
+    unmeasured = place.benchmark("table3", "--systems", "icnet-patches", "--seeds", "0,1", "--no-memory")
+    assert unmeasured.exit_code == 0, unmeasured.output
+    measured = place.benchmark("table3", "--systems", "one-way", "--seeds", "0,1")
+    assert measured.exit_code == 0, measured.output
+    made = place.benchmark("table3", *BOTH)
     assert made.exit_code == 0, made.output
     place.text = made.stdout
     return place
@@ -89,7 +96,7 @@ def test_glnet_begins_with_the_global_branch_of_its_seed(landcover: Place) -> No
 def test_what_is_there_is_not_done_again(landcover: Place) -> None:
     before = {path: path.stat().st_mtime_ns for path in landcover.out.glob("*.safetensors")}
     before |= {path: path.stat().st_mtime_ns for path in landcover.out.glob("*.memory.json")}
-    again = landcover.benchmark("table3", "--systems", "icnet-patches,one-way", "--seeds", "0,1")
+    again = landcover.benchmark("table3", *BOTH)
     assert again.stdout == landcover.text
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

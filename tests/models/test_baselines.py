@@ -164,7 +164,7 @@ def test_imagenet_weights_of_torchvision_reach_the_baselines_backbone(tmp_path: 
     assert torch.equal(network.backbone.features[0].weight, state["features.0.weight"])
 
 
-@pytest.mark.parametrize("architecture", ["fcn8s", "icnet", "unet"])
+@pytest.mark.parametrize("architecture", ["segnet", "icnet", "unet"])
 def test_weights_of_colors_reach_the_bands_of_their_names_in_baselines_too(architecture: str, tmp_path: Path) -> None:
     (source,), (target,) = baseline(architecture).backbones(), baseline(architecture, in_channels=4).backbones()
     save_file({name: tensor.contiguous() for name, tensor in source.state_dict().items()}, tmp_path / "a.safetensors")

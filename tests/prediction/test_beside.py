@@ -30,14 +30,14 @@ from geoglnet.progress import RecordedProgress
 from geoglnet.raster.scene import open_scene
 from tests.rasters import noise, write_raster
 
-CPU = PredictConfig(device="cpu")
+CPU = PredictConfig(device="cpu", batch_size=9)
 
 
 @pytest.fixture(scope="module")
 def four_band_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained GLNet of red, green, blue and height at 1 m."""
     torch.manual_seed(0)
-    model = ModelConfig(2, "mobilenet_v2", pyramid_channels=8, smooth_channels=4, in_channels=4)
+    model = ModelConfig(2, "mobilenet_v3_small", pyramid_channels=8, smooth_channels=4, in_channels=4)
     region = RegionConfig(region_size=64, overview_size=32, patch_size=32, patch_overlap=8, margin=16)
     legend = Legend(("ground", "building"), ((0, 0, 0), (230, 75, 50)), background=0)
     bands = Bands(("red", "green", "blue", "height"), (0.5,) * 4, (0.2,) * 4)
@@ -63,8 +63,8 @@ def test_the_command_line_the_api_and_any_order_of_blocks_agree(
 ) -> None:
     rgb, dsm = rasters
     out = tmp_path / "labels.tif"
-    words = ["predict", str(rgb), "--with", f"height={dsm}", "--model", str(four_band_model), "-o", str(out), "--device", "cpu"]
-    ran = CliRunner().invoke(program, [*words, "--progress", "json"])
+    words = ["predict", str(rgb), "--with", f"height={dsm}", "--model", str(four_band_model), "-o", str(out)]
+    ran = CliRunner().invoke(program, [*words, "--device", "cpu", "--batch", "9", "--progress", "json"])
     assert ran.exit_code == 0, ran.output
     events = [json.loads(line) for line in ran.stdout.splitlines()]
     said = [event["message"] for event in events if event["event"] == "log"]

@@ -35,7 +35,7 @@ resolution_m = 1.0
 classes = [{name = "ground", color = [1, 1, 1]}, {name = "roof", color = [255, 0, 0]}]
 background = 0
 [model]
-backbone = "mobilenet_v2"
+backbone = "mobilenet_v3_small"
 pyramid_channels = 8
 smooth_channels = 4
 [region]

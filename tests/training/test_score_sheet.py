@@ -31,6 +31,8 @@ from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import OptimConfig
 from geoglnet.types import Shape
 
+pytestmark = pytest.mark.draws
+
 LEGEND = Legend(("ground", "roof"), ((1, 2, 3), (255, 0, 0)), background=0)
 MEAN = STD = torch.full((3, 1, 1), 0.5)
 BANDS = Bands(mean=(0.5,) * 3, std=(0.5,) * 3)
