@@ -32,9 +32,13 @@ def traced(labels: Path, config: VectorConfig | None = None) -> tuple[Any, Recor
     return geopandas.read_file(path, layer=path.stem), progress
 
 
-@pytest.mark.parametrize("nodata", [None, 0])
 @pytest.mark.parametrize(
-    "config", [VectorConfig(), VectorConfig(tile_size=32, sieve=Quantity(4, "px")), VectorConfig(tile_size=32, workers=2)]
+    ("config", "nodata"),
+    [
+        *((VectorConfig(), nodata) for nodata in (None, 0)),
+        *((VectorConfig(tile_size=32, sieve=Quantity(4, "px")), nodata) for nodata in (None, 0)),
+        (VectorConfig(tile_size=32, workers=2), None),
+    ],
 )
 def test_in_a_mask_of_0_and_255_the_other_is_a_class(
     scene_factory: SceneMaker, nodata: int | None, config: VectorConfig
