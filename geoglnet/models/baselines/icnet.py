@@ -36,8 +36,8 @@ class CascadeEncoder(nn.Module):
         self.name = NAME
         self.stem = nn.Sequential(_unit(in_channels, 32, 3, 2), _unit(32, 32, 3), _unit(32, 64, 3))
         self.stage2 = _stage(64, 32, 128, 3)
-        self.stage3_first = Bottleneck(128, 64, 256, stride=2)
-        self.stage3_rest = nn.Sequential(*(Bottleneck(256, 64, 256) for _ in range(3)))
+        self.stage3_first = DilatedBottleneck(128, 64, 256, stride=2)
+        self.stage3_rest = nn.Sequential(*(DilatedBottleneck(256, 64, 256) for _ in range(3)))
         # Dilated instead of strided, as in PSPNet: the quarter's map stays at 1/8 of it, 1/32 of the image.
         self.stage4 = _stage(256, 128, 512, 6, dilation=2)
         self.stage5 = _stage(512, 256, 1024, 3, dilation=4)
@@ -95,7 +95,7 @@ class ICNet(Baseline):
         super().__init__(config, CascadeEncoder(config.in_channels), CascadeHead(config.num_classes))
 
 
-class Bottleneck(nn.Module):
+class DilatedBottleneck(nn.Module):
     """Residual block: 1 × 1, 3 × 3 (strided or dilated), 1 × 1."""
 
     def __init__(self, channels: int, inner: int, wide: int, stride: int = 1, dilation: int = 1) -> None:
@@ -112,8 +112,8 @@ class Bottleneck(nn.Module):
 
 
 def _stage(channels: int, inner: int, wide: int, count: int, dilation: int = 1) -> nn.Sequential:
-    first = Bottleneck(channels, inner, wide, dilation=dilation)
-    return nn.Sequential(first, *(Bottleneck(wide, inner, wide, dilation=dilation) for _ in range(count - 1)))
+    first = DilatedBottleneck(channels, inner, wide, dilation=dilation)
+    return nn.Sequential(first, *(DilatedBottleneck(wide, inner, wide, dilation=dilation) for _ in range(count - 1)))
 
 
 def _unit(channels: int, wide: int, size: int, stride: int = 1, dilation: int = 1, is_last: bool = False) -> nn.Sequential:
