@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, multiprocessing
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoglnet.bands import Bands
@@ -15,6 +21,32 @@ from geoglnet.datasets.regions import RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.errors import GeoglnetError
 from geoglnet.progress import Progress, SilentProgress
+
+
+def worker_context(modules: Sequence[str]) -> BaseContext:
+    """Choose how workers begin: a fork of this process would copy the locks of GDAL and OpenMP, so none is made of it.
+
+    On Linux a server forks them that has done nothing but import; elsewhere each is a new process, which imports torch for
+    seconds (no fork is safe on macOS, and Windows has none).
+
+    Args:
+        modules: that the server imports. The first call in a process decides.
+    """
+    context: BaseContext = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload(list(modules))
+    return context
+
+
+def _end_with_parent(_: int) -> None:
+    """End this worker when the process that it works for is killed: torch watches the server that forked it, which lives on."""
+    parent = parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +124,15 @@ class RegionLoader(DataLoader[Any]):
     ) -> None:
         # Shaped to be broadcast over (n, C, h, w).
         self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (bands.mean, bands.std))
+        modules = sorted({type(scene).__module__ for scene in dataset.scenes})
         super().__init__(
             _Careful(dataset),
             batch_size=batch_size,
             sampler=_Share(dataset),
             num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,  # as on Windows and macOS; a fork copies GDAL's locks
-            persistent_workers=workers > 0,  # a spawned process takes seconds to import torch
+            multiprocessing_context=worker_context([__name__, *modules]) if workers else None,
+            worker_init_fn=_end_with_parent,
+            persistent_workers=workers > 0,
             collate_fn=_Collate(self.mean, self.std),
         )
         self.progress = progress

@@ -20,12 +20,11 @@ from geoglnet.progress import Progress, SilentProgress
 from geoglnet.training.fit import Start, fit
 from geoglnet.training.savepoint import savepoint_path
 from geoglnet.training.scoring import score
-from geoglnet.training.train_config import TrainConfig
+from geoglnet.training.train_config import CHANGING_NO_WEIGHT, TrainConfig
 
 Figures = Mapping[str, Any]
 
 _PARTS = ("model", "region", "sample", "augment", "optim")
-_UNHEEDED = ("save_every_s", "workers")  # they change no weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         config, path = self.config, self.folder / "settings.json"
         parts = {name: to_plain(getattr(config, name)) for name in _PARTS}
-        for name in _UNHEEDED:
+        for name in CHANGING_NO_WEIGHT:
             parts["optim"].pop(name)
         sources = {name: [to_plain(source) for source in getattr(config, name)] for name in ("train", "validation")}
         names = {"name": config.name, "classes": list(config.legend.names), "resolution_m": config.resolution_m}

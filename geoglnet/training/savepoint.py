@@ -20,7 +20,7 @@ from geoglnet.models.pickles import read_pickle
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.plain import shortened
 from geoglnet.training.task import StageTask
-from geoglnet.training.train_config import TrainConfig
+from geoglnet.training.train_config import CHANGING_NO_WEIGHT, TrainConfig
 
 FORMAT = 1
 
@@ -119,7 +119,6 @@ class Saving(Callback):
 
 def _text(config: TrainConfig) -> str:
     parts = {name: to_plain(getattr(config, name)) for name in ("model", "region", "sample", "augment", "optim")}
-    parts["optim"].pop("save_every_s")  # how often one saves changes nothing
     sources = [to_plain(source) for source in config.train]
     whole = {name: getattr(config, name) for name in ("name", "resolution_m")}
     plain = whole | {"legend": config.legend.to_dict(), "train": sources, "bands": config.bands.to_dict()}
@@ -129,7 +128,8 @@ def _text(config: TrainConfig) -> str:
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the first value that differs, in words; empty when none does."""
     ours, theirs = dict(_leaves(now)), dict(_leaves(before))
-    for key in sorted(ours.keys() | theirs.keys()):
+    unheeded = {f"optim.{name}" for name in CHANGING_NO_WEIGHT}
+    for key in sorted((ours.keys() | theirs.keys()) - unheeded):
         if ours.get(key) != theirs.get(key):
             return f"{key} was {shortened(theirs.get(key, 'not there'))} and is {shortened(ours.get(key, 'not there'))}"
     return ""

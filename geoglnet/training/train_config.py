@@ -49,6 +49,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+CHANGING_NO_WEIGHT = ("save_every_s", "workers")
+"""Settings of :class:`OptimConfig` with any value of which a training has the same result."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
     """How weights are updated; defaults are the paper's (§4.1) as far as steps allow.
