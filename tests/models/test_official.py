@@ -83,7 +83,7 @@ def expected_network(sharing: Sharing | None) -> GLNet:
     return official_network(random_state(7, seed=1), sharing, fixed)
 
 
-@pytest.mark.parametrize("prefix", ["", pytest.param("module.", marks=pytest.mark.smoke)])
+@pytest.mark.parametrize("prefix", [pytest.param("", marks=pytest.mark.slow), pytest.param("module.", marks=pytest.mark.smoke)])
 def test_the_verb_imports_all_stages_with_either_kind_of_names(prefix: str, tmp_path: Path) -> None:
     for name, seed in (("g", 0), ("l2g", 1)):
         state = {prefix + key: tensor for key, tensor in random_state(7, seed=seed).items()}
