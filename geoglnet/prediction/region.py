@@ -88,7 +88,7 @@ class Wanted:
         if not windows.intersect(window, self.window):
             return None
         planned = replace(self.planned, core=window, reach=window, window=window)
-        pixels = Pixels(self.pixels.image[:, rows, cols], self.pixels.valid[rows, cols])
+        pixels = replace(self.pixels, image=self.pixels.image[:, rows, cols], valid=self.pixels.valid[rows, cols])
         return Wanted(planned, overlap(window, self.window), pixels, self.visible[rows, cols], self.ring)
 
     @cached_property
@@ -119,6 +119,9 @@ class Wanted:
 
 def _minus(window: Window) -> tuple[int, int]:
     return -int(window.row_off), -int(window.col_off)
+
+
+_FINEST = 8  # px: squares whose mean colors continue an image where it has no pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,33 @@ def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded
     if found != wanted:
         raise BandsError(f"{found} bands read, the model takes {wanted} ({manifest.bands}); set " + Keyword("bands"))
     mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.bands.mean, manifest.bands.std))
-    return Uploaded(_moved(pixels.image, device), _moved(pixels.valid, device), mean, std)
+    image, valid = _moved(pixels.image, device), _moved(pixels.valid, device)
+    if pixels.is_stretched and not pixels.valid.all():
+        image, valid = _continued(image, valid), torch.ones_like(valid)
+    return Uploaded(image, valid, mean, std)
+
+
+def _continued(image: Tensor, valid: Tensor) -> Tensor:
+    """Give pixels without a value the mean color of the smallest square around them that has one, blurred.
+
+    The squares double from 8 px on. Memory: an eighth of a float32 copy of the image, and one of a band.
+    """
+    known = F.avg_pool2d(valid[None, None].float(), _FINEST, ceil_mode=True)
+    continued = image.clone()
+    for band in continued:
+        sums = F.avg_pool2d((band * valid)[None, None].float(), _FINEST, ceil_mode=True)
+        smooth = F.interpolate(_means(sums, known), size=valid.shape, mode="bilinear", align_corners=False)[0, 0]
+        band.copy_(torch.where(valid, band, smooth.to(band.dtype)))
+    return continued
+
+
+def _means(sums: Tensor, known: Tensor) -> Tensor:
+    """Divide sums of squares by their shares of known pixels; where there is none, take the means of squares twice as large."""
+    means = sums / known.clamp(min=torch.finfo(known.dtype).tiny)
+    if max(known.shape[-2:]) == 1:
+        return means
+    coarser = _means(*(F.avg_pool2d(part, 2, ceil_mode=True) for part in (sums, known)))
+    return torch.where(known > 0, means, F.interpolate(coarser, size=known.shape[-2:], mode="bilinear", align_corners=False))
 
 
 def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:

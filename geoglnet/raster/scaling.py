@@ -9,7 +9,7 @@ around a rotated scene.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Scaling:
         high: value that becomes 255.
         description: reason for these values, for the log.
         doubt: warning about what else the values might be, and what to do then; empty where the rule is certain.
+        is_stretched: whether the contrast is the scene's own, which a model that was trained on 8-bit values as they are does
+            not know: its mean color would stand out beside such pixels.
 
     Raises:
         ConfigError: ``high`` is not above ``low``, or one of them is not finite.
@@ -52,6 +54,7 @@ class Scaling:
     high: float = 255.0
     description: str = "given by the caller"
     doubt: str = ""
+    is_stretched: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
@@ -300,7 +303,7 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
     if finite.size == 0:
         return Scaling(description="no valid value found", doubt="no valid value found")
     if rule is ScalingRule.STRETCH:
-        return _stretched(finite)
+        return _stretched(finite)  # as the model's training scenes were
     if np.issubdtype(dtype, np.floating):
         return _of_floats(finite, np.dtype(dtype).name)
     least, most = float(finite.min()), float(finite.max())
@@ -310,7 +313,7 @@ def choose_scaling(values: npt.NDArray[Any], dtype: str | np.dtype[Any], rule: S
             doubt=f"{np.dtype(dtype).name} values of {least:g} to {most:g} are taken as 8-bit ones; "
             "if the scene is merely dark, set its black and white values with " + Keyword("scaling"),
         )
-    return _stretched(finite)
+    return replace(_stretched(finite), is_stretched=True)
 
 
 def find_sentinel(values: npt.NDArray[Any]) -> float | None:
@@ -399,7 +402,7 @@ def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:
         )
     if least >= 0 and most <= 255 and (is_whole or bright > DIM):
         return Scaling(description=f"{name} within 0 to 255")
-    return _stretched(finite)
+    return replace(_stretched(finite), is_stretched=True)
 
 
 def _are_nearly_within(finite: npt.NDArray[Any], most: float) -> bool:

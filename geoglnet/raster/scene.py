@@ -51,10 +51,12 @@ class Pixels:
         image: ``(C, h, w)`` uint8, or float32 on the same scale of 0 to 255, not rounded, for a model that is not an 8-bit one;
             undefined where ``valid`` is false.
         valid: ``(h, w)`` bool; false for nodata, transparent and masked pixels.
+        is_stretched: whether the contrast is the scene's own (:class:`~geoglnet.raster.scaling.Scaling`).
     """
 
     image: BandValues
     valid: npt.NDArray[np.bool_]
+    is_stretched: bool = False
 
 
 class Scene(Protocol):
@@ -253,7 +255,7 @@ class RasterScene:
         ).toslices()
         values, valid = values[:, rows, cols], valid[rows, cols]
         if isinstance(self.scaling, Scaling):
-            return Pixels(self.scaling.apply(values), valid)
+            return Pixels(self.scaling.apply(values), valid, self.scaling.is_stretched)
         # Of bands with rules of their own, one may lack a value where the others have theirs.
         image = self.scaling.apply(values)
         is_known = np.isfinite(image).all(axis=0)

@@ -139,6 +139,14 @@ def test_other_values_are_stretched_between_their_2nd_and_98th_percentile() -> N
     assert str(scaling) == "values 200 to 9800 read as 0 to 255 (2nd to 98th percentile of 0 to 10000)"
 
 
+def test_only_a_contrast_that_the_model_was_not_trained_on_counts_as_stretched() -> None:
+    wide = np.linspace(500, 9000, 1000)
+    assert choose_scaling(wide.astype(np.uint16), "uint16").is_stretched
+    assert choose_scaling(wide + 0.5, "float32").is_stretched
+    assert not choose_scaling(wide.astype(np.uint16), "uint16", ScalingRule.STRETCH).is_stretched
+    assert not choose_scaling(np.linspace(0, 1, 1000), "float32").is_stretched
+
+
 def test_a_constant_scene_is_black_and_divides_by_nothing() -> None:
     values = np.full(50, 1234, np.uint16)
     assert choose_scaling(values, "uint16").apply(values).max() == 0
