@@ -19,6 +19,7 @@ from geoglnet.bands import Bands, ValueRange
 from geoglnet.config import ScalingRule
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
+from geoglnet.raster.band_names import common_name
 
 PERCENTILES = (2.0, 98.0)
 DIM = 10.0  # 98th percentile that 8-bit values and percent exceed
@@ -378,6 +379,22 @@ def stands_apart(collar: float, others: npt.NDArray[Any]) -> bool:
         return False
     low, high = np.percentile(finite, PERCENTILES)
     return bool(np.abs(finite - collar).min() > _APART * (high - low) > 0)
+
+
+def is_expected(value: float, bands: Bands, units: Sequence[tuple[float, float]]) -> bool:
+    """Return whether a value of all bands lies in the ranges that their rules name, and none is a color: ground of height 0.
+
+    Of colors it does not count: a range from 0 on says nothing about the collar of an orthophoto.
+
+    Args:
+        value: as stored.
+        bands: of a model, with its rules.
+        units: scale and offset of every band.
+    """
+    return all(
+        isinstance(rule, ValueRange) and not common_name(name) and rule.low <= value * scale + offset <= rule.high
+        for name, rule, (scale, offset) in zip(bands.names, bands.rules, units, strict=True)
+    )
 
 
 def _of_floats(finite: npt.NDArray[Any], name: str) -> Scaling:

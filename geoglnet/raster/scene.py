@@ -33,6 +33,7 @@ from geoglnet.raster.scaling import (
     choose_scaling,
     find_collar,
     find_sentinel,
+    is_expected,
     negative_reflectance,
     same_for_all,
     stands_apart,
@@ -284,7 +285,7 @@ class RasterScene:
         values, valid = self._stack.sample(SAMPLE_SIZE, progress)
         self._check_values(values, valid)
         collar = find_collar(values, valid) if values.dtype != np.uint8 else None
-        if collar is not None:
+        if collar is not None and not is_expected(collar, bands, self.band_units):
             found, is_collar = f"{self.name}: all bands are {collar:g} along one of its sides", (values == collar).all(axis=0)
             others = values[:, valid & ~is_collar]
             if self.nodata is None and stands_apart(collar, others):

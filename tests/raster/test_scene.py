@@ -554,6 +554,22 @@ def test_a_side_of_one_color_is_doubted_but_kept(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "rule"), [("height", ValueRange(0, 20)), ("red", ValueRange(0, 20))])
+@pytest.mark.parametrize("value", [0, 40])
+def test_ground_of_height_0_is_no_collar(tmp_path: Path, name: str, rule: ValueRange, value: float) -> None:
+    """Roofs and trees stand apart from the ground around them, as an orthophoto does from its collar."""
+    progress = RecordedProgress()
+    heights = np.full((1, 64, 64), value, np.float32)
+    heights[:, 20:50, 20:50] = 4 + noise(1, 30, 30) / 50
+    bands = Bands((name,), (0.5,), (0.2,), rule)
+    with open_scene(write_raster(tmp_path / "a.tif", heights), model_bands=bands, progress=progress) as scene:
+        is_valid = whole(scene).valid
+    is_ground = name == "height" and value == 0  # 40 m are outside of the range
+    assert bool(progress.messages("warning")) is not is_ground
+    assert is_valid[20:50, 20:50].all()
+    assert is_valid[0].all() == (is_ground or value == 40)
+
+
 def test_one_glint_does_not_turn_a_scene_black(scene_factory: Factory) -> None:
     image, progress = noise(3, 64, 64), RecordedProgress()
     bright = (image / 255).astype(np.float32)
