@@ -73,7 +73,9 @@ class Source:
     def name(self) -> str:
         """Name of the scene in messages and tags."""
         given = os.fspath(self.paths[0])
-        first = short_name(given) if given.lstrip().startswith("<") else Path(given).name
+        # What follows the ? of an address may be a key, which is nobody else's.
+        address = given.partition("?")[0] if _URL.match(given.removeprefix("/vsicurl/")) else given
+        first = short_name(given) if given.lstrip().startswith("<") else Path(address).name
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
     def iter_files(self) -> Iterator[Path]:

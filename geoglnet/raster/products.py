@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import os
 import re
 import urllib.request
 import xml.etree.ElementTree as ElementTree
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from geoglnet.errors import BandsError, SceneError
 from geoglnet.message import Keyword
+from geoglnet.plain import shortened
 from geoglnet.progress import Progress
 from geoglnet.raster.band_choice import PRESETS, RGB, BandSelection, announce, find_by_name, parse_bands
 from geoglnet.raster.band_names import CODE, SENSORS, SENTINEL_2, NamedBand, common_name
@@ -109,6 +109,7 @@ def find_product(path: StrPath) -> Product | None:
     name = gdal_name(path)
     if name.lstrip().startswith("<"):
         return None
+    name = name.removeprefix("/vsicurl/") if name.startswith("/vsicurl/http") else name
     suffix = PurePosixPath(urlsplit(name).path if "://" in name else name.rstrip("/\\")).suffix.lower()
     if suffix in (".json", ".geojson") or ("://" in name and "/items/" in name and not suffix):
         return _stac_item(name)
@@ -191,7 +192,7 @@ def _stac_item(name: str) -> Product | None:
     item = _json_of(name)
     if not isinstance(item, Mapping) or not isinstance(item.get("assets"), Mapping) or "stac_version" not in item:
         return None
-    properties = item.get("properties") or {}
+    properties = item["properties"] if isinstance(item.get("properties"), Mapping) else {}
     said = " ".join(str(text) for text in (properties.get("constellation"), properties.get("platform"), item.get("id")))
     codes = next((sensor.codes for sensor in SENSORS if sensor.codes and sensor.pattern.search(said)), {})
     found: dict[str, tuple[NamedBand, BandSource]] = {}
@@ -214,26 +215,38 @@ def _stac_item(name: str) -> Product | None:
 
 
 def _json_of(name: str) -> Any:
-    """Read JSON from a file or an address; ``None`` where it is none."""
+    """Read JSON from a file or an address; ``None`` where it is none.
+
+    Raises:
+        SceneError: an address that does not answer, is not of the web, or ends in ``.json`` and has no JSON.
+    """
     check_name(name)
+    is_served = "://" in name
+    if is_served and not name.lower().startswith(("http://", "https://")):
+        raise SceneError(f"{name} cannot be fetched: a STAC item is read from a file or an http(s) address; give one of these")
+    content = b""
     try:
-        if "://" in name:
+        if is_served:
             request = urllib.request.Request(name, headers={"User-Agent": "geoglnet", "Accept": "application/json"})
             with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
-                return json.loads(answer.read(LARGEST_ITEM))
-        path = Path(name)
-        return json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size <= LARGEST_ITEM else None
+                content = answer.read(LARGEST_ITEM)
+        elif (path := Path(name)).is_file() and path.stat().st_size <= LARGEST_ITEM:
+            content = path.read_bytes()
+        return json.loads(content)
     except (OSError, http.client.HTTPException) as error:
         raise SceneError(
             f"{name} cannot be fetched ({' '.join(str(error).split())}); check the address and the network"
         ) from error
-    except ValueError:  # no JSON
-        return None
+    except (ValueError, RecursionError) as error:  # nested deeper than Python reads
+        if not is_served or not urlsplit(name).path.endswith("json") or len(content) == LARGEST_ITEM:
+            return None
+        start = shortened(content[:40].decode(errors="replace"))
+        raise SceneError(f"{name} is not JSON: it begins with {start}; check the address, which may lead to a page") from error
 
 
 def _is_data(key: str, asset: Mapping[str, Any]) -> bool:
     """Return whether an asset is a raster of measured values."""
-    roles = {str(role) for role in asset.get("roles") or ()} | {key}
+    roles = {str(role) for role in _list(asset, "roles")} | {key}
     href = str(asset.get("href", ""))
     is_raster = str(asset.get("type", "")).startswith("image/") or PurePosixPath(urlsplit(href).path).suffix in _RASTER_SUFFIXES
     return bool(href) and is_raster and not roles & _NOT_DATA
@@ -241,12 +254,18 @@ def _is_data(key: str, asset: Mapping[str, Any]) -> bool:
 
 def _asset_bands(key: str, asset: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yield what an asset says of each of its bands, and of its values; an asset that says nothing is the band of its key."""
-    values = asset.get("raster:bands") or []
-    bands = asset.get("eo:bands") or asset.get("bands") or [{"name": key}]
+    values = _list(asset, "raster:bands")
+    bands = _list(asset, "eo:bands") or _list(asset, "bands") or [{"name": key}]
     for number, band in enumerate(bands):
         if isinstance(band, Mapping):
             unit = values[number] if number < len(values) else {**asset, **band}
             yield band, unit if isinstance(unit, Mapping) else {}
+
+
+def _list(asset: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a list of an asset; an empty one for what is none."""
+    value = asset.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _stac_band(number: int, key: str, known: Mapping[str, Any], codes: Mapping[str, str]) -> NamedBand:
@@ -271,7 +290,7 @@ def _number(value: Any) -> float | None:
 
 
 def _placed(href: str, item: str) -> str:
-    """Resolve the address of an asset against that of its item."""
-    if "://" in href or href.startswith(("/vsi", "/")) or os.path.isabs(href):  # noqa: PTH117 - may be an address
+    """Resolve the address of an asset against that of its item: ``/a.tif`` of a served one is not on this disk."""
+    if "://" in href or href.startswith("/vsi"):
         return href
-    return urljoin(item, href) if "://" in item else str(Path(item).parent / href)
+    return urljoin(item, href) if "://" in item else str(Path(item).parent / href)  # an absolute path stays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
 from geoglnet.prediction.run import begin, join, take_over
 from geoglnet.progress import RecordedProgress
+from geoglnet.raster import products
 from geoglnet.raster.scene import open_scene
 from tests.rasters import noise, write_raster
+from tests.served import Server
 
 CPU = PredictConfig(device="cpu", batch_size=9)
 
@@ -116,6 +119,94 @@ def test_a_changed_stac_item_is_noticed_on_resume(four_band_model: Path, rasters
     (tmp_path / "item.json").write_text(json.dumps(item))
     with pytest.raises(OutputError, match=r"scene file 3, item\.json"), take_over(folder):
         pass
+
+
+def write_served_item(server: Server, rasters: tuple[Path, Path], hrefs: tuple[str, str]) -> str:
+    """Put rasters on a server, with an item of them in a folder of its own; the item's address."""
+    colors = [{"name": name, "common_name": name} for name in ("red", "green", "blue")]
+    assets = {"image": {"href": hrefs[0], "type": "image/tiff", "eo:bands": colors}}
+    assets |= {"height": {"href": hrefs[1], "type": "image/tiff"}} if hrefs[1] else {}
+    (server.folder / "items").mkdir(exist_ok=True)
+    for raster in rasters:
+        shutil.copy(raster, server.folder / raster.name)
+        shutil.copy(raster, server.folder / "items" / raster.name)
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "place", "assets": assets}
+    (server.folder / "items" / "item.json").write_text(json.dumps(item))
+    return f"{server.url}/items/item.json"
+
+
+@pytest.mark.parametrize(
+    "hrefs", [("./rgb.tif", "../dsm.tif"), ("/rgb.tif", "URL/dsm.tif?key=secret"), ("s3://items/rgb.tif", "")]
+)
+def test_an_item_at_an_address_is_a_scene(
+    four_band_model: Path,
+    rasters: tuple[Path, Path],
+    server: Server,
+    tmp_path: Path,
+    hrefs: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # GDAL reads s3://items/rgb.tif as /vsis3/items/rgb.tif, from this "bucket".
+    bucket = {"AWS_S3_ENDPOINT": server.url.partition("://")[2], "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    for name, value in (bucket | {"AWS_NO_SIGN_REQUEST": "YES"}).items():
+        monkeypatch.setenv(name, value)
+    address = write_served_item(server, rasters, (hrefs[0], hrefs[1].replace("URL", server.url)))
+    out, words = tmp_path / "labels.tif", ["--model", str(four_band_model), "--device", "cpu", "--batch", "9"]
+    beside = [] if hrefs[1] else ["--with", f"height={server.url}/dsm.tif"]
+    ran = CliRunner().invoke(program, ["predict", f"{address}?key=secret", *beside, "-o", str(out), *words])
+    assert ran.exit_code == 0, ran.output
+    described = CliRunner().invoke(program, ["info", address, *beside, "--model", str(four_band_model)])
+    assert "place" in described.stdout.splitlines()[1]
+    with rasterio.open(out) as src:
+        assert src.tags()["GEOGLNET_SCENE"] == "item.json"
+    geoglnet.predict(rasters[0], tmp_path / "local.tif", beside={"height": rasters[1]}, model=four_band_model, config=CPU)
+    assert labels(out) == labels(tmp_path / "local.tif")
+
+
+def test_an_item_that_changed_on_its_server_is_noticed_on_resume(
+    four_band_model: Path, rasters: tuple[Path, Path], server: Server, tmp_path: Path
+) -> None:
+    address = write_served_item(server, rasters, ("rgb.tif", "dsm.tif"))
+    with begin(address, {"labels": tmp_path / "labels.tif"}, model=str(four_band_model), config=CPU) as run:
+        run.compute(list(run.missing())[:1])
+        folder = run.folder
+    with take_over(folder):
+        pass
+    with (server.folder / "items" / "item.json").open("a") as item:
+        item.write(" ")
+    with pytest.raises(OutputError, match=r"scene file 3, item\.json"), take_over(folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        ("nowhere.json", "", "nowhere.json cannot be fetched (HTTP Error 404: Not Found); check the address"),
+        ("page.json", "", "page.json is not JSON: it begins with '<html>Log in'; check the address"),
+        ("item.json", "hangs", "item.json cannot be fetched (timed out); check the address and the network"),
+        ("item.json", "drops", "item.json cannot be fetched (Remote end closed connection without response)"),
+        ("s3://bucket/item.json", "", "is read from a file or an http(s) address"),
+    ],
+)
+def test_an_item_that_cannot_be_had_ends_every_verb_in_one_line(
+    four_band_model: Path, server: Server, tmp_path: Path, name: str, fault: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_PATIENCE_S", 0.3)
+    (server.folder / "page.json").write_text("<html>Log in")
+    (server.folder / "item.json").write_text("{}")
+    if fault:
+        (server.folder.parent / fault).touch()
+    address = name if "://" in name else f"{server.url}/{name}"
+    more = ["--model", str(four_band_model)]
+    for verb in (["predict", address, "-o", str(tmp_path / "l.tif"), *more], ["info", address, *more], ["info", address]):
+        ran = CliRunner().invoke(program, verb)
+        assert ran.exit_code == 1
+        assert ran.stderr.startswith("Error: ")
+        assert words in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("l.*"))
+    if fault:
+        (server.folder.parent / fault).unlink()
 
 
 def test_a_file_of_a_stac_item_is_never_overwritten(four_band_model: Path, rasters: tuple[Path, Path], tmp_path: Path) -> None:

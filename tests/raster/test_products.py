@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio._path import _parse_path, _vsi_path
 from rasterio.windows import Window
 
 from geoglnet.bands import Bands
 from geoglnet.errors import BandsError, SceneError
 from geoglnet.progress import RecordedProgress
+from geoglnet.raster import products
 from geoglnet.raster.products import find_product
 from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import open_scene
@@ -151,6 +153,42 @@ def test_stac_items_without_what_is_needed_are_refused(tmp_path: Path, server: S
     (tmp_path / "other.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(SceneError, match="is not a raster"):
         open_scene(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    ("href", "place"),
+    [
+        ("a.tif", "https://host/x/a.tif"),
+        ("../a.tif", "https://host/a.tif"),
+        ("/etc/a.tif", "https://host/etc/a.tif"),  # of the server, never a file of this machine
+        ("//other/a.tif", "https://other/a.tif"),
+        ("https://other/a.tif?key=1", "/vsicurl/https://other/a.tif?key=1"),
+        ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("gs://bucket/a.tif", "/vsigs/bucket/a.tif"),
+        ("az://box/a.tif", "/vsiaz/box/a.tif"),
+        ("/vsis3/bucket/a.tif", "/vsis3/bucket/a.tif"),
+    ],
+)
+def test_addresses_of_assets_lead_where_gdal_reads_them(href: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"stac_version": "1.0.0", "assets": {"red": {"href": href, "type": "image/tiff"}}}
+    monkeypatch.setattr(products, "_json_of", lambda _: item)
+    found = find_product("https://host/x/item.json")
+    assert found is not None
+    path = _vsi_path(_parse_path(str(found.sources[0].path)))
+    assert path.removeprefix("/vsicurl/") == place.removeprefix("/vsicurl/")
+
+
+@pytest.mark.parametrize("wrong", [5, "text", {"a": 1}, [1, None, "x"]])
+def test_parts_of_an_item_that_are_malformed_are_as_if_absent(tmp_path: Path, wrong: Any) -> None:
+    path = write_item(tmp_path, properties=wrong)
+    item = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("roles", "raster:bands", "bands"):
+        item["assets"]["infrared"][key] = wrong
+    item["assets"]["broken"] = wrong
+    path.write_text(json.dumps(item), encoding="utf-8")
+    found = find_product(path)
+    assert found is not None
+    assert [band.text for band in found.bands][:2] == ["B3", "B4"]
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
