@@ -49,8 +49,8 @@ patch_size = 64
 patches_per_region = 1
 balanced_fraction = 0.5
 [optim]
-global_steps = 24
-local_steps = 12
+global_steps = GLOBAL
+local_steps = LOCAL
 batch_size = 4
 global_learning_rate = 5e-3
 local_learning_rate = 5e-3
@@ -63,15 +63,16 @@ images = "train/IMAGE"
 labels = "train/labels.tif"
 """
 HEIGHTS = "{range = [0, 20]}"
-KINDS = {  # names, scaling, raster, raster beside it
-    1: (("height",), HEIGHTS, "height.tif", ""),
+KINDS = {  # names, scaling, raster, raster beside it, steps of the two branches: as few as make both classes appear
+    1: (("height",), HEIGHTS, "height.tif", "", (24, 12)),
     4: (
         ("red", "green", "blue", "height"),
         f'{{red = "as_is", green = "as_is", blue = "as_is", height = {HEIGHTS}}}',
         "ortho.tif",
         "height.tif",
+        (30, 24),
     ),
-    10: (SENTINEL2, '"reflectance"', "ten.tif", ""),
+    10: (SENTINEL2, '"reflectance"', "ten.tif", "", (24, 12)),
 }
 # One process, because importing PyTorch takes as long as a training.
 PROGRAM = """
@@ -112,8 +113,9 @@ def trained(program: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of every kind, trained on one half of a scene, and the labels that it predicts in the other."""
     folder = tmp_path_factory.mktemp("trained")
     verbs = []
-    for count, (names, scaling, image, beside) in KINDS.items():
-        text = CONFIG.replace("IMAGE", image) + (f'beside = {{height = "train/{beside}"}}\n' if beside else "")
+    for count, (names, scaling, image, beside, (first, second)) in KINDS.items():
+        text = CONFIG.replace("IMAGE", image).replace("GLOBAL", str(first)).replace("LOCAL", str(second))
+        text += f'beside = {{height = "train/{beside}"}}\n' if beside else ""
         (folder / f"{count}.toml").write_text(f"{text}[bands]\nnames = {list(names)}\nscaling = {scaling}\n", encoding="utf-8")
         verbs.append(f"train FOLDER/{count}.toml --data FOLDER -o FOLDER/{count}.safetensors")
         more = f"--with height=FOLDER/held_out/{beside}" if beside else ""
@@ -158,7 +160,7 @@ def test_a_trained_model_segments_in_qgis_as_in_the_program(
 ) -> None:
     import processing
 
-    names, _, image, beside = KINDS[count]
+    names, _, image, beside, _ = KINDS[count]
     *_, before_last, last = loss = losses(trained / f"{count}.run")
     assert before_last + last < 0.9 * sum(loss[:2])
     scene = scene_layer(trained / "held_out" / image)
