@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import bands_option, json_option, nodata_option, option, with_option
+from geoglnet.cli.options import bands_option, json_option, nodata_option, option, scale_option, with_option
 from geoglnet.cli.terminal import in_options
 from geoglnet.cli.verb import Verb
 from geoglnet.escaping import visible
@@ -20,6 +20,7 @@ from geoglnet.progress import RecordedProgress
 @option("--model", group="Input values", metavar="MODEL", help="Read a scene's bands and values as this model would.")
 @bands_option
 @with_option
+@scale_option
 @nodata_option
 @json_option
 def info(path: str, model: str | None, as_json: bool, **values: Any) -> None:
@@ -48,11 +49,13 @@ def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, An
     from geoglnet.models.shipped import model_path
     from geoglnet.raster.band_sources import list_bands
     from geoglnet.raster.cog import read_legend
+    from geoglnet.raster.scaling import Scaling
     from geoglnet.raster.scene import open_scene
 
     remarks = RecordedProgress()
     bands = list_bands(path)
     model_bands = read_manifest(model_path(model)).bands if model else None
+    values["scaling"] = Scaling(*values["scaling"], "given with --scale") if values["scaling"] else None
     with open_scene(path, model_bands=model_bands, progress=remarks, **values) as scene:
         facts: dict[str, Any] = {
             "kind": "scene",

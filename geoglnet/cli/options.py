@@ -57,6 +57,12 @@ def _start_watch(ctx: click.Context, param: click.Parameter, is_wanted: bool) ->
         stop_on_stdin_eof()
 
 
+def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    if ends and ends[0] >= ends[1]:
+        raise click.BadParameter(f"{ends[0]:g} is not below {ends[1]:g}", ctx, param)
+    return ends
+
+
 class Option(click.Option):
     """An option that stands under a heading of its verb's help."""
 
@@ -118,6 +124,16 @@ with_option = option(
     metavar="NAME=FILE",
     help="Read one of the model's bands from another raster of the same place, of any CRS and resolution, as in "
     "height=dsm.tif. Repeat it for more bands.",
+)
+scale_option = option(
+    "--scale",
+    "scaling",
+    group="Input values",
+    nargs=2,
+    type=float,
+    callback=_scale,
+    metavar="MIN MAX",
+    help="Map MIN..MAX to the model's 0..255 input range.",
 )
 nodata_option = option(
     "--nodata",

@@ -8,15 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from geoglnet.cli.options import bands_option, batch_option, device_option, nodata_option, option, path_option
+from geoglnet.cli.options import bands_option, batch_option, device_option, nodata_option, option, path_option, scale_option
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def _scale(ctx: click.Context, param: click.Parameter, ends: tuple[float, float] | None) -> tuple[float, float] | None:
-    if ends and ends[0] >= ends[1]:
-        raise click.BadParameter(f"{ends[0]:g} is not below {ends[1]:g}", ctx, param)
-    return ends
 
 
 _METERS = click.FloatRange(min=0, min_open=True)
@@ -61,16 +55,7 @@ _OPTIONS = (
     ),
     path_option("--mask", "mask_path", group="Area", help="Predict only inside these polygons."),
     bands_option,
-    option(
-        "--scale",
-        "scaling",
-        group="Input values",
-        nargs=2,
-        type=float,
-        callback=_scale,
-        metavar="MIN MAX",
-        help="Map MIN..MAX to the model's 0..255 input range.",
-    ),
+    scale_option,
     nodata_option,
     option(
         "--pixel-size",

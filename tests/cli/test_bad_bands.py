@@ -136,13 +136,27 @@ def test_predict_and_train_refuse_it_in_one_line(case: str, four_band_model: Mod
 
 @pytest.mark.parametrize(
     ("case", "option"),
-    [("NaN", "choose another with --bands"), ("another name", "or add a raster with --with"), ("complex values", "amplitude")],
+    [
+        ("NaN", "choose another with --bands"),
+        ("another name", "or add a raster with --with"),
+        ("complex values", "amplitude"),
+        ("a constant band", "set its black and white values with --scale"),
+        ("decibels", "or set --scale"),
+    ],
 )
 def test_info_refuses_what_its_model_would(case: str, option: str, four_band_model: Model, tmp_path: Path) -> None:
     rule, image, about, words = BAD[case]
     ran = run("info", write_scene(tmp_path, image, **about), "--model", four_band_model(rule))
     assert_refused(ran, words)
     assert option in ran.stderr
+
+
+def test_info_shows_what_the_way_out_would_do(four_band_model: Model, tmp_path: Path) -> None:
+    rule, image, about, _ = BAD["a constant band"]
+    words = [write_scene(tmp_path, image, **about), "--model", four_band_model(rule), "--scale", "0", "0.5", "--json"]
+    ran = run("info", *words)
+    assert ran.exit_code == 0, ran.stderr
+    assert "values 0 to 0.5 read as 0 to 255 (given with --scale)" in json.loads(ran.stdout)["values"]
 
 
 @pytest.mark.parametrize("size", [(64, 81), (30, 40)])
