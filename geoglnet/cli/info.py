@@ -55,7 +55,8 @@ def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, An
     remarks = RecordedProgress()
     bands = list_bands(path)
     model_bands = read_manifest(model_path(model)).bands if model else None
-    values["scaling"] = Scaling(*values["scaling"], "given with --scale") if values["scaling"] else None
+    ends: tuple[float, float] | None = values["scaling"]
+    values["scaling"] = Scaling(*ends, "given with --scale") if ends else None
     with open_scene(path, model_bands=model_bands, progress=remarks, **values) as scene:
         facts: dict[str, Any] = {
             "kind": "scene",
