@@ -140,6 +140,7 @@ def test_every_kind_of_data_set_is_trained_and_scored_with_one_command_each(tmp_
 
 
 @pytest.mark.smoke
+@pytest.mark.slow
 def test_the_program_itself_trains(own: Path) -> None:
     arguments = ["train", "config.toml", "-o", "m.safetensors", "--set", "optim.workers=1", "--progress", "json"]
     ran = subprocess.run([sys.executable, "-m", "geoglnet", *arguments], cwd=own, capture_output=True, text=True, timeout=600)

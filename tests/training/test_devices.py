@@ -87,6 +87,7 @@ def keep_advancing(progress: Progress) -> None:
         progress.advance()
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_their_mean_gradient() -> None:
     settings, progress = config(devices=2), RecordedProgress()
     network = small("mobilenet_v2")
