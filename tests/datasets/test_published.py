@@ -11,7 +11,6 @@ import rasterio
 from rasterio.windows import Window
 
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
-from geoglnet.datasets.inria import INRIA_LEGEND, is_first
 from geoglnet.datasets.isic import ISIC_LEGEND, draw_split
 from geoglnet.datasets.layouts import split_keys
 from geoglnet.datasets.pairs import Pair
@@ -20,6 +19,7 @@ from geoglnet.datasets.sources import DeepGlobeSource, InriaSource, IsicSource
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
+from geoglnet.torchgeo.inria import INRIA_LEGEND, is_first
 from tests.miniature import blocks, colors, picture, write_deepglobe, write_image, write_inria, write_isic
 
 SIX = Legend(DEEPGLOBE_LEGEND.names[:6], DEEPGLOBE_LEGEND.colors[:6])

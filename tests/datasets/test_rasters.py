@@ -21,17 +21,6 @@ from torchgeo.datasets import IntersectionDataset, RasterDataset
 
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig, ScalingRule
-from geoglnet.datasets.geodatasets import (
-    ImageRasters,
-    LabelRasters,
-    VectorLabels,
-    coverages,
-    footprints,
-    labels_of,
-    limit,
-    paths_of,
-    query,
-)
 from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader, open_dataset
 from geoglnet.datasets.regions import LabeledRegion, cut
@@ -42,6 +31,17 @@ from geoglnet.datasets.truth import LabelPolygons
 from geoglnet.errors import ConfigError, DatasetError, LegendError, SceneError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
+from geoglnet.torchgeo.adapter import (
+    ImageRasters,
+    LabelRasters,
+    VectorLabels,
+    coverages,
+    footprints,
+    labels_of,
+    limit,
+    paths_of,
+    query,
+)
 from geoglnet.types import Shape
 from tests.miniature import OWN_TRANSFORM, SIZE, blocks, picture, polygons_of, write_layer_of, write_own
 from tests.rasters import noise, write_raster
@@ -238,7 +238,7 @@ def test_reading_part_of_a_raster_is_part_of_reading_all(folder: Path) -> None:
 
 
 def test_torchgeo_has_all_that_we_rely_on(folder: Path) -> None:
-    """Fails on a TorchGeo in which a column, key or method that :mod:`geoglnet.datasets.geodatasets` reads is missing."""
+    """Fails on a TorchGeo in which a column, key or method that :mod:`geoglnet.torchgeo.adapter` reads is missing."""
     images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
     labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
     place = query(OWN_TRANSFORM, Shape(SIZE, SIZE))

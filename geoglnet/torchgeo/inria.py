@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pyproj import CRS
 
 from geoglnet.datasets.coding import Coding, set_coding
-from geoglnet.datasets.geodatasets import ImageRasters
 from geoglnet.datasets.layouts import Layout, Tile, chosen, split_keys
 from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import InriaSource
 from geoglnet.legend import Legend
+from geoglnet.torchgeo.adapter import ImageRasters
+from geoglnet.torchgeo.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
 
 INRIA_LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 255, 255)), background=0)
 

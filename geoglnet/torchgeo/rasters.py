@@ -1,7 +1,7 @@
 """Georeferenced rasters, matched by place with vector files or label rasters through TorchGeo's indexes and queries.
 
 TorchGeo's indexes tell which rasters and labels meet; labels of any CRS and tiling come from its queries, on the grid of the
-raster (:mod:`geoglnet.datasets.geodatasets`). Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging),
+raster (:mod:`geoglnet.torchgeo.adapter`). Pixels are read as ``predict`` reads them (nodata, alpha, 16 bits, averaging),
 which TorchGeo's rasters do not support. Each CRS has a dataset of its own: TorchGeo would warp all rasters to that of the
 first.
 """
@@ -26,7 +26,17 @@ from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
 from geoglnet.datasets.coding import Coding, check_palette, legend_coding
-from geoglnet.datasets.geodatasets import (
+from geoglnet.datasets.pairs import Pair
+from geoglnet.datasets.reader import PairReader
+from geoglnet.datasets.sources import RastersSource
+from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
+from geoglnet.errors import DatasetError, SceneError
+from geoglnet.legend import NO_CLASS
+from geoglnet.raster.band_choice import check_real
+from geoglnet.raster.files import GDAL_ERRORS
+from geoglnet.raster.gdal import environment, one_line, open_raster
+from geoglnet.raster.grid import georeference, is_rotated
+from geoglnet.torchgeo.adapter import (
     GeoDataset,
     ImageRasters,
     LabelRasters,
@@ -38,16 +48,6 @@ from geoglnet.datasets.geodatasets import (
     paths_of,
     query,
 )
-from geoglnet.datasets.pairs import Pair
-from geoglnet.datasets.reader import PairReader
-from geoglnet.datasets.sources import RastersSource
-from geoglnet.datasets.truth import VectorFiles, illegal_label, palette_of, window_box
-from geoglnet.errors import DatasetError, SceneError
-from geoglnet.legend import NO_CLASS
-from geoglnet.raster.band_choice import check_real
-from geoglnet.raster.files import GDAL_ERRORS
-from geoglnet.raster.gdal import environment, one_line, open_raster
-from geoglnet.raster.grid import georeference, is_rotated
 from geoglnet.types import Labels, Shape
 from geoglnet.vector.polygon_reader import read_polygons
 
