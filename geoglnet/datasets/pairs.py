@@ -24,7 +24,7 @@ from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.band_choice import BandSelection
 from geoglnet.raster.gdal import open_raster
-from geoglnet.raster.grid import check_interpolated
+from geoglnet.raster.grid import Grid, check_interpolated
 from geoglnet.raster.scaling import BandScaling, Scaling
 from geoglnet.raster.scene import Pixels, RasterScene, open_scene
 from geoglnet.types import BandValues, Labels, Shape, StrPath
@@ -36,7 +36,7 @@ class SceneFile:
 
     Args:
         path: the file.
-        resolution_m: ground pixel size of the grid.
+        resolution_m: ground pixel size of the grid; ``None`` for the raster's own.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         scaling: scaling of their values to 0–255.
         nodata: value of pixels without a value, beside what the raster declares.
@@ -47,10 +47,11 @@ class SceneFile:
         transform: grid pixel to CRS coordinates.
         crs: CRS of the grid; ``None`` without georeference.
         has_holes: whether some pixels may be invalid.
+        elsewhere: grid in another CRS or of other bounds that the raster is warped to; ``None`` for one over the raster.
     """
 
     path: Path
-    resolution_m: float
+    resolution_m: float | None
     assumed_pixel_size_m: float | None
     scaling: Scaling | BandScaling
     nodata: float | None
@@ -61,6 +62,7 @@ class SceneFile:
     transform: Affine
     crs: CRS | None
     has_holes: bool
+    elsewhere: Grid | None = None
 
     @contextmanager
     def open(self, progress: Progress = SilentProgress()) -> Iterator[RasterScene]:  # noqa: B008 - it has no state
@@ -82,12 +84,12 @@ class SceneFile:
                 progress=progress,
             )
             with scene:
-                yield scene
+                yield scene if self.elsewhere is None else scene.onto(self.elsewhere)
 
 
 def scene_file(
     path: Path,
-    resolution_m: float,
+    resolution_m: float | None,
     assumed_pixel_size_m: float | None,
     progress: Progress,
     bands: Bands | None = None,
@@ -95,18 +97,20 @@ def scene_file(
     nodata: float | None = None,
     selection: BandSelection | None = None,
     beside: Mapping[str, StrPath] | None = None,
+    elsewhere: Grid | None = None,
 ) -> SceneFile:
     """Open a raster once, to choose its grid at a resolution and its scaling to 0–255.
 
     Args:
         path: the raster.
-        resolution_m: ground pixel size of the grid.
+        resolution_m: ground pixel size of the grid; ``None`` for the raster's own.
         assumed_pixel_size_m: pixel size of a raster without CRS.
         progress: receives the rules that were applied.
         bands: of the model, with the rules for their values; red, green and blue when left out.
         nodata: value of pixels without a value, beside what the raster declares.
         selection: bands of the raster; found by name when left out.
         beside: other rasters, by the name of the model's band that is read from each.
+        elsewhere: grid in another CRS or of other bounds that the raster is warped to.
 
     Raises:
         SceneError: the file cannot be read.
@@ -125,6 +129,7 @@ def scene_file(
     with scene:
         # Refused here, not at the first sample; what was measured once is the same for every later read.
         check_interpolated(str(path), scene.native_pixel_size_m, resolution_m, "train at a coarser resolution_m")
+        grid = elsewhere or scene
         return SceneFile(
             path=path,
             resolution_m=resolution_m,
@@ -134,10 +139,13 @@ def scene_file(
             bands=scene.first_bands or selection,  # chosen once, and announced once
             model_bands=bands,
             beside=dict(beside or {}),
-            shape=scene.shape,
-            transform=scene.transform,
-            crs=scene.crs,
-            has_holes=scene.nodata is not None or bool(beside) or not scene.first_bands or _has_holes(path),
+            shape=grid.shape,
+            transform=grid.transform,
+            crs=grid.crs,
+            has_holes=(
+                scene.nodata is not None or bool(beside) or not scene.first_bands or bool(elsewhere) or _has_holes(path)
+            ),
+            elsewhere=elsewhere,
         )
 
 
@@ -170,11 +178,20 @@ class Pair:
             SceneError: the raster is damaged there.
             DatasetError: its labels cannot be used.
         """
+        pixels, labels = self.read_pixels(rows, cols)
+        return LabeledRegion(np.where(pixels.valid, pixels.image, fill_of(pixels.image.dtype)), labels)
+
+    def read_pixels(self, rows: slice, cols: slice) -> tuple[Pixels, Labels]:
+        """Read the image with its validity, and labels, unlabeled where the raster is not valid.
+
+        Raises:
+            SceneError: the raster is damaged there.
+            DatasetError: its labels cannot be used.
+        """
         window = Window.from_slices(rows, cols)
         pixels = self._read(window)
         # The network must not learn classes from pixels that it cannot see, nor from colors under a mask.
-        labels = np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
-        return LabeledRegion(np.where(pixels.valid, pixels.image, fill_of(pixels.image.dtype)), labels)
+        return pixels, np.where(pixels.valid, self.truth.read_labels(window), np.uint8(NO_CLASS))
 
     def read_valid(self, rows: slice, cols: slice) -> BandValues:
         """Read the valid pixels of the image, ``(C, n)``.

@@ -150,14 +150,20 @@ def all_squares(shapes: Sequence[Shape], size: int) -> list[Square]:
     return [
         Square(scene, row, col, size)
         for scene, shape in enumerate(shapes)
-        for row in _starts(shape.height, size)
-        for col in _starts(shape.width, size)
+        for row in even_starts(shape.height, size)
+        for col in even_starts(shape.width, size)
     ]
 
 
-def _starts(length: int, size: int) -> list[int]:
-    """Return the starts of squares along one axis."""
-    count = max(1, -(-length // size))
+def even_starts(length: int, size: int, stride: int | None = None) -> list[int]:
+    """List the starts of the fewest squares that cover an axis, evenly spread and flush with both ends.
+
+    Args:
+        length: of the axis.
+        size: of the squares.
+        stride: greatest distance between starts; ``size`` when left out.
+    """
+    count = 1 + max(0, -(-(length - size) // (stride or size)))
     return [round(start) for start in np.linspace(0, max(0, length - size), count)]
 
 
@@ -217,31 +223,9 @@ class RegionDataset(Dataset[RegionSample]):
         # One generator a sample, read in a fixed order: the sample is the same in any worker, batch or resumed training.
         rng = np.random.default_rng((self.seed, index))
         region, skipped = self._read(index, rng)
-        image = self._filled(torch.from_numpy(region.image).float() / 255)
-        image, labels = resample(image, torch.from_numpy(region.labels), (self.sample.region_size,) * 2)
-        if self.augment.d4:
-            image, labels = turn(image, labels, rng)
-        # Geometry and color of the whole region first: overview and patches must look like one image.
-        image = recolor(image, self.augment.color, rng, self.bands)
-        image, labels = self._narrowed(image, labels, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
-        places = self._patches(labels, rng)
-        sample = cut(image.contiguous(), labels.contiguous(), self.region.overview_shape(shape), places)
-        # A narrowed region has another size: labels are resampled, so that samples of a batch can be stacked.
-        return replace(sample, overview_labels=resample_labels(sample.overview_labels, shape), skipped=tuple(skipped))
-
-    def _filled(self, image: torch.Tensor) -> torch.Tensor:
-        """Set pixels without a value to the bands' mean, which is what the network gets for them when it predicts."""
-        if self.bands.is_8bit:
-            return image
-        return torch.where(image.isnan(), torch.tensor(self.bands.mean)[:, None, None], image)
-
-    def _narrowed(
-        self, image: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Narrow a region to the part that the focus chooses."""
-        place = None if self.focus is None else self.focus.place(image, rng)
-        return (image, labels) if place is None else (image[:, *place], labels[place])
+        made = sample_of(region, shape, rng, self.region, self.sample, self.augment, self.bands, self.focus)
+        return replace(made, skipped=tuple(skipped))
 
     @property
     def sampler(self) -> RegionSampler:
@@ -275,22 +259,62 @@ class RegionDataset(Dataset[RegionSample]):
             raise DatasetError(f"{ATTEMPTS} regions in a row are in damaged files, the last: {skipped[-1]}")
         return region, skipped
 
-    def _patches(self, labels: torch.Tensor, rng: np.random.Generator) -> list[Place]:
-        """Choose all patches of a region, or some at random, tried again, a few times, where nothing is labeled."""
-        size, shape = self.sample.patch_size, labels.shape
-        if self.sample.patches_per_region == 0:
-            row_starts, col_starts = (patch_offsets(side, size, min(self.region.patch_overlap, size - 1)) for side in shape)
-            return [(slice(row, row + size), slice(col, col + size)) for row in row_starts for col in col_starts]
-        places: list[Place] = []
-        # Patches without a label are rejected at first, and accepted at last, so that every sample has as many as it should.
-        for attempt in range(4 * self.sample.patches_per_region):
-            row, col = (int(rng.integers(0, side - size + 1)) for side in shape)
-            rows, cols = slice(row, row + size), slice(col, col + size)
-            if (labels[rows, cols] != NO_CLASS).any() or attempt >= 3 * self.sample.patches_per_region:
-                places.append((rows, cols))
-            if len(places) == self.sample.patches_per_region:
-                break
-        return places
+
+def sample_of(
+    region: LabeledRegion,
+    shape: Shape,
+    rng: np.random.Generator,
+    config: RegionConfig,
+    sample: SampleConfig,
+    augment: AugmentConfig,
+    bands: Bands,
+    focus: Focus | None = None,
+) -> RegionSample:
+    """Make a sample of a region that was read: the one way from pixels to overview and patches, whatever they came from.
+
+    Args:
+        region: image and labels.
+        shape: shape that the region is resampled to.
+        rng: source of randomness, read in a fixed order: turns, colors, focus, patches.
+        config: sizes of the model, for the overview's decimation.
+        sample: size and number of patches.
+        augment: settings of augmentation; its scales belong to the choice of the region.
+        bands: of the image, with their mean: augmentation depends on what they are, and pixels without a value become it.
+        focus: narrows the sample to a part of the region; its overview is made anew, as large as the whole region's.
+    """
+    image = torch.from_numpy(region.image).float() / 255
+    if not bands.is_8bit:  # the network gets the mean for pixels without a value when it predicts
+        image = torch.where(image.isnan(), torch.tensor(bands.mean)[:, None, None], image)
+    image, labels = resample(image, torch.from_numpy(region.labels), shape)
+    if augment.d4:
+        image, labels = turn(image, labels, rng)
+    # Geometry and color of the whole region first: overview and patches must look like one image.
+    image = recolor(image, augment.color, rng, bands)
+    place = None if focus is None else focus.place(image, rng)
+    if place is not None:
+        image, labels = image[:, *place], labels[place]
+    places = _patches(labels, sample, config.patch_overlap, rng)
+    made = cut(image.contiguous(), labels.contiguous(), config.overview_shape(shape), places)
+    # A narrowed region has another size: labels are resampled, so that samples of a batch can be stacked.
+    return replace(made, overview_labels=resample_labels(made.overview_labels, shape))
+
+
+def _patches(labels: torch.Tensor, sample: SampleConfig, overlap: int, rng: np.random.Generator) -> list[Place]:
+    """Choose all patches of a region, or some at random, tried again, a few times, where nothing is labeled."""
+    size, shape = sample.patch_size, labels.shape
+    if sample.patches_per_region == 0:
+        row_starts, col_starts = (patch_offsets(side, size, min(overlap, size - 1)) for side in shape)
+        return [(slice(row, row + size), slice(col, col + size)) for row in row_starts for col in col_starts]
+    places: list[Place] = []
+    # Patches without a label are rejected at first, and accepted at last, so that every sample has as many as it should.
+    for attempt in range(4 * sample.patches_per_region):
+        row, col = (int(rng.integers(0, side - size + 1)) for side in shape)
+        rows, cols = slice(row, row + size), slice(col, col + size)
+        if (labels[rows, cols] != NO_CLASS).any() or attempt >= 3 * sample.patches_per_region:
+            places.append((rows, cols))
+        if len(places) == sample.patches_per_region:
+            break
+    return places
 
 
 def read_filled(scene: LabeledScene, row: int, col: int, size: int) -> LabeledRegion:

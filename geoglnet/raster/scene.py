@@ -239,6 +239,13 @@ class RasterScene:
         """
         return RasterScene(self._stack.reopened(), self._grid, self.scaling)
 
+    def onto(self, grid: Grid) -> RasterScene:
+        """Return the same scene, by the same scaling, on a grid that may lie elsewhere, in another CRS, or be turned.
+
+        It shares the open rasters, which are this scene's to close.
+        """
+        return RasterScene(self._stack.onto(grid), grid, self.scaling)
+
     def read_window(self, window: Window) -> Pixels:
         """Read a window, resampled to the scene's grid: averaged when coarser than the raster, bilinear when finer.
 

@@ -221,6 +221,11 @@ class BandStack:
             [reader.reopened() for reader in self.readers], self.names, self._order, self.is_product, self._metadata
         )
 
+    def onto(self, grid: Grid) -> BandStack:
+        """Resample all rasters to a grid that may lie elsewhere, in another CRS; the open datasets are shared."""
+        warped = [WarpedReader(_plain(reader), grid) for reader in self.readers]
+        return BandStack(warped, self.names, self._order, self.is_product)
+
     def read_window(self, grid: Grid, window: Window) -> tuple[Values, Validity]:
         """Read a window of the scene's grid, ``(C, h, w)``; valid where all rasters are.
 
