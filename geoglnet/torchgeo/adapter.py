@@ -1,8 +1,10 @@
-"""TorchGeo's GeoDatasets as geoglnet uses them: the only module that imports torchgeo.
+"""TorchGeo's GeoDatasets and samplers as geoglnet uses them: the only module that imports torchgeo.
 
 TorchGeo changes between releases: 0.8 is the newest for Python 3.11, 0.9 and later require Python 3.12, and the columns of an
 intersection's index, the keys of samples and the classes of samplers differ. So nothing here checks a version: it looks for the
-column, key or attribute itself, and where that is missing, the error names TorchGeo's version and what it lacks.
+column, key or attribute itself, and where that is missing, the error names TorchGeo's version and what it lacks. What differs
+and matters here: samples of 0.8 have ``crs`` and ``bounds`` as objects, those of 0.10 hold tensors alone, ``transform`` among
+them; samplers of 0.8 have a base class that takes the dataset, that of 0.10 takes nothing.
 
 This relies on an index (GeoDataFrame) with footprints and the column ``filepath``, a CRS, a resolution, and queries
 ``dataset[x0:x1:xres, y0:y1:yres]`` that return samples with ``image`` or ``mask``. Which raster meets which labels is computed
@@ -18,35 +20,59 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import shapely
 import torch
 from affine import Affine
-from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset
+from torchgeo.datasets import (
+    GeoDataset,
+    IntersectionDataset,
+    RasterDataset,
+    UnionDataset,
+    VectorDataset,
+    concat_samples,
+    stack_samples,
+)
+from torchgeo.samplers import GeoSampler, Units
 
 from geoglnet.datasets.truth import LabelPolygons
 from geoglnet.errors import DatasetError
 from geoglnet.types import Shape
 
 __all__ = [
+    "Cuboid",
     "GeoDataset",
+    "GeoSampler",
     "ImageRasters",
     "LabelRasters",
     "Query",
     "Resolution",
+    "Units",
     "VectorLabels",
     "coverages",
+    "files_of",
     "footprints",
     "labels_of",
     "limit",
+    "overlapping",
+    "parts_of",
     "paths_of",
+    "place_keys",
     "query",
+    "reads_files_plainly",
+    "resolved",
+    "stack_samples",
+    "values_of",
 ]
 
 Resolution: TypeAlias = tuple[float, float]
-Query: TypeAlias = tuple[slice, slice]
+Query: TypeAlias = tuple[slice, ...]
+Cuboid: TypeAlias = tuple[slice, slice, slice]
+"""x, y and time of a query, each with start, stop and step."""
 
 _FILE_COLUMN = "filepath"  # of the index, since TorchGeo 0.8
-_LABEL_KEYS = ("mask",)  # of samples
+# Methods of a RasterDataset by which it reads; a subclass that has others reads in a way of its own.
+_READING = ("__getitem__", "_merge_files", "_merge_or_stack", "_load_warp_file", "_cached_load_warp_file")
 
 
 class ImageRasters(RasterDataset):
@@ -91,11 +117,52 @@ class VectorLabels(VectorDataset):
         return {"mask": torch.from_numpy(labels).long(), "transform": torch.tensor(transform)}
 
 
-def query(transform: Affine, shape: Shape, step: float = 1) -> Query:
+def query(transform: Affine, shape: Shape, step: float = 1, time: slice | None = None) -> Query:
     """Convert a window to TorchGeo's slices: at its own resolution, or, for an overview, with a coarser step."""
     x0, y1 = transform @ (0, 0)
     x1, y0 = transform @ (shape.width, shape.height)
-    return slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
+    place = slice(x0, x1, transform.a * step), slice(y0, y1, -transform.e * step)
+    return place if time is None else (*place, time)
+
+
+def resolved(dataset: GeoDataset, place: Any) -> Cuboid:
+    """Fill what a query leaves out with the dataset's bounds, resolution and time span.
+
+    Raises:
+        IndexError: the query is empty.
+    """
+    parts = (place,) if isinstance(place, slice) else tuple(place)
+    filled = []
+    for whole, part in zip(dataset.bounds, (*parts, slice(None), slice(None))[:3], strict=True):
+        chosen = [
+            theirs if ours is None else ours
+            for ours, theirs in zip((part.start, part.stop, part.step), (whole.start, whole.stop, whole.step), strict=True)
+        ]
+        filled.append(slice(*chosen))
+    x, y, t = filled
+    if x.stop <= x.start or y.stop <= y.start:
+        raise IndexError(f"query x {x.start} to {x.stop}, y {y.start} to {y.stop} is empty")
+    return x, y, t
+
+
+def overlapping(dataset: GeoDataset, time: slice) -> npt.NDArray[np.intp]:
+    """Find the entries of a dataset's index in a span of time, in their order: positions, ``(n,)``."""
+    found = np.flatnonzero(dataset.index.index.overlaps(pd.Interval(time.start, time.stop, closed="both")))
+    return found[:: time.step]
+
+
+def values_of(sample: Mapping[str, Any], key: str, dataset: GeoDataset) -> npt.NDArray[Any]:
+    """Return an image or labels of a sample as an array.
+
+    Raises:
+        DatasetError: this TorchGeo's samples lack the key, or have ``None`` there.
+    """
+    value = sample.get(key)
+    if not isinstance(value, torch.Tensor):
+        found = ", ".join(f"{name} = None" if value is None else name for name, value in sample.items()) or "nothing"
+        raise _unknown(f"{type(dataset).__name__} gives samples with {found}, and no tensor {key!r}")
+    values: npt.NDArray[Any] = value.numpy()
+    return values
 
 
 def labels_of(dataset: GeoDataset, place: Query) -> npt.NDArray[Any]:
@@ -104,12 +171,66 @@ def labels_of(dataset: GeoDataset, place: Query) -> npt.NDArray[Any]:
     Raises:
         DatasetError: this TorchGeo's samples have no labels where they are known to be.
     """
-    sample: Mapping[str, torch.Tensor] = dataset[place]
-    for key in _LABEL_KEYS:
-        if key in sample:
-            values: npt.NDArray[Any] = sample[key].numpy()
-            return values
-    raise _unknown(f"{type(dataset).__name__} gives samples with {', '.join(sample) or 'nothing'}, none of {_LABEL_KEYS}")
+    return values_of(dataset[place], "mask", dataset)
+
+
+def place_keys(crs: Any, place: Cuboid, transform: Affine) -> dict[str, Any]:
+    """Describe where a sample lies by the keys and types of the installed TorchGeo.
+
+    Args:
+        crs: coordinate reference system of the dataset.
+        place: x, y and time of the sample.
+        transform: from pixels of its labels to coordinates.
+
+    Returns:
+        ``transform`` (nine float64 numbers), ``bounds``, and ``crs`` where TorchGeo's own samples have it.
+    """
+    described: dict[str, Any] = {"transform": torch.tensor(tuple(transform), dtype=torch.float64)}
+    if not hasattr(GeoDataset, "_slice_to_tensor"):  # samples hold objects too
+        return described | {"crs": crs, "bounds": place}
+    numbers = [number for axis in place[:2] for number in (axis.start, axis.stop, axis.step)]
+    time = place[2]
+    numbers += [time.start.timestamp(), time.stop.timestamp(), time.step]
+    return described | {"bounds": torch.tensor(numbers, dtype=torch.float64)}
+
+
+def parts_of(dataset: GeoDataset) -> tuple[GeoDataset, GeoDataset] | None:
+    """Divide an intersection into its images and its labels; ``None`` where only the dataset itself can tell them apart."""
+    if not isinstance(dataset, IntersectionDataset) or dataset.transforms or dataset.collate_fn is not concat_samples:
+        return None
+    one, other = dataset.datasets
+    return {("image", "mask"): (one, other), ("mask", "image"): (other, one)}.get((_key(one), _key(other)))
+
+
+def files_of(dataset: GeoDataset) -> dict[Path, GeoDataset]:
+    """Find which raster dataset of a union each file belongs to: that one says which of its bands are read."""
+    if isinstance(dataset, UnionDataset):
+        return {path: raster for part in reversed(dataset.datasets) for path, raster in files_of(part).items()}
+    return dict.fromkeys(paths_of(dataset), dataset)
+
+
+def _key(dataset: GeoDataset) -> str:
+    """Return the key under which a dataset's samples hold what it reads; empty where that is not known."""
+    if isinstance(dataset, (IntersectionDataset, UnionDataset)):
+        keys = {_key(part) for part in dataset.datasets}
+        return keys.pop() if len(keys) == 1 else ""
+    if isinstance(dataset, RasterDataset):
+        return "image" if dataset.is_image else "mask"
+    return "mask" if isinstance(dataset, VectorDataset) else ""
+
+
+def reads_files_plainly(dataset: GeoDataset) -> bool:
+    """Return whether a dataset is rasters, or a union of such, that it returns as its files hold them.
+
+    Then the files can be read instead, without changing what they mean. It is not so for a subclass that reads in a way of its
+    own, with transforms, with a file for each band, or for time series.
+    """
+    if isinstance(dataset, UnionDataset):
+        return not dataset.transforms and all(map(reads_files_plainly, dataset.datasets))
+    if not isinstance(dataset, RasterDataset) or dataset.transforms or dataset.separate_files:
+        return False
+    is_own = any(getattr(type(dataset), name, None) is not getattr(RasterDataset, name, None) for name in _READING)
+    return not is_own and not getattr(dataset, "time_series", False)
 
 
 def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:

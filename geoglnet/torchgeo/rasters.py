@@ -45,6 +45,7 @@ from geoglnet.torchgeo.adapter import (
     footprints,
     labels_of,
     limit,
+    overlapping,
     paths_of,
     query,
 )
@@ -76,7 +77,9 @@ class GeoLabels:
         """Names of the first files, for messages."""
         return ", ".join(path.name for path in paths_of(self.dataset)[:3])
 
-    def read(self, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | bool]:
+    def read(
+        self, transform: Affine, shape: Shape, time: slice | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | bool]:
         """Read values on a grid; of several rasters at a place, the first with a label counts.
 
         TorchGeo fills a warped raster with 0 outside of its extent, which cannot be distinguished from a label 0.
@@ -85,8 +88,10 @@ class GeoLabels:
             Values, ``(h, w)`` or ``(bands, h, w)``, and ``(h, w)`` bool (or ``True``) where there are any.
         """
         if not self.is_warped:
-            return labels_of(self.dataset, query(transform, shape)), True
+            return labels_of(self.dataset, query(transform, shape, time=time)), True
         near = shapely.intersects(footprints(self.dataset), window_box(transform, shape))
+        if time is not None:
+            near[np.setdiff1d(np.arange(len(near)), overlapping(self.dataset, time))] = False
         values, covered, labeled = np.zeros((1, *shape)), np.zeros(shape, bool), np.zeros(shape, bool)
         for path in (path for path, is_near in zip(paths_of(self.dataset), near, strict=True) if is_near):
             bands, inside = _read_warped(path, self.dataset.crs, transform, shape)
@@ -109,11 +114,13 @@ class GeoTruth:
         labels: source of labels.
         transform: grid pixel to coordinates in the dataset's CRS, not rotated.
         coverage: area with known labels, in that CRS; ``None``: everywhere.
+        time: span of time whose labels count; ``None``: any.
     """
 
     labels: GeoLabels
     transform: Affine
     coverage: shapely.Geometry | None
+    time: slice | None = None
 
     def read_labels(self, window: Window) -> Labels:
         """Read the labels of a window.
@@ -129,7 +136,7 @@ class GeoTruth:
             return np.full(shape, NO_CLASS, np.uint8)
         try:
             with environment():
-                mask, covered = self.labels.read(placed, shape)
+                mask, covered = self.labels.read(placed, shape, self.time)
         except GDAL_ERRORS as error:
             raise SceneError(f"{self.labels.described} cannot be read ({one_line(error)}); a file is damaged") from error
         known &= covered
@@ -244,6 +251,22 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
     """
+    dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
+    return checked_labels(dataset, paths, coding, reader)
+
+
+def checked_labels(dataset: GeoDataset, paths: Sequence[Path], coding: Coding, reader: PairReader) -> GeoLabels:
+    """Check the files of a dataset of label rasters, and find out how they can be read.
+
+    Args:
+        dataset: of label rasters, in the CRS of the rasters that they label.
+        paths: its files.
+        coding: meaning of their values.
+        reader: has the legend, and receives what is done.
+
+    Raises:
+        DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
+    """
     nodata, is_warped = set(), False
     for path in paths:
         with open_raster(path) as src:
@@ -258,12 +281,11 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
             # TorchGeo reads along the axes, north up, and converts floats to integers.
             is_upright = not is_rotated(src.transform, Shape(*src.shape)) and src.transform.e < 0
             is_warped |= not is_upright or any(dtype.startswith("float") for dtype in src.dtypes)
-            if CRS.from_user_input(src.crs) != images.crs:
+            if CRS.from_user_input(src.crs) != dataset.crs:
                 is_warped = True
                 reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
     if len(nodata) > 1:  # TorchGeo merges rasters, after which nobody can tell whose nodata a value was
         raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
-    dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
     return GeoLabels(dataset, coding, nodata.pop(), is_warped=is_warped)
 
 

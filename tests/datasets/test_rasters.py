@@ -261,7 +261,7 @@ def test_what_a_torchgeo_lacks_is_said_in_one_line_with_its_version(folder: Path
     images = ImageRasters([str(folder / "scene_0.tif")], cache=False)
     labels = LabelRasters([str(folder / "truth_0.tif")], crs=images.crs, res=images.res, cache=False)
     labels.is_image = True  # its samples have the key "image" alone
-    with pytest.raises(DatasetError, match=named + r"LabelRasters gives samples with .*, none of \('mask',\)"):
+    with pytest.raises(DatasetError, match=named + r"LabelRasters gives samples with .*, and no tensor 'mask'"):
         labels_of(labels, query(OWN_TRANSFORM, Shape(SIZE, SIZE)))
     images.index = images.index.rename(columns={"filepath": "file"})
     with pytest.raises(DatasetError, match=named + "the index of ImageRasters has no column 'filepath'; install one from"):
