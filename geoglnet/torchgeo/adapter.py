@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 Resolution: TypeAlias = tuple[float, float]
-Query: TypeAlias = tuple[slice, ...]
+Query: TypeAlias = tuple[slice, slice] | tuple[slice, slice, slice]
 Cuboid: TypeAlias = tuple[slice, slice, slice]
 """x, y and time of a query, each with start, stop and step."""
 

@@ -11,59 +11,41 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 import torch
 from affine import Affine
-from rasterio.crs import CRS
-from rasterio.features import geometry_mask
-from rasterio.warp import transform_bounds
 
 from geoglnet.bands import Bands
-from geoglnet.config import RegionConfig, ScalingRule
-from geoglnet.datasets.coding import Coding, legend_coding
+from geoglnet.config import RegionConfig
+from geoglnet.datasets.coding import legend_coding
 from geoglnet.datasets.moments import measure_moments
-from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.reader import PairReader
-from geoglnet.datasets.regions import LabeledRegion, RegionBatch, RegionSample, fill_of
+from geoglnet.datasets.regions import LabeledRegion, RegionBatch, RegionSample
 from geoglnet.datasets.samplers import SampleConfig, sample_of
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.datasets.truth import window_box
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress, Rule, SilentProgress
-from geoglnet.raster.crs import are_one_place
-from geoglnet.raster.gdal import open_raster
-from geoglnet.raster.grid import Grid, georeference, ground_pixel_size, is_rotated, pixel_size_m
-from geoglnet.raster.scaling import BandSample, BandScaling, choose_band_scaling
 from geoglnet.torchgeo.adapter import (
     Cuboid,
     GeoDataset,
-    coverages,
-    files_of,
     footprints,
-    labels_of,
     overlapping,
     parts_of,
-    paths_of,
     place_keys,
-    query,
     reads_files_plainly,
     resolved,
     stack_samples,
-    values_of,
 )
-from geoglnet.torchgeo.rasters import GeoLabels, GeoTruth, checked_labels
+from geoglnet.torchgeo.readings import FileReading, OwnReading, Reading, inside_of, open_rasters, own_scaling
 from geoglnet.types import Labels, Shape
 
 STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, color=0)
-_SAMPLE_SIZE = 512  # of the decimated read that scaling is chosen from, as of scenes
-_SAME_SIZE = 1e-6  # relative difference of pixel sizes that are one
 
 
 class RegionQuery(tuple[slice, slice, slice]):
@@ -80,15 +62,7 @@ class RegionQuery(tuple[slice, slice, slice]):
         return RegionQuery, (tuple(self), self.seed)
 
 
-class _Reading(Protocol):
-    """Port: image and labels of any place of a dataset, at its resolution."""
-
-    def read(self, transform: Affine, shape: Shape, time: slice) -> LabeledRegion: ...
-
-    def read_labels(self, transform: Affine, shape: Shape, time: slice) -> Labels: ...
-
-
-class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
+class GlobalLocalDataset(GeoDataset):
     """Region samples of a GeoDataset of images and labels, by query: overview and patches, for GLNet or a model of yours.
 
     A query is TorchGeo's, ``dataset[x0:x1, y0:y1, t0:t1]``, of any size: it is the region. A coarser step than the dataset's
@@ -102,8 +76,8 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
 
     The overview is the query with a coarser step: it is decimated from what was read once, so that both agree.
 
-    Memory: one region at full resolution, five bytes per pixel of three 8-bit bands and their float32 copy; rasters are
-    opened anew for every read.
+    Memory: one region at full resolution in float32, and in every worker decoded rasters up to ``sample.cache_mb``, five bytes
+    per pixel of three 8-bit bands; those that do not fit are opened anew for every read.
 
     Args:
         dataset: intersection, union or time series whose samples have ``image`` and ``mask``.
@@ -112,7 +86,7 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
         bands: names of the images' bands and how their values are scaled. Of images that the dataset reads itself they are
             taken in the dataset's order.
         region: how much an overview is decimated: ``overview_size`` to ``region_size``; overlap of the patches.
-        sample: ``patch_size`` and ``patches_per_region``; the rest is the sampler's.
+        sample: ``patch_size``, ``patches_per_region`` and ``cache_mb``; the rest is the sampler's.
         augment: turns and colors; the scales are not used.
         seed: of the random choices in a sample, with the place of its query or, of a :class:`RegionQuery`, its seed.
         transforms: applied to a sample at the end.
@@ -140,7 +114,7 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
     ) -> None:
         self.dataset = dataset
         self.index = dataset.index
-        self._res = tuple(dataset.res)
+        self._res = (dataset.res[0], dataset.res[1])
         self.legend = legend
         self.region = region
         self.sample_config = sample
@@ -152,10 +126,10 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
         reader = PairReader(Path(), legend, math.nan, progress, bands=bands)  # the dataset names the files and their resolution
         if parts is not None and reads_files_plainly(parts[0]):
             around = shapely.union_all(footprints(dataset)).buffer(region.region_size * max(self._res))
-            self._reading: _Reading = _open_rasters(*parts, coding, reader, around)
+            self._reading: Reading = open_rasters(*parts, coding, reader, around, sample.cache_mb * 2**20)
             progress.log(Rule(f"the files of {type(parts[0]).__name__} are read by geoglnet: nodata, alpha, bands by name"))
         else:
-            self._reading = _OwnReading(dataset, coding, bands, _own_scaling(dataset, bands))
+            self._reading = OwnReading(dataset, coding, bands, own_scaling(dataset, bands))
             progress.log(Rule(f"{type(dataset).__name__} is read by its own __getitem__: its zeros may be nodata"))
         if not bands.is_measured:
             bands = self._measured(reader)
@@ -174,7 +148,7 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
     @property
     def res(self) -> tuple[float, float]:
         """Resolution of the dataset, which is settled when it is wrapped."""
-        return self._res  # type: ignore[no-any-return]
+        return self._res
 
     @res.setter
     def res(self, new_res: float | tuple[float, float]) -> None:
@@ -249,121 +223,14 @@ class GlobalLocalDataset(GeoDataset):  # type: ignore[misc]
         shape, box = Shape(*labels.shape), window_box(transform, Shape(*labels.shape))
         entries = footprints(self)[overlapping(self, time)]
         area = shapely.union_all(entries[shapely.intersects(entries, box)])
-        return labels if area.contains(box) else np.where(_inside(area, transform, shape), labels, np.uint8(NO_CLASS))
+        return labels if area.contains(box) else np.where(inside_of(area, transform, shape), labels, np.uint8(NO_CLASS))
 
     def _measured(self, reader: PairReader) -> Bands:
-        if not isinstance(self._reading, _FileReading):
+        if not isinstance(self._reading, FileReading):
             raise ConfigError(f"bands {', '.join(reader.bands.names)} of {type(self.dataset).__name__} need mean=… and std=…")
         pairs = list({pair.name: pair for pair in self._reading.pairs}.values())
         areas = [float(pair.shape.height * pair.shape.width) ** 0.5 for pair in pairs]
         return measure_moments(pairs, areas, reader.bands, reader.leave_out, reader.progress)
-
-
-@dataclass(frozen=True, slots=True)
-class _FileReading:
-    """Rasters with labels, each on a grid of its own; of several at a place, the first valid pixel counts.
-
-    Args:
-        images: TorchGeo's dataset of the rasters.
-        pairs: one for every entry of its index that is near the labels.
-        entries: positions of these entries in the index, ascending.
-    """
-
-    images: GeoDataset
-    pairs: tuple[Pair, ...]
-    entries: npt.NDArray[np.intp]
-
-    def read(self, transform: Affine, shape: Shape, time: slice) -> LabeledRegion:
-        image: Any = None
-        labels, known = np.full(shape, NO_CLASS, np.uint8), np.zeros(shape, bool)
-        for pair, into, rows, cols in self._parts(transform, shape, time):
-            pixels, theirs = pair.read_pixels(rows, cols)
-            if image is None:
-                image = np.full((len(pixels.image), *shape), fill_of(pixels.image.dtype), pixels.image.dtype)
-            chosen = pixels.valid & ~known[into]
-            image[:, *into][:, chosen] = pixels.image[:, chosen]
-            labels[into][chosen] = theirs[chosen]
-            known[into] |= chosen
-        if image is None:
-            raise IndexError(f"no raster of {type(self.images).__name__} is at {window_box(transform, shape).bounds}")
-        return LabeledRegion(image, labels)
-
-    def read_labels(self, transform: Affine, shape: Shape, time: slice) -> Labels:
-        labels = np.full(shape, NO_CLASS, np.uint8)
-        for pair, into, rows, cols in self._parts(transform, shape, time):
-            labels[into] = np.where(labels[into] == NO_CLASS, pair.read_labels(rows, cols), labels[into])
-        return labels
-
-    def _parts(self, transform: Affine, shape: Shape, time: slice) -> list[tuple[Pair, tuple[slice, slice], slice, slice]]:
-        """Find the rasters at a place: which pixels of the region, and which rows and columns of the raster, are the same."""
-        is_whole = time.start == self.images.bounds[2].start and time.stop == self.images.bounds[2].stop
-        found, is_then = [], np.isin(self.entries, overlapping(self.images, time))
-        for pair in (self.pairs[number] for number in np.flatnonzero(is_then)):
-            # The nearest whole pixel: values are never interpolated for half a pixel's sake.
-            top = math.ceil((transform.f - pair.file.transform.f) / pair.file.transform.e - 0.5 - _SAME_SIZE)
-            left = math.ceil((transform.c - pair.file.transform.c) / pair.file.transform.a - 0.5 - _SAME_SIZE)
-            rows = slice(max(0, top), min(pair.shape.height, top + shape.height))
-            cols = slice(max(0, left), min(pair.shape.width, left + shape.width))
-            if rows.start >= rows.stop or cols.start >= cols.stop:
-                continue
-            into = slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
-            if not is_whole and isinstance(pair.truth, GeoTruth):
-                pair = replace(pair, truth=replace(pair.truth, time=time))
-            found.append((pair, into, rows, cols))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _OwnReading:
-    """A dataset that is read by its own ``__getitem__``.
-
-    Args:
-        dataset: with ``image`` and ``mask`` in its samples.
-        coding: meaning of its labels' values.
-        bands: what the image's bands are, in order.
-        scaling: of values to 0–255; ``None`` for an 8-bit model, whose values must be that.
-    """
-
-    dataset: GeoDataset
-    coding: Coding
-    bands: Bands
-    scaling: BandScaling | None
-
-    def read(self, transform: Affine, shape: Shape, time: slice) -> LabeledRegion:
-        sample = self.dataset[query(transform, shape, time=time)]
-        image = values_of(sample, "image", self.dataset)
-        if image.shape != (len(self.bands), *shape):
-            raise DatasetError(
-                f"{type(self.dataset).__name__} gives images of shape {image.shape}, not {(len(self.bands), *shape)}; "
-                "name its bands with Bands((…)), and use no time_series"
-            )
-        parts = parts_of(self.dataset)
-        area = shapely.union_all(footprints(self.dataset if parts is None else parts[0]))
-        covered = _inside(area, transform, shape)
-        labels = np.where(covered, self._decoded(values_of(sample, "mask", self.dataset), shape), np.uint8(NO_CLASS))
-        if self.scaling is None:
-            if image.min() < 0 or image.max() > 255:
-                raise DatasetError(
-                    f"{type(self.dataset).__name__} gives values from {image.min():g} to {image.max():g}, which are not 8-bit; "
-                    "say what they are with Bands(…, scaling=…)"
-                )
-            pixels: Any = np.rint(image).astype(np.uint8)
-        else:
-            pixels = self.scaling.apply(image)
-        return LabeledRegion(np.where(covered, pixels, fill_of(pixels.dtype)), labels)
-
-    def read_labels(self, transform: Affine, shape: Shape, time: slice) -> Labels:
-        parts = parts_of(self.dataset)
-        if parts is None:
-            return self.read(transform, shape, time).labels
-        return self._decoded(labels_of(parts[1], query(transform, shape, time=time)), shape)
-
-    def _decoded(self, mask: npt.NDArray[Any], shape: Shape) -> Labels:
-        labels, wrong = self.coding.decode(mask.reshape(-1, *shape), None)
-        if wrong.any():
-            value = mask.reshape(-1, *shape)[0][wrong][0]
-            raise DatasetError(f"{type(self.dataset).__name__} has label {value}, which the legend lacks; {self.coding.hint}")
-        return labels
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -391,79 +258,10 @@ def region_batch(batch: Mapping[str, Any]) -> RegionBatch:
     )
 
 
-def _open_rasters(
-    images: GeoDataset, labels: GeoDataset, coding: Coding, reader: PairReader, around: shapely.Geometry
-) -> _FileReading:
-    """Open the rasters of an intersection that lie within an area, with the labels that they meet."""
-    if reads_files_plainly(labels):
-        truth = checked_labels(labels, list(dict.fromkeys(paths_of(labels))), coding, reader)
-    else:
-        truth = GeoLabels(labels, coding)
-    covered = coverages(images, labels)
-    near = np.flatnonzero(shapely.intersects(footprints(images), around))
-    paths, rasters = paths_of(images), files_of(images)
-    # Rasters without labels are opened too: they are the surroundings of those that have some.
-    pairs = {}
-    for path in dict.fromkeys(paths[entry] for entry in near):
-        file = _scene_file(path, images, rasters[path], reader)
-        pairs[path] = Pair(file, GeoTruth(truth, file.transform, covered.get(path, shapely.Polygon())))
-    return _FileReading(images, tuple(pairs[paths[entry]] for entry in near), near)
-
-
-def _scene_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairReader) -> SceneFile:
-    """Describe a file of a raster dataset on its own grid, or, where that is not all images', on one that it is warped to."""
-    chosen = getattr(raster, "band_indexes", None)
-    options: dict[str, Any] = {"nodata": getattr(raster, "nodata", None), "selection": tuple(chosen) if chosen else None}
-    crs, (xres, yres) = CRS.from_wkt(images.crs.to_wkt()), images.res
-    with open_raster(path) as src:
-        place, size = georeference(src), Shape(src.height, src.width)
-        if place.crs is None:
-            raise DatasetError(f"{path} {place.remark or 'has no georeference'}; a GeoDataset needs rasters with a place")
-        sizes = abs(place.transform.a / xres - 1), abs(place.transform.e / -yres - 1)
-        is_upright = not is_rotated(place.transform, size) and place.transform.e < 0
-        if is_upright and are_one_place(place.crs, crs) and max(sizes) <= _SAME_SIZE:
-            return scene_file(path, None, None, reader.progress, reader.bands, **options)
-        left, bottom, right, top = transform_bounds(place.crs, crs, *src.bounds)
-    # On the dataset's lattice, so that neighbors in different CRSs meet pixel by pixel.
-    x, y = images.bounds[:2]
-    first_col, first_row = math.floor((left - x.start) / xres), math.floor((y.stop - top) / yres)
-    shape = Shape(math.ceil((y.stop - bottom) / yres) - first_row, math.ceil((right - x.start) / xres) - first_col)
-    transform = Affine(xres, 0, x.start + first_col * xres, 0, -yres, y.stop - first_row * yres)
-    grid = Grid(shape, shape, transform, crs, pixel_size_m(ground_pixel_size(crs, transform, shape)))
-    reader.progress.log(Rule(f"{path.name} is warped to the dataset's CRS and resolution"))
-    return scene_file(path, None, None, reader.progress, reader.bands, elsewhere=grid, **options)
-
-
-def _own_scaling(dataset: GeoDataset, bands: Bands) -> BandScaling | None:
-    """Choose the scaling of images that a dataset reads itself, from a decimated read of the first entry of its index.
-
-    Raises:
-        ConfigError: a rule that needs the type of the files.
-    """
-    if bands.joint_rule is ScalingRule.BY_TYPE:
-        return None
-    if bands.joint_rule is not None:
-        name = type(dataset).__name__
-        raise ConfigError(f"scaling = 'stretch' is for files that geoglnet reads; {name} reads its own: use 'percentiles'")
-    left, bottom, right, top = footprints(dataset)[0].bounds
-    step = max(1.0, (right - left) / dataset.res[0] / _SAMPLE_SIZE, (top - bottom) / dataset.res[1] / _SAMPLE_SIZE)
-    place = slice(left, right, dataset.res[0] * step), slice(bottom, top, dataset.res[1] * step)
-    return choose_band_scaling([BandSample(band) for band in values_of(dataset[place], "image", dataset)], bands)
-
-
-def _inside(area: shapely.Geometry, transform: Affine, shape: Shape) -> npt.NDArray[np.bool_]:
-    """Find the pixels of a window whose center lies in an area."""
-    if area.contains(window_box(transform, shape)):
-        return np.ones(shape, bool)
-    if not area.intersects(window_box(transform, shape)):
-        return np.zeros(shape, bool)
-    inside: npt.NDArray[np.bool_] = geometry_mask([area], shape, transform, invert=True)
-    return inside
-
-
 def _count(axis: slice, step: float) -> int:
     """Count the pixels of a size along one axis of a query."""
-    return round((axis.stop - axis.start) / step)
+    count: int = round((axis.stop - axis.start) / step)
+    return count
 
 
 def _seed_of(place: Cuboid) -> tuple[int, ...]:

@@ -251,18 +251,23 @@ def label_rasters(paths: Sequence[Path], images: ImageRasters, coding: Coding, r
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
     """
+    # Checked first: TorchGeo would warn of a file without a place, and pass over one that it cannot open.
+    nodata, is_warped = check_label_files(paths, images.crs, coding, reader)
     dataset = LabelRasters([str(path) for path in paths], crs=images.crs, res=images.res, cache=False)
-    return checked_labels(dataset, paths, coding, reader)
+    return GeoLabels(dataset, coding, nodata, is_warped=is_warped)
 
 
-def checked_labels(dataset: GeoDataset, paths: Sequence[Path], coding: Coding, reader: PairReader) -> GeoLabels:
-    """Check the files of a dataset of label rasters, and find out how they can be read.
+def check_label_files(paths: Sequence[Path], crs: Any, coding: Coding, reader: PairReader) -> tuple[float | None, bool]:
+    """Check label rasters, and find out how they can be read.
 
     Args:
-        dataset: of label rasters, in the CRS of the rasters that they label.
-        paths: its files.
+        paths: the files.
+        crs: of the rasters that they label.
         coding: meaning of their values.
         reader: has the legend, and receives what is done.
+
+    Returns:
+        The nodata value of all of them, and whether they must be warped to the grid (:class:`GeoLabels`).
 
     Raises:
         DatasetError: one has no CRS or contradicts the legend, or their nodata values differ.
@@ -281,12 +286,12 @@ def checked_labels(dataset: GeoDataset, paths: Sequence[Path], coding: Coding, r
             # TorchGeo reads along the axes, north up, and converts floats to integers.
             is_upright = not is_rotated(src.transform, Shape(*src.shape)) and src.transform.e < 0
             is_warped |= not is_upright or any(dtype.startswith("float") for dtype in src.dtypes)
-            if CRS.from_user_input(src.crs) != dataset.crs:
+            if CRS.from_user_input(src.crs) != crs:
                 is_warped = True
                 reader.progress.log(f"{path.name} is in {src.crs}, its rasters are not: labels are reprojected")
     if len(nodata) > 1:  # TorchGeo merges rasters, after which nobody can tell whose nodata a value was
         raise DatasetError(f"label rasters have different nodata values ({nodata}); give each its own [[train]] source")
-    return GeoLabels(dataset, coding, nodata.pop(), is_warped=is_warped)
+    return nodata.pop(), is_warped
 
 
 def _read_warped(path: Path, crs: CRS, transform: Affine, shape: Shape) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -65,7 +65,7 @@ class _Entries:
         return bool(shapely.intersects(geometry, box) and not shapely.touches(geometry, box))
 
 
-class RegionGeoSampler(GeoSampler):  # type: ignore[misc]
+class RegionGeoSampler(GeoSampler):
     """Base class of the samplers of regions.
 
     Args:
@@ -105,7 +105,8 @@ class RegionGeoSampler(GeoSampler):  # type: ignore[misc]
             index = index.clip(roi, keep_geom_type=True)
         if not len(index):
             raise DatasetError("no entry of the dataset's index lies in roi and toi; check their CRS and dates")
-        self.index, self.res, self.roi, self.toi = index, tuple(dataset.res), roi, toi
+        self.res = (dataset.res[0], dataset.res[1])
+        self.index, self.roi, self.toi = index, roi, toi
         self.size = _in_pixels(size, self.res, units)
         self.entries = _Entries(index, self.res, toi)
         self.seed = _seed_from(generator)
@@ -309,7 +310,8 @@ def _labels_at(dataset: GeoDataset, place: Cuboid) -> npt.NDArray[Any]:
         return dataset.read_labels(*resolved(dataset, place))
     parts = parts_of(dataset)
     mask = labels_of(dataset if parts is None else parts[1], place)
-    return mask.reshape(-1, *mask.shape[-2:])[0]
+    labels: npt.NDArray[Any] = mask.reshape(-1, *mask.shape[-2:])[0]
+    return labels
 
 
 def _in_pixels(size: float | tuple[float, float], res: tuple[float, float], units: Units) -> tuple[int, int]:

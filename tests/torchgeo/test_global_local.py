@@ -122,6 +122,13 @@ def test_samples_have_the_keys_and_types_of_the_installed_torchgeo(tmp_path: Pat
         assert torch.equal(patch * 255, theirs["image"][:, top:bottom, left:right])
 
 
+def test_samples_do_not_depend_on_what_is_kept_in_memory(tmp_path: Path) -> None:
+    write_scene(tmp_path, valid=HOLES)
+    kept, read = (wrapped(opened(tmp_path), sample=SampleConfig(64, 32, 2, cache_mb=mb)) for mb in (1, 0))
+    for place in (WHOLE, query(OWN_TRANSFORM @ Affine.translation(9, -20), Shape(50, 70)), WHOLE):
+        assert all(torch.equal(kept[place][key], read[place][key]) for key in ("image", "mask", "patches"))
+
+
 def test_the_overview_is_the_same_query_with_a_coarser_step(tmp_path: Path) -> None:
     write_scene(tmp_path)
     dataset = opened(tmp_path)
@@ -200,20 +207,36 @@ def test_a_union_is_one_mosaic_and_a_split_shows_no_label_of_another(tmp_path: P
         ours[x.start + 5000 : x.stop + 5000, y]
 
 
-def test_a_query_of_a_time_reads_the_rasters_of_that_time(tmp_path: Path) -> None:
-    class Dated(RasterDataset):
-        filename_regex = r".*_(?P<date>\d{8})\.tif"
+class Dated(RasterDataset):
+    filename_regex = r".*_(?P<date>\d{8})\.tif"
 
-    for day, value in ((1, 50), (2, 200)):
-        write_raster(tmp_path / f"scene_2020010{day}.tif", np.full((3, SIZE, SIZE), value, np.uint8), transform=OWN_TRANSFORM)
-    write_raster(tmp_path / "truth_0.tif", blocks(2, 0)[None], transform=OWN_TRANSFORM)
-    images = Dated(str(tmp_path), cache=False)
-    ours = wrapped(images & LabelRasters([str(tmp_path / "truth_0.tif")], cache=False))
-    for day, value in ((1, 50), (2, 200)):
+
+class DatedLabels(Dated):
+    filename_glob = "truth_*"
+    is_image = False
+
+
+def test_a_query_of_a_time_reads_the_rasters_and_labels_of_that_time(tmp_path: Path) -> None:
+    for day in (1, 2):
+        image = np.full((3, SIZE, SIZE), 80 * day, np.uint8)
+        write_raster(tmp_path / f"scene_2020010{day}.tif", image, transform=OWN_TRANSFORM)
+        write_raster(tmp_path / f"truth_2020010{day}.tif", blocks(2, day)[None], transform=OWN_TRANSFORM)
+    images = Dated(sorted(map(str, tmp_path.glob("scene_*"))), cache=False)
+    ours = wrapped(images & DatedLabels(str(tmp_path), cache=False))
+    for day in (1, 2):
         time = slice(pd.Timestamp(2020, 1, day, 1), pd.Timestamp(2020, 1, day, 2))
         sample = ours[(*WHOLE, time)]
-        assert (sample["patches"] * 255).unique().tolist() == [value]
-        np.testing.assert_array_equal(sample["mask"], blocks(2, 0))
+        assert (sample["patches"] * 255).unique().round().tolist() == [80 * day]
+        np.testing.assert_array_equal(sample["mask"], blocks(2, day))
+
+
+def test_of_several_rasters_at_a_place_the_first_valid_pixel_counts(tmp_path: Path) -> None:
+    write_raster(tmp_path / "scene_0.tif", np.full((3, SIZE, SIZE), 60, np.uint8), transform=OWN_TRANSFORM, valid=HOLES)
+    write_raster(tmp_path / "scene_1.tif", np.full((3, SIZE, SIZE), 180, np.uint8), transform=OWN_TRANSFORM)
+    write_raster(tmp_path / "truth_0.tif", blocks(2, 0)[None], transform=OWN_TRANSFORM)
+    sample = wrapped(opened(tmp_path), sample=SampleConfig(96, 96, 0))[WHOLE]
+    np.testing.assert_array_equal((sample["patches"][0, 0] * 255).round(), np.where(HOLES, 60, 180))
+    np.testing.assert_array_equal(sample["mask"], blocks(2, 0))
 
 
 def test_rasters_of_another_crs_are_warped_to_that_of_the_dataset(tmp_path: Path) -> None:
