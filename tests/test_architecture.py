@@ -55,7 +55,7 @@ ROOMS = {  # library: where it may be imported
     "torchgeo": {"torchgeo"},
     "lightning": {"training", "datasets"},
     "click": {"cli"},
-    "geopandas": {"vector", "api"},
+    "geopandas": {"vector", "api", "torchgeo"},
     "numba": {"vector"},
 }
 GEO_LIBRARIES = {"rasterio", "fiona", "geopandas", "shapely", "pyogrio", "pyproj"}

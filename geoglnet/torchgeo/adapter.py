@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -50,6 +51,7 @@ __all__ = [
     "Units",
     "VectorLabels",
     "coverages",
+    "features_of",
     "files_of",
     "footprints",
     "labels_of",
@@ -97,7 +99,7 @@ class VectorLabels(VectorDataset):
         fill: label outside all polygons.
     """
 
-    def __init__(self, paths: Sequence[Path], images: ImageRasters, polygons: LabelPolygons, fill: int) -> None:
+    def __init__(self, paths: Sequence[Path], images: GeoDataset, polygons: LabelPolygons, fill: int) -> None:
         self.paths = [str(path) for path in paths]
         self.transforms = self.label_name = self.layer = None
         self.task = "semantic_segmentation"
@@ -200,6 +202,27 @@ def parts_of(dataset: GeoDataset) -> tuple[GeoDataset, GeoDataset] | None:
         return None
     one, other = dataset.datasets
     return {("image", "mask"): (one, other), ("mask", "image"): (other, one)}.get((_key(one), _key(other)))
+
+
+def features_of(dataset: GeoDataset) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]] | None:
+    """Read the geometries of a vector dataset in its CRS, with the numbers that it draws them with, in their order.
+
+    TorchGeo opens its files anew for every query. ``None`` for a dataset that draws in a way of its own, with transforms, or
+    has files of several times.
+
+    Raises:
+        DatasetError: this TorchGeo's index does not name files.
+    """
+    if not isinstance(dataset, VectorDataset) or type(dataset).__getitem__ is not VectorDataset.__getitem__:
+        return None
+    if dataset.transforms or dataset.task != "semantic_segmentation" or dataset.index.index.nunique() > 1:
+        return None
+    tables = [
+        geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path, layer=dataset.layer)
+        for path in paths_of(dataset)
+    ]
+    values = [dataset.get_label(row) for table in tables for _, row in table.iterrows()]
+    return np.concatenate([table.to_crs(dataset.crs).geometry.to_numpy() for table in tables]), np.array(values, np.int64)
 
 
 def files_of(dataset: GeoDataset) -> dict[Path, GeoDataset]:

@@ -21,7 +21,7 @@ from geoglnet.datasets.coding import Coding
 from geoglnet.datasets.pairs import Pair, SceneFile, scene_file
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.regions import LabeledRegion, fill_of
-from geoglnet.datasets.truth import window_box
+from geoglnet.datasets.truth import LabelPolygons, window_box
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Rule
@@ -32,7 +32,9 @@ from geoglnet.raster.scaling import BandSample, BandScaling, choose_band_scaling
 from geoglnet.raster.scene import Pixels
 from geoglnet.torchgeo.adapter import (
     GeoDataset,
+    VectorLabels,
     coverages,
+    features_of,
     files_of,
     footprints,
     labels_of,
@@ -210,6 +212,17 @@ def open_rasters(
     if reads_files_plainly(labels):
         nodata, is_warped = check_label_files(list(dict.fromkeys(paths_of(labels))), labels.crs, coding, reader)
         truth = replace(truth, nodata=nodata, is_warped=is_warped)
+    elif (features := features_of(labels)) is not None:
+        # Read once, and drawn as TorchGeo does: in their order, on 0.
+        geometries, values = features
+        numbers, wrong = coding.decode(np.append(values, 0)[None, None], None)
+        if wrong.any():
+            value = np.append(values, 0)[wrong.ravel()][0]
+            raise DatasetError(f"{type(labels).__name__} has label {value}, which the legend lacks; {coding.hint}")
+        is_area = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
+        polygons = LabelPolygons(geometries[is_area], numbers.ravel()[:-1][is_area])
+        files = list(dict.fromkeys(paths_of(labels)))[:1]
+        truth = GeoLabels(VectorLabels(files, images, polygons, int(numbers.ravel()[-1])))
     covered = coverages(images, labels)
     near = np.flatnonzero(shapely.intersects(footprints(images), around))
     paths, rasters = paths_of(images), files_of(images)

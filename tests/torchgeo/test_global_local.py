@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from pyproj import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from shapely import box
 from torch.utils.data import DataLoader
-from torchgeo.datasets import GeoDataset, RasterDataset, roi_split
+from torchgeo.datasets import GeoDataset, RasterDataset, VectorDataset, roi_split
 
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig, ScalingRule
@@ -256,6 +257,29 @@ def test_rasters_of_another_crs_are_warped_to_that_of_the_dataset(tmp_path: Path
     known = mask != 255
     assert known.float().mean() > 0.9
     assert ((image > 102) == (mask == 1))[known].float().mean() > 0.95  # grays 40 and 165
+
+
+def test_polygons_are_read_once_and_drawn_as_torchgeo_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scene(tmp_path)
+    x, y = WHOLE
+    shapes = [box(x.start + 10, y.start + 7, x.start + 50.2, y.start + 60), box(x.start + 30, y.start + 40, x.stop, y.stop + 9)]
+    table = geopandas.GeoDataFrame({"number": [7, 1]}, geometry=shapes, crs="EPSG:32736")
+    table.to_crs("EPSG:4326").to_file(tmp_path / "drawn.gpkg")
+    labels = VectorDataset(str(tmp_path / "drawn.gpkg"), label_name="number")
+    dataset = ImageRasters([str(tmp_path / "scene_0.tif")], cache=False) & labels
+    expected = dataset[WHOLE]["mask"].numpy()
+    assert set(np.unique(expected)) == {0, 1, 7}
+    with pytest.raises(DatasetError, match="VectorDataset has label 7, which the legend lacks"):
+        wrapped(dataset)
+    ours = GlobalLocalDataset(
+        dataset, LEGEND, values={"0": "background", "1": "building", "7": "background"}, region=REGION, sample=SAMPLE
+    )
+    monkeypatch.setattr(VectorDataset, "__getitem__", None)
+    mask = ours[WHOLE]["mask"].numpy()
+    known = mask != 255
+    np.testing.assert_array_equal(mask[known], (expected == 1)[known])
+    left, bottom, right, top = dataset.index.total_bounds
+    assert known.sum() == pytest.approx((right - left) * (top - bottom), rel=0.03)  # the bounds of the layer
 
 
 def test_a_batch_has_all_patches_and_says_whose_they_are(tmp_path: Path) -> None:
