@@ -104,8 +104,8 @@ class FileReading:
             if image is None:
                 image = np.full((len(pixels.image), *shape), fill_of(pixels.image.dtype), pixels.image.dtype)
             chosen = pixels.valid & ~known[into]
-            image[:, *into][:, chosen] = pixels.image[:, chosen]
-            labels[into][chosen] = theirs[chosen]
+            np.copyto(image[:, *into], pixels.image, where=chosen)
+            np.copyto(labels[into], theirs, where=chosen)
             known[into] |= chosen
         if image is None:
             raise IndexError(f"no raster of {type(self.images).__name__} is at {window_box(transform, shape).bounds}")
