@@ -23,7 +23,8 @@ from geoglnet.errors import DatasetError, SceneError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress
 
-_GEOREFERENCED = ("rasters", "inria")  # kinds that TorchGeo's indexes match by place; a room above this one opens them
+# Modules of kinds that TorchGeo's indexes match by place: a room above this one opens them.
+_GEOREFERENCED = {"rasters": "torchgeo.rasters", "inria": "torchgeo.inria", "torchgeo": "torchgeo.class_paths"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ class PairReader:
         if isinstance(source, GeneratedSource):
             raise DatasetError("generated scenes are for training only; name files for validation")
         # By name, so that a new kind is one module, and torchgeo is imported only where it is needed.
-        room = "torchgeo" if source.kind in _GEOREFERENCED else "datasets"
-        opener = cast(_Opener, import_module(f"geoglnet.{room}.{source.kind}"))
+        module = _GEOREFERENCED.get(source.kind, f"datasets.{source.kind}")
+        opener = cast(_Opener, import_module(f"geoglnet.{module}"))
         yield from opener.iter_pairs(source, self)
 
     def look_at(

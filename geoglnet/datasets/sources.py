@@ -14,6 +14,14 @@ from geoglnet.plain import checked, shortened
 
 Unlabeled: TypeAlias = Literal["ignore", "background"]
 SPLITS = ("train", "validation", "test", "all")
+SPLITTERS = (
+    "random_bbox_assignment",
+    "random_bbox_splitting",
+    "random_grid_cell_assignment",
+    "roi_split",
+    "time_series_split",
+)
+"""Functions of ``torchgeo.datasets`` that split a dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +211,75 @@ class RastersSource:
 
 
 @dataclass(frozen=True, slots=True)
+class TorchgeoSource:
+    """A GeoDataset of TorchGeo, or of one's own, with the labels in its samples or in those of another GeoDataset.
+
+    Args:
+        kind: ``"torchgeo"``.
+        dataset: class, as ``"torchgeo.datasets.NAIP"``; any subclass of ``GeoDataset`` that can be imported.
+        args: of its constructor. ``paths`` and ``root`` are relative to the data folder, ``crs`` is text.
+        labels: class of the labels, as ``"torchgeo.datasets.VectorDataset"``; the two are intersected (``dataset & labels``).
+            Left out, ``dataset`` itself has both.
+        labels_args: of its constructor.
+        splits: function of ``torchgeo.datasets`` that splits the dataset, as ``"random_grid_cell_assignment"``; left out, all
+            of it is one split.
+        splits_args: of that function: ``lengths``, ``fractions``, ``grid_size``; ``rois`` as lists of left, bottom, right, top
+            in the dataset's CRS; spans of time as lists of two dates.
+        split: number of the split to take, from 0.
+        seed: of a random split; equal in ``[[train]]`` and ``[[validation]]``, it gives parts of one split.
+        values: class name by label value, where the values differ from the legend.
+        ignore: label values that mean that nothing is known there.
+        unlabeled: what a pixel with the label raster's nodata value is.
+        nodata: a value that all bands of the images have where there is none, beside what the files declare.
+        weight: how often these scenes are drawn, relative to their share of the area.
+
+    Raises:
+        ConfigError: no dataset is named, or the function of ``splits`` is unknown.
+    """
+
+    kind: Literal["torchgeo"] = "torchgeo"
+    dataset: str = ""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    labels: str = ""
+    labels_args: Mapping[str, Any] = field(default_factory=dict)
+    splits: str = ""
+    splits_args: Mapping[str, Any] = field(default_factory=dict)
+    split: int = 0
+    seed: int = 0
+    values: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[int | str, ...] = ()
+    unlabeled: Unlabeled = "ignore"
+    nodata: float | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ConfigError("a source of kind = 'torchgeo' needs dataset = '…', as in dataset = 'torchgeo.datasets.NAIP'")
+        _check_nodata(self.kind, self.nodata)
+        _check_choice(self.kind, "unlabeled", self.unlabeled, ("ignore", "background"))
+        if self.splits:
+            _check_choice(self.kind, "splits", self.splits, SPLITTERS)
+        if self.seed < 0 or self.split < 0:
+            raise ConfigError(f"torchgeo: split = {self.split} and seed = {self.seed} must be 0 or more")
+
+    def files(self, folder: Path) -> Iterator[str]:
+        """Yield the files and folders that the constructors are given, below a data folder where they are no addresses."""
+        for args in (self.args, self.labels_args):
+            for key in PATH_ARGUMENTS:
+                given = args.get(key, ())
+                yield from (placed(path, folder) for path in ((given,) if isinstance(given, str) else given))
+
+
+PATH_ARGUMENTS = ("paths", "root")
+"""Arguments of TorchGeo's datasets that name files and folders."""
+
+
+def placed(path: str, folder: Path) -> str:
+    """Place a file or folder below the data folder, if it is no address of another machine."""
+    return path if "://" in path else str(folder / path)
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratedSource:
     """Generated scenes, so that a model knows those of ``geoglnet demo``; for training only.
 
@@ -221,7 +298,9 @@ class GeneratedSource:
             raise ConfigError(f"generated = {self.generated} scenes; name 1 to 100000")
 
 
-SourceConfig: TypeAlias = DeepGlobeSource | InriaSource | IsicSource | ImagesSource | RastersSource | GeneratedSource
+SourceConfig: TypeAlias = (
+    DeepGlobeSource | InriaSource | IsicSource | ImagesSource | RastersSource | TorchgeoSource | GeneratedSource
+)
 
 SOURCE_KINDS: dict[str, type[Any]] = {
     "deepglobe": DeepGlobeSource,
@@ -229,6 +308,7 @@ SOURCE_KINDS: dict[str, type[Any]] = {
     "isic": IsicSource,
     "images": ImagesSource,
     "rasters": RastersSource,
+    "torchgeo": TorchgeoSource,
     "generated": GeneratedSource,
 }
 
@@ -258,7 +338,11 @@ def source_files(source: SourceConfig, folder: Path) -> Iterator[Path]:
         source: source of training or validation.
         folder: data folder that its patterns start from.
     """
-    # By the names of fields: no kind of source needs code of its own here.
+    if isinstance(source, TorchgeoSource):
+        for path in map(Path, source.files(folder)):
+            yield from path.rglob("*") if path.is_dir() else (path,)
+        return
+    # By the names of fields: no other kind of source needs code of its own here.
     for key in ("images", "labels", "polygons", "area", "split_file"):
         if pattern := getattr(source, key, ""):
             yield from map(Path, glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may be absolute

@@ -14,6 +14,7 @@ here from the two indexes: TorchGeo's own intersection does not keep it from 0.1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,8 +37,10 @@ from torchgeo.datasets import (
 )
 from torchgeo.samplers import GeoSampler, Units
 
+from geoglnet.config import suggestion
 from geoglnet.datasets.truth import LabelPolygons
-from geoglnet.errors import DatasetError
+from geoglnet.errors import ConfigError, DatasetError
+from geoglnet.plain import shortened
 from geoglnet.types import Shape
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Resolution",
     "Units",
     "VectorLabels",
+    "class_at",
     "coverages",
     "features_of",
     "files_of",
@@ -63,6 +67,7 @@ __all__ = [
     "query",
     "reads_files_plainly",
     "resolved",
+    "split_dataset",
     "stack_samples",
     "values_of",
 ]
@@ -117,6 +122,55 @@ class VectorLabels(VectorDataset):
         transform = Affine(xres, 0, x.start, 0, -yres, y.stop)
         labels = self.polygons.draw(transform, shape, self.fill)
         return {"mask": torch.from_numpy(labels).long(), "transform": torch.tensor(transform)}
+
+
+def class_at(path: str) -> type[GeoDataset]:
+    """Import a class of datasets.
+
+    Args:
+        path: module and class, as ``"torchgeo.datasets.NAIP"``; without a module it is one of ``torchgeo.datasets``.
+
+    Raises:
+        ConfigError: there is none, or it is no GeoDataset.
+    """
+    module, _, name = path.rpartition(".")
+    module = module or "torchgeo.datasets"
+    try:
+        found = getattr(import_module(module), name, None)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"dataset {shortened(path)}: {error}; give module and class, as in 'torchgeo.datasets.NAIP'"
+        ) from error
+    if isinstance(found, type) and issubclass(found, GeoDataset):
+        return found
+    if found is None:
+        known = tuple(name for name, value in vars(import_module(module)).items() if isinstance(value, type))
+        raise ConfigError(f"{module} has no {shortened(name)}{suggestion(name, known) if known else ''}")
+    raise ConfigError(
+        f"{shortened(path)} is no GeoDataset: its samples have no place; use kind = 'deepglobe', 'inria', 'isic' or 'images'"
+    )
+
+
+def split_dataset(dataset: GeoDataset, splitter: str, args: Mapping[str, Any], seed: int) -> list[GeoDataset]:
+    """Split a dataset by one of TorchGeo's functions.
+
+    Args:
+        dataset: to split; it stays as it is.
+        splitter: name of the function.
+        args: of the function.
+        seed: of a random split.
+
+    Raises:
+        ConfigError: arguments that the function refuses.
+    """
+    function = getattr(import_module("torchgeo.datasets"), splitter)
+    # Those that draw do so with torch's global generator otherwise.
+    drawn = {"generator": torch.Generator().manual_seed(seed)} if splitter.startswith("random") else {}
+    try:
+        parts: list[GeoDataset] = function(dataset, **args, **drawn)
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"{splitter}: {error}") from error
+    return parts
 
 
 def query(transform: Affine, shape: Shape, step: float = 1, time: slice | None = None) -> Query:

@@ -208,6 +208,25 @@ def open_rasters(
     images: GeoDataset, labels: GeoDataset, coding: Coding, reader: PairReader, around: shapely.Geometry, budget: int
 ) -> FileReading:
     """Open the rasters of an intersection that lie within an area, with the labels that they meet."""
+    truth = open_labels(labels, images, coding, reader)
+    covered = coverages(images, labels)
+    near = np.flatnonzero(shapely.intersects(footprints(images), around))
+    paths, rasters = paths_of(images), files_of(images)
+    # Rasters without labels are opened too: they are the surroundings of those that have some.
+    pairs = {}
+    for path in dict.fromkeys(paths[entry] for entry in near):
+        file = open_file(path, images, rasters[path], reader)
+        pairs[path] = Pair(file, GeoTruth(truth, file.transform, covered.get(path, shapely.Polygon())))
+    is_timeless = len(labels.index.index.unique()) == 1
+    return FileReading(images, tuple(pairs[paths[entry]] for entry in near), near, is_timeless, budget)
+
+
+def open_labels(labels: GeoDataset, images: GeoDataset, coding: Coding, reader: PairReader) -> GeoLabels:
+    """Find how the labels of an intersection are read: rasters by their files, polygons once, others by the dataset itself.
+
+    Raises:
+        DatasetError: files or their values cannot be used.
+    """
     truth = GeoLabels(labels, coding)
     if reads_files_plainly(labels):
         nodata, is_warped = check_label_files(list(dict.fromkeys(paths_of(labels))), labels.crs, coding, reader)
@@ -223,34 +242,44 @@ def open_rasters(
         polygons = LabelPolygons(geometries[is_area], numbers.ravel()[:-1][is_area])
         files = list(dict.fromkeys(paths_of(labels)))[:1]
         truth = GeoLabels(VectorLabels(files, images, polygons, int(numbers.ravel()[-1])))
-    covered = coverages(images, labels)
-    near = np.flatnonzero(shapely.intersects(footprints(images), around))
-    paths, rasters = paths_of(images), files_of(images)
-    # Rasters without labels are opened too: they are the surroundings of those that have some.
-    pairs = {}
-    for path in dict.fromkeys(paths[entry] for entry in near):
-        file = _scene_file(path, images, rasters[path], reader)
-        pairs[path] = Pair(file, GeoTruth(truth, file.transform, covered.get(path, shapely.Polygon())))
-    is_timeless = len(labels.index.index.unique()) == 1
-    return FileReading(images, tuple(pairs[paths[entry]] for entry in near), near, is_timeless, budget)
+    return truth
 
 
-def _scene_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairReader) -> SceneFile:
-    """Describe a file of a raster dataset on its own grid, or, where that is not all images', on one that it is warped to."""
+def open_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairReader, nodata: float | None = None) -> SceneFile:
+    """Describe a file of a raster dataset on its own grid, or, where that is not all images', on one that it is warped to.
+
+    Args:
+        path: the file.
+        images: dataset that it belongs to, with the CRS and resolution of the grid.
+        raster: part of ``images`` that says which of its bands are read.
+        reader: its ``resolution_m`` is the grid's, in the place of the dataset's, unless it is NaN.
+        nodata: value of pixels without a value, beside what the raster declares.
+
+    Raises:
+        DatasetError: the file has no CRS.
+        SceneError: it cannot be read.
+    """
     chosen = getattr(raster, "band_indexes", None)
-    options: dict[str, Any] = {"nodata": getattr(raster, "nodata", None), "selection": tuple(chosen) if chosen else None}
+    nodata = getattr(raster, "nodata", None) if nodata is None else nodata
+    options: dict[str, Any] = {"nodata": nodata, "selection": tuple(chosen) if chosen else None}
     crs, (xres, yres) = CRS.from_wkt(images.crs.to_wkt()), images.res
+    resolution_m = None if math.isnan(reader.resolution_m) else reader.resolution_m
     with open_raster(path) as src:
         place, size = georeference(src), Shape(src.height, src.width)
         if place.crs is None:
             raise DatasetError(f"{path} {place.remark or 'has no georeference'}; a GeoDataset needs rasters with a place")
         sizes = abs(place.transform.a / xres - 1), abs(place.transform.e / -yres - 1)
         is_upright = not is_rotated(place.transform, size) and place.transform.e < 0
-        if is_upright and are_one_place(place.crs, crs) and max(sizes) <= _SAME_SIZE:
-            return scene_file(path, None, None, reader.progress, reader.bands, **options)
+        is_fitting = resolution_m is not None or max(sizes) <= _SAME_SIZE
+        if is_upright and are_one_place(place.crs, crs) and is_fitting:
+            return scene_file(path, resolution_m, None, reader.progress, reader.bands, **options)
         left, bottom, right, top = transform_bounds(place.crs, crs, *src.bounds)
     # On the dataset's lattice, so that neighbors in different CRSs meet pixel by pixel.
     x, y = images.bounds[:2]
+    if resolution_m is not None:
+        middle = Affine(xres, 0, (left + right) / 2, 0, -yres, (bottom + top) / 2)
+        size_m = pixel_size_m(ground_pixel_size(crs, middle, Shape(1, 1))) or resolution_m
+        xres, yres = xres * resolution_m / size_m, yres * resolution_m / size_m
     first_col, first_row = math.floor((left - x.start) / xres), math.floor((y.stop - top) / yres)
     shape = Shape(math.ceil((y.stop - bottom) / yres) - first_row, math.ceil((right - x.start) / xres) - first_col)
     transform = Affine(xres, 0, x.start + first_col * xres, 0, -yres, y.stop - first_row * yres)
