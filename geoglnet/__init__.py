@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
     from geoglnet.api.demonstration import demo as demo
     from geoglnet.api.model import Model as Model
+    from geoglnet.api.model import get_model as get_model
     from geoglnet.api.model import load_model as load_model
     from geoglnet.api.polygons import PolygonLayer as PolygonLayer
     from geoglnet.api.polygons import vectorize as vectorize
@@ -57,6 +58,7 @@ _HOME = {
     "VectorConfig": "geoglnet.vector.settings",
     "demo": "geoglnet.api.demonstration",
     "evaluate": "geoglnet.api.training",
+    "get_model": "geoglnet.api.model",
     "iter_blocks": "geoglnet.api.prediction",
     "load_checkpoint": "geoglnet.models.checkpoint",
     "load_model": "geoglnet.api.model",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geoglnet.api.report import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from geoglnet.legend import Legend
     from geoglnet.models.manifest import Manifest
     from geoglnet.models.network import Network
@@ -106,6 +108,59 @@ def load_model(model: StrPath = "buildings") -> Model:
 
     path = model_path(str(model))
     return Model(path, *load_checkpoint(path))
+
+
+def get_model(name: str = "glnet", *, weights: Any = None, bands: Sequence[str] = (), **options: Any) -> Network:
+    """Build a network in the manner of ``torchgeo.models.get_model``: a PyTorch module, with random weights or trained ones.
+
+    >>> import geoglnet
+    >>> geoglnet.get_model("glnet", num_classes=2, backbone="mobilenet_v2", bands=("red", "nir")).config.in_channels
+    2
+    >>> geoglnet.get_model(weights="GLNet_Weights.LANDCOVER").config.num_classes
+    6
+
+    Args:
+        name: ``"glnet"``, or an architecture of the paper's baselines.
+        weights: ``None`` for random ones. A member of ``geoglnet.torchgeo.GLNet_Weights``, its name, a shipped model's or a
+            ``.safetensors`` file: the trained network. A member of TorchGeo's ``ResNet50_Weights`` and the
+            like, or its name: a new network whose backbones have these weights, multi-band ones too.
+        bands: names of the bands, where they are not red, green and blue, or not all of the weights' bands.
+        options: of :class:`ModelConfig`; of a trained network they must agree with what it is.
+
+    Returns:
+        The network, on the CPU: in evaluation mode where all of it is trained, else in training mode.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or are of another network.
+        ConfigError: no such network or weights, or options that contradict them.
+        ModelNotFoundError: no shipped model or file of that name.
+    """
+    from geoglnet.config import ARCHITECTURES, ModelConfig, suggestion
+    from geoglnet.errors import ConfigError
+    from geoglnet.models.network import build_network
+
+    known = {"glnet": "fpn"} | {family: family for family in ARCHITECTURES if family != "fpn"}
+    if name not in known:
+        raise ConfigError(f"no network {name!r}{suggestion(name, tuple(known))}")
+    if weights is None:
+        channels = {"in_channels": len(bands)} if bands else {}
+        return build_network(ModelConfig(**{**channels, "architecture": known[name], **options}))
+    source = str(weights) if isinstance(weights, (str, Path)) else repr(weights)
+    kind, _, member = source.rpartition(".")
+    if kind.endswith("_Weights") and kind != "GLNet_Weights":
+        from geoglnet.torchgeo.weights import network_on
+
+        return network_on(weights, bands, architecture=known[name], **options)
+    model = load_model(member.lower().replace("_", "-") if kind == "GLNet_Weights" else source)
+    config = model.network.config
+    found = {key: getattr(config, key, None) for key in options} | {"architecture": config.architecture}
+    wanted = options | {"architecture": known[name]}
+    if bands:
+        found["bands"], wanted["bands"] = model.manifest.bands.names, tuple(bands)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ConfigError(f"{source} has {key} = {found[key]!r}, not {value!r}; leave it out, or train a model of your own")
+    return model.network
 
 
 def path_of(model: StrPath | Model) -> str:

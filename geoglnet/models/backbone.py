@@ -7,8 +7,10 @@ torchvision`` takes as long as ``import torch``; it is imported only for its pre
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +24,10 @@ from geoglnet.config import BACKBONES, suggestion
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.baselines.library import pretrained_encoder
 from geoglnet.models.extractors import Extractor, pretrained_state
+from geoglnet.models.pickles import read_pickle
 
 Levels = tuple[Tensor, Tensor, Tensor, Tensor]
+_BODY = "body."  # where an Extractor keeps its library's network
 
 
 class BasicBlock(nn.Module):
@@ -327,19 +331,59 @@ def build_backbone(name: str, in_channels: int = 3) -> Backbone:
 
 
 def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str] = RGB) -> None:
-    """Fill a backbone with ImageNet weights.
+    """Fill a backbone with pretrained weights.
 
     Args:
         backbone: changed in place; its ``name`` is the one it was built with.
-        source: ``"imagenet"`` (torchvision's, downloaded once) or a safetensors file with torchvision's names.
-        bands: names of the bands. In the first convolution red, green and blue get the weights of these colors, all others
-            their average; for other than three bands all are multiplied by 3 / C, so that maps keep their size.
+        source: ``"imagenet"`` (torchvision's) or a name of TorchGeo's, as ``"ResNet50_Weights.SENTINEL2_ALL_MOCO"``, both
+            downloaded once; or a file with torchvision's names: safetensors, or a state that torch.save wrote.
+        bands: names of the bands; see :func:`fill_backbone`.
 
     Raises:
-        CheckpointError: the file is missing or not safetensors, or lacks tensors that the backbone has.
+        CheckpointError: the file is missing or damaged, lacks tensors that the backbone has, or takes other bands.
+        ConfigError: TorchGeo has no such weights.
     """
-    state = _imagenet_state(str(backbone.name)) if source == "imagenet" else _file_state(source)
+    theirs: Sequence[str] = RGB
+    if source == "imagenet":
+        state = _imagenet_state(str(backbone.name))
+    elif is_name_of_weights(source):
+        # By name: a room above this one, and torchgeo is imported only where it is needed.
+        state, theirs = import_module("geoglnet.torchgeo.weights").pretrained_state(source, bands)
+    else:
+        state = _file_state(source)
+    fill_backbone(backbone, state, bands, theirs=theirs, source=source)
+
+
+def is_name_of_weights(source: str) -> bool:
+    """Tell whether weights are downloaded by name; a file otherwise.
+
+    >>> is_name_of_weights("ResNet50_Weights.SENTINEL2_ALL_MOCO"), is_name_of_weights("resnet50.pth")
+    (True, False)
+    """
+    return source == "imagenet" or re.fullmatch(r"\w+_Weights\.\w+", source) is not None
+
+
+def fill_backbone(
+    backbone: nn.Module, state: Mapping[str, Tensor], bands: Sequence[str] = RGB, *, theirs: Sequence[str] = RGB, source: str
+) -> None:
+    """Fill a backbone with weights that were trained on bands of any names.
+
+    In the first convolution, a band that the weights know gets its own, any other the average of all of theirs; where the
+    bands are not the same, all are multiplied by (number of their bands) / (number of ours), so that maps keep their size.
+
+    Args:
+        backbone: changed in place.
+        state: weights by torchvision's names; what the backbone lacks, such as a classifier, is not used.
+        bands: names of the backbone's bands.
+        theirs: names of the bands that the weights take, in their order.
+        source: where they come from, for messages.
+
+    Raises:
+        CheckpointError: the weights lack tensors that the backbone has, or take a number of bands that has no names.
+    """
     own = backbone.state_dict()
+    if all(name.startswith(_BODY) for name in own) and not any(name.startswith(_BODY) for name in state):
+        state = {_BODY + name: tensor for name, tensor in state.items()}  # a library's network is inside an Extractor
     # Counts of batches have no effect here (only where momentum is None), and older weight files lack them.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
@@ -347,29 +391,36 @@ def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str]
             f"{source} lacks {len(missing)} tensors of {backbone.name}, first {missing[0]}; is it another network?"
         )
     stem = next(name for name in own if own[name].ndim == 4)
-    count = own[stem].shape[1]
+    count, found = own[stem].shape[1], state[stem].shape[1]
+    if found not in (count, len(theirs)):
+        raise CheckpointError(f"{source} takes {found} bands, {backbone.name} {count}; use weights for red, green and blue")
+    filled = {name: state[name] for name in own if name in state}
     for name, tensor in own.items():  # all that look at the image: a cascade has several
-        if tensor.ndim == 4 and tensor.shape[1] == count and state[name].shape[1:2] == (len(RGB),):
-            state[name] = _stem_for(state[name], count, tuple(bands))
+        if tensor.ndim == 4 and tensor.shape[1] == count and state[name].shape[1:2] == (len(theirs),):
+            filled[name] = _stem_for(state[name], count, tuple(bands), tuple(theirs))
     with torch.no_grad():
-        for name, tensor in own.items():
-            if name in state:
-                tensor.copy_(state[name].reshape(tensor.shape))  # fully connected layers may be convolutions here
+        for name, tensor in filled.items():
+            own[name].copy_(tensor.reshape(own[name].shape))  # fully connected layers may be convolutions here
 
 
-def _stem_for(colors: Tensor, count: int, bands: tuple[str, ...]) -> Tensor:
-    """Make the weights of a first convolution for ``count`` bands of those for red, green and blue."""
-    if bands == RGB and count == len(RGB):
-        return colors
-    average = colors.mean(dim=1)
+def _stem_for(weights: Tensor, count: int, bands: tuple[str, ...], theirs: tuple[str, ...]) -> Tensor:
+    """Make the weights of a first convolution for ``count`` bands of those for other bands."""
+    if bands == theirs and count == len(theirs):
+        return weights
+    average = weights.mean(dim=1)
     names = bands if len(bands) == count else ("",) * count
-    parts = [colors[:, RGB.index(name)] if name in RGB else average for name in names]
-    return torch.stack(parts, dim=1) * (len(RGB) / count)
+    parts = [weights[:, theirs.index(name)] if name in theirs else average for name in names]
+    return torch.stack(parts, dim=1) * (len(theirs) / count)
 
 
 def _file_state(source: str) -> dict[str, Tensor]:
     if not Path(source).is_file():
-        raise CheckpointError(f"no backbone weights at {source}; give a safetensors file or 'imagenet'")
+        raise CheckpointError(f"no backbone weights at {source}; give a safetensors file, 'imagenet', or a name of TorchGeo's")
+    if Path(source).suffix in (".pth", ".pt"):
+        state = read_pickle(source, "a state of weights")
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise CheckpointError(f"{source} holds no tensors by name; save a network's state_dict()")
+        return state
     try:
         return load_file(source)
     except SafetensorError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from geoglnet.config import to_plain
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
+from geoglnet.models.backbone import is_name_of_weights
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.output import OutputFile
 from geoglnet.paper.systems import System, find_system
@@ -137,7 +138,7 @@ class Study:
         weights = config.optim.backbone_weights
         if not weights and self.config.optim.backbone_weights:
             self.progress.warn(f"{system.name} starts from random weights: there are none of {config.model.backbone}")
-        elif weights not in ("", "imagenet") and not (self.data / weights).is_file():
+        elif weights and not is_name_of_weights(weights) and not (self.data / weights).is_file():
             if weights == self.config.optim.backbone_weights:
                 return config  # its own error says what is missing
             self.progress.warn(f"{system.name} starts from random weights: no file {self.data / weights}")

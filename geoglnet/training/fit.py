@@ -19,7 +19,7 @@ from geoglnet.datasets.sources import source_files
 from geoglnet.errors import CheckpointError, OutputExistsError
 from geoglnet.filenames import check_filename
 from geoglnet.message import Keyword
-from geoglnet.models.backbone import load_backbone_weights
+from geoglnet.models.backbone import is_name_of_weights, load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.network import Network, build_network
@@ -236,7 +236,7 @@ def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[s
     for path in (start.global_branch_from, start.branches_from):
         if path is not None:
             yield "the checkpoint to start from", path
-    if config.optim.backbone_weights not in ("", "imagenet"):
+    if config.optim.backbone_weights and not is_name_of_weights(config.optim.backbone_weights):
         yield "the file of the backbone's weights", folder / config.optim.backbone_weights
     for what, sources in (("a training file", config.train), ("a validation file", config.validation)):
         # The files behind a VRT too: they are what is read.
@@ -288,7 +288,7 @@ def _build_network(config: TrainConfig, folder: Path) -> Network:
     network = build_network(config.model)
     source = config.optim.backbone_weights
     if source:
-        path = source if source == "imagenet" else str(folder / source)
+        path = source if is_name_of_weights(source) else str(folder / source)
         for backbone in network.backbones():
             load_backbone_weights(backbone, path, config.bands.names)
     return network

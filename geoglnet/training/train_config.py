@@ -80,7 +80,8 @@ class OptimConfig:
         lambda_fmreg: weight of the feature map regularization.
         fmreg: its form.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
-        backbone_weights: ``"imagenet"``, a safetensors file relative to the data folder, or empty for random weights.
+        backbone_weights: ``"imagenet"``, a name of TorchGeo's, as ``"ResNet50_Weights.SENTINEL2_ALL_MOCO"``, a file relative to
+            the data folder (safetensors, or a state of PyTorch), or empty for random weights.
         save_every_s: seconds between savepoints, which a training that was cut off is resumed from.
         seed: of weights and samples.
         workers: processes that prepare samples.
