@@ -58,6 +58,7 @@ __all__ = [
     "features_of",
     "files_of",
     "footprints",
+    "index_of",
     "labels_of",
     "limit",
     "overlapping",
@@ -70,6 +71,7 @@ __all__ = [
     "split_dataset",
     "stack_samples",
     "values_of",
+    "weights_by_name",
 ]
 
 Resolution: TypeAlias = tuple[float, float]
@@ -323,6 +325,12 @@ def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:
     return geometries
 
 
+def index_of(paths: Sequence[str], geometries: Sequence[shapely.Geometry], crs: Any) -> geopandas.GeoDataFrame:
+    """Make the index of files that count at any time."""
+    spans = pd.IntervalIndex.from_tuples([(pd.Timestamp.min, pd.Timestamp.max)] * len(paths), closed="both", name="datetime")
+    return geopandas.GeoDataFrame({_FILE_COLUMN: list(paths)}, index=spans, geometry=list(geometries), crs=crs)
+
+
 def paths_of(dataset: GeoDataset) -> list[Path]:
     """Return the file of every entry of a dataset's index.
 
@@ -367,6 +375,15 @@ def coverages(images: GeoDataset, labels: GeoDataset) -> dict[Path, shapely.Geom
         met.setdefault(path, []).extend(parts[shapely.get_dimensions(parts) == 2])
     covered = {path: shapely.union_all(parts) for path, parts in met.items()}
     return {path: coverage for path, coverage in covered.items() if coverage.area > least}
+
+
+def weights_by_name(name: str) -> Any:
+    """Return the member of one of TorchGeo's enums of weights, as ``"ResNet50_Weights.SENTINEL2_ALL_MOCO"``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return import_module("torchgeo.models").get_weight(name)  # of seconds' weight, which datasets and samplers need not carry
 
 
 def _unknown(what: str) -> DatasetError:

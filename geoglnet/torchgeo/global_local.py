@@ -42,6 +42,7 @@ from geoglnet.torchgeo.adapter import (
     resolved,
     stack_samples,
 )
+from geoglnet.torchgeo.pixel_frame import PixelFrameDataset
 from geoglnet.torchgeo.readings import FileReading, OwnReading, Reading, inside_of, open_rasters, own_scaling
 from geoglnet.types import Labels, Shape
 
@@ -124,9 +125,11 @@ class GlobalLocalDataset(GeoDataset):
         coding = legend_coding(legend, values or {}, ())
         parts = parts_of(dataset)
         reader = PairReader(Path(), legend, math.nan, progress, bands=bands)  # the dataset names the files and their resolution
-        if parts is not None and reads_files_plainly(parts[0]):
+        if isinstance(dataset, PixelFrameDataset):
+            self._reading: Reading = dataset.opened(reader, sample.cache_mb * 2**20)
+        elif parts is not None and reads_files_plainly(parts[0]):
             around = shapely.union_all(footprints(dataset)).buffer(region.region_size * max(self._res))
-            self._reading: Reading = open_rasters(*parts, coding, reader, around, sample.cache_mb * 2**20)
+            self._reading = open_rasters(*parts, coding, reader, around, sample.cache_mb * 2**20)
             progress.log(Rule(f"the files of {type(parts[0]).__name__} are read by geoglnet: nodata, alpha, bands by name"))
         else:
             self._reading = OwnReading(dataset, coding, bands, own_scaling(dataset, bands))

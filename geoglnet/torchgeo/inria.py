@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from pyproj import CRS
 
@@ -16,7 +18,8 @@ from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import InriaSource
 from geoglnet.legend import Legend
-from geoglnet.torchgeo.adapter import ImageRasters
+from geoglnet.progress import Progress, SilentProgress
+from geoglnet.torchgeo.adapter import GeoDataset, ImageRasters, LabelRasters
 from geoglnet.torchgeo.rasters import GeoLabels, LabelsFor, by_crs, iter_matched, label_rasters
 
 INRIA_LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 255, 255)), background=0)
@@ -43,6 +46,48 @@ def iter_pairs(source: InriaSource, reader: PairReader) -> Iterator[Pair]:
     coding = set_coding(INRIA_LEGEND, reader.legend, "Inria", by_value=dict(zip((0, 255), labels, strict=True)))
     tiles = _tiles(source, LAYOUT.find(reader.folder / source.root, reader.progress), reader)
     yield from iter_matched([tile.image for tile in tiles], _labels_of(tiles, coding, reader), reader)
+
+
+class InriaLabels(LabelRasters):
+    """Truth of Inria's tiles: 0 is background, 1 a building, where the files have 255."""
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        sample: dict[str, Any] = super().__getitem__(index)
+        return sample | {"mask": sample["mask"].clamp(max=1)}
+
+
+def inria_cities(
+    root: str | Path = "data",
+    split: str = "train",
+    splits: str = "glnet",
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> dict[str, GeoDataset]:
+    """Open the tiles of a split as GeoDatasets of images and labels, one for each city, in its own CRS.
+
+    Their classes are those of :data:`INRIA_LEGEND`. Folders are as of TorchGeo's ``InriaAerialImageLabeling``, or any others
+    with the same names of files.
+
+    Args:
+        root: folder that holds the tiles at any depth.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        splits: ``"glnet"``: the authors' lists; ``"official"``: the first five tiles of a city are for validation, as of
+            TorchGeo's ``"val"``.
+        progress: receives what is left out.
+
+    Raises:
+        DatasetError: the folder has another layout, or none of the split's tiles.
+    """
+    source = InriaSource(split=split, splits=splits)
+    tiles = _tiles(source, LAYOUT.find(Path(root), progress), PairReader(Path(root), INRIA_LEGEND, 0.3, progress))
+    cities: dict[str, list[Tile]] = {}
+    for tile in tiles:
+        cities.setdefault(re.sub(r"\d+$", "", tile.key).lower(), []).append(tile)
+    opened: dict[str, GeoDataset] = {}
+    for city, theirs in cities.items():
+        images = ImageRasters([str(tile.image) for tile in theirs], cache=False)
+        labels = InriaLabels([str(tile.labels) for tile in theirs], crs=images.crs, res=images.res, cache=False)
+        opened[city] = images & labels
+    return opened
 
 
 def is_first(key: str) -> bool:
