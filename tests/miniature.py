@@ -127,3 +127,20 @@ def write_own(root: Path) -> Path:
             shapes.append(polygons_of(labels, transform, 1))
     write_layer_of(root / "buildings.gpkg", {"building": np.concatenate(shapes)}, "EPSG:32736")
     return root
+
+
+def write_sentinel2(root: Path, transform: Affine, day: str = "20200101") -> dict[str, npt.NDArray[np.uint16]]:
+    """Bands of a Sentinel-2 scene in ESA's folders, 10 m and 20 m, with nodata 0 in a corner; the arrays by band."""
+    labels = blocks(2, seed=5).astype(np.uint16)
+    written = {}
+    for number, (band, size) in enumerate((("B02", 10), ("B03", 10), ("B04", 10), ("B08", 10), ("B8A", 20))):
+        array = (1000 + 500 * number + 3000 * labels).astype(np.uint16)
+        array[:32, :48] = 0
+        array = array[:: size // 10, :: size // 10]
+        folder = root / "GRANULE" / "L2A_T36MYB" / "IMG_DATA" / f"R{size}m"
+        folder.mkdir(parents=True, exist_ok=True)
+        place = transform @ Affine.scale(size // 10)
+        path = folder / f"T36MYB_{day}T074621_{band}_{size}m.jp2"
+        write_raster(path, array[None], transform=place, nodata=0, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+        written[band] = array
+    return written

@@ -225,6 +225,20 @@ def name_bands(dataset: DatasetReader) -> tuple[NamedBand, ...]:
     return tuple(bands)
 
 
+def names_of_codes(codes: Sequence[str], file_name: str) -> tuple[str, ...]:
+    """Find the common names of bands that lie in a file each, by their codes and the sensor that a file's name tells.
+
+    >>> names_of_codes(["B04", "B8A"], "T36MYB_20200101T000000_B04_10m.jp2")
+    ('red', 'nir08')
+
+    Returns:
+        Names in the order of the codes; empty for an unknown one.
+    """
+    sensor = next((sensor for sensor in SENSORS if sensor.pattern.search(file_name)), None)
+    bands = [NamedBand(number, common_name(code), code, "code") for number, code in enumerate(codes, start=1)]
+    return tuple(band.name for band in _coded(bands, sensor))
+
+
 def _described(number: int, description: str, tags: Mapping[str, str]) -> NamedBand:
     """Name a band by its description, else by its metadata."""
     for text, source in ((description, "description"), *((tags.get(tag, ""), tag) for tag in _NAME_TAGS)):

@@ -53,11 +53,13 @@ __all__ = [
     "Resolution",
     "Units",
     "VectorLabels",
+    "band_files",
     "class_at",
     "coverages",
     "features_of",
     "files_of",
     "footprints",
+    "image_parts",
     "index_of",
     "labels_of",
     "limit",
@@ -302,14 +304,35 @@ def reads_files_plainly(dataset: GeoDataset) -> bool:
     """Return whether a dataset is rasters, or a union of such, that it returns as its files hold them.
 
     Then the files can be read instead, without changing what they mean. It is not so for a subclass that reads in a way of its
-    own, with transforms, with a file for each band, or for time series.
+    own, with transforms, for labels with a file for each band, or for time series.
     """
     if isinstance(dataset, UnionDataset):
         return not dataset.transforms and all(map(reads_files_plainly, dataset.datasets))
-    if not isinstance(dataset, RasterDataset) or dataset.transforms or dataset.separate_files:
+    if not isinstance(dataset, RasterDataset) or dataset.transforms or (dataset.separate_files and not dataset.is_image):
         return False
     is_own = any(getattr(type(dataset), name, None) is not getattr(RasterDataset, name, None) for name in _READING)
     return not is_own and not getattr(dataset, "time_series", False)
+
+
+def image_parts(images: GeoDataset) -> list[GeoDataset]:
+    """Divide an intersection of image datasets into these, in the order of their bands; any other dataset is one part."""
+    if not isinstance(images, IntersectionDataset) or images.transforms or images.collate_fn is not concat_samples:
+        return [images]
+    return [part for dataset in images.datasets for part in image_parts(dataset)]
+
+
+def band_files(dataset: GeoDataset, path: Path) -> dict[str, Path]:
+    """List the files of the bands of a raster, by their names in the dataset's order; empty where one file holds all.
+
+    Raises:
+        DatasetError: this TorchGeo does not tell them.
+    """
+    if not getattr(dataset, "separate_files", False):
+        return {}
+    named = getattr(dataset, "_update_filepath", None)
+    if named is None:
+        raise _unknown(f"{type(dataset).__name__} has a file for each band, but no method that names them")
+    return {band: Path(named(band, str(path))) for band in getattr(dataset, "bands", ())}
 
 
 def footprints(dataset: GeoDataset) -> npt.NDArray[np.object_]:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from geoglnet.torchgeo.adapter import (
     Cuboid,
     GeoDataset,
     footprints,
+    image_parts,
     overlapping,
     parts_of,
     place_keys,
@@ -43,7 +45,7 @@ from geoglnet.torchgeo.adapter import (
     stack_samples,
 )
 from geoglnet.torchgeo.pixel_frame import PixelFrameDataset
-from geoglnet.torchgeo.readings import FileReading, OwnReading, Reading, inside_of, open_rasters, own_scaling
+from geoglnet.torchgeo.readings import FileReading, OwnReading, Reading, StackedReading, inside_of, open_rasters, own_scaling
 from geoglnet.types import Labels, Shape
 
 STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, color=0)
@@ -127,7 +129,7 @@ class GlobalLocalDataset(GeoDataset):
         reader = PairReader(Path(), legend, math.nan, progress, bands=bands)  # the dataset names the files and their resolution
         if isinstance(dataset, PixelFrameDataset):
             self._reading: Reading = dataset.opened(reader, sample.cache_mb * 2**20)
-        elif parts is not None and reads_files_plainly(parts[0]):
+        elif parts is not None and all(map(reads_files_plainly, image_parts(parts[0]))):
             around = shapely.union_all(footprints(dataset)).buffer(region.region_size * max(self._res))
             self._reading = open_rasters(*parts, coding, reader, around, sample.cache_mb * 2**20)
             progress.log(Rule(f"the files of {type(parts[0]).__name__} are read by geoglnet: nodata, alpha, bands by name"))
@@ -229,11 +231,17 @@ class GlobalLocalDataset(GeoDataset):
         return labels if area.contains(box) else np.where(inside_of(area, transform, shape), labels, np.uint8(NO_CLASS))
 
     def _measured(self, reader: PairReader) -> Bands:
-        if not isinstance(self._reading, FileReading):
+        if not isinstance(self._reading, (FileReading, StackedReading)):
             raise ConfigError(f"bands {', '.join(reader.bands.names)} of {type(self.dataset).__name__} need mean=… and std=…")
-        pairs = list({pair.name: pair for pair in self._reading.pairs}.values())
-        areas = [float(pair.shape.height * pair.shape.width) ** 0.5 for pair in pairs]
-        return measure_moments(pairs, areas, reader.bands, reader.leave_out, reader.progress)
+        measured = []
+        for part in self._reading.parts:
+            pairs = list({pair.name: pair for pair in part.pairs}.values())
+            areas = [float(pair.shape.height * pair.shape.width) ** 0.5 for pair in pairs]
+            theirs = pairs[0].file.model_bands or reader.bands
+            measured.append(measure_moments(pairs, areas, theirs, reader.leave_out, reader.progress))
+        mean = tuple(value for bands in measured for value in bands.mean)
+        std = tuple(value for bands in measured for value in bands.std)
+        return replace(reader.bands, mean=mean, std=std)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 
 from geoglnet.bands import Bands
 from geoglnet.config import ScalingRule
@@ -25,6 +27,7 @@ from geoglnet.datasets.truth import LabelPolygons, window_box
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS
 from geoglnet.progress import Rule
+from geoglnet.raster.band_names import name_bands, names_of_codes
 from geoglnet.raster.crs import are_one_place
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import Grid, georeference, ground_pixel_size, is_rotated, pixel_size_m
@@ -33,10 +36,12 @@ from geoglnet.raster.scene import Pixels
 from geoglnet.torchgeo.adapter import (
     GeoDataset,
     VectorLabels,
+    band_files,
     coverages,
     features_of,
     files_of,
     footprints,
+    image_parts,
     labels_of,
     overlapping,
     parts_of,
@@ -96,7 +101,16 @@ class FileReading:
     budget: int
     decoded: dict[str, _DecodedPair] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> tuple[FileReading, ...]:
+        """Readings of files that this one consists of."""
+        return (self,)
+
     def read(self, transform: Affine, shape: Shape, time: slice) -> LabeledRegion:
+        return self.read_known(transform, shape, time)[0]
+
+    def read_known(self, transform: Affine, shape: Shape, time: slice) -> tuple[LabeledRegion, npt.NDArray[np.bool_]]:
+        """Read image and labels, and ``(h, w)`` bool where the image has values."""
         image: Any = None
         labels, known = np.full(shape, NO_CLASS, np.uint8), np.zeros(shape, bool)
         for pair, into, rows, cols in self._parts(transform, shape, time):
@@ -109,7 +123,7 @@ class FileReading:
             known[into] |= chosen
         if image is None:
             raise IndexError(f"no raster of {type(self.images).__name__} is at {window_box(transform, shape).bounds}")
-        return LabeledRegion(image, labels)
+        return LabeledRegion(image, labels), known
 
     def read_labels(self, transform: Affine, shape: Shape, time: slice) -> Labels:
         labels = np.full(shape, NO_CLASS, np.uint8)
@@ -149,6 +163,27 @@ class FileReading:
             whole = pair.read_pixels(slice(0, pair.shape.height), slice(0, pair.shape.width))
             self.decoded[pair.name], self.budget = _DecodedPair(*whole), self.budget - size
         return self.decoded[pair.name]
+
+
+@dataclass(frozen=True, slots=True)
+class StackedReading:
+    """Bands of several image datasets that are intersected, each read by its files; valid where all of them are.
+
+    Args:
+        parts: one for each dataset, in the order of the bands; the first has the labels.
+    """
+
+    parts: tuple[FileReading, ...]
+
+    def read(self, transform: Affine, shape: Shape, time: slice) -> LabeledRegion:
+        regions, knowns = zip(*(part.read_known(transform, shape, time) for part in self.parts), strict=True)
+        known = np.logical_and.reduce(knowns)
+        image = np.concatenate([region.image for region in regions])
+        image[:, ~known] = fill_of(image.dtype)
+        return LabeledRegion(image, np.where(known, regions[0].labels, np.uint8(NO_CLASS)))
+
+    def read_labels(self, transform: Affine, shape: Shape, time: slice) -> Labels:
+        return self.read(transform, shape, time).labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +241,80 @@ class OwnReading:
 
 def open_rasters(
     images: GeoDataset, labels: GeoDataset, coding: Coding, reader: PairReader, around: shapely.Geometry, budget: int
+) -> FileReading | StackedReading:
+    """Open the rasters of an intersection that lie within an area, with the labels that they meet.
+
+    Raises:
+        DatasetError: files cannot be used, or have other bands than the reader's.
+        SceneError: a raster cannot be read.
+    """
+    parts = image_parts(images)
+    bands = [reader.bands] if len(parts) == 1 else _divided(parts, reader.bands)
+    opened = []
+    for number, (part, theirs) in enumerate(zip(parts, bands, strict=True)):
+        own, share = replace(reader, bands=theirs), budget * len(theirs) // len(reader.bands)
+        opened.append(_open_part(part, labels if number == 0 else None, coding, own, around, share, by_order=len(parts) > 1))
+    return opened[0] if len(opened) == 1 else StackedReading(tuple(opened))
+
+
+def _open_part(
+    images: GeoDataset,
+    labels: GeoDataset | None,
+    coding: Coding,
+    reader: PairReader,
+    around: shapely.Geometry,
+    budget: int,
+    *,
+    by_order: bool,
 ) -> FileReading:
-    """Open the rasters of an intersection that lie within an area, with the labels that they meet."""
-    truth = open_labels(labels, images, coding, reader)
-    covered = coverages(images, labels)
+    """Open the rasters of one dataset; without labels nothing is known of them."""
+    truth = None if labels is None else open_labels(labels, images, coding, reader)
+    covered = {} if labels is None else coverages(images, labels)
     near = np.flatnonzero(shapely.intersects(footprints(images), around))
     paths, rasters = paths_of(images), files_of(images)
     # Rasters without labels are opened too: they are the surroundings of those that have some.
     pairs = {}
     for path in dict.fromkeys(paths[entry] for entry in near):
-        file = open_file(path, images, rasters[path], reader)
-        pairs[path] = Pair(file, GeoTruth(truth, file.transform, covered.get(path, shapely.Polygon())))
-    is_timeless = len(labels.index.index.unique()) == 1
+        file = open_file(path, images, rasters[path], reader, by_order=by_order)
+        known = None if truth is None else GeoTruth(truth, file.transform, covered.get(path, shapely.Polygon()))
+        pairs[path] = Pair(file, known or Unlabeled())
+    is_timeless = labels is None or len(labels.index.index.unique()) == 1
     return FileReading(images, tuple(pairs[paths[entry]] for entry in near), near, is_timeless, budget)
+
+
+class Unlabeled:
+    """Truth of a raster of which no label is known."""
+
+    def read_labels(self, window: Window) -> Labels:
+        """Return labels of no class."""
+        return np.full((int(window.height), int(window.width)), NO_CLASS, np.uint8)
+
+
+def _divided(parts: Sequence[GeoDataset], bands: Bands) -> list[Bands]:
+    """Give each of several intersected datasets its bands, in TorchGeo's order: all of the first, then those of the next.
+
+    Raises:
+        DatasetError: they have another number of bands.
+    """
+    counts = [_count_bands(part) for part in parts]
+    if sum(counts) != len(bands):
+        found = " & ".join(f"{type(part).__name__} ({count})" for part, count in zip(parts, counts, strict=True))
+        raise DatasetError(f"{found} have {sum(counts)} bands; name them all, in this order, with Bands((…))")
+    divided, first = [], 0
+    for count in counts:
+        own = slice(first, first + count)
+        rule = bands.scaling[own] if isinstance(bands.scaling, tuple) else bands.scaling
+        divided.append(Bands(bands.names[own], bands.mean[own], bands.std[own], rule))
+        first += count
+    return divided
+
+
+def _count_bands(dataset: GeoDataset) -> int:
+    path, raster = next(iter(files_of(dataset).items()))
+    if chosen := getattr(raster, "bands", ()):
+        return len(chosen)
+    with open_raster(path) as src:
+        return len(name_bands(src))
 
 
 def open_labels(labels: GeoDataset, images: GeoDataset, coding: Coding, reader: PairReader) -> GeoLabels:
@@ -245,7 +341,15 @@ def open_labels(labels: GeoDataset, images: GeoDataset, coding: Coding, reader: 
     return truth
 
 
-def open_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairReader, nodata: float | None = None) -> SceneFile:
+def open_file(
+    path: Path,
+    images: GeoDataset,
+    raster: GeoDataset,
+    reader: PairReader,
+    nodata: float | None = None,
+    *,
+    by_order: bool = False,
+) -> SceneFile:
     """Describe a file of a raster dataset on its own grid, or, where that is not all images', on one that it is warped to.
 
     Args:
@@ -254,14 +358,21 @@ def open_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairRe
         raster: part of ``images`` that says which of its bands are read.
         reader: its ``resolution_m`` is the grid's, in the place of the dataset's, unless it is NaN.
         nodata: value of pixels without a value, beside what the raster declares.
+        by_order: whether the reader's bands are those of the dataset in its order, and not found by name.
 
     Raises:
-        DatasetError: the file has no CRS.
+        DatasetError: the file has no CRS, or the dataset lacks a band.
         SceneError: it cannot be read.
     """
     chosen = getattr(raster, "band_indexes", None)
+    if by_order and not chosen:
+        chosen = range(1, len(reader.bands) + 1)
     nodata = getattr(raster, "nodata", None) if nodata is None else nodata
     options: dict[str, Any] = {"nodata": nodata, "selection": tuple(chosen) if chosen else None}
+    if files := band_files(raster, path):
+        first, *others = _chosen_files(files, raster, reader.bands, by_order)
+        path = first
+        options |= {"selection": (1,), "beside": dict(zip(reader.bands.names[1:], others, strict=True))}
     crs, (xres, yres) = CRS.from_wkt(images.crs.to_wkt()), images.res
     resolution_m = None if math.isnan(reader.resolution_m) else reader.resolution_m
     with open_raster(path) as src:
@@ -286,6 +397,31 @@ def open_file(path: Path, images: GeoDataset, raster: GeoDataset, reader: PairRe
     grid = Grid(shape, shape, transform, crs, pixel_size_m(ground_pixel_size(crs, transform, shape)))
     reader.progress.log(Rule(f"{path.name} is warped to the dataset's CRS and resolution"))
     return scene_file(path, None, None, reader.progress, reader.bands, elsewhere=grid, **options)
+
+
+def _chosen_files(files: Mapping[str, Path], raster: GeoDataset, bands: Bands, by_order: bool) -> list[Path]:
+    """Choose the file of each band: by its code in the dataset, or its common name; in the dataset's order if asked for.
+
+    Raises:
+        DatasetError: there is no such band.
+    """
+    if by_order:
+        return list(files.values())
+    codes = list(files)
+    common = names_of_codes(codes, next(iter(files.values())).name)
+    known = {name: files[code] for code, name in zip(codes, common, strict=True) if name}
+    known |= {code.lower(): path for code, path in files.items()}
+    found = [known.get(name, known.get(name.lower())) for name in bands.names]
+    if not any(found) and len(files) == len(bands):  # names of one's own
+        return list(files.values())
+    chosen = [path for path in found if path is not None]
+    if len(chosen) < len(found):
+        theirs = ", ".join(f"{code} ({name})" if name else code for code, name in zip(codes, common, strict=True))
+        missing = bands.names[found.index(None)]
+        raise DatasetError(
+            f"{type(raster).__name__} has the bands {theirs}, and no {missing!r}; open it with bands=[…] that has"
+        )
+    return chosen
 
 
 def own_scaling(dataset: GeoDataset, bands: Bands) -> BandScaling | None:
