@@ -3,6 +3,7 @@
 from geoglnet.torchgeo.global_local import GlobalLocalDataset, RegionQuery, collate, region_batch
 from geoglnet.torchgeo.inria import inria_cities
 from geoglnet.torchgeo.pixel_frame import DeepGlobe, PixelFrameDataset
+from geoglnet.torchgeo.predictions import Predictions
 from geoglnet.torchgeo.region_samplers import BalancedRegionSampler, GriddedRegionSampler, RandomRegionSampler, RegionGeoSampler
 from geoglnet.torchgeo.weights import GLNet_Weights
 
@@ -13,6 +14,7 @@ __all__ = [
     "GlobalLocalDataset",
     "GriddedRegionSampler",
     "PixelFrameDataset",
+    "Predictions",
     "RandomRegionSampler",
     "RegionGeoSampler",
     "RegionQuery",
