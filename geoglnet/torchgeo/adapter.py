@@ -174,6 +174,9 @@ def split_dataset(dataset: GeoDataset, splitter: str, args: Mapping[str, Any], s
         parts: list[GeoDataset] = function(dataset, **args, **drawn)
     except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{splitter}: {error}") from error
+    for part in parts:
+        if part.index.crs is None:  # lost by random_grid_cell_assignment of TorchGeo 0.8
+            part.index = part.index.set_crs(dataset.crs)
     return parts
 
 

@@ -59,7 +59,7 @@ def open_source(source: TorchgeoSource, folder: Path, progress: Progress) -> Geo
         except (RuntimeError, ValueError) as error:  # TorchGeo's, where nothing is in both
             raise DatasetError(f"{source.dataset} and {source.labels} have no place and time in common: {error}") from error
     if source.splits:
-        parts = split_dataset(dataset, source.splits, _split_arguments(source.splits_args), source.seed)
+        parts = split_dataset(dataset, source.splits, split_arguments(source.splits_args), source.seed)
         if source.split >= len(parts):
             raise ConfigError(f"split = {source.split} of {source.splits}, which gives {len(parts)}; they count from 0")
         dataset = parts[source.split]
@@ -129,8 +129,8 @@ def _open_class(path: str, args: Mapping[str, Any], folder: Path) -> GeoDataset:
     return dataset
 
 
-def _split_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert plain arguments of a function that splits: boxes of regions, spans of time.
+def split_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert plain arguments of a function that splits: boxes of regions, spans of time; others stay as they are.
 
     Raises:
         ConfigError: a region that is no box, or a span that is no two dates.
@@ -138,7 +138,8 @@ def _split_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
     converted = dict(args)
     try:
         if "rois" in converted:
-            converted["rois"] = [shapely.box(*roi) for roi in converted["rois"]]
+            rois = converted["rois"]
+            converted["rois"] = [roi if isinstance(roi, shapely.Geometry) else shapely.box(*roi) for roi in rois]
         lengths = converted.get("lengths", ())
         if any(isinstance(length, list) for length in lengths):
             converted["lengths"] = [pd.Interval(*map(pd.Timestamp, length), closed="neither") for length in lengths]

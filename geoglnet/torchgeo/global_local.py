@@ -19,6 +19,8 @@ import numpy as np
 import shapely
 import torch
 from affine import Affine
+from matplotlib.figure import Figure
+from rasterio.crs import CRS
 
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig
@@ -32,6 +34,7 @@ from geoglnet.datasets.truth import window_box
 from geoglnet.errors import ConfigError, DatasetError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.progress import Progress, Rule, SilentProgress
+from geoglnet.raster.grid import ground_pixel_size, pixel_size_m
 from geoglnet.torchgeo.adapter import (
     Cuboid,
     GeoDataset,
@@ -46,6 +49,7 @@ from geoglnet.torchgeo.adapter import (
 )
 from geoglnet.torchgeo.pixel_frame import PixelFrameDataset
 from geoglnet.torchgeo.readings import FileReading, OwnReading, Reading, StackedReading, inside_of, open_rasters, own_scaling
+from geoglnet.training.pictures import as_rgb, colored
 from geoglnet.types import Labels, Shape
 
 STILL = AugmentConfig(d4=False, scale_min=1, scale_max=1, color=0)
@@ -161,6 +165,14 @@ class GlobalLocalDataset(GeoDataset):
         if both != self._res:
             raise DatasetError(f"a GlobalLocalDataset keeps its resolution; set dataset.res = {new_res} before wrapping it")
 
+    @property
+    def resolution_m(self) -> float:
+        """Geodesic ground size of a pixel in meters, in the middle of the dataset; its size in the CRS where there is none."""
+        left, bottom, right, top = shapely.total_bounds(footprints(self))
+        middle = Affine(self.res[0], 0, (left + right) / 2, 0, -self.res[1], (bottom + top) / 2)
+        size = ground_pixel_size(CRS.from_wkt(self.crs.to_wkt()), middle, Shape(1, 1))
+        return pixel_size_m(size) or math.sqrt(self.res[0] * self.res[1])
+
     def __getitem__(self, index: Any) -> dict[str, Any]:
         """Make the sample of a query.
 
@@ -183,6 +195,29 @@ class GlobalLocalDataset(GeoDataset):
             "footprints": made.footprints,
         } | place_keys(self.crs, place, transform)
         return sample if self.transforms is None else self.transforms(sample)
+
+    def plot(self, sample: Mapping[str, Any], show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Draw a sample as TorchGeo's datasets do: overview, labels, and ``prediction`` where it has one.
+
+        Args:
+            sample: of this dataset, with tensors of one region.
+            show_titles: whether each picture has a title.
+            suptitle: title of the figure.
+        """
+        image = (sample["image"].numpy() * 255).astype(np.uint8 if self.bands.is_8bit else np.float32)
+        pictures = {"image": as_rgb(image, self.bands)}
+        for key in ("mask", "prediction"):
+            if key in sample:
+                pictures[key] = colored(sample[key].numpy().astype(np.uint8), self.legend)
+        figure = Figure(figsize=(4 * len(pictures), 4))
+        for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+            axes.imshow(picture)
+            axes.axis("off")
+            if show_titles:
+                axes.set_title(title)
+        if suptitle is not None:
+            figure.suptitle(suptitle)
+        return figure
 
     def region_sample(self, place: Any, rng: np.random.Generator) -> RegionSample:
         """Make the sample of a query as training takes it, with random choices by a generator.

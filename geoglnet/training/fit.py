@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losse
 from geoglnet.training.savepoint import Savepoint, Saving, check_savepoint, read_savepoint, savepoint_path
 from geoglnet.training.score_sheet import check_report, write_report
 from geoglnet.training.scoring import score
-from geoglnet.training.stages import StageRun, run_stage, stages_of
+from geoglnet.training.stages import StageRun, part_of, run_stage, stages_of, take_parts
 from geoglnet.training.train_config import TrainConfig
 from geoglnet.types import Shape
 
@@ -110,7 +110,7 @@ def fit(
     file = OutputFile(checkpoint_path, overwrite or (start.resume and _is_finished(checkpoint_path, config)))
     saved = None if is_trained else _saved(saved_path, config, start, overwrite)
     # All stages but the last leave a file: its network is the checkpoint itself.
-    trained = [stage for stage in stages_of(config)[:-1] if start.path_for(stage) is None]
+    trained = [stage for stage in stages_of(config.model, config.optim)[:-1] if start.path_for(stage) is None]
     kept = {stage: OutputFile(stage_path(checkpoint_path, stage), overwrite or start.resume) for stage in trained}
     refuse_inputs([file, *kept.values()], _inputs(config, folder, start))
     check_report(run_folder(checkpoint_path), overwrite=overwrite or start.resume)
@@ -158,12 +158,12 @@ def _train(
     run, specimens = run_folder(checkpoint_path), _open_specimens(config, folder, manifest)
     if saved is None:
         forget_losses(run)
-    for stage in stages_of(config):
+    for stage in stages_of(config.model, config.optim):
         if saved is not None and saved.stage is not stage:
             continue  # it was over; the savepoint holds the whole network
         path = start.path_for(stage)
         if path is not None and saved is None:
-            _take(network, path, network.trained_parts(stage))
+            take_parts(network, path, network.trained_parts(stage))
             continue
         keepers = Saving(saved_path, asked, stage), RunLog(run, stage, specimens)
         run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
@@ -306,18 +306,6 @@ def _images_of(config: TrainConfig) -> tuple[tuple[int, int], int]:
     return (overview, sample.patch_size), min(batch, optim.patches_at_once) if is_local else batch
 
 
-def _take(network: Network, path: Path, parts: Sequence[str]) -> None:
-    trained, _ = load_checkpoint(path)
-    for part, name in ((part, part.replace("_", " ")) for part in parts):
-        theirs = getattr(trained, part, None)
-        if theirs is None:
-            raise CheckpointError(f"{path} has no {name} to go on from")
-        try:
-            network.get_submodule(part).load_state_dict(theirs.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"the {name} of {path} has another architecture than the configuration") from error
-
-
 def stage_path(checkpoint_path: Path, stage: Stage) -> Path:
     """Name the file for the network that a stage left, when it is not the last one."""
     return checkpoint_path.with_suffix(f".{stage.value}{checkpoint_path.suffix}")
@@ -326,9 +314,7 @@ def stage_path(checkpoint_path: Path, stage: Stage) -> Path:
 def _keep_stage(file: OutputFile, network: Network, stage: Stage, config: TrainConfig) -> None:
     """Save what a stage left as a network of its own."""
     kept = global_only(config) if stage is Stage.GLOBAL else one_way(config)
-    part = build_network(kept.model)
-    whole = network.state_dict()
-    part.load_state_dict({name: whole[name] for name in part.state_dict()})
+    part = part_of(network, kept.model)
     # In float32: a later training may go on from it.
     save_checkpoint(file, part, make_manifest(kept), half=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,11 +13,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from geoglnet.config import Branches, Sharing, Stage
+from geoglnet.config import Branches, ModelConfig, Sharing, Stage
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.samplers import RegionDataset
+from geoglnet.errors import CheckpointError
+from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
-from geoglnet.models.network import Network
+from geoglnet.models.network import Network, build_network
 from geoglnet.progress import Progress
 from geoglnet.training.devices import UnwrappedDDP, check_devices, relayed
 from geoglnet.training.focus import GlobalFocus
@@ -52,12 +55,51 @@ class StageRun:
         return optim.global_steps if self.stage is Stage.GLOBAL else optim.local_steps
 
 
-def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
-    """List the stages that a configuration's network goes through, in order."""
-    if config.model.branches is not Branches.BOTH:
-        return (Stage.GLOBAL if config.model.branches is Branches.GLOBAL else Stage.LOCAL,)
-    first = (Stage.JOINT,) if config.optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
-    return (*first, Stage.BIDIRECTIONAL) if config.model.sharing is Sharing.BIDIRECTIONAL else first
+def stages_of(model: ModelConfig, optim: OptimConfig) -> tuple[Stage, ...]:
+    """List the stages that a network goes through, in order."""
+    if model.branches is not Branches.BOTH:
+        return (Stage.GLOBAL if model.branches is Branches.GLOBAL else Stage.LOCAL,)
+    first = (Stage.JOINT,) if optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
+    return (*first, Stage.BIDIRECTIONAL) if model.sharing is Sharing.BIDIRECTIONAL else first
+
+
+def model_after(model: ModelConfig, stage: Stage) -> ModelConfig:
+    """Configure the part of a network that a stage leaves trained: a network of its own."""
+    if model.branches is not Branches.BOTH or stage is Stage.BIDIRECTIONAL:
+        return model
+    if stage is Stage.GLOBAL:
+        return replace(model, branches=Branches.GLOBAL, sharing=Sharing.NONE, aggregate=False)
+    is_whole = model.sharing is not Sharing.BIDIRECTIONAL
+    return model if is_whole else replace(model, sharing=Sharing.GLOBAL_TO_LOCAL)
+
+
+def part_of(network: Network, model: ModelConfig) -> Network:
+    """Copy a part of a network into one of its own."""
+    part, whole = build_network(model), network.state_dict()
+    part.load_state_dict({name: whole[name] for name in part.state_dict()})
+    return part
+
+
+def take_parts(network: Network, path: Path, parts: Sequence[str] | None = None) -> None:
+    """Take over the weights of some parts from a checkpoint, or, left out, of all that both have.
+
+    Raises:
+        CheckpointError: it lacks one, or has another architecture.
+    """
+    trained, _ = load_checkpoint(path)
+    if parts is None:
+        theirs = dict(trained.named_children())
+        parts = [name for name, _ in network.named_children() if name in theirs]
+        if not parts:
+            raise CheckpointError(f"{path} has none of {', '.join(name for name, _ in network.named_children())} to begin with")
+    for part, name in ((part, part.replace("_", " ")) for part in parts):
+        found = getattr(trained, part, None)
+        if found is None:
+            raise CheckpointError(f"{path} has no {name} to go on from")
+        try:
+            network.get_submodule(part).load_state_dict(found.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"the {name} of {path} has another architecture than the configuration") from error
 
 
 def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress: Progress) -> None:

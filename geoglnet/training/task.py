@@ -67,8 +67,19 @@ class StageTask(LightningModule):
         ConfigError: the network has no branch for the stage.
     """
 
+    loss_name = "loss"
+    """Name that the loss of a step is logged by."""
+
     def __init__(self, network: Network, stage: Stage, optim: OptimConfig, steps: int) -> None:
         super().__init__()
+        self.prepare(network, stage, optim, steps)
+
+    def prepare(self, network: Network, stage: Stage, optim: OptimConfig, steps: int) -> None:
+        """Make ready for a stage, with no step done; arguments as of the class.
+
+        Raises:
+            ConfigError: the network has no branch for the stage.
+        """
         # Lightning's own loop knows one backward pass a step; here there is one per part of the patches.
         self.automatic_optimization = False
         self.network = network
@@ -106,7 +117,7 @@ class StageTask(LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.done += 1
-        self.log("loss", loss)
+        self.log(self.loss_name, loss)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, besides the samples."""
