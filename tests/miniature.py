@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
+from geopandas import GeoSeries
 from pyogrio.raw import write as write_layer
+from rasterio.warp import transform_bounds
 
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
 from geoglnet.datasets.layouts import split_keys
@@ -144,3 +146,22 @@ def write_sentinel2(root: Path, transform: Affine, day: str = "20200101") -> dic
         write_raster(path, array[None], transform=place, nodata=0, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
         written[band] = array
     return written
+
+
+def write_two_crs(root: Path) -> Path:
+    """Neighboring rasters in two CRSs, of 1 m and of 0.8 m, in ``scenes``, and their buildings in longitude and latitude."""
+    (root / "scenes").mkdir(parents=True, exist_ok=True)
+    corner = transform_bounds("EPSG:32736", "EPSG:3857", 500_000, 8_999_900, 500_001, 9_000_000)
+    shapes = []
+    for number, (name, crs, transform) in enumerate(
+        (
+            ("east", "EPSG:32736", OWN_TRANSFORM),
+            ("west", "EPSG:3857", Affine(0.8, 0, corner[0] - 2 * SIZE, 0, -0.8, corner[3])),
+        )
+    ):
+        labels = blocks(2, number, 2 * SIZE, 2 * SIZE)
+        write_raster(root / "scenes" / f"{name}.tif", picture(labels * 5, number), crs=crs, transform=transform)
+        found = GeoSeries(polygons_of(labels, transform, 1), crs=crs)
+        shapes.append(found.to_crs("EPSG:4326").to_numpy())
+    write_layer_of(root / "polygons.gpkg", {"building": np.concatenate(shapes)}, "EPSG:4326")
+    return root

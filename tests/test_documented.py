@@ -20,6 +20,7 @@ import geoglnet
 from geoglnet.cli.main import geoglnet as program
 from tests import official
 from tests.api.test_public import MINE
+from tests.miniature import write_two_crs
 from tests.rasters import write_raster
 
 pytestmark = [
@@ -77,7 +78,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     geoglnet.predict(scene_path, folder / "labels.tif", confidence_path=folder / "confidence.tif")
     geoglnet.train(folder / "config.toml", folder / "mine.safetensors", folder=folder)
     shutil.rmtree(folder / "mine.run")
-    return folder
+    return write_two_crs(folder)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ __all__ = [
     "parts_of",
     "paths_of",
     "place_keys",
+    "placed_index",
     "query",
     "reads_files_plainly",
     "resolved",
@@ -175,9 +176,15 @@ def split_dataset(dataset: GeoDataset, splitter: str, args: Mapping[str, Any], s
     except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{splitter}: {error}") from error
     for part in parts:
-        if part.index.crs is None:  # lost by random_grid_cell_assignment of TorchGeo 0.8
-            part.index = part.index.set_crs(dataset.crs)
+        part.index = placed_index(part)
     return parts
+
+
+def placed_index(dataset: GeoDataset) -> Any:
+    """Return a dataset's index, with its CRS: TorchGeo 0.8 loses that in ``random_grid_cell_assignment``."""
+    index = dataset.index
+    known = [part.crs for part in getattr(dataset, "datasets", ()) if part.crs is not None]
+    return index.set_crs(known[0]) if index.crs is None and known else index
 
 
 def query(transform: Affine, shape: Shape, step: float = 1, time: slice | None = None) -> Query:

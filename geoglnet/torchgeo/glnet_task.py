@@ -22,6 +22,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from geoglnet.bands import RGB
 from geoglnet.config import ModelConfig, Stage, from_plain, to_plain
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import ConfigError
@@ -69,7 +70,8 @@ class GLNetTask(StageTask, BaseTask):
 
     Args:
         num_classes: of the dataset's legend.
-        in_channels: bands of the dataset.
+        in_channels: number of the dataset's bands.
+        bands: their names where they are not red, green and blue, in the dataset's order; pretrained weights go by name.
         backbone: as of :class:`~geoglnet.config.ModelConfig`.
         model: its other settings, as of ``[model]`` in a configuration file: ``{"sharing": "bidirectional"}``.
         stage: what is trained. ``"all"``: the stages of ``geoglnet train`` one after another (global branch, local branch and
@@ -94,6 +96,7 @@ class GLNetTask(StageTask, BaseTask):
         self,
         num_classes: int,
         in_channels: int = 3,
+        bands: list[str] | None = None,
         backbone: str = "resnet50",
         model: dict[str, Any] | None = None,
         stage: str = _WHOLE_TRAINING,
@@ -104,7 +107,9 @@ class GLNetTask(StageTask, BaseTask):
         if stage not in (choices := (_WHOLE_TRAINING, *(one.value for one in Stage))):
             raise ConfigError(f"stage = {shortened(stage)} is not one of {', '.join(choices)}")
         self._weights, self._asked_stage, self._model_name = weights, stage, name
-        self._model_settings = {"num_classes": num_classes, "in_channels": in_channels, "backbone": backbone} | (model or {})
+        self._bands = RGB if bands is None else tuple(bands)
+        count = in_channels if bands is None else len(bands)
+        self._model_settings = {"num_classes": num_classes, "in_channels": count, "backbone": backbone} | (model or {})
         chosen = dict(optim or {})
         self._optim_settings = from_plain(OptimConfig, RECIPES.get(str(chosen.get("recipe", "paper")), {}) | chosen)
         self.manifest: Manifest | None = None
@@ -121,7 +126,7 @@ class GLNetTask(StageTask, BaseTask):
             take_parts(network, model_path(self._weights))
         elif source:
             for backbone in network.backbones():
-                load_backbone_weights(backbone, source)
+                load_backbone_weights(backbone, source, self._bands)
         first = stages_of(config, self._optim_settings)[0] if self._asked_stage == _WHOLE_TRAINING else Stage(self._asked_stage)
         self._begin(network, first)
 
@@ -325,6 +330,8 @@ class GLNetTask(StageTask, BaseTask):
             if self.manifest is None:
                 raise ConfigError("GLNetTask takes batches of a GlobalLocalDataset: wrap the dataset, and collate_fn=collate")
             return
+        if self._bands not in (RGB, dataset.bands.names):
+            raise ConfigError(f"bands of the task are {', '.join(self._bands)}, those of the dataset {dataset.bands}")
         if is_training or self.manifest is None:
             self.manifest = self._described(dataset, self.network.config)
         if is_training and Stage.BIDIRECTIONAL in self.stages and dataset.sample_config.patches_per_region:

@@ -43,6 +43,7 @@ from geoglnet.torchgeo.adapter import (
     overlapping,
     parts_of,
     place_keys,
+    placed_index,
     reads_files_plainly,
     resolved,
     stack_samples,
@@ -120,7 +121,7 @@ class GlobalLocalDataset(GeoDataset):
         progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
     ) -> None:
         self.dataset = dataset
-        self.index = dataset.index
+        self.index = placed_index(dataset)
         self._res = (dataset.res[0], dataset.res[1])
         self.legend = legend
         self.region = region

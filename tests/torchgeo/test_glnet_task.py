@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, VectorDataset
+from torchgeo.main import main
 
 import geoglnet
 from geoglnet.config import RegionConfig, Sharing, Stage
@@ -32,12 +35,13 @@ from geoglnet.torchgeo import (
 )
 from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import OptimConfig
-from tests.miniature import write_own
+from tests.miniature import write_own, write_two_crs
 
 pytestmark = [
     pytest.mark.smoke,
     pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore::DeprecationWarning:lightning"),
+    pytest.mark.filterwarnings("ignore:.*JsonargparseDeprecationWarning", "ignore:.*jsonargparse"),
 ]
 
 LEGEND = Legend(("background", "building"), ((0, 0, 0), (255, 0, 0)), background=0)
@@ -238,6 +242,35 @@ def test_settings_of_a_datamodule_may_be_tables_of_a_configuration_file(folder: 
     data = module(folder, splits_args={"fractions": [0.5, 0.5]})
     with pytest.raises(ConfigError, match="gives 2 parts, and none for test"):
         data.setup("test")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "torchgeo.md"
+
+
+def block(language: str, word: str) -> str:
+    """The block of the page that has a word in it."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    (chosen,) = [text for text in found if word in text]
+    return str(chosen)
+
+
+def test_the_documented_script_trains_and_predicts_in_forty_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_two_crs(tmp_path))
+    script = block("python", "Trainer(")
+    assert len(script.splitlines()) <= 40
+    exec(compile(script, str(PAGE), "exec"), {})
+    with rasterio.open("west.tif") as src, rasterio.open("scenes/west.tif") as scene:
+        assert (src.crs, src.bounds) == (scene.crs, scene.bounds)
+
+
+def test_torchgeos_command_line_trains_from_the_documented_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_two_crs(tmp_path))
+    Path("glnet.yaml").write_text(block("yaml", "GLNetDataModule"), encoding="utf-8")
+    monkeypatch.setattr("os.environ", dict(os.environ))  # TorchGeo's sets GDAL's options there
+    main(["fit", "--config", "glnet.yaml"])
+    model = geoglnet.load_model("from_yaml.safetensors")
+    assert model.legend.names == ("ground", "building")
+    geoglnet.predict("scenes/east.tif", "east.tif", model=model)
 
 
 @pytest.mark.parametrize(
