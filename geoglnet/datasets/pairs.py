@@ -26,7 +26,7 @@ from geoglnet.raster.band_choice import BandSelection
 from geoglnet.raster.gdal import open_raster
 from geoglnet.raster.grid import Grid, check_interpolated
 from geoglnet.raster.scaling import BandScaling, Scaling
-from geoglnet.raster.scene import Pixels, RasterScene, open_scene
+from geoglnet.raster.scene import Pixels, Scene, open_scene
 from geoglnet.types import BandValues, Labels, Shape, StrPath
 
 
@@ -65,7 +65,7 @@ class SceneFile:
     elsewhere: Grid | None = None
 
     @contextmanager
-    def open(self, progress: Progress = SilentProgress()) -> Iterator[RasterScene]:  # noqa: B008 - it has no state
+    def open(self, progress: Progress = SilentProgress()) -> Iterator[Scene]:  # noqa: B008 - it has no state
         """Open the scene until the context ends; damage that libjpeg would fill with gray is an error.
 
         Raises:

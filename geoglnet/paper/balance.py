@@ -22,7 +22,7 @@ from geoglnet.prediction.device import resolve_device
 from geoglnet.prediction.plan import Plan, PlannedRegion
 from geoglnet.prediction.region import upload
 from geoglnet.progress import Progress
-from geoglnet.raster.scene import RasterScene
+from geoglnet.raster.scene import Scene
 from geoglnet.types import Place
 
 
@@ -66,7 +66,7 @@ class _Finder(NamedTuple):
     device: torch.device
 
     @torch.inference_mode()
-    def place(self, scene: RasterScene, planned: PlannedRegion) -> Place | None:
+    def place(self, scene: Scene, planned: PlannedRegion) -> Place | None:
         region = self.manifest.region
         uploaded = upload(scene.read_window(planned.window), self.manifest, self.device)
         logits = self.network.see(uploaded.overview(region.overview_shape(planned.shape))).logits[0]
@@ -74,7 +74,7 @@ class _Finder(NamedTuple):
         return foreground_place(likely, planned.shape, region.patch_size, CoarseToFineConfig())
 
 
-def _add(ratios: Balance, finder: _Finder, pair: Pair, scene: RasterScene) -> None:
+def _add(ratios: Balance, finder: _Finder, pair: Pair, scene: Scene) -> None:
     background = background_of(finder.manifest.legend)
     # The regions that predict would cut, each with the box that it would refine.
     for planned in Plan(scene.shape, finder.manifest.region).iter_regions():

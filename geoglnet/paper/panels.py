@@ -19,7 +19,7 @@ from geoglnet.paper.drawing import Panel
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress
-from geoglnet.raster.scene import RasterScene
+from geoglnet.raster.scene import Scene
 from geoglnet.training.pictures import as_rgb, colored
 from geoglnet.types import Labels, Place
 
@@ -92,7 +92,7 @@ class _Canvas(NamedTuple):
     labels: Labels
 
     @classmethod
-    def of(cls, scene: RasterScene) -> _Canvas:
+    def of(cls, scene: Scene) -> _Canvas:
         return cls(np.full(tuple(scene.shape), NO_CLASS, np.uint8))
 
     def write_block(self, window: Window, block: Labels) -> None:
@@ -105,15 +105,15 @@ def _middle(labels: Labels) -> Place:
     return rows, cols
 
 
-def _truth(pair: Pair, scene: RasterScene) -> Labels:
+def _truth(pair: Pair, scene: Scene) -> Labels:
     truth: Labels = pair.truth.read_labels(_whole(scene))
     return truth
 
 
-def _given(pair: Pair, scene: RasterScene, place: Place, legend: Legend) -> list[Panel]:
+def _given(pair: Pair, scene: Scene, place: Place, legend: Legend) -> list[Panel]:
     image = as_rgb(scene.read_window(_whole(scene)).image)[place]
     return [Panel("scene", image), Panel("truth", colored(_truth(pair, scene)[place], legend))]
 
 
-def _whole(scene: RasterScene) -> Window:
+def _whole(scene: Scene) -> Window:
     return Window(col_off=0, row_off=0, width=scene.shape.width, height=scene.shape.height)

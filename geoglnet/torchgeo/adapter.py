@@ -176,7 +176,7 @@ def split_dataset(dataset: GeoDataset, splitter: str, args: Mapping[str, Any], s
     except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{splitter}: {error}") from error
     for part in parts:
-        part.index = placed_index(part)
+        part.index = part.index.set_crs(placed_index(dataset).crs)  # lost by one of them in TorchGeo 0.8
     return parts
 
 

@@ -25,23 +25,26 @@ from geoglnet.torchgeo.adapter import (
     class_at,
     files_of,
     footprints,
-    overlapping,
     parts_of,
     paths_of,
     reads_files_plainly,
     split_dataset,
 )
+from geoglnet.torchgeo.entries import iter_entries
 from geoglnet.torchgeo.rasters import GeoTruth
 from geoglnet.torchgeo.readings import open_file, open_labels
 
 
-def open_source(source: TorchgeoSource, folder: Path, progress: Progress) -> GeoDataset:
+def open_source(source: TorchgeoSource, folder: Path, progress: Progress) -> tuple[GeoDataset, Any]:
     """Open the dataset of a source, with its labels, and take the split.
 
     Args:
         source: names the classes and the split.
         folder: data folder.
         progress: receives what TorchGeo warns about, such as paths without files.
+
+    Returns:
+        The whole dataset, and the index of the split: the rest of what TorchGeo splits cannot always be read.
 
     Raises:
         ConfigError: a class, an argument or a split that there is not.
@@ -58,14 +61,15 @@ def open_source(source: TorchgeoSource, folder: Path, progress: Progress) -> Geo
             dataset = dataset & labels
         except (RuntimeError, ValueError) as error:  # TorchGeo's, where nothing is in both
             raise DatasetError(f"{source.dataset} and {source.labels} have no place and time in common: {error}") from error
+    index = dataset.index
     if source.splits:
         parts = split_dataset(dataset, source.splits, split_arguments(source.splits_args), source.seed)
         if source.split >= len(parts):
             raise ConfigError(f"split = {source.split} of {source.splits}, which gives {len(parts)}; they count from 0")
-        dataset = parts[source.split]
-    if not len(dataset):
+        index = parts[source.split].index
+    if not len(index):
         raise DatasetError(f"split {source.split} of {source.dataset} is empty; check the paths, the split and its lengths")
-    return dataset
+    return dataset, index
 
 
 def iter_pairs(source: TorchgeoSource, reader: PairReader) -> Iterator[Pair]:
@@ -73,24 +77,24 @@ def iter_pairs(source: TorchgeoSource, reader: PairReader) -> Iterator[Pair]:
 
     Raises:
         ConfigError: a class, an argument or a split that there is not.
-        DatasetError: files are missing or cannot be used, or the dataset reads them in a way of its own.
+        DatasetError: files are missing or cannot be used.
         LegendError: labels have classes that the legend lacks.
     """
-    dataset = open_source(source, reader.folder, reader.progress)
+    dataset, index = open_source(source, reader.folder, reader.progress)
+    coding = legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled)
     parts = parts_of(dataset)
     if parts is None or not reads_files_plainly(parts[0]):
-        raise DatasetError(
-            f"{source.dataset} reads its files in a way of its own; name rasters and labels that TorchGeo returns as they are"
-        )
+        yield from iter_entries(dataset, index, coding, reader)
+        return
     images, labels = parts
-    coding = legend_coding(reader.legend, source.values, source.ignore, unlabeled=source.unlabeled)
     truth = open_labels(labels, images, coding, reader)
     is_timeless = len(labels.index.index.unique()) == 1
     rasters, left_out = files_of(images), []
     for path, footprint, span in zip(paths_of(images), footprints(images), images.index.index, strict=True):
         time = slice(span.left, span.right)
         # Of the index of the split: TorchGeo's intersection of images and labels, in place and time.
-        known = shapely.get_parts(shapely.intersection(footprints(dataset)[overlapping(dataset, time)], footprint))
+        then = index.geometry.to_numpy()[index.index.overlaps(span)]
+        known = shapely.get_parts(shapely.intersection(then, footprint))
         coverage = shapely.union_all(known[shapely.get_dimensions(known) == 2])  # neighbors that touch meet in lines
         if coverage.area <= np.prod(images.res):
             left_out.append(path.name)

@@ -28,7 +28,7 @@ from geoglnet.models.shipped import model_path
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import predict_scene
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.scene import RasterScene
+from geoglnet.raster.scene import Scene
 from geoglnet.training.pictures import PICTURE_SIZE, ScenePicture, as_rgb, decimation
 from geoglnet.training.train_config import read_config
 from geoglnet.types import Shape
@@ -217,7 +217,7 @@ def _boundary_score(truth: Truth, labels: npt.NDArray[np.uint8], legend: Legend)
     return score
 
 
-def _picture(pair: Pair, scene: RasterScene, labels: npt.NDArray[np.uint8], window: Window, bands: Bands) -> ScenePicture:
+def _picture(pair: Pair, scene: Scene, labels: npt.NDArray[np.uint8], window: Window, bands: Bands) -> ScenePicture:
     """Shrink a region, its truth and its labels to a size that can be kept."""
     step = decimation(Shape(int(window.height), int(window.width)), PICTURE_SIZE)
     block = np.asarray(labels[window.toslices()])

@@ -42,6 +42,21 @@ class Truths(RasterDataset):
     is_image = False
 
 
+class OwnScenes(Scenes):
+    """Read by a method of its own."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index)
+
+
+class Both(Scenes):
+    """Images and labels in one, as ``ChesapeakeCVPR`` has them."""
+
+    def __getitem__(self, index: Any) -> Any:
+        sample = super().__getitem__(index)
+        return sample | {"mask": (sample["image"][0] > 100).long()}  # grays 40 and 165
+
+
 HERE = "tests.torchgeo.test_class_paths"
 OWN: dict[str, Any] = {
     "dataset": f"{HERE}.Scenes",
@@ -68,6 +83,15 @@ def test_samples_equal_those_of_the_same_files_as_rasters(folder: Path, resoluti
     by_pattern = opened(folder, RastersSource(images="scene_*.tif", labels="truth_*.tif"), resolution_m=resolution_m)
     by_class = opened(folder, TorchgeoSource(**OWN), resolution_m=resolution_m)
     assert [Path(scene.name).name for scene in by_class.scenes] == ["scene_0.tif", "scene_1.tif", "scene_2.tif"]
+    for one, other in ((by_pattern[index], by_class[index]) for index in range(len(by_class))):
+        for name in ("overview", "overview_labels", "patches", "patch_labels", "footprints"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.mark.parametrize("changes", [{"dataset": f"{HERE}.OwnScenes"}, {"dataset": f"{HERE}.Both", "labels": ""}])
+def test_a_dataset_that_reads_in_its_own_way_gives_the_same_samples(folder: Path, changes: dict[str, Any]) -> None:
+    by_pattern = opened(folder, RastersSource(images="scene_*.tif", labels="truth_*.tif"))
+    by_class = opened(folder, TorchgeoSource(**{**OWN, **changes}))
     for one, other in ((by_pattern[index], by_class[index]) for index in range(len(by_class))):
         for name in ("overview", "overview_labels", "patches", "patch_labels", "footprints"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
@@ -190,13 +214,18 @@ def test_its_files_are_known_so_that_no_output_replaces_them(folder: Path) -> No
     assert {"scene_0.tif", "truth_2.tif"} <= found
 
 
-def test_the_command_line_trains_and_scores_on_it(folder: Path) -> None:
-    source = (
-        'kind = "torchgeo"\ndataset = "torchgeo.datasets.RasterDataset"\n'
-        'args = { paths = ["scene_0.tif", "scene_1.tif"] }\nlabels = "torchgeo.datasets.VectorDataset"\n'
-        'labels_args = { paths = "buildings.gpkg" }\nsplits = "random_grid_cell_assignment"\n'
-        "splits_args = { fractions = [0.5, 0.5], grid_size = 3 }\nsplit = {split}\n"
-    )
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        'dataset = "torchgeo.datasets.RasterDataset"\nargs = { paths = ["scene_0.tif", "scene_1.tif"] }\n'
+        'labels = "torchgeo.datasets.VectorDataset"\nlabels_args = { paths = "buildings.gpkg" }\n',
+        f'dataset = "{HERE}.Both"\nargs = {{ paths = "." }}\n',
+    ],
+    ids=["images and polygons", "one that has both"],
+)
+def test_the_command_line_trains_and_scores_on_it(folder: Path, dataset: str) -> None:
+    source = f'kind = "torchgeo"\n{dataset}splits = "random_grid_cell_assignment"\n'
+    source += "splits_args = { fractions = [0.5, 0.5], grid_size = 2 }\nsplit = {split}\n"
     (folder / "mine.toml").write_text(
         'name = "mine"\nresolution_m = 1\n[legend]\nclasses = [{name = "background", color = [0, 0, 0]}, '
         '{name = "building", color = [255, 0, 0]}]\nbackground = 0\n'
