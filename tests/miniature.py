@@ -70,16 +70,16 @@ def write_deepglobe(root: Path, layout: str = "flat", per_split: int = 2) -> Pat
 INRIA_CRS = {"austin": "EPSG:26914", "vienna": "EPSG:31256"}
 
 
-def write_inria(root: Path, numbers: tuple[int, ...] = (1, 2, 6, 8)) -> Path:
+def write_inria(root: Path, numbers: tuple[int, ...] = (1, 2, 6, 8), folder: str = "AerialImageDataset7") -> Path:
     """Two cities in a CRS each; their tiles touch. The folder's own number is no tile's."""
-    base = root / "AerialImageDataset7" / "train"
+    base = root / folder / "train"
     for city, crs in INRIA_CRS.items():
         for place, number in enumerate(numbers):
             labels = blocks(2, seed=number)
             transform = Affine(0.3, 0, 600_000 + place * SIZE * 0.3, 0, -0.3, 3_000_000)
-            for folder, array in (("images", picture(labels, number)), ("gt", labels[None] * 255)):
-                (base / folder).mkdir(parents=True, exist_ok=True)
-                write_raster(base / folder / f"{city}{number}.tif", array, crs=crs, transform=transform)
+            for part, array in (("images", picture(labels, number)), ("gt", labels[None] * 255)):
+                (base / part).mkdir(parents=True, exist_ok=True)
+                write_raster(base / part / f"{city}{number}.tif", array, crs=crs, transform=transform)
     return root
 
 
@@ -164,4 +164,51 @@ def write_two_crs(root: Path) -> Path:
         found = GeoSeries(polygons_of(labels, transform, 1), crs=crs)
         shapes.append(found.to_crs("EPSG:4326").to_numpy())
     write_layer_of(root / "polygons.gpkg", {"building": np.concatenate(shapes)}, "EPSG:4326")
+    return root
+
+
+NAIP_TRANSFORM = Affine(1, 0, 450_000, 0, -1, 4_300_000)
+CHESAPEAKE = {0: 11, 1: 41, 2: 22}  # water, forest and building, of its 54 classes
+
+
+def write_naip(root: Path) -> Path:
+    """Two quarter quads of NAIP (color and near infrared), and Delaware's land cover of the same year."""
+    (root / "naip").mkdir(parents=True)
+    (root / "chesapeake").mkdir()
+    for number, quarter in enumerate(("ne", "nw")):
+        labels = blocks(3, seed=number)
+        image = np.concatenate([picture(labels * 2, number), picture(labels, number + 7)[:1]])
+        transform = NAIP_TRANSFORM @ Affine.translation(number * SIZE, 0)
+        path = root / "naip" / f"m_3807511_{quarter}_18_060_20181104.tif"
+        write_raster(path, image, crs="EPSG:26918", transform=transform, photometric="RGB", ALPHA="NO")
+    cover = np.concatenate([blocks(3, seed=number) for number in range(2)], axis=1)
+    values = np.array([CHESAPEAKE[value] for value in range(3)], np.uint8)[cover]
+    path = root / "chesapeake" / "de_lulc_2018_2022-Edition.tif"
+    write_raster(path, values[None], crs="EPSG:26918", transform=NAIP_TRANSFORM, nodata=0)
+    return root
+
+
+def write_chesapeake_cvpr(root: Path) -> Path:
+    """Tiles of ChesapeakeCVPR in its folders by split: layers of one place are files beside each other."""
+    for number, split in enumerate(("train", "val")):
+        folder = root / f"de_1m_2013_extended-debuffered-{split}_tiles"
+        folder.mkdir(parents=True)
+        labels = blocks(4, seed=number)
+        transform = NAIP_TRANSFORM @ Affine.translation(number * SIZE, 0)
+        image = np.concatenate([picture(labels * 2, number), picture(labels, number + 7)[:1]])
+        cover = np.array([1, 2, 4, 15], np.uint8)[labels]  # water, forest, barren, no data
+        for layer, array in {"naip-new": image, "lc": cover[None]}.items():
+            options = {"photometric": "RGB", "ALPHA": "NO"} if len(array) == 4 else {}
+            path = folder / f"m_3807511_ne_18_{number}_{layer}.tif"
+            write_raster(path, array, crs="EPSG:26918", transform=transform, **options)
+    return root
+
+
+def write_fields(root: Path) -> Path:
+    """Bands of a Sentinel-2 scene in a file each, and a layer of fields in longitude and latitude."""
+    transform = Affine(10, 0, 500_000, 0, -10, 9_000_000)
+    write_sentinel2(root / "sentinel2", transform)
+    shapes = polygons_of(blocks(2, seed=5), transform, 1)
+    table = GeoSeries(list(shapes), crs="EPSG:32736").to_crs("EPSG:4326")
+    table.to_file(root / "fields.gpkg")
     return root

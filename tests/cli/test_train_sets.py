@@ -19,7 +19,17 @@ from click.testing import CliRunner, Result
 from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.layouts import split_keys
 from geoglnet.models.manifest import read_manifest
-from tests.miniature import write_deepglobe, write_image, write_inria, write_isic, write_layer_of, write_own
+from tests.miniature import (
+    write_chesapeake_cvpr,
+    write_deepglobe,
+    write_fields,
+    write_image,
+    write_inria,
+    write_isic,
+    write_layer_of,
+    write_naip,
+    write_own,
+)
 
 LANDCOVER = """
 [legend]
@@ -31,6 +41,47 @@ BUILDINGS = """
 [legend]
 classes = [{name = "background", color = [0, 0, 0]}, {name = "building", color = [255, 0, 0]}]
 background = 0
+"""
+COVER = """
+[legend]
+classes = [{name = "water", color = [0, 0, 255]}, {name = "forest", color = [0, 255, 0]},
+  {name = "building", color = [255, 0, 0]}]
+"""
+RGBN = """
+[bands]
+names = ["red", "green", "blue", "nir"]
+scaling = "as_is"
+"""
+COUNTS = """
+[bands]
+names = ["red", "nir", "nir08"]
+scaling = {range = [0, 10000]}
+"""
+NAIP = """kind = "torchgeo"
+dataset = "torchgeo.datasets.NAIP"
+args = {{ paths = "naip" }}
+labels = "torchgeo.datasets.ChesapeakeDE"
+labels_args = {{ paths = "chesapeake" }}
+values = {{ 11 = "water", 41 = "forest", 22 = "building" }}
+splits = "random_grid_cell_assignment"
+splits_args = {{ fractions = [0.5, 0.5], grid_size = 4 }}
+split = {split}
+"""
+CVPR = """kind = "rasters"
+images = "*-{split}_tiles/*_naip-new.tif"
+bands = ["RGBN"]
+labels = "*-{split}_tiles/*_lc.tif"
+values = {{ 1 = "water", 2 = "forest", 4 = "barren" }}
+ignore = [15]
+"""
+FIELDS = """kind = "torchgeo"
+dataset = "torchgeo.datasets.Sentinel2"
+args = {{ paths = "sentinel2", bands = ["B04", "B08", "B8A"] }}
+labels = "torchgeo.datasets.VectorDataset"
+labels_args = {{ paths = "fields.gpkg" }}
+splits = "roi_split"
+splits_args = {{ rois = [[500000, 8999040, 500480, 9000000], [500480, 8999040, 500960, 9000000]] }}
+split = {split}
 """
 SIZES = """
 [model]
@@ -84,6 +135,25 @@ CASES = {
         'kind = "rasters"\nimages = "scene_0.tif"\npolygons = "buildings.gpkg"\nclass_column = "kind"\n'
         'unlabeled = "background"',
         'kind = "rasters"\nimages = "scene_1.tif"\nlabels = "truth_*.tif"', 1,
+    ),
+    # As TorchGeo lays them out.
+    "torchgeo's deepglobe": Case(
+        lambda root: write_deepglobe(root, "torchgeo"), LANDCOVER, 0.5, 'kind = "deepglobe"\nsplits = "folders"',
+        'kind = "deepglobe"\nsplits = "folders"\nsplit = "test"', 2,
+    ),
+    "torchgeo's inria": Case(
+        lambda root: write_inria(root, folder="AerialImageDataset"), BUILDINGS, 0.3, 'kind = "inria"\nsplits = "official"',
+        'kind = "inria"\nsplits = "official"\nsplit = "validation"', 4,
+    ),
+    "naip & chesapeake": Case(
+        write_naip, COVER + RGBN, 1.0, NAIP.format(split=0), NAIP.format(split=1), 2,
+    ),
+    "chesapeake cvpr": Case(
+        write_chesapeake_cvpr, COVER.replace("building", "barren") + RGBN, 1.0,
+        CVPR.format(split="train"), CVPR.format(split="val"), 1,
+    ),
+    "sentinel2 & vector": Case(
+        write_fields, BUILDINGS.replace("building", "field") + COUNTS, 10.0, FIELDS.format(split=0), FIELDS.format(split=1), 1,
     ),
 }  # fmt: skip
 
