@@ -196,7 +196,7 @@ class GriddedRegionSampler(RegionGeoSampler):
     Args:
         dataset: any GeoDataset.
         size: height and width of a region, or one number for both.
-        stride: greatest distance between neighbors, in the units of ``size``; ``size`` when left out.
+        stride: greatest distance between neighbors, in the units of ``size``; ``size`` when left out. A larger one leaves gaps.
         shuffle: whether each epoch has an order of its own.
         options: ``roi``, ``toi``, ``units``, ``generator``, ``num_replicas`` and ``rank`` of :class:`RegionGeoSampler`.
 

@@ -102,6 +102,93 @@ def test_random_regions_begin_at_every_place_equally_often_at_borders_too() -> N
         assert chi_square(counts, places, 10_000) < chi2.ppf(0.999, places - 1)
 
 
+small_sides = st.integers(1, 6)
+
+
+@given(height=small_sides, width=small_sides, size=st.tuples(small_sides, small_sides), seed=st.integers(0, 2**32))
+@settings(max_examples=12)
+def test_every_place_in_an_entry_is_drawn_and_no_other(height: int, width: int, size: tuple[int, int], seed: int) -> None:
+    sampler = RandomRegionSampler(Drawn([(0, 0, width, height)]), size, length=1200, generator=seed)
+    found = {pixels(place)[:2] for place in sampler}
+    bottoms, lefts = (
+        range(min(0, side - part), max(0, side - part) + 1) for side, part in zip((height, width), size, strict=True)
+    )
+    assert found == {(left, bottom) for left in lefts for bottom in bottoms}  # 36 of them at most, each 33 times on average
+
+
+def test_places_of_several_entries_are_drawn_by_area_and_evenly_in_each() -> None:
+    boxes = [(0, 0, 12, 16), (100, 50, 132, 56), (200, 0, 204, 4)]  # the last is smaller than a region
+    found = Counter(pixels(place)[:2] for place in RandomRegionSampler(Drawn(boxes), (6, 8), length=10_000, generator=5))
+    area = sum((right - left) * (top - bottom) for left, bottom, right, top in boxes)
+    expected = {}
+    for left, bottom, right, top in boxes:
+        slack_x, slack_y = right - left - 8, top - bottom - 6
+        starts = [
+            (left + x, bottom + y)
+            for x in range(min(0, slack_x), max(0, slack_x) + 1)
+            for y in range(min(0, slack_y), max(0, slack_y) + 1)
+        ]
+        expected |= dict.fromkeys(starts, 10_000 * (right - left) * (top - bottom) / area / len(starts))
+    assert set(found) == set(expected)
+    statistic = sum((found[start] - mean) ** 2 / mean for start, mean in expected.items())
+    assert statistic < chi2.ppf(0.999, len(expected) - 1)
+
+
+@given(
+    labels=st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).choice([0, 1, 2, 255], (5, 6)).astype(np.uint8)),
+    size=st.tuples(small_sides, small_sides),
+    fraction=st.sampled_from([0.0, 0.5, 0.9]),
+)
+@settings(max_examples=8)
+def test_balanced_regions_reach_every_labeled_pixel(labels: Any, size: tuple[int, int], fraction: float) -> None:
+    dataset = Drawn([(0, 0, 6, 5)], labels=labels)
+    sampler = BalancedRegionSampler(dataset, size, length=4000, balanced_fraction=fraction, generator=1)
+    assert set(sampler.places) == set(np.unique(labels).tolist()) - {255}
+    seen = np.zeros((5, 6), bool)
+    for left, bottom, right, top in {pixels(place) for place in sampler}:
+        seen[max(0, 5 - top) : 5 - bottom, max(0, left) : right] = True
+    assert seen[labels != 255].all()
+
+
+def test_what_is_not_balanced_is_as_even_as_random_regions() -> None:
+    labels = np.kron(np.array([[0, 1], [1, 1]], np.uint8), np.ones((10, 10), np.uint8))
+    sampler = BalancedRegionSampler(Drawn([(0, 0, 20, 20)], labels=labels), 8, length=10_000, balanced_fraction=0, generator=3)
+    found = Counter(pixels(place)[:2] for place in sampler)
+    assert len(found) == 13 * 13
+    assert sum((count - 10_000 / 169) ** 2 / (10_000 / 169) for count in found.values()) < chi2.ppf(0.999, 168)
+
+
+@given(height=sides, width=sides, size=st.tuples(sides, sides), stride=sides)
+@settings(max_examples=30)
+def test_gridded_regions_are_flush_with_all_borders_and_no_farther_apart_than_the_stride(
+    height: int, width: int, size: tuple[int, int], stride: int
+) -> None:
+    places = [pixels(place) for place in GriddedRegionSampler(Drawn([(0, 0, width, height)]), size, stride=stride)]
+    for axis, (side, part) in enumerate(((width, size[1]), (height, size[0]))):
+        starts = sorted({place[axis] for place in places})
+        if side <= part:  # one region, in the upper left corner
+            assert starts == [0 if axis == 0 else height - part]
+            continue
+        assert (starts[0], starts[-1]) == (0, side - part)
+        assert max(np.diff(starts), default=0) <= stride
+        assert len(starts) == -(-(side - part) // stride) + 1  # the fewest
+
+
+@given(corner=st.tuples(st.integers(0, 40), st.integers(0, 40)), extent=st.tuples(sides, sides), seed=st.integers(0, 2**32))
+@settings(max_examples=15)
+def test_regions_of_an_area_of_interest_meet_it(corner: tuple[int, int], extent: tuple[int, int], seed: int) -> None:
+    left, bottom = corner
+    area = box(left, bottom, min(64, left + extent[0]), min(64, bottom + extent[1]))
+    dataset = Drawn([(0, 0, 64, 64)], labels=np.zeros((64, 64), np.uint8))
+    for kind, options in (
+        (RandomRegionSampler, {"length": 10}),
+        (GriddedRegionSampler, {}),
+        (BalancedRegionSampler, {"length": 10}),
+    ):
+        for place in kind(dataset, 16, roi=area, generator=seed, **options):
+            assert area.intersection(box(*pixels(place))).area > 0
+
+
 def test_entries_are_drawn_by_area_and_small_ones_too() -> None:
     boxes = [(0, 0, 30, 30), (100, 100, 110, 130)]
     found = [pixels(place) for place in RandomRegionSampler(Drawn(boxes), 16, length=4000, generator=2)]
@@ -154,6 +241,22 @@ def test_an_epoch_follows_from_the_seed_and_differs_from_the_next() -> None:
         assert list(other) == first
     for make in (lambda: torch.Generator().manual_seed(4), lambda: np.random.default_rng(4)):
         assert list(samplers(generator=make())[0]) == list(samplers(generator=make())[0])
+
+
+@given(seed=st.integers(0, 2**62), epoch=st.integers(0, 1000))
+@settings(max_examples=15)
+def test_nothing_but_the_seed_and_the_epochs_number_matters(seed: int, epoch: int) -> None:
+    expected = []
+    for sampler in samplers(generator=seed):
+        sampler.set_epoch(epoch)
+        expected.append(list(sampler))
+    torch.rand(3), np.random.rand(3)  # noqa: NPY002 - the global generators are what must not matter
+    for sampler, places in zip(samplers(generator=seed), expected, strict=True):
+        sampler.set_epoch(epoch + 1)
+        list(sampler)
+        sampler.set_epoch(epoch)
+        assert list(sampler) == places
+        assert [place.seed for place in places] == [(seed, epoch, number) for number in range(len(places))]
 
 
 @pytest.mark.parametrize("processes", [2, 3])
