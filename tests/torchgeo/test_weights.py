@@ -21,8 +21,6 @@ from geoglnet.raster.band_names import SENTINEL_2
 from geoglnet.torchgeo import GLNet_Weights
 from geoglnet.torchgeo.weights import BandTransforms, bands_of
 
-pytestmark = pytest.mark.smoke
-
 ALL = tuple(SENTINEL_2.values())
 MOCO = ResNet18_Weights.SENTINEL2_ALL_MOCO
 State = dict[str, torch.Tensor]
@@ -47,6 +45,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> State:
     return made
 
 
+@pytest.mark.smoke
 def test_a_backbone_with_torchgeos_weights_computes_what_its_own_network_does(state: State) -> None:
     """Band order, normalization of batches, strides: timm's network with features_only is the reference."""
     theirs = timm.create_model("resnet18", in_chans=13, features_only=True, out_indices=(1, 2, 3, 4))
@@ -113,6 +112,7 @@ def test_bands_are_scaled_and_normalized_as_the_weights_transforms_do(weights: W
     torch.testing.assert_close(BandTransforms(bands)(image), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.smoke
 def test_get_model_builds_on_torchgeos_weights_in_both_branches(state: State) -> None:
     network = geoglnet.get_model("glnet", weights=MOCO, num_classes=4, pyramid_channels=8, smooth_channels=4)
     assert (network.config.backbone, network.config.in_channels) == ("resnet18", 13)
@@ -126,6 +126,7 @@ def test_get_model_builds_on_torchgeos_weights_in_both_branches(state: State) ->
         geoglnet.get_model("glnet", weights=MOCO, backbone="resnet50", num_classes=4)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("weights", list(GLNet_Weights))
 def test_shipped_models_are_weights_with_transforms_and_meta(weights: Any) -> None:
     assert weights.name.lower().replace("_", "-") in geoglnet.models.shipped.shipped_models()
