@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from shapely import box
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
+from geoglnet.datasets.pairs import Pair
 from geoglnet.datasets.reader import PairReader
 from geoglnet.datasets.sources import DeepGlobeSource, ImagesSource, IsicSource
 from geoglnet.datasets.transforms import resample
 from geoglnet.legend import Legend
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.torchgeo.adapter import GeoDataset, index_of, place_keys, resolved
+from geoglnet.torchgeo.adapter import GeoDataset, index_of, paths_of, place_keys, resolved
 from geoglnet.torchgeo.readings import FileReading
 from geoglnet.types import Shape
 
@@ -69,27 +70,35 @@ class PixelFrameDataset(GeoDataset):
         self.source, self.folder, self.resolution_m = source, Path(folder), resolution_m
         self.legend, self.transforms = legend, transforms
         self._res = (1.0, 1.0)
-        self._reading = self.opened(PairReader(self.folder, legend, resolution_m, progress, bands=bands), 0)
-        pairs = self._reading.pairs
-        places = [pair.file.transform @ (0, 0) for pair in pairs]
-        boxes = [box(x, y - pair.shape.height, x + pair.shape.width, y) for pair, (x, y) in zip(pairs, places, strict=True)]
-        names = [pair.name for pair in pairs]
+        self._pairs = self._opened(PairReader(self.folder, legend, resolution_m, progress, bands=bands))
+        places = [pair.file.transform @ (0, 0) for pair in self._pairs.values()]
+        boxes = [
+            box(x, y - pair.shape.height, x + pair.shape.width, y)
+            for pair, (x, y) in zip(self._pairs.values(), places, strict=True)
+        ]
+        names = list(self._pairs)
         self.paths = names
         self.index = index_of(names, boxes, PIXELS)
 
     def opened(self, reader: PairReader, budget: int) -> FileReading:
-        """Open the images with a reader's legend and bands.
+        """Open the images of the index, which a split may have narrowed, with a reader's legend and bands.
 
         Args:
             reader: its folder and resolution are not used.
             budget: bytes for images that are kept decoded.
         """
-        own = replace(reader, folder=self.folder, resolution_m=self.resolution_m)
-        pairs = [
-            replace(pair, file=replace(pair.file, transform=Affine(1, 0, number * STRIDE, 0, -1, 0)))
-            for number, pair in enumerate(own.iter_pairs(self.source))
-        ]
-        return FileReading(self, tuple(pairs), np.arange(len(pairs)), True, budget)
+        return self._reading_of(self._opened(replace(reader, folder=self.folder, resolution_m=self.resolution_m)), budget)
+
+    def _opened(self, reader: PairReader) -> dict[str, Pair]:
+        """Open all images, each at its place in the frame, by name."""
+        return {
+            pair.name: replace(pair, file=replace(pair.file, transform=Affine(1, 0, number * STRIDE, 0, -1, 0)))
+            for number, pair in enumerate(reader.iter_pairs(self.source))
+        }
+
+    def _reading_of(self, pairs: Mapping[str, Pair], budget: int) -> FileReading:
+        entries = tuple(pairs[str(path)] for path in paths_of(self))
+        return FileReading(self, entries, np.arange(len(entries)), True, budget)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
         """Read a place of the frame.
@@ -102,7 +111,7 @@ class PixelFrameDataset(GeoDataset):
         place = resolved(self, index)
         x, y, time = place
         full = Shape(round(y.stop - y.start), round(x.stop - x.start))
-        region = self._reading.read(Affine(1, 0, x.start, 0, -1, y.stop), full, time)
+        region = self._reading_of(self._pairs, 0).read(Affine(1, 0, x.start, 0, -1, y.stop), full, time)
         shape = Shape(round(full.height / abs(y.step)), round(full.width / abs(x.step)))
         image, labels = resample(torch.from_numpy(region.image).float(), torch.from_numpy(region.labels), shape)
         transform = Affine(full.width / shape.width, 0, x.start, 0, -full.height / shape.height, y.stop)

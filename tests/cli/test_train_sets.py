@@ -14,10 +14,14 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import torch
 from click.testing import CliRunner, Result
+from torchvision.models._api import WeightsEnum
 
 from geoglnet.cli.main import geoglnet
 from geoglnet.datasets.layouts import split_keys
+from geoglnet.models.backbone import build_backbone
+from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import read_manifest
 from tests.miniature import (
     write_chesapeake_cvpr,
@@ -207,6 +211,24 @@ def test_every_kind_of_data_set_is_trained_and_scored_with_one_command_each(tmp_
     assert (tmp_path / "scores" / "report.png").read_bytes().startswith(b"\x89PNG")
     for scene in scores["scenes"]:
         assert scene in scored.stdout
+
+
+def test_a_backbone_begins_with_torchgeos_weights_of_its_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which are downloaded where there is a network, and replaced here."""
+    state = build_backbone("resnet18", 13).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: state)
+    case = CASES["sentinel2 & vector"]
+    case.write(tmp_path)
+    text = write_config(tmp_path, case).read_text()
+    weights = 'backbone_weights = "ResNet18_Weights.SENTINEL2_ALL_MOCO"\nglobal_learning_rate = 1e-9'
+    text = text.replace('backbone_weights = ""', weights)
+    (tmp_path / "config.toml").write_text(text.replace("mobilenet_v3_small", "resnet18"))
+    trained = train(tmp_path)
+    assert trained.exit_code == 0, trained.stderr
+    network, manifest = load_checkpoint(tmp_path / "m.safetensors")
+    expected = state["conv1.weight"][:, [3, 7, 8]] * (13 / 3)  # B04, B08 and B8A of red, nir and nir08
+    assert manifest.bands.names == ("red", "nir", "nir08")
+    torch.testing.assert_close(next(iter(network.backbones())).conv1.weight, expected, rtol=2e-3, atol=1e-3)  # half precision
 
 
 @pytest.mark.smoke

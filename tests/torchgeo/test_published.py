@@ -10,9 +10,10 @@ import pytest
 import torch
 from affine import Affine
 from pyproj import CRS
+from shapely import box
 from torch.utils.data import DataLoader
 from torchgeo import samplers
-from torchgeo.datasets import DeepGlobeLandCover, InriaAerialImageLabeling
+from torchgeo.datasets import DeepGlobeLandCover, InriaAerialImageLabeling, random_bbox_assignment, roi_split
 
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.deepglobe import DEEPGLOBE_LEGEND
@@ -149,6 +150,28 @@ def test_samplers_of_both_kinds_reach_every_image_and_nothing_between_them(tmp_p
         assert lefts == {0, 1}
     theirs = getattr(samplers, "GriddedPatchSampler", None) or samplers.GridGeoSampler  # before TorchGeo 0.10
     assert sum((plain[place]["mask"] < 7).sum() for place in theirs(plain, size=48, stride=48)) == 2 * SIZE * SIZE
+
+
+def test_torchgeos_splits_of_the_frame_hold_their_own_images_alone(tmp_path: Path) -> None:
+    write_deepglobe(tmp_path, per_split=3)
+    dataset = DeepGlobe(tmp_path)
+    halves = [box(STRIDE, -40, STRIDE + SIZE, 0), box(STRIDE, -SIZE, STRIDE + SIZE, -40)]
+    whole, (upper, lower) = dataset[at(1)]["mask"], roi_split(dataset, halves)
+    for part, rows in ((upper, slice(0, 40)), (lower, slice(40, SIZE))):
+        assert len(part) == 1
+        assert torch.equal(part[at(1)]["mask"], whole)
+        wrapped = GlobalLocalDataset(part, DEEPGLOBE_LEGEND, region=REGION, sample=SAMPLE)
+        mask = wrapped[at(1)]["mask"]
+        assert torch.equal(mask[rows], whole[rows])
+        assert (mask != 255).sum() == (rows.stop - rows.start) * SIZE
+        for place in RandomRegionSampler(wrapped, 32, length=8, generator=0):
+            assert (wrapped[place]["mask"] != 255).all()
+    first, second = random_bbox_assignment(dataset, [1, 2], torch.Generator().manual_seed(1))
+    assert sorted(float(left) // STRIDE for part in (first, second) for left in part.index.bounds.minx) == [0, 1, 2]
+    for part in (first, second):
+        wrapped = GlobalLocalDataset(part, DEEPGLOBE_LEGEND, region=REGION, sample=SAMPLE)
+        for left in part.index.bounds.minx:
+            assert torch.equal(wrapped[at(int(left) // STRIDE)]["mask"], dataset[at(int(left) // STRIDE)]["mask"])
 
 
 @pytest.mark.parametrize(("split", "theirs"), [("train", "train"), ("validation", "val")])
