@@ -66,7 +66,8 @@ class GLNetTask(StageTask, BaseTask):
     ``val_MulticlassAccuracy``, ``val_MulticlassJaccardIndex`` (over all pixels, as of TorchGeo's tasks) and ``val_mean_iou``
     (mean over classes).
 
-    On several devices the Trainer needs ``strategy=UnwrappedDDP()`` (of ``geoglnet.training.devices``).
+    On several devices the Trainer needs ``strategy=UnwrappedDDP()`` (of ``geoglnet.training.devices``), whose processes end
+    with the fit: the callback :class:`GLNetCheckpoint` saves the model before.
 
     Args:
         num_classes: of the dataset's legend.
@@ -216,7 +217,7 @@ class GLNetTask(StageTask, BaseTask):
     def on_predict_start(self) -> None:
         self._meet(self.trainer.predict_dataloaders)
 
-    def validation_step(self, batch: Any, batch_index: int) -> None:
+    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> None:
         """Log loss and metrics of a batch, and, to loggers that take figures, what it looks like."""
         prediction = self._scored(batch, "val", self.val_metrics)
         add_figure = getattr(getattr(self.logger, "experiment", None), "add_figure", None)
@@ -225,11 +226,11 @@ class GLNetTask(StageTask, BaseTask):
             sample = {"image": batch["image"][0].cpu(), "mask": batch["mask"][0].cpu(), "prediction": prediction[0].cpu()}
             add_figure(f"image/{batch_index}", dataset.plot(sample), global_step=self.global_step)
 
-    def test_step(self, batch: Any, batch_index: int) -> None:
+    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> None:
         """Log loss and metrics of a batch."""
         self._scored(batch, "test", self.test_metrics)
 
-    def predict_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
+    def predict_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Segment a batch.
 
         Returns:
@@ -445,7 +446,7 @@ def _blended(whole: RegionBatch, patches: Tensor | None, overviews: Tensor | Non
     total, weight = torch.zeros_like(ground), torch.zeros_like(ground[:, :1])
     ramps = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) / n for n in size]
     ramp = torch.outer(*ramps).to(ground.device)
-    corners = (whole.footprints[:, :2].double().cpu() * torch.tensor(shape)).round().long().tolist()
+    corners = (whole.footprints[:, :2].cpu().double() * torch.tensor(shape)).round().long().tolist()
     for one, index, (top, left) in zip(patches, whole.overview_index.tolist(), corners, strict=True):
         whole_patch = F.interpolate(one[None].float(), size=size, mode="bilinear", align_corners=False)[0].softmax(dim=0)
         place = slice(top, top + size[0]), slice(left, left + size[1])

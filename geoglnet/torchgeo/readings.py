@@ -116,6 +116,8 @@ class FileReading:
         for pair, into, rows, cols in self._parts(transform, shape, time):
             pixels, theirs = pair.read_pixels(rows, cols)
             if image is None:
+                if pixels.valid.shape == shape and pixels.valid.all():  # nothing is left for others: no copy
+                    return LabeledRegion(pixels.image, theirs), pixels.valid
                 image = np.full((len(pixels.image), *shape), fill_of(pixels.image.dtype), pixels.image.dtype)
             chosen = pixels.valid & ~known[into]
             np.copyto(image[:, *into], pixels.image, where=chosen)

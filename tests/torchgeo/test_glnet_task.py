@@ -33,6 +33,7 @@ from geoglnet.torchgeo import (
     collate,
     region_batch,
 )
+from geoglnet.training.devices import UnwrappedDDP
 from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import OptimConfig
 from tests.miniature import write_own, write_two_crs
@@ -242,6 +243,18 @@ def test_settings_of_a_datamodule_may_be_tables_of_a_configuration_file(folder: 
     data = module(folder, splits_args={"fractions": [0.5, 0.5]})
     with pytest.raises(ConfigError, match="gives 2 parts, and none for test"):
         data.setup("test")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_save_it(folder: Path) -> None:
+    ours, path = task("joint"), folder / "mine.safetensors"
+    before = {name: tensor.clone() for name, tensor in ours.network.state_dict().items()}
+    options = {"max_epochs": 1, "devices": 2, "callbacks": [GLNetCheckpoint(str(path))]}
+    trainer(strategy=UnwrappedDDP(), **options).fit(ours, loader(folder, length=8))
+    trained, _ = load_checkpoint(path)
+    counted = [int(tensor) for name, tensor in trained.state_dict().items() if name.endswith("num_batches_tracked")]
+    assert max(counted) == 2  # steps of four regions, two in each process
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in trained.named_parameters() if tensor.ndim == 1)
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "torchgeo.md"
