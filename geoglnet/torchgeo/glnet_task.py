@@ -335,6 +335,8 @@ class GLNetTask(StageTask, BaseTask):
             raise ConfigError(f"bands of the task are {', '.join(self._bands)}, those of the dataset {dataset.bands}")
         if is_training or self.manifest is None:
             self.manifest = self._described(dataset, self.network.config)
+        if is_training and dataset.sample_config.coarse_to_fine:
+            raise ConfigError("coarse_to_fine belongs to the samples of geoglnet train; train with it, or leave it out")
         if is_training and Stage.BIDIRECTIONAL in self.stages and dataset.sample_config.patches_per_region:
             raise ConfigError(
                 "the bidirectional stage merges the patches of whole regions: use SampleConfig(patches_per_region=0)"
