@@ -148,7 +148,7 @@ def get_model(name: str = "glnet", *, weights: Any = None, bands: Sequence[str] 
     source = str(weights) if isinstance(weights, (str, Path)) else repr(weights)
     kind, _, member = source.rpartition(".")
     if kind.endswith("_Weights") and kind != "GLNet_Weights":
-        from geoglnet.torchgeo.weights import network_on
+        from geoglnet.torchgeo.pretrained import network_on
 
         return network_on(weights, bands, architecture=known[name], **options)
     model = load_model(member.lower().replace("_", "-") if kind == "GLNet_Weights" else source)

@@ -348,7 +348,7 @@ def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str]
         state = _imagenet_state(str(backbone.name))
     elif is_name_of_weights(source):
         # By name: a room above this one, and torchgeo is imported only where it is needed.
-        state, theirs = import_module("geoglnet.torchgeo.weights").pretrained_state(source, bands)
+        state, theirs = import_module("geoglnet.torchgeo.pretrained").pretrained_state(source, bands)
     else:
         state = _file_state(source)
     fill_backbone(backbone, state, bands, theirs=theirs, source=source)

@@ -9,8 +9,8 @@ from geoglnet.torchgeo.global_local import GlobalLocalDataset, RegionQuery, coll
 from geoglnet.torchgeo.inria import inria_cities
 from geoglnet.torchgeo.pixel_frame import DeepGlobe, PixelFrameDataset
 from geoglnet.torchgeo.predictions import Predictions
+from geoglnet.torchgeo.pretrained import GLNet_Weights
 from geoglnet.torchgeo.region_samplers import BalancedRegionSampler, GriddedRegionSampler, RandomRegionSampler, RegionGeoSampler
-from geoglnet.torchgeo.weights import GLNet_Weights
 
 if TYPE_CHECKING:
     from geoglnet.torchgeo.glnet_datamodule import GLNetDataModule

@@ -19,7 +19,7 @@ from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.backbone import build_backbone, load_backbone_weights
 from geoglnet.raster.band_names import SENTINEL_2
 from geoglnet.torchgeo import GLNet_Weights
-from geoglnet.torchgeo.weights import BandTransforms, bands_of
+from geoglnet.torchgeo.pretrained import BandTransforms, bands_of
 
 ALL = tuple(SENTINEL_2.values())
 MOCO = ResNet18_Weights.SENTINEL2_ALL_MOCO
