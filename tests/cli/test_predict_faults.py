@@ -436,7 +436,9 @@ def wait_for_blocks(folder: Path, count: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)]
+)
 def test_signals_leave_a_state_that_can_be_resumed(
     long_scene: Path, tiny_model_path: Path, stop: signal.Signals, code: int, cut: Path, long_whole: dict[str, bytes]
 ) -> None:

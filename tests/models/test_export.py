@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"backbone": "resnet18"}, marks=pytest.mark.slow),
         pytest.param({"sharing": Sharing.BIDIRECTIONAL}, marks=pytest.mark.slow),  # tracing the merge takes half a minute
         pytest.param({"compat": Compat.OFFICIAL}, marks=pytest.mark.slow),

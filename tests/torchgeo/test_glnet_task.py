@@ -180,6 +180,7 @@ def test_validation_scores_whole_regions_and_prediction_says_where_they_lie(fold
     assert scores["test_MulticlassAccuracy"] == pytest.approx(right / total, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_from_a_checkpoint_of_lightning_as_if_nothing_had_been(folder: Path) -> None:
     optim = {"backbone_weights": "", "ema_decay": 0.9, "cosine": True, "global_steps": 1, "local_steps": 1}
     whole, part = task(optim=optim), task(optim=optim)

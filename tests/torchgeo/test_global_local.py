@@ -300,6 +300,7 @@ def loaded(dataset: GlobalLocalDataset, workers: int) -> list[dict[str, Any]]:
     return list(DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers, collate_fn=collate, **options))
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_in_any_number_of_workers(tmp_path: Path) -> None:
     write_scene(tmp_path)
     ours = wrapped(opened(tmp_path), augment=AugmentConfig())

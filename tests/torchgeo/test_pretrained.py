@@ -144,7 +144,7 @@ def test_shipped_models_are_weights_with_transforms_and_meta(weights: Any) -> No
 
 def test_get_model_takes_names_files_and_enums_and_refuses_contradictions(tmp_path: Path) -> None:
     expected = geoglnet.load_model("landcover")
-    for weights in ("landcover", "GLNet_Weights.LANDCOVER", GLNet_Weights.LANDCOVER, expected.path):
+    for weights in ("landcover", GLNet_Weights.LANDCOVER, expected.path):
         found = geoglnet.get_model("glnet", weights=weights, num_classes=6, bands=("red", "green", "blue"))
         assert all(torch.equal(tensor, found.state_dict()[key]) for key, tensor in expected.network.state_dict().items())
     with pytest.raises(ConfigError, match="landcover has num_classes = 6, not 2; leave it out"):

@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -47,6 +48,7 @@ def share(folder: str, rank: int) -> list[list[list[Any]]]:
     ]
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_samples_that_one_process_makes(tmp_path: Path) -> None:
     dataset = opened(write_own(tmp_path))
     places = [place for sampler in samplers(dataset) for place in sampler]  # one loader for all: starting workers takes seconds
@@ -59,6 +61,7 @@ def test_two_workers_make_the_samples_that_one_process_makes(tmp_path: Path) -> 
         assert all(torch.equal(one[key], other[key]) for key in (*KEYS, "overview_index", "transform"))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_epochs_that_one_makes(tmp_path: Path) -> None:
     dataset = opened(write_own(tmp_path))
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -133,7 +133,7 @@ def labels_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "options"),
     [
         ("out.gpkg", ("--sieve", "20px", "--style", "qml")),
-        ("out.gpkg", ("--fill-holes", "--workers", "2")),
+        pytest.param("out.gpkg", ("--fill-holes", "--workers", "2"), marks=pytest.mark.slow),
         ("out.parquet", ("--opening", "1")),
         ("out.fgb", ("--regularize", "--simplify", "1px")),
         ("out.geojson", ("--smooth",)),
@@ -192,6 +192,7 @@ def plugin_run(words: tuple[str | Path, ...], is_canceled: Callable[[], bool] = 
     return run_program(program, environment, lambda event: None, is_canceled, hear=lambda line: None, grace_s=60.0)
 
 
+@pytest.mark.slow
 def test_what_the_plugin_starts_leaves_nothing_behind(
     scene_path: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
