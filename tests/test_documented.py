@@ -62,7 +62,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the pages name."""
     pytest.importorskip("torchgeo")
     folder = tmp_path_factory.mktemp("documented")
-    scene_path = geoglnet.demo(folder, shape=(480, 480))
+    scene_path = geoglnet.demo(folder, shape=(384, 384))
     for name in ("held_out.tif", "a.tif", "b.tif", "c.tif"):
         shutil.copy(scene_path, folder / name)
     truth = geopandas.read_file(folder / "truth.gpkg", layer="truth")

@@ -64,7 +64,7 @@ backbone_weights = ""
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where examples run: a small scene with its truth, labels of it, a configuration and a model trained for two steps."""
     folder = tmp_path_factory.mktemp("examples")
-    scene_path = geoglnet.demo(folder, shape=(480, 640))
+    scene_path = geoglnet.demo(folder, shape=(320, 400))
     (folder / "held_out.tif").write_bytes(scene_path.read_bytes())
     truth = geopandas.read_file(folder / "truth.gpkg", layer="truth")
     truth[truth.class_name == "building"].to_file(folder / "buildings.gpkg")

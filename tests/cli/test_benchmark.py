@@ -17,6 +17,8 @@ from geoglnet.paper.targets import TARGETS
 from geoglnet.training.train_config import read_config
 from tests.cli.test_train_sets import CASES, write_config
 
+pytestmark = pytest.mark.slow  # trains and measures several networks
+
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(geoglnet, [str(argument) for argument in arguments])

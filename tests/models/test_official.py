@@ -26,7 +26,10 @@ from geoglnet.windows import footprints, patch_windows
 from tests.official import Reference, random_state
 
 SIDE = 64
-SHAPES = [Shape(150, 150), Shape(130, 201), Shape(177, 96)]  # places of every kind relative to the cells of the maps
+SHAPES = [  # places of every kind relative to the cells of the maps
+    Shape(130, 201),
+    *(pytest.param(shape, marks=pytest.mark.slow) for shape in (Shape(150, 150), Shape(177, 96))),
+]
 
 
 def region(shape: Shape) -> tuple[Reference, Tensor]:
@@ -68,7 +71,7 @@ def test_imported_networks_give_the_authors_logits_in_every_mode(shape: Shape) -
 
 @torch.inference_mode()
 def test_exact_geometry_is_another_network() -> None:
-    reference, places = region(SHAPES[1])
+    reference, places = region(SHAPES[0])
     official = official_network(random_state(7), Sharing.GLOBAL_TO_LOCAL)
     exact = type(official)(ModelConfig(7, "resnet18", 3, 16, 8)).eval()
     exact.load_state_dict(official.state_dict())

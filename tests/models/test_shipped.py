@@ -74,7 +74,10 @@ def test_the_held_out_scores_can_be_repeated(model: str) -> None:
     assert scores == pytest.approx(stated, abs=0.01)
 
 
-@pytest.mark.parametrize("model", shipped_models())
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=pytest.mark.slow) if name.startswith("landcover-") else name for name in shipped_models()],
+)
 def test_trained_weights_fold_exactly(model: str) -> None:
     network, manifest = load_checkpoint(model_path(model))
     sizes = RegionConfig(

@@ -97,7 +97,7 @@ def test_a_step_is_that_of_geoglnet_train_bit_by_bit(folder: Path) -> None:
         assert torch.equal(tensor, ours.network.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("sharing", [Sharing.GLOBAL_TO_LOCAL, Sharing.BIDIRECTIONAL])
+@pytest.mark.parametrize("sharing", [Sharing.GLOBAL_TO_LOCAL, pytest.param(Sharing.BIDIRECTIONAL, marks=pytest.mark.slow)])
 def test_all_stages_are_trained_in_one_fit_and_each_as_it_says(folder: Path, sharing: Sharing) -> None:
     ours = task(model=SMALL["model"] | {"sharing": sharing.value}, optim={"backbone_weights": "", "ema_decay": 0.9})
     seen: list[tuple[Stage, int]] = []

@@ -237,7 +237,7 @@ def test_parquet_that_is_no_geoparquet_is_refused_in_one_line(tmp_path: Path) ->
 WEB = 20_037_508.342789244
 
 
-@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("halves", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(
     ("crs", "bounds", "share"),
     [
