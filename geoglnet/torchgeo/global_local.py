@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 import torch
 from affine import Affine
@@ -210,15 +211,7 @@ class GlobalLocalDataset(GeoDataset):
         for key in ("mask", "prediction"):
             if key in sample:
                 pictures[key] = colored(sample[key].numpy().astype(np.uint8), self.legend)
-        figure = Figure(figsize=(4 * len(pictures), 4))
-        for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-            axes.imshow(picture)
-            axes.axis("off")
-            if show_titles:
-                axes.set_title(title)
-        if suptitle is not None:
-            figure.suptitle(suptitle)
-        return figure
+        return side_by_side(pictures, show_titles, suptitle)
 
     def region_sample(self, place: Any, rng: np.random.Generator) -> RegionSample:
         """Make the sample of a query as training takes it, with random choices by a generator.
@@ -316,3 +309,16 @@ def _seed_of(place: Cuboid) -> tuple[int, ...]:
     x, y, time = place
     words = struct.pack("<4d", x.start, x.stop, y.start, y.stop) + f"{time.start} {time.stop}".encode()
     return (int.from_bytes(hashlib.sha256(words).digest()[:8]),)
+
+
+def side_by_side(pictures: Mapping[str, npt.NDArray[np.uint8]], show_titles: bool, suptitle: str | None) -> Figure:
+    """Draw pictures, by title, as TorchGeo's ``plot`` does."""
+    figure = Figure(figsize=(4 * len(pictures), 4))
+    for axes, (title, picture) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
+        axes.imshow(picture)
+        axes.axis("off")
+        if show_titles:
+            axes.set_title(title)
+    if suptitle is not None:
+        figure.suptitle(suptitle)
+    return figure

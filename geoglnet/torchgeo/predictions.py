@@ -13,6 +13,7 @@ from geoglnet.errors import DatasetError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.raster.cog import read_legend
 from geoglnet.torchgeo.adapter import LabelRasters
+from geoglnet.torchgeo.global_local import side_by_side
 
 
 class Predictions(LabelRasters):
@@ -73,13 +74,5 @@ class Predictions(LabelRasters):
         shown = {"Mask": sample["mask"]} | ({"Prediction": sample["prediction"]} if "prediction" in sample else {})
         table = np.zeros((NO_CLASS + 1, 4), np.uint8)
         table[: len(self.legend.colors)] = [(*color, 255) for color in self.legend.colors]
-        figure = Figure(figsize=(4 * len(shown), 4))
-        axes = figure.subplots(ncols=len(shown), squeeze=False)
-        for axis, (name, labels) in zip(axes[0], shown.items(), strict=True):
-            axis.imshow(table[np.asarray(labels).squeeze()])
-            axis.axis("off")
-            if show_titles:
-                axis.set_title(name)
-        if suptitle is not None:
-            figure.suptitle(suptitle)
-        return figure
+        pictures = {name: table[np.asarray(labels).squeeze()] for name, labels in shown.items()}
+        return side_by_side(pictures, show_titles, suptitle)
