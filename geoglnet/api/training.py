@@ -70,6 +70,11 @@ class Training:
         return axes
 
     @property
+    def scores(self) -> Mapping[str, Any]:
+        """Scores on the held-out scenes, per scene and in total; empty where there are none."""
+        return self.manifest.metrics
+
+    @property
     def report(self) -> Report:
         """Report what was trained, and its scores on the held-out scenes."""
         total = self.manifest.metrics.get("total", {})
@@ -149,6 +154,7 @@ def train(
     *,
     folder: StrPath = ".",
     overrides: Mapping[str, Any] | None = None,
+    start_from: StrPath | None = None,
     global_branch_from: StrPath | None = None,
     branches_from: StrPath | None = None,
     resume: bool = False,
@@ -170,8 +176,10 @@ def train(
         checkpoint_path: ``.safetensors`` file to write; the log goes beside it, into a folder that ends in ``.run``.
         folder: where the configuration's patterns start.
         overrides: values by dotted key that win over the file, such as ``{"optim.global_steps": 100}``.
-        global_branch_from: checkpoint whose global branch is taken instead of training one.
-        branches_from: checkpoint whose branches and f_agg are taken: only what comes after is trained.
+        start_from: shipped model or checkpoint that every stage starts from; the configuration may leave out whatever the
+            model says (architecture, bands, sizes, classes), and the recipe is ``"adapt"`` where it names none.
+        global_branch_from: shipped model or checkpoint whose global branch is taken instead of training one.
+        branches_from: model whose branches and f_agg are taken: only what comes after is trained.
         resume: go on where a training of the same checkpoint was cut off.
         overwrite: replace an existing checkpoint.
         progress: receiver of steps and losses; bars when left out.
@@ -188,6 +196,7 @@ def train(
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
     _check_extra()
+    from geoglnet.models.shipped import model_path
     from geoglnet.output import OutputFile, refuse_inputs
     from geoglnet.training.fit import Start, fit
     from geoglnet.training.runlog import run_folder
@@ -196,9 +205,12 @@ def train(
     if isinstance(config, (str, os.PathLike)):
         # fit refuses to replace the files that a configuration names; it does not know the configuration's own file.
         refuse_inputs([OutputFile(checkpoint_path, overwrite or resume)], [("the configuration", config)])
+        overrides = {**(overrides or {}), **({} if start_from is None else {"optim.start_from": os.fspath(start_from)})}
     elif overrides:
         raise ConfigError("overrides are for a configuration file; of an object, use dataclasses.replace")
-    first, both = (None if path is None else Path(path) for path in (global_branch_from, branches_from))
+    elif start_from is not None:
+        raise ConfigError("start_from is for a configuration file; of an object, replace optim.start_from")
+    first, both = (None if path is None else model_path(os.fspath(path)) for path in (global_branch_from, branches_from))
     start = Start(first, both, resume)
     checkpoint = Path(checkpoint_path)
     with watched(progress) as recorder:

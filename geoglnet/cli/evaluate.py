@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,9 +16,9 @@ from geoglnet.cli.options import (
     overwrite_option,
     progress_options,
 )
+from geoglnet.cli.score_table import score_table
 from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.verb import Verb
-from geoglnet.escaping import visible
 
 
 @click.command(cls=Verb)
@@ -77,19 +75,4 @@ def evaluate(
     scores = scored.evaluation.to_dict()
     reporter.done(f"mean IoU {scores['total']['mean_iou']:.3f}", scores)
     if not isinstance(reporter, JsonReporter):
-        click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))
-
-
-def _table(scores: Mapping[str, Any]) -> str:
-    scenes = {visible(name): row for name, row in scores["scenes"].items()}
-    rows: dict[str, Mapping[str, float]] = {**scenes, "all": {**scores["total"], **scores["conventions"]}}
-    columns = [*(name for name in scores["total"] if name != "mean_iou"), "mean_iou", "boundary_f1"]
-    width = max(map(len, [*rows, "SCENE"])) + 2
-    lines = ["SCENE".ljust(width) + "".join(f"{visible(name):>14}" for name in columns)]
-    lines += [name.ljust(width) + "".join(_cell(row.get(column)) for column in columns) for name, row in rows.items()]
-    lines += ["", *(f"{name.replace('_', ' '):<30}{value:.3f}" for name, value in scores["conventions"].items())]
-    return "\n".join(lines)
-
-
-def _cell(score: float | None) -> str:
-    return f"{score:>14.3f}" if score is not None else f"{'-':>14}"
+        click.echo(json.dumps(scores, indent=2) if as_json else score_table(scores))

@@ -20,6 +20,7 @@ from geoglnet.message import Keyword, Message
 from geoglnet.progress import Progress, Rule
 
 PROTOCOL_VERSION = 1
+MINUTE_S, MOST_COLUMNS = 60.0, 160  # of a log
 INTERVAL_S = 0.1  # a terminal, or the program that reads events, gains nothing from more
 BAR_WIDTH = 24
 
@@ -54,10 +55,17 @@ class StageProgress:
     def fraction(self) -> float:
         return min(1.0, self.count / self.total) if self.total > 0 else 0.0
 
-    def is_due(self) -> bool:
-        """Return whether it is time to show the stage again; the end is always shown."""
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate the time to the stage's end by its rate; ``None`` before its first step."""
+        elapsed = time.monotonic() - self.started
+        return elapsed * max(0, self.total - self.count) / self.count if self.count else None
+
+    def is_due(self, interval_s: float = 0.0) -> bool:
+        """Return whether it is time to show the stage again; the end is always shown, unless a longer interval is given."""
         now = time.monotonic()
-        if now - self.shown < INTERVAL_S and self.count != self.total:
+        is_over = self.count == self.total and not interval_s
+        if now - max(self.shown, self.started if interval_s else 0.0) < (interval_s or INTERVAL_S) and not is_over:
             return False
         self.shown = now
         return True
@@ -127,10 +135,16 @@ class QuietReporter:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     tells_rules: bool = False
     command: click.Command | None = None
+    stage: StageProgress = field(default_factory=StageProgress)
 
-    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None: ...
+    def plan(self, stage: str, total: int, unit: str, **figures: float) -> None:
+        self.stage = StageProgress(stage, total, unit)
 
-    def advance(self, amount: int = 1, **figures: float) -> None: ...
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self.stage.advance(amount, figures)
+        # A line a minute in logs and pipes: hours of silence look like a program that hangs.
+        if self.tells_rules and self.stage.is_due(MINUTE_S):
+            _print(self.stage.describe(MOST_COLUMNS), self.stream)
 
     def log(self, message: str) -> None:
         if self.tells_rules and isinstance(message, Rule):
@@ -212,7 +226,9 @@ class JsonReporter:
         stage.advance(amount, figures)
         if stage.is_due():
             place = {"stage": stage.name, "done": stage.count, "total": stage.total, "fraction": round(stage.fraction, 4)}
-            self._emit("progress", **place, figures=stage.figures)
+            left = stage.seconds_left
+            more = {} if left is None else {"seconds_left": round(left, 1)}
+            self._emit("progress", **place, figures=stage.figures, **more)
 
     def log(self, message: str) -> None:
         self._emit("log", message=visible(in_options(message, self.command)))

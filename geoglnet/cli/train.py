@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from geoglnet.cli.options import data_option, option, overwrite_option, path_option, progress_options
-from geoglnet.cli.terminal import Reporter
+from geoglnet.cli.score_table import score_table
+from geoglnet.cli.terminal import JsonReporter, Reporter
 from geoglnet.cli.verb import Verb
 
 
@@ -42,11 +43,24 @@ def parse_overrides(ctx: click.Context, param: click.Parameter, texts: tuple[str
     metavar="KEY=VALUE",
     help="Override a setting of CONFIG.toml, such as optim.batch_size=4; may be repeated.",
 )
-@path_option(
-    "--global-branch-from", group="Configuration", help="Take the global branch from this checkpoint instead of training it."
+@option(
+    "--from",
+    "start_from",
+    group="Configuration",
+    metavar="NAME|FILE",
+    help="Start every stage from this model instead of from nothing. What CONFIG.toml leaves out is the model's.",
 )
-@path_option(
-    "--branches-from", group="Configuration", help="Take both branches and f_agg from this checkpoint; train only what follows."
+@option(
+    "--global-branch-from",
+    group="Configuration",
+    metavar="NAME|FILE",
+    help="Take the global branch from this model instead of training it.",
+)
+@option(
+    "--branches-from",
+    group="Configuration",
+    metavar="NAME|FILE",
+    help="Take both branches and f_agg from this model; train only what follows.",
 )
 @option("--resume", group="Run", is_flag=True, help="Continue an interrupted training of the same CHECKPOINT.")
 @progress_options
@@ -54,8 +68,9 @@ def train(
     config: Path,
     data: Path,
     checkpoint: Path,
-    global_branch_from: Path | None,
-    branches_from: Path | None,
+    start_from: str | None,
+    global_branch_from: str | None,
+    branches_from: str | None,
     resume: bool,
     overrides: dict[str, Any],
     skip_corrupt: bool,
@@ -65,8 +80,8 @@ def train(
     """Train a model from a configuration file.
 
     The checkpoint stores the whole configuration. The folder CHECKPOINT.run beside it holds the training log (tensorboard
-    --logdir CHECKPOINT.run) and a report of the scores. An interrupted training can be resumed and ends with the same
-    weights. Needs the extra: pip install 'geoglnet[train]'.
+    --logdir CHECKPOINT.run) and a report of the scores on the held-out scenes, which are also printed. An interrupted
+    training can be resumed and ends with the same weights. Needs the extra: pip install 'geoglnet[train]'.
     """
     from geoglnet.api.training import train as tool
 
@@ -75,10 +90,16 @@ def train(
         checkpoint,
         folder=data,
         overrides=overrides | ({"sample.skip_corrupt": True} if skip_corrupt else {}),
+        start_from=start_from,
         global_branch_from=global_branch_from,
         branches_from=branches_from,
         resume=resume,
         overwrite=overwrite,
         progress=reporter,
     )
-    reporter.done(f"checkpoint {checkpoint}", {"checkpoint": trained.checkpoint_path, "run": trained.run_path})
+    scores = trained.scores
+    mean = f": mean IoU {scores['total']['mean_iou']:.3f} on the held-out scenes" if scores else ""
+    outputs = {"checkpoint": trained.checkpoint_path, "run": trained.run_path}
+    reporter.done(f"checkpoint {checkpoint}{mean}", outputs | ({"scores": scores} if scores else {}))
+    if scores and not isinstance(reporter, JsonReporter):
+        click.echo(score_table(scores))

@@ -24,7 +24,10 @@ from geoglnet.config import BACKBONES, suggestion
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.baselines.library import pretrained_encoder
 from geoglnet.models.extractors import Extractor, pretrained_state
+from geoglnet.models.manifest import read_manifest
 from geoglnet.models.pickles import read_pickle
+from geoglnet.models.shipped import model_path, shipped_models
+from geoglnet.progress import Progress, SilentProgress
 
 Levels = tuple[Tensor, Tensor, Tensor, Tensor]
 _BODY = "body."  # where an Extractor keeps its library's network
@@ -330,22 +333,34 @@ def build_backbone(name: str, in_channels: int = 3) -> Backbone:
     return backbone
 
 
-def load_backbone_weights(backbone: nn.Module, source: str, bands: Sequence[str] = RGB) -> None:
+def load_backbone_weights(
+    backbone: nn.Module,
+    source: str,
+    bands: Sequence[str] = RGB,
+    progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
+) -> None:
     """Fill a backbone with pretrained weights.
+
+    Where ImageNet's cannot be downloaded, those of a shipped model with the same backbone are taken, which began as ImageNet's.
 
     Args:
         backbone: changed in place; its ``name`` is the one it was built with.
         source: ``"imagenet"`` (torchvision's) or a name of TorchGeo's, as ``"ResNet50_Weights.SENTINEL2_ALL_MOCO"``, both
             downloaded once; or a file with torchvision's names: safetensors, or a state that torch.save wrote.
         bands: names of the bands; see :func:`fill_backbone`.
+        progress: told where the weights come from, when it is not the source.
 
     Raises:
-        CheckpointError: the file is missing or damaged, lacks tensors that the backbone has, or takes other bands.
+        CheckpointError: weights are missing, damaged, or cannot be downloaded, lack tensors that the backbone has, or take
+            other bands.
         ConfigError: TorchGeo has no such weights.
     """
     theirs: Sequence[str] = RGB
     if source == "imagenet":
-        state = _imagenet_state(str(backbone.name))
+        try:
+            state = _imagenet_state(str(backbone.name))
+        except OSError as error:  # no network, or a proxy that refuses
+            state = _shipped_state(str(backbone.name), error, progress)
     elif is_name_of_weights(source):
         # By name: a room above this one, and torchgeo is imported only where it is needed.
         state, theirs = import_module("geoglnet.torchgeo.pretrained").pretrained_state(source, bands)
@@ -436,6 +451,25 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         return pretrained_encoder(name)
     state: dict[str, Tensor] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
     return state
+
+
+def _shipped_state(name: str, error: OSError, progress: Progress) -> dict[str, Tensor]:
+    """Take a backbone out of a shipped model, where ImageNet's weights cannot be downloaded."""
+    reason = " ".join(str(error).split())[:120]
+    for model in shipped_models():
+        manifest = read_manifest(model_path(model))
+        if manifest.model.backbone == name and manifest.bands.names == RGB:
+            progress.warn(
+                f"ImageNet's weights of {name} cannot be downloaded ({reason}); the backbone of the shipped model {model} is "
+                "taken, which began as ImageNet's and was trained on"
+            )
+            tensors = load_file(model_path(model))
+            head = "global_branch.backbone."
+            return {key.removeprefix(head): tensor.float() for key, tensor in tensors.items() if key.startswith(head)}
+    raise CheckpointError(
+        f"ImageNet's weights of {name} cannot be downloaded ({reason}), and no shipped model has that backbone; "
+        "connect to the internet once, set backbone = 'mobilenet_v2', or backbone_weights = '…' with a file (or '' for none)"
+    ) from error
 
 
 def fit_stem(backbone: nn.Module, in_channels: int) -> None:

@@ -10,19 +10,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geoglnet.config import Branches, Sharing, Stage, to_plain
 from geoglnet.datasets.loading import RegionLoader
 from geoglnet.datasets.reader import PairReader, open_dataset, open_specimens
 from geoglnet.datasets.samplers import RegionDataset
 from geoglnet.datasets.sources import source_files
-from geoglnet.errors import CheckpointError, OutputExistsError
+from geoglnet.errors import CheckpointError, ConfigError, OutputExistsError
 from geoglnet.filenames import check_filename
 from geoglnet.message import Keyword
 from geoglnet.models.backbone import is_name_of_weights, load_backbone_weights
 from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.network import Network, build_network
+from geoglnet.models.shipped import model_path
+from geoglnet.models.transfer import blend, transfer
 from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
@@ -97,11 +100,13 @@ def fit(
     Raises:
         DatasetError: training data are missing or cannot be used.
         CheckpointError: a checkpoint or savepoint to go on from, or the backbone weights, do not fit.
+        ConfigError: nothing would be trained.
         OutputExistsError: the checkpoint exists, or a savepoint that nobody asked to go on from.
         CapacityError: a baseline whose images the device is too small for; it says which it can take.
         Canceled: it was interrupted.
     """
     check_filename(checkpoint_path)  # names of other files are made from it
+    _check_start(config, start)
     saved_path = savepoint_path(checkpoint_path)
     is_unscored = _is_unscored(checkpoint_path, config)
     if is_unscored and not (start.resume or overwrite):
@@ -149,7 +154,10 @@ def _train(
         saved_path.unlink(missing_ok=True)
     # After the outputs are claimed and before anything draws: the same seed builds the same weights.
     torch.manual_seed(config.optim.seed)
-    network = _build_network(config, folder)
+    network = _build_network(config, folder, progress)
+    source, taken = config.optim.start_from, {}
+    if source:
+        taken = start_from(network, config, progress)
     check_training_capacity(network, *_images_of(config), resolve_device("auto"))
     dataset = _open_dataset(config, folder, progress)
     # Savepoints keep what was asked for, models what came of it.
@@ -166,11 +174,58 @@ def _train(
             take_parts(network, path, network.trained_parts(stage))
             continue
         keepers = Saving(saved_path, asked, stage), RunLog(run, stage, specimens)
-        run_stage(network, StageRun(stage, config, manifest, saved, keepers), dataset, progress)
+        # What the refined branch of the model knows is not replaced by a copy of its global branch.
+        is_prepared = any(name.startswith("refined_branch.") for name in taken)
+        run_stage(network, StageRun(stage, config, manifest, saved, keepers, is_prepared), dataset, progress)
         if stage in kept:
             _keep_stage(kept[stage], network, stage, config)
         saved = None
+    blend(network, taken, config.optim.start_share)
     return network, manifest
+
+
+def start_from(network: Network, config: TrainConfig, progress: Progress) -> dict[str, Tensor]:
+    """Fill a network with the weights of the model that a configuration starts from.
+
+    Returns:
+        The weights that are wholly the model's, by name: a copy, to average with in the end.
+
+    Raises:
+        CheckpointError: the model has another architecture.
+        ModelNotFoundError: there is no such model.
+    """
+    source = config.optim.start_from
+    trained, theirs = load_checkpoint(model_path(source))
+    whole = transfer(network, config.legend, config.bands.names, trained, theirs, source)
+    new = [name for name in config.legend.names if name not in theirs.legend.names]
+    progress.log(
+        f"start from {theirs.name}"
+        + (f"; classes that it does not know: {', '.join(new)}" if new else "")
+        + (f"; frozen: {', '.join(config.optim.frozen)}" if config.optim.frozen else "")
+    )
+    return {name: tensor.clone() for name, tensor in network.state_dict().items() if name in whole}
+
+
+def _check_start(config: TrainConfig, start: Start) -> None:
+    """Refuse a training with nothing to train, or whose frozen branch would stay random.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    optim = config.optim
+    given = start.branches_from or start.global_branch_from
+    if optim.start_from and given is not None:
+        raise ConfigError(f"start from {optim.start_from}, or take branches from {given}, but not both")
+    if not any(start.path_for(stage) is None for stage in stages_of(config.model, optim)):
+        if given is None:
+            raise ConfigError(f"nothing to train: frozen = {list(optim.frozen)} leaves no stage; leave some out")
+        raise ConfigError(
+            f"nothing to train: all branches are taken from {given}, and sharing = {config.model.sharing.value!r} has no "
+            "further stage; set sharing = 'bidirectional', or train on from that model with "
+            + Keyword("start_from", str(given))
+        )
+    if {"global", "local", "backbone"} & set(optim.frozen) and not optim.start_from and given is None:
+        raise ConfigError(f"frozen = {list(optim.frozen)} would stay random; name the model to start from with from = '…'")
 
 
 def _saved(path: Path, config: TrainConfig, start: Start, overwrite: bool) -> Savepoint | None:
@@ -236,6 +291,8 @@ def _inputs(config: TrainConfig, folder: Path, start: Start) -> Iterator[tuple[s
     for path in (start.global_branch_from, start.branches_from):
         if path is not None:
             yield "the checkpoint to start from", path
+    if config.optim.start_from:
+        yield "the model to start from", model_path(config.optim.start_from)
     if config.optim.backbone_weights and not is_name_of_weights(config.optim.backbone_weights):
         yield "the file of the backbone's weights", folder / config.optim.backbone_weights
     for what, sources in (("a training file", config.train), ("a validation file", config.validation)):
@@ -284,13 +341,13 @@ def _open_specimens(config: TrainConfig, folder: Path, manifest: Manifest) -> li
     return [specimen(batch, manifest.bands, config.legend) for batch in loader]
 
 
-def _build_network(config: TrainConfig, folder: Path) -> Network:
+def _build_network(config: TrainConfig, folder: Path, progress: Progress) -> Network:
     network = build_network(config.model)
     source = config.optim.backbone_weights
     if source:
         path = source if is_name_of_weights(source) else str(folder / source)
         for backbone in network.backbones():
-            load_backbone_weights(backbone, path, config.bands.names)
+            load_backbone_weights(backbone, path, config.bands.names, progress)
     return network
 
 

@@ -38,6 +38,7 @@ class StageRun:
         manifest: of the network.
         saved: what the stage goes on from, if it was cut off.
         keepers: callbacks that write savepoints and logs.
+        is_prepared: whether the network has been where the stage begins before, so that nothing is made anew for it.
     """
 
     stage: Stage
@@ -45,6 +46,7 @@ class StageRun:
     manifest: Manifest
     saved: Savepoint | None = None
     keepers: Sequence[Callback] = ()
+    is_prepared: bool = False
 
     @property
     def steps(self) -> int:
@@ -56,10 +58,14 @@ class StageRun:
 
 
 def stages_of(model: ModelConfig, optim: OptimConfig) -> tuple[Stage, ...]:
-    """List the stages that a network goes through, in order."""
+    """List the stages that a network goes through, in order; those of a frozen branch are left out."""
+    frozen = {stage for stage in (Stage.GLOBAL, Stage.LOCAL) if stage.value in optim.frozen}
     if model.branches is not Branches.BOTH:
-        return (Stage.GLOBAL if model.branches is Branches.GLOBAL else Stage.LOCAL,)
-    first = (Stage.JOINT,) if optim.is_joint else (Stage.GLOBAL, Stage.LOCAL)
+        only = Stage.GLOBAL if model.branches is Branches.GLOBAL else Stage.LOCAL
+        return () if only in frozen else (only,)
+    # With one branch frozen, both at once is the other alone.
+    is_joint = optim.is_joint and not frozen
+    first = (Stage.JOINT,) if is_joint else tuple(stage for stage in (Stage.GLOBAL, Stage.LOCAL) if stage not in frozen)
     return (*first, Stage.BIDIRECTIONAL) if model.sharing is Sharing.BIDIRECTIONAL else first
 
 
@@ -150,7 +156,7 @@ def strided_depthwise_in_float32(network: Network) -> Iterator[None]:
 
 def _task(network: Network, run: StageRun) -> StageTask:
     network.to(memory_format=torch.channels_last)
-    if run.saved is None:
+    if run.saved is None and not run.is_prepared:
         network.begin(run.stage)  # before the task copies the network for its moving average
     task = StageTask(network, run.stage, run.config.optim, run.steps)
     if run.saved is not None:

@@ -94,14 +94,22 @@ class StageTask(LightningModule):
             raise ConfigError(f"a network with {kind} has no {stage.value} stage")
         # Only the stage's parts learn; without gradients elsewhere the frozen branch keeps no graph.
         network.requires_grad_(False)
-        for parameter in self._trained_parameters():
+        trained = list(self._trained_parameters())
+        if not trained:
+            raise ConfigError(f"the {stage.value} stage has nothing to train: frozen = {list(optim.frozen)}; leave some out")
+        for parameter in trained:
             parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what is trained; what is frozen keeps its batch statistics."""
         super().train(mode)
         for name, part in self.network.named_children():
-            part.train(mode and name in self.network.trained_parts(self.stage))
+            part.train(mode and name in self._trained_parts())
+        frozen = [backbone for backbone in self.network.backbones() if "backbone" in self.optim.frozen]
+        if "statistics" in self.optim.frozen:
+            frozen += [part for part in self.network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        for part in frozen:
+            part.eval()
         return self
 
     def training_step(self, batch: RegionBatch, batch_index: int) -> None:
@@ -257,9 +265,16 @@ class StageTask(LightningModule):
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, self.optim.gamma, NO_CLASS)
 
+    def _trained_parts(self) -> list[str]:
+        """Name the children that learn: those of the stage, without the branches that are frozen."""
+        return [
+            name for name in self.network.trained_parts(self.stage) if name.removesuffix("_branch") not in self.optim.frozen
+        ]
+
     def _trained_parameters(self) -> Iterator[nn.Parameter]:
-        for name in self.network.trained_parts(self.stage):
-            yield from self.network.get_submodule(name).parameters()
+        still = {id(p) for part in self.network.backbones() for p in part.parameters() if "backbone" in self.optim.frozen}
+        for name in self._trained_parts():
+            yield from (p for p in self.network.get_submodule(name).parameters() if id(p) not in still)
 
     def _cosine(self, step: int) -> float:
         warm_up = max(1, round(_WARM_UP * self.steps))

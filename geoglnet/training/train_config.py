@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from geoglnet.datasets.sources import SourceConfig, source_from_plain
 from geoglnet.datasets.transforms import AugmentConfig
 from geoglnet.errors import ConfigError
 from geoglnet.legend import Legend
+from geoglnet.models.manifest import model_digest, read_manifest
+from geoglnet.models.shipped import model_path
 from geoglnet.plain import checked, shortened
 from geoglnet.progress import Progress
 
@@ -46,7 +49,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "patches_at_once": 6,
     },
+    "adapt": {
+        # To go on from a model with few labels: what it knows of whole regions stays, and no statistics are taken of one place.
+        # Found by experiments (benchmarks/adaptation.py).
+        "frozen": ("global", "statistics"),
+        "global_steps": 60,
+        "local_steps": 60,
+        "batch_size": 4,
+        "global_learning_rate": 1e-4,
+        "local_learning_rate": 1e-4,
+        "cosine": True,
+        "gamma": 2.0,
+        "fmreg": "mean_square",
+        "start_share": 0.25,
+    },
 }
+FROZEN = ("global", "local", "backbone", "statistics")
+"""What :attr:`OptimConfig.frozen` may name."""
 
 
 CHANGING_NO_WEIGHT = ("save_every_s", "workers")
@@ -58,8 +77,13 @@ class OptimConfig:
     """How weights are updated; defaults are the paper's (§4.1) as far as steps allow.
 
     Args:
-        recipe: named set of values for what the configuration leaves out: ``"paper"``, or ``"official"`` for the authors' code
-            (see :data:`RECIPES`).
+        recipe: named set of values for what the configuration leaves out: ``"paper"``, ``"official"`` for the authors' code, or
+            ``"adapt"`` to go on from a model with few labels (see :data:`RECIPES`).
+        start_from: shipped model or checkpoint that every stage starts from (``from`` in a file). Its architecture, bands and
+            sizes are those of the configuration where it says nothing; classes of the same name keep their logits.
+        frozen: what does not learn: ``"global"`` or ``"local"`` (a branch, whose stage is left out), ``"backbone"`` (of every
+            branch), ``"statistics"`` (means and variances of batch normalization).
+        start_share: share of the model started from in the average of weights that is kept in the end.
         global_steps: optimizer steps of the global stage.
         local_steps: of the local stage.
         bidirectional_steps: of the bidirectional stage, when sharing is bidirectional.
@@ -88,6 +112,9 @@ class OptimConfig:
     """
 
     recipe: str = "paper"
+    start_from: str = ""
+    frozen: tuple[str, ...] = ()
+    start_share: float = 0.0
     # The authors' 120, 50 and 120 epochs, of 75 whole batches of six of DeepGlobe's 454 training images.
     global_steps: int = 9000
     local_steps: int = 3750
@@ -129,6 +156,16 @@ class OptimConfig:
             raise ConfigError(f"batch_size = {self.batch_size} must be a multiple of devices = {self.devices}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay = {self.ema_decay} must be from 0 to below 1")
+        self._check_start()
+
+    def _check_start(self) -> None:
+        for part in self.frozen:
+            if part not in FROZEN:
+                raise ConfigError(f"frozen = {shortened(part)} is no part of a network{suggestion(str(part), FROZEN)}")
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(f"start_share = {self.start_share} must be from 0 to below 1")
+        if self.start_share and not self.start_from:
+            raise ConfigError(f"start_share = {self.start_share} averages with a model; name it with from = '…'")
 
 
 def _check_range(config: Any, name: str, low: float, high: float) -> None:
@@ -260,7 +297,38 @@ def alone(architecture: str) -> dict[str, Any]:
     return rest | ({"backbone": family.backbone} if family.backbone else {})
 
 
+_OWN = ("num_classes", "in_channels")
+"""Settings of a model that follow the legend and the bands, and not the model that is started from."""
+
+
+def _with_start(plain: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a configuration leaves out from the model that it starts from, if it names one."""
+    optim = _table(plain, "optim")
+    if "from" in optim:  # a word of Python, which no field can be called; what a program says wins over the file
+        optim = {"start_from": optim["from"]} | {key: value for key, value in optim.items() if key != "from"}
+    source = checked("optim.from", optim.get("start_from", ""), str)
+    if not source:
+        return plain | ({"optim": optim} if optim else {})
+    manifest = read_manifest(model_path(source))
+    start, learned = manifest.to_dict(), respelled(manifest.training)
+    tables = {name: start[name] for name in ("model", "region")} | {"bands": manifest.bands.to_dict()}
+    tables["model"] = {key: value for key, value in tables["model"].items() if key not in _OWN}
+    for name in ("sample", "augment"):
+        known = {field.name for field in dataclasses.fields(_PARTS[name])}
+        table = respelled(learned.get(name, {}))
+        tables[name] = {key: value for key, value in table.items() if key in known} if isinstance(table, Mapping) else {}
+    filled = {name: table | _table(plain, name) for name, table in tables.items()}
+    filled["bands"] = _table(plain, "bands") or tables["bands"]
+    values = {name: start[name] for name in ("legend", "resolution_range_m", "assumed_pixel_size_m")}
+    values["resolution_m"] = learned.get("resolution_m", manifest.resolution_m)
+    lineage = {"start": f"{manifest.name} {model_digest(model_path(source))[:16]}"}
+    lineage |= {f"start_{key}": learned[key] for key in ("license", "attribution") if key in learned}
+    filled["data"] = lineage | _table(plain, "data")
+    return values | plain | filled | {"optim": {"recipe": "adapt", "backbone_weights": ""} | optim}
+
+
 def _build(plain: dict[str, Any]) -> TrainConfig:
+    plain = _with_start(plain)
     if "legend" not in plain:
         raise ConfigError("the configuration has no [legend]; give classes = [{name, color}, …]")
     legend = Legend.from_dict(plain["legend"])

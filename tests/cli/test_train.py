@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ polygons = "*.geojson"
 [optim]
 global_steps = 3
 """
+SCORES = {"scenes": {}, "total": {"ground": 0.5, "building": 0.25, "mean_iou": 0.25}, "conventions": {"mean_iou": 0.25}}
 
 
 @pytest.fixture
@@ -41,11 +43,17 @@ def run_train(*arguments: str | Path) -> Result:
 
 def test_overrides_win_over_the_file(config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("geoglnet.training.fit.fit", lambda *args, **kwargs: calls.append((*args, kwargs)))
+
+    def fit(*args: Any, **kwargs: Any) -> SimpleNamespace:
+        calls.append((*args, kwargs))
+        return SimpleNamespace(metrics=SCORES)
+
+    monkeypatch.setattr("geoglnet.training.fit.fit", fit)
     checkpoint = tmp_path / "m.safetensors"
     changes = ("--set", "optim.global_steps=7", "--set", "model.backbone=resnet34")
     ran = run_train(config_path, "--data", tmp_path, "-o", checkpoint, *changes)
-    assert (ran.exit_code, ran.stderr) == (0, f"checkpoint {checkpoint}\n")
+    assert (ran.exit_code, ran.stderr) == (0, f"checkpoint {checkpoint}: mean IoU 0.250 on the held-out scenes\n")
+    assert "0.250" in ran.stdout.splitlines()[1]
     ((settings, folder, path, options),) = calls
     assert (settings.optim.global_steps, settings.model.backbone) == (7, "resnet34")
     assert (folder, path, options["overwrite"]) == (tmp_path, checkpoint, False)
