@@ -67,7 +67,8 @@ def test_events_are_throttled_but_the_end_of_a_stage_always_shows() -> None:
     shown = [event for event in events_of(stream) if event["event"] == "progress"]
     assert len(shown) < 100
     assert shown[-1] == {
-        "v": 1, "event": "progress", "stage": "predict", "done": 1000, "total": 1000, "fraction": 1.0, "figures": {}, "seconds_left": 0.0,
+        "v": 1, "event": "progress", "stage": "predict", "done": 1000, "total": 1000, "fraction": 1.0, "figures": {},
+        "seconds_left": 0.0,
     }  # fmt: skip
 
 
