@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -72,6 +72,10 @@ class _Load:
     batch: RegionBatch | GeoglnetError
     skipped: tuple[str, ...] = ()
 
+    def pin_memory(self) -> _Load:
+        """Move the batch to memory that a GPU reads by itself; torch calls this by its name."""
+        return self if isinstance(self.batch, GeoglnetError) else replace(self, batch=self.batch.pin_memory())
+
 
 @dataclass(frozen=True, slots=True)
 class _Collate:
@@ -134,6 +138,7 @@ class RegionLoader(DataLoader[Any]):
             worker_init_fn=_end_with_parent,
             persistent_workers=workers > 0,
             collate_fn=_Collate(self.mean, self.std),
+            pin_memory=torch.cuda.is_available(),  # else a copy to the GPU waits for itself
         )
         self.progress = progress
         self.skipped: dict[str, int] = {}

@@ -121,6 +121,10 @@ class RegionBatch:
         """Copy the batch to another device."""
         return RegionBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
+    def pin_memory(self) -> RegionBatch:
+        """Copy the batch to memory that a GPU reads by itself."""
+        return RegionBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
     def part(self, chosen: slice) -> RegionBatch:
         """Select some of the patches; the overviews stay."""
         names = ("patches", "patch_labels", "footprints", "overview_index")

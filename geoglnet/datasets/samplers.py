@@ -190,6 +190,7 @@ class RegionDataset(Dataset[RegionSample]):
         first: index of the first sample, to resume a training.
         focus: narrows samples to a part of their region; its overview is made anew, as large as the whole region's.
         bands: of the scenes, with their mean: augmentation depends on what they are, and pixels without a value become it.
+        has_patches: whether samples have patches; a stage that looks at overviews alone needs none.
 
     Raises:
         DatasetError: nothing is labeled.
@@ -206,6 +207,7 @@ class RegionDataset(Dataset[RegionSample]):
     first: int = 0
     focus: Focus | None = None
     bands: Bands = Bands()  # noqa: RUF009 - it is frozen
+    has_patches: bool = True
     squares: list[Square] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -225,6 +227,9 @@ class RegionDataset(Dataset[RegionSample]):
         region, skipped = self._read(index, rng)
         shape = Shape(self.sample.region_size, self.sample.region_size)
         made = sample_of(region, shape, rng, self.region, self.sample, self.augment, self.bands, self.focus)
+        if not self.has_patches:
+            none = {name: getattr(made, name)[:0] for name in ("patches", "patch_labels", "footprints")}
+            made = replace(made, **none)
         return replace(made, skipped=tuple(skipped))
 
     @property
@@ -282,12 +287,17 @@ def sample_of(
         bands: of the image, with their mean: augmentation depends on what they are, and pixels without a value become it.
         focus: narrows the sample to a part of the region; its overview is made anew, as large as the whole region's.
     """
-    image = torch.from_numpy(region.image).float() / 255
+    image = torch.from_numpy(region.image)
+    if image.dtype != torch.uint8:
+        image = image.float() / 255
     if not bands.is_8bit:  # the network gets the mean for pixels without a value when it predicts
         image = torch.where(image.isnan(), torch.tensor(bands.mean)[:, None, None], image)
+    # 8-bit values stay 8-bit ones, as in a scene that is read to be predicted: a fourth of the bytes.
     image, labels = resample(image, torch.from_numpy(region.labels), shape)
     if augment.d4:
         image, labels = turn(image, labels, rng)
+    if image.dtype == torch.uint8:
+        image = image.float() / 255
     # Geometry and color of the whole region first: overview and patches must look like one image.
     image = recolor(image, augment.color, rng, bands)
     place = None if focus is None else focus.place(image, rng)

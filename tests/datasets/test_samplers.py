@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from geoglnet.bands import Bands
 from geoglnet.config import RegionConfig
 from geoglnet.datasets.loading import RegionLoader
-from geoglnet.datasets.regions import FILL_VALUE, DecodedScene, LabeledRegion, RegionBatch, RegionSample
+from geoglnet.datasets.regions import FILL_VALUE, DecodedScene, LabeledRegion, RegionBatch, RegionSample, collate
 from geoglnet.datasets.samplers import RegionDataset, SampleConfig, Square, all_squares, read_filled
 from geoglnet.datasets.survey import survey
 from geoglnet.datasets.transforms import AugmentConfig
@@ -50,6 +50,21 @@ def test_a_sample_depends_on_seed_and_index_only() -> None:
     assert all(same(ours[i], backwards[i]) for i in range(8))
     assert not same(ours[0], ours[1])
     assert not same(ours[0], dataset(seed=4)[0])
+
+
+def test_samples_for_overviews_alone_are_the_same_without_their_patches() -> None:
+    whole, bare = dataset(), dataset(has_patches=False)
+    batch = collate([bare[0], bare[1]])
+    assert torch.equal(batch.overviews, torch.stack([whole[0].overview, whole[1].overview]))
+    assert (len(batch.patches), len(batch.footprints), len(batch.overview_index)) == (0, 0, 0)
+
+
+def test_a_loaded_batch_is_pinned_whole_where_a_gpu_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = RegionLoader(dataset(), 2, 0, BANDS)
+    load = loader.collate_fn([dataset()[0]])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = load.pin_memory().batch
+    assert all(torch.equal(getattr(pinned, f.name), getattr(load.batch, f.name) + 1) for f in fields(pinned))
 
 
 def test_samples_of_scenes_smaller_than_a_region_are_filled_unlabeled() -> None:
