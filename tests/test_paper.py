@@ -111,6 +111,20 @@ def test_focal_loss_is_minus_one_less_p_to_the_gamma_times_log_p() -> None:
     torch.testing.assert_close(focal_loss(logits, labels), expected)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 6.0])
+def test_focal_loss_of_two_classes_and_its_gradient_are_those_of_any_number_of_classes(gamma: float) -> None:
+    logits = torch.randn(2, 2, 8, 8, requires_grad=True)
+    labels = torch.randint(0, 2, (2, 24, 24), dtype=torch.uint8)
+    labels[0, :3] = 255
+    full = torch.nn.functional.interpolate(logits, size=(24, 24), mode="bilinear", align_corners=False)
+    p = full.softmax(1).gather(1, labels.clamp(max=1).long()[:, None])[:, 0][labels != 255]
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
+    loss = focal_loss(logits, labels, gamma)
+    torch.testing.assert_close(loss, expected)
+    ours, theirs = (torch.autograd.grad(3 * value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_learning_rates_are_1e_4_for_the_global_and_2e_5_for_the_local_branch_with_adam(network: GLNet) -> None:
     for stage, rate in ((Stage.GLOBAL, 1e-4), (Stage.LOCAL, 2e-5)):
         optimizer = StageTask(network, stage, OptimConfig(), 10).configure_optimizers()
