@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py examples/configs/buildings.toml --data DATA --against OTHER_CHECKOUT
 
-Both train the same steps of every stage of a configuration, each of its own copy of it, in turns and in processes of their own. The CPU seconds are those of
-all processes, between two steps of a stage: imports, decoding of scenes and the first steps are not in them. Without
-``--against`` this checkout is measured alone.
+Both train the same steps of every stage of a configuration, each of its own copy of it, in turns and in processes of their
+own. The CPU seconds are those of all processes, between two steps of a stage: imports, decoding of scenes and the first steps
+are not in them. Without ``--against`` this checkout is measured alone.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ def measured(checkout: Path, args: argparse.Namespace) -> dict[str, float]:
     words = [str(args.config), "--data", str(args.data.resolve()), "--steps", str(args.steps), "--here"]
     words += [word for text in args.set for word in ("--set", text)]
     environment = os.environ | {"PYTHONPATH": str(checkout)}
-    ended = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), *words], env=environment, cwd=checkout, stdout=subprocess.PIPE, check=True, text=True
-    )
+    words = [sys.executable, str(Path(__file__).resolve()), *words]
+    ended = subprocess.run(words, env=environment, cwd=checkout, stdout=subprocess.PIPE, check=True, text=True)
     found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
