@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from geoglnet.errors import Canceled, ConfigError, GeoglnetError
 from geoglnet.progress import Progress
 
+Precision = Literal["32-true", "bf16-mixed"]
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
@@ -85,6 +86,24 @@ def check_devices(count: int) -> None:
     present = torch.cuda.device_count()
     if 1 <= present < count:
         raise ConfigError(f"optim.devices = {count}, but this machine has {present}; choose at most that many")
+
+
+def settled_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Choose the precision that ``"auto"`` stands for on a device; any other stays as it is."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if has_bfloat16(device) else "32-true"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16; without them it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    # Not public, and of x86 alone; a release of torch without them says no.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(asks() for name in names if (asks := getattr(torch.cpu, name, None)) is not None)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

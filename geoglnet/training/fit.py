@@ -30,7 +30,7 @@ from geoglnet.output import OutputFile, refuse_inputs
 from geoglnet.prediction.device import check_training_capacity, resolve_device
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.gdal import local_files
-from geoglnet.training.devices import quiet_lightning
+from geoglnet.training.devices import quiet_lightning, settled_precision
 from geoglnet.training.runlog import RunLog, Specimen, forget_losses, read_losses, run_folder, specimen
 from geoglnet.training.savepoint import Savepoint, Saving, check_savepoint, read_savepoint, savepoint_path
 from geoglnet.training.score_sheet import check_report, write_report
@@ -107,6 +107,7 @@ def fit(
     """
     check_filename(checkpoint_path)  # names of other files are made from it
     _check_start(config, start)
+    config = _settled(config, progress)
     saved_path = savepoint_path(checkpoint_path)
     is_unscored = _is_unscored(checkpoint_path, config)
     if is_unscored and not (start.resume or overwrite):
@@ -137,6 +138,16 @@ def fit(
             save_checkpoint(file, network, manifest)  # with its scores last: one without them is resumed
         saved_path.unlink(missing_ok=True)  # last: whatever ends the run, it can be resumed
     return manifest
+
+
+def _settled(config: TrainConfig, progress: Progress) -> TrainConfig:
+    """Choose what the configuration leaves to the machine and weights depend on: savepoints and models keep the choice."""
+    asked, precision = config.optim.precision, settled_precision(config.optim.precision, resolve_device("auto"))
+    if asked == precision:
+        return config
+    why = "the device has" if precision == "bf16-mixed" else "the device has no"
+    progress.log(f"trains in {precision} (optim.precision = {asked}): {why} instructions for bfloat16")
+    return replace(config, optim=replace(config.optim, precision=precision))
 
 
 def _train(

@@ -20,8 +20,9 @@ from geoglnet.errors import CheckpointError
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, build_network
+from geoglnet.prediction.device import resolve_device
 from geoglnet.progress import Progress
-from geoglnet.training.devices import UnwrappedDDP, check_devices, relayed
+from geoglnet.training.devices import Precision, UnwrappedDDP, check_devices, relayed, settled_precision
 from geoglnet.training.focus import GlobalFocus
 from geoglnet.training.savepoint import Savepoint
 from geoglnet.training.task import StageTask
@@ -124,17 +125,20 @@ def run_stage(network: Network, run: StageRun, dataset: RegionDataset, progress:
     with relayed(progress) if optim.devices > 1 else nullcontext(progress) as told:
         size = optim.batch_size // optim.devices
         loader = RegionLoader(dataset, size, optim.workers, run.manifest.bands, told)
-        trainer = _trainer(optim, run.steps - task.done, [StepReporter(told, run.stage), *run.keepers])
-        with nullcontext() if optim.precision == "32-true" else strided_depthwise_in_float32(network):
+        precision = settled_precision(optim.precision, resolve_device("auto"))
+        trainer = _trainer(optim, precision, run.steps - task.done, [StepReporter(told, run.stage), *run.keepers])
+        with nullcontext() if precision == "32-true" else strided_depthwise_in_float32(network):
             trainer.fit(task.train(), loader)  # the trainer keeps modes as it finds them, and the frozen branch's must be set
     task.finish()
 
 
 class _Float32Conv2d(nn.Conv2d):
-    """A convolution that autocast leaves in float32."""
+    """A convolution that autocast leaves in float32 on CPUs."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):
+        if maps.device.type != "cpu":
+            return super().forward(maps)
+        with torch.autocast("cpu", enabled=False):
             return super().forward(maps.float())
 
 
@@ -168,6 +172,7 @@ def _prepare(dataset: RegionDataset, network: Network, run: StageRun) -> None:
     """Samples as the stage needs them."""
     # Every stage draws samples of its own.
     dataset.seed = run.config.optim.seed + list(Stage).index(run.stage)
+    dataset.has_patches = run.stage is not Stage.GLOBAL
     if run.stage is Stage.BIDIRECTIONAL:
         dataset.sample = replace(run.config.sample, patches_per_region=0)  # what is merged must cover the region
     # Not in the global stage: that branch has to find the foreground in whole regions first (§3.3).
@@ -175,10 +180,10 @@ def _prepare(dataset: RegionDataset, network: Network, run: StageRun) -> None:
         dataset.focus = GlobalFocus.of(network, run.manifest, dataset)
 
 
-def _trainer(optim: OptimConfig, steps: int, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(optim: OptimConfig, precision: Precision, steps: int, callbacks: list[Callback]) -> lightning.Trainer:
     return lightning.Trainer(
         max_steps=steps,
-        precision=optim.precision,
+        precision=precision,
         callbacks=callbacks,
         devices=optim.devices,
         strategy=UnwrappedDDP() if optim.devices > 1 else "auto",

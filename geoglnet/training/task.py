@@ -243,7 +243,7 @@ class StageTask(LightningModule):
                 "lr": rate * self.optim.backbone_rate_factor,
             },
         ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay, fused=True)
         if not self.optim.cosine:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)

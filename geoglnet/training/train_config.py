@@ -103,7 +103,8 @@ class OptimConfig:
         gamma: focal loss exponent.
         lambda_fmreg: weight of the feature map regularization.
         fmreg: its form.
-        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        precision: ``"32-true"``, ``"bf16-mixed"``, or ``"auto"``: the second where the device has instructions for bfloat16.
+            A training keeps what it began with.
         backbone_weights: ``"imagenet"``, a name of TorchGeo's, as ``"ResNet50_Weights.SENTINEL2_ALL_MOCO"``, a file relative to
             the data folder (safetensors, or a state of PyTorch), or empty for random weights.
         save_every_s: seconds between savepoints, which a training that was cut off is resumed from.
@@ -132,7 +133,7 @@ class OptimConfig:
     gamma: float = 6.0  # §4.1
     lambda_fmreg: float = 0.15  # §3.2.3, "empirically fixed"
     fmreg: Regularization = Regularization.EUCLIDEAN
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     backbone_weights: str = "imagenet"
     save_every_s: float = 60.0
     seed: int = 0
@@ -140,8 +141,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         # Annotations are checked for TOML only; a program may pass anything.
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ConfigError(f"precision = {self.precision!r} must be '32-true' or 'bf16-mixed'")
+        if self.precision not in ("auto", "32-true", "bf16-mixed"):
+            raise ConfigError(f"precision = {self.precision!r} must be 'auto', '32-true' or 'bf16-mixed'")
         if self.recipe not in RECIPES:
             raise ConfigError(f"unknown recipe {self.recipe!r}{suggestion(self.recipe, tuple(RECIPES))}")
         for name in ("global_steps", "local_steps", "bidirectional_steps", "batch_size", "devices", "patches_at_once"):

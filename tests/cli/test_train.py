@@ -120,7 +120,7 @@ DEEP = "[" * 20_000 + "]" * 20_000
         ("optim.seed=-1", "seed = -1 must be at least 0"),
         ("optim.workers=-1", "workers = -1 must be at least 0"),
         ("optim.recipe=[]", "optim.recipe = [] must be text"),
-        ("optim.precision=[1]", "precision = [1] is not one of 32-true, bf16-mixed"),
+        ("optim.precision=[1]", "precision = [1] is not one of auto, 32-true, bf16-mixed"),
         ("optim.gamma=inf", "gamma = inf must be a finite number"),
         ("optim.global_steps=0x" + "f" * 6000, "global_steps = a number of 24000 bits is too large"),
         ("augment.scale_max=1e9", "from 1/64 to 64"),

@@ -121,6 +121,23 @@ def test_another_configuration_is_refused_with_the_difference_named(tmp_path: Pa
         read_savepoint(path, other)
 
 
+def test_a_training_keeps_the_precision_that_it_began_with(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Mock()
+    optim = replace(config.optim, precision="auto", save_every_s=0.0)
+    config = replace(config, optim=optim)
+    monkeypatch.setattr("geoglnet.training.devices.has_bfloat16", lambda _: True)
+    with monkeypatch.context() as patch:
+        patch.setattr("geoglnet.training.fit.save_checkpoint", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, tmp_path, tmp_path / "m.safetensors", progress=said)
+    assert "trains in bf16-mixed (optim.precision = auto)" in str(said.log.call_args_list)
+    monkeypatch.setattr("geoglnet.training.devices.has_bfloat16", lambda _: False)
+    with pytest.raises(CheckpointError, match=r"optim\.precision was bf16-mixed and is 32-true"):
+        fit(config, tmp_path, tmp_path / "m.safetensors", start=Start(resume=True))
+
+
 def test_a_savepoint_that_cannot_be_written_is_named(
     tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +234,7 @@ def test_two_trainings_of_one_checkpoint_exclude_each_other(folder: Path, tmp_pa
 def test_a_training_that_ended_while_it_was_scored_is_only_scored(
     folder: Path, tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optim = replace(config.optim, global_steps=1, local_steps=1, save_every_s=3600.0)
+    optim = replace(config.optim, global_steps=1, local_steps=1, save_every_s=3600.0, precision="32-true")
     model = replace(config.model, sharing=Sharing.GLOBAL_TO_LOCAL)  # two stages are enough here
     config = replace(config, model=model, validation=config.train, optim=optim)
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,19 @@ def test_strided_depthwise_convolutions_are_trained_in_float32() -> None:
     assert len(slow) == 2 * 4  # in each branch
     assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == slow
     assert {type(m) for m in convolutions.values()} == {nn.Conv2d}
+
+
+def test_a_strided_depthwise_convolution_in_float32_trains_as_in_bfloat16() -> None:
+    convolution = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False))
+    maps = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for guard in (nullcontext(), strided_depthwise_in_float32(convolution)):
+        convolution.zero_grad()
+        with guard, torch.autocast("cpu", torch.bfloat16):
+            convolution(maps).float().square().mean().backward()
+        gradients.append(convolution[0].weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.002)
+    assert not torch.equal(*gradients)
 
 
 def test_a_long_moving_average_forgets_the_initial_weights_in_a_short_stage() -> None:
