@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py examples/configs/buildings.toml --data DATA --against OTHER_CHECKOUT
 
 Both train the same steps of every stage of a configuration, each of its own copy of it, in turns and in processes of their
-own. The CPU seconds are those of all processes, between two steps of a stage: imports, decoding of scenes and the first steps
-are not in them. Without ``--against`` this checkout is measured alone.
+own. The CPU seconds are those of all processes, from one step to the next: the median over the steps of a stage, but for the
+first ones, and then over the rounds. Without ``--against`` this checkout is measured alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 
 HERE = Path(__file__).resolve().parents[1]
-WARM_UP = 4  # steps before the first that counts: the allocator and oneDNN's kernels are made ready
-AHEAD = 8  # steps after the last that counts: workers still prepare samples then, as in the middle of a training
+WARM_UP = 3  # steps before the first that counts: the allocator and oneDNN's kernels are made ready
+AHEAD = 2  # steps after the last that counts: workers still prepare samples then, as in the middle of a training
 
 
 def cpu_seconds() -> float:
@@ -53,7 +54,7 @@ class Marks:
 
 
 def measure(config_path: Path, data: Path, steps: int, overrides: dict[str, object]) -> dict[str, float]:
-    """CPU seconds per step of each stage, in this process."""
+    """Train here, and give the CPU seconds of the median step of each stage."""
     import geoglnet  # the checkout's whose turn it is
 
     all_steps = WARM_UP + steps + AHEAD
@@ -64,7 +65,7 @@ def measure(config_path: Path, data: Path, steps: int, overrides: dict[str, obje
         whole = counts | {"validation": []} | overrides  # nothing is scored
         geoglnet.train(config_path, checkpoint_path, folder=data, overrides=whole, progress=marks)
     return {
-        stage: (taken[WARM_UP + steps - 1] - taken[WARM_UP - 1]) / steps
+        stage: statistics.median(b - a for a, b in pairwise(taken[WARM_UP - 1 : WARM_UP + steps]))
         for stage, taken in marks.stages.items()
         if stage.endswith(" stage")
     }

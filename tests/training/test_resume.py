@@ -134,7 +134,7 @@ def test_a_training_keeps_the_precision_that_it_began_with(
             fit(config, tmp_path, tmp_path / "m.safetensors", progress=said)
     assert "trains in bf16-mixed (optim.precision = auto)" in str(said.log.call_args_list)
     monkeypatch.setattr("geoglnet.training.devices.has_bfloat16", lambda _: False)
-    with pytest.raises(CheckpointError, match=r"optim\.precision was bf16-mixed and is 32-true"):
+    with pytest.raises(CheckpointError, match=r"optim\.precision was 'bf16-mixed' and is '32-true'"):
         fit(config, tmp_path, tmp_path / "m.safetensors", start=Start(resume=True))
 
 
