@@ -64,6 +64,20 @@ LEVELS = (2, 3, 4, 5)
 """Levels of a branch's maps: 2 at 1/4 of the image, 5 at 1/32 (after conv2 to conv5)."""
 
 
+POLYGON_SETTINGS = (
+    "simplify",
+    "smooth",
+    "regularize",
+    "sieve",
+    "fill_holes",
+    "opening",
+    "min_area_m2",
+    "min_hole_m2",
+    "min_confidence",
+)
+"""Settings of polygons (:class:`~geoglnet.vector.settings.VectorConfig`) that a model may bring along."""
+
+
 class Sharing(Enum):
     """Direction of deep feature map sharing (paper §3.2.2).
 

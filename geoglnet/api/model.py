@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from geoglnet.api.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from geoglnet.legend import Legend
     from geoglnet.models.manifest import Manifest
@@ -73,6 +73,8 @@ class Model:
             "region": f"{manifest.region.region_size} px, overview {manifest.region.overview_size} px",
             "patch": f"{manifest.region.patch_size} px, overlap {manifest.region.patch_overlap} px",
             "backbone": f"{manifest.model.backbone}, sharing {manifest.model.sharing.value}",
+            **({} if manifest.temperature == 1 else {"temperature": f"{manifest.temperature:g}"}),
+            **({"polygons": _settings(manifest.polygons)} if manifest.polygons else {}),
             "parameters": f"{self.num_parameters / 1e6:.1f} M",
             "license": manifest.training.get("license", "?"),
         }
@@ -80,6 +82,10 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<geoglnet.Model {self.name!r}: {', '.join(self.legend.names)} at {self.manifest.resolution_m:g} m>"
+
+
+def _settings(polygons: Mapping[str, Any]) -> str:
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in polygons.items())
 
 
 def load_model(model: StrPath = "buildings") -> Model:

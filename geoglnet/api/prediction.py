@@ -16,9 +16,8 @@ from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
 from geoglnet.prediction.layers import LABELS, LAYERS, VECTOR, layer_named
-from geoglnet.prediction.request import check_request
+from geoglnet.prediction.request import check_request, polygon_config
 from geoglnet.raster.lazy import open_lazily
-from geoglnet.vector.settings import VectorConfig
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from geoglnet.prediction.seam_report import SeamReport
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, Shape, StrPath
+    from geoglnet.vector.settings import VectorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def predict(
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
-    vector_config: VectorConfig | None = None,
+    vector_config: VectorConfig | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -214,7 +214,9 @@ def predict(
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: device, batch size, precision, bands, scaling, bounds, mask, effort, augmentation; see
             :class:`~geoglnet.prediction.predict_config.PredictConfig`.
-        vector_config: simplification, clean-up and so on; see :class:`~geoglnet.vector.settings.VectorConfig`.
+        vector_config: simplification, clean-up and so on. Left out, the model's own settings, if it has any; a mapping such as
+            ``{"min_area_m2": 20}`` replaces some of those; a :class:`~geoglnet.vector.settings.VectorConfig` all of them, and
+            ``VectorConfig()`` gives the outlines of the pixels.
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.
@@ -247,7 +249,7 @@ def predict(
     }
     scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
     if not resume:  # then outputs may be there
-        check_request(scenes, paths, path_of(model), vector_config or VectorConfig(), overwrite=overwrite)
+        check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
     # Here, not above: torch takes seconds to load, and what is refused by its name does not need it.
     from geoglnet.prediction.run import begin
 

@@ -35,14 +35,26 @@ _OPTIONS = (
         help="Simplify outlines by up to this distance (1.5px, 2m); neighbors keep their shared borders.",
     ),
     option(
-        "--smooth",
+        "--smooth/--no-smooth",
         group="Polygons",
-        is_flag=True,
+        default=None,
         help="Round the corners; neighbors keep their shared borders. Best together with --simplify.",
     ),
-    option("--regularize", group="Polygons", is_flag=True, help="Straighten walls and square corners (buildings)."),
-    option("--min-area", "min_area_m2", group="Polygons", type=_AREA, default=0.0, metavar="M2", help="Drop smaller polygons."),
-    option("--min-hole", "min_hole_m2", group="Polygons", type=_AREA, default=0.0, metavar="M2", help="Fill smaller holes."),
+    option(
+        "--regularize/--no-regularize",
+        group="Polygons",
+        default=None,
+        help="Straighten walls and square corners (buildings).",
+    ),
+    option("--min-area", "min_area_m2", group="Polygons", type=_AREA, metavar="M2", help="Drop smaller polygons."),
+    option("--min-hole", "min_hole_m2", group="Polygons", type=_AREA, metavar="M2", help="Fill smaller holes."),
+    option(
+        "--min-confidence",
+        group="Polygons",
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="Drop polygons whose mean confidence is lower, 0 to 1.",
+    ),
     option(
         "--connectivity",
         group="Polygons",
@@ -59,12 +71,16 @@ _OPTIONS = (
         metavar="AREA",
         help="Merge smaller areas (50px, 20m2) into the neighbor with the longest shared border.",
     ),
-    option("--fill-holes", group="Polygons", is_flag=True, help="Fill background enclosed by one class, up to 256 px wide."),
+    option(
+        "--fill-holes/--no-fill-holes",
+        group="Polygons",
+        default=None,
+        help="Fill background enclosed by one class, up to 256 px wide.",
+    ),
     option(
         "--opening",
         group="Polygons",
         type=click.IntRange(0, 64),
-        default=0,
         metavar="PX",
         help="Remove parts of a class that are narrower than 2 PX + 1 pixels (morphological opening).",
     ),
@@ -105,6 +121,7 @@ _NAMES = (
     "regularize",
     "min_area_m2",
     "min_hole_m2",
+    "min_confidence",
     "connectivity",
     "sieve",
     "fill_holes",
@@ -117,14 +134,12 @@ _NAMES = (
 
 
 def polygon_options(function: FunctionT) -> FunctionT:
-    """Add the options; the function receives them as ``vector_config``."""
+    """Add the options; the function receives those that were used, and those that have a default, as ``polygon_settings``."""
 
     @functools.wraps(function)
     def gathered(**arguments: Any) -> Any:
-        from geoglnet.vector.settings import VectorConfig
-
-        config = VectorConfig(**{name: arguments.pop(name) for name in _NAMES})
-        return function(**arguments, vector_config=config)
+        settings = {name: arguments.pop(name) for name in _NAMES}
+        return function(**arguments, polygon_settings={name: value for name, value in settings.items() if value is not None})
 
     # The option that is added last comes first in the help, as with decorators.
     for add in reversed(_OPTIONS):

@@ -19,7 +19,6 @@ from geoglnet.prediction.layers import LAYERS, VECTOR, output_names
 if TYPE_CHECKING:
     from geoglnet.api.prediction import Prediction
     from geoglnet.prediction.predict_config import PredictConfig
-    from geoglnet.vector.settings import VectorConfig
 
 
 def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,6 +49,12 @@ def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @config_options
 @with_option
 @polygon_options
+@option(
+    "--raw-polygons",
+    group="Polygons",
+    is_flag=True,
+    help="Leave out the model's own settings for polygons (geoglnet models NAME shows them): outlines as the pixels have them.",
+)
 @option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
 def predict(
@@ -60,7 +65,8 @@ def predict(
     resume: bool,
     reporter: Reporter,
     config: PredictConfig,
-    vector_config: VectorConfig,
+    polygon_settings: dict[str, Any],
+    raw_polygons: bool,
     **outputs: Path | None,
 ) -> None:
     """Predict labels and polygons for a scene.
@@ -72,6 +78,7 @@ def predict(
     if not any(outputs.values()):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
     from geoglnet.api import prediction
+    from geoglnet.vector.settings import VectorConfig
 
     done = prediction.predict(
         scenes,
@@ -79,7 +86,7 @@ def predict(
         beside=beside,
         model=model,
         config=config,
-        vector_config=vector_config,
+        vector_config=VectorConfig(**polygon_settings) if raw_polygons else polygon_settings,
         overwrite=overwrite,
         resume=resume,
         progress=reporter,

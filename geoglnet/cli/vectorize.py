@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -11,9 +11,7 @@ from geoglnet.cli.options import overwrite_option, path_option, progress_options
 from geoglnet.cli.polygon_options import polygon_options
 from geoglnet.cli.terminal import Reporter, count_of
 from geoglnet.cli.verb import Verb
-
-if TYPE_CHECKING:
-    from geoglnet.vector.settings import VectorConfig
+from geoglnet.vector.settings import VectorConfig
 
 
 @click.command(cls=Verb)
@@ -31,7 +29,7 @@ def vectorize(
     confidence: Path | None,
     overwrite: bool,
     reporter: Reporter,
-    vector_config: VectorConfig,
+    polygon_settings: dict[str, Any],
 ) -> None:
     """Trace a label raster into styled polygons.
 
@@ -42,7 +40,8 @@ def vectorize(
     """
     from geoglnet.api.polygons import vectorize as tool
 
-    layer = tool(labels, vector, confidence_path=confidence, config=vector_config, overwrite=overwrite, progress=reporter)
+    config = VectorConfig(**polygon_settings)
+    layer = tool(labels, vector, confidence_path=confidence, config=config, overwrite=overwrite, progress=reporter)
     reporter.done(
         f"{count_of(layer.num_polygons, 'polygon')} in {vector}", {"vector": vector, "num_polygons": layer.num_polygons}
     )

@@ -12,13 +12,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from geoglnet.bands import Bands
-from geoglnet.config import ModelConfig, RegionConfig, from_plain, respelled, to_plain
+from geoglnet.config import POLYGON_SETTINGS, ModelConfig, RegionConfig, from_plain, respelled, suggestion, to_plain
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import Legend
 from geoglnet.plain import check_text, shortened
 from geoglnet.types import StrPath
 
-FORMAT_VERSION = 2  # 2: bands that are scaled each for itself; what version 1 can say is written as version 1
+FORMAT_VERSION = 3  # 2: bands that are scaled each for itself; 3: temperature, settings of polygons. Written is the oldest
 MANIFEST_KEY = "geoglnet"
 _BAND_KEYS = {"names": "bands", "mean": "mean", "std": "std", "scaling": "scaling"}  # in format 1 they lie beside the rest
 _LONGEST = 16_000_000  # scores of 50,000 scenes
@@ -37,6 +37,10 @@ class Manifest:
         resolution_range_m: ground sizes of scenes that it was trained for; others are read resampled and warned about.
         assumed_pixel_size_m: pixel size taken for a scene that has no CRS.
         bands: which it takes, in order, and how their values reach it.
+        temperature: logits are divided by it before they become probabilities, which makes confidence a chance of being right
+            (Guo et al. 2017); classes stay what they are.
+        polygons: settings that polygons of its labels are best made with, by their names in
+            :class:`~geoglnet.vector.settings.VectorConfig`; ``predict`` uses them unless it is told others.
         training: data, license, attribution, split, settings.
         metrics: scores with their split.
         version: geoglnet that wrote it.
@@ -53,6 +57,8 @@ class Manifest:
     resolution_range_m: tuple[float, float]
     assumed_pixel_size_m: float
     bands: Bands = field(default_factory=Bands)
+    temperature: float = 1.0
+    polygons: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
@@ -70,14 +76,27 @@ class Manifest:
         low, high = self.resolution_range_m
         if not 0 <= low <= high <= 1e12:
             raise ConfigError(f"resolution_range_m = {[low, high]} must be two sizes in meters, in order")
+        self._check_prediction()
         for name, text in (("name", self.name), ("version", self.version)):
             check_text(name, text)
             if len(text) > 255:
                 raise ConfigError(f"{name} = {shortened(text)} has {len(text)} characters; use at most 255")
 
+    def _check_prediction(self) -> None:
+        """Check what predictions are made with beside the network."""
+        if not 0.01 <= self.temperature <= 100:
+            raise ConfigError(f"temperature = {self.temperature} must be from 0.01 to 100")
+        for name, value in self.polygons.items():
+            if name not in POLYGON_SETTINGS:
+                raise ConfigError(f"unknown setting of polygons {shortened(name)}{suggestion(name, POLYGON_SETTINGS)}")
+            if not isinstance(value, bool | int | float | str) or len(str(value)) > 40:
+                raise ConfigError(f"{name} = {shortened(value)} is no setting of polygons")
+
     @property
     def format_version(self) -> int:
         """Oldest version of the format that says all of it."""
+        if self.temperature != 1 or self.polygons:
+            return 3
         return 1 if self.bands.is_8bit else 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +104,10 @@ class Manifest:
         plain = to_plain(self) | {"model": to_plain(self.model), "region": to_plain(self.region)}
         plain |= self.bands.to_dict() | {"bands": list(self.bands.names)}
         plain.pop("names")
+        if self.format_version < 3:  # which older versions of geoglnet read
+            del plain["temperature"], plain["polygons"]
+        else:
+            plain["polygons"] = dict(self.polygons)
         return plain | {"legend": self.legend.to_dict(), "training": dict(self.training), "metrics": dict(self.metrics)}
 
     @classmethod

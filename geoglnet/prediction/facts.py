@@ -42,6 +42,8 @@ class RunSettings:
         vector_config: how polygons are made.
         overwrite: whether files that exist are replaced.
         beside: other rasters of the scene, by the name of the model's band that is read from each.
+        over_model: settings of polygons that replace the model's own, until these are known; ``None`` where ``vector_config``
+            has them all.
     """
 
     scene_paths: tuple[StrPath, ...]
@@ -51,6 +53,7 @@ class RunSettings:
     vector_config: VectorConfig
     overwrite: bool = False
     beside: Mapping[str, StrPath] = field(default_factory=dict)
+    over_model: Mapping[str, Any] | None = None
 
     def to_dict(self, scene: RasterScene) -> dict[str, Any]:
         """Make the plain form for JSON, for processes that begin in another folder.
@@ -64,6 +67,7 @@ class RunSettings:
         beside = {name: _findable(path) for name, path in self.beside.items()}
         paths = {"scene_paths": scenes, "outputs": dict(self.outputs), "beside": beside}
         plain: dict[str, Any] = _plain(asdict(fixed) | paths)
+        del plain["over_model"]  # settled by now
         return plain
 
     @classmethod

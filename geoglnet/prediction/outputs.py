@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.windows import Window
 
+from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.models.manifest import Manifest
 from geoglnet.output import OutputFile
 from geoglnet.prediction.area import Area
@@ -22,6 +24,7 @@ from geoglnet.prediction.seam_report import SeamReport, seam_report
 from geoglnet.prediction.workspace import Workspace
 from geoglnet.progress import Progress
 from geoglnet.raster.cog import write_cog
+from geoglnet.raster.crs import ground_of
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import Shape
@@ -134,3 +137,33 @@ class OutputWriter:
             on_ready=partial(self.workspace.journal.add_ready, VECTOR),
             progress=self.progress,
         )
+
+
+def polygon_config_of_model(manifest: Manifest, settings: Mapping[str, Any], crs: Any, progress: Progress) -> VectorConfig:
+    """Make the settings of polygons: the model's own, and over them those that were asked for.
+
+    Args:
+        manifest: of the model.
+        settings: what was asked for, by name.
+        crs: of the scene. Where it does not tell meters, the model's limits in meters are left out.
+        progress: receives the rule.
+
+    Raises:
+        CheckpointError: the model's own settings cannot be used.
+        ConfigError: those asked for cannot.
+    """
+    is_measured = ground_of(crs).is_measured
+    own = {name: value for name, value in manifest.polygons.items() if is_measured or not _is_in_meters(name, value)}
+    try:
+        VectorConfig(**own)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"the settings of polygons of {manifest.name} cannot be used: {error}") from error
+    used = {name: value for name, value in own.items() if name not in settings}
+    if used:
+        listed = ", ".join(name if value is True else f"{name} {value}" for name, value in used.items())
+        progress.log(f"polygons by the model's settings ({manifest.name}): {listed}")
+    return VectorConfig(**{**own, **settings})
+
+
+def _is_in_meters(name: str, value: Any) -> bool:
+    return name.endswith("_m2") or (isinstance(value, str) and not value.strip().endswith("px"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from geoglnet.config import suggestion
 from geoglnet.errors import ConfigError
 from geoglnet.filenames import check_filename
 from geoglnet.models.shipped import model_path
@@ -95,3 +98,18 @@ def output_files(
         files |= vector_files(paths[VECTOR], config, overwrite=is_replaced[VECTOR])
     refuse_sharing([*files.values()])
     return files
+
+
+def polygon_config(settings: VectorConfig | Mapping[str, Any] | None) -> VectorConfig:
+    """Make the settings of polygons of what was asked for, before the model is known.
+
+    Raises:
+        ConfigError: an unknown name, or a value that cannot be used.
+    """
+    if isinstance(settings, VectorConfig):
+        return settings
+    known = tuple(field.name for field in fields(VectorConfig))
+    for name in settings or {}:
+        if name not in known:
+            raise ConfigError(f"unknown setting of polygons {name!r}{suggestion(name, known)}")
+    return VectorConfig(**(settings or {}))

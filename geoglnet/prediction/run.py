@@ -28,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from geoglnet.errors import GeoglnetError, OutputError
 from geoglnet.message import Keyword
@@ -38,11 +39,11 @@ from geoglnet.output import OutputFile, refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
-from geoglnet.prediction.outputs import OutputWriter
+from geoglnet.prediction.outputs import OutputWriter, polygon_config_of_model
 from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.request import in_order, output_files
+from geoglnet.prediction.request import in_order, output_files, polygon_config
 from geoglnet.prediction.source import SceneFiles, Source
 from geoglnet.prediction.workspace import (
     Workspace,
@@ -69,7 +70,7 @@ def begin(
     beside: Mapping[str, StrPath] | None = None,
     model: str = DEFAULT_MODEL,
     config: PredictConfig | None = None,
-    vector_config: VectorConfig | None = None,
+    vector_config: VectorConfig | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -85,7 +86,7 @@ def begin(
         beside: other rasters of the same place, by the name of the model's band that is read from each.
         model: name of a shipped model, or a ``.safetensors`` file.
         config: device, batch size, precision, bands, scaling, area, effort.
-        vector_config: how polygons are made.
+        vector_config: how polygons are made: all settings, or by name those that replace the model's own.
         overwrite: replace files that exist.
         resume: go on with a run that was stopped, if there is one.
         progress: receiver of steps and of the rules applied.
@@ -109,9 +110,10 @@ def begin(
         model_path(model),
         in_order(paths),
         config or PredictConfig(),
-        vector_config or VectorConfig(),
+        polygon_config(vector_config),
         overwrite,
         source.beside,
+        None if isinstance(vector_config, VectorConfig) else vector_config or {},
     )
     folder = workspace_of(settings.outputs.values(), resume=resume)
     with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
@@ -304,6 +306,9 @@ def _opened(
         if VECTOR in outputs:
             from geoglnet.vector.polygonizer import check_ground  # loads pandas and numba
 
+            if settings.over_model is not None:
+                vector_config = polygon_config_of_model(manifest, settings.over_model, scene.crs, progress)
+                settings = replace(settings, vector_config=vector_config, over_model=None)
             # For its errors only; its warnings come when the polygons are written.
             check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
         area = choose_area(scene, config.bounds, config.mask_path, progress)

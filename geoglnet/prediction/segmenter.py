@@ -217,7 +217,10 @@ class RegionSegmenter:
         if self.network.sums_logits:
             return logits
         # Softmax in place: torch's own would take the memory of the region's probabilities twice.
-        logits.sub_(logits.amax(dim=0)).exp_()
+        logits.sub_(logits.amax(dim=0))
+        if self.manifest.temperature != 1:
+            logits.div_(self.manifest.temperature)
+        logits.exp_()
         return logits.div_(logits.sum(dim=0))
 
     def _upsampled(self, logits: Tensor, shape: Shape) -> Tensor:

@@ -127,6 +127,10 @@ def write_polygons(
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
+        if config.min_confidence and confidence is None:
+            raise ConfigError(
+                f"min_confidence = {config.min_confidence:g} needs the labels' confidence raster; give it, or leave this at 0"
+            )
         tiles, place = DatasetTiles(src, confidence), georeference(src)
         place.warn(src.name, progress)
         check_ground(files["vector"].path, src.name, place.crs, config, progress)
@@ -307,6 +311,7 @@ def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: Vecto
             regularize=config.regularize,
             min_area_m2=config.min_area_m2,
             min_hole_m2=config.min_hole_m2,
+            min_confidence=config.min_confidence,
             is_multi=config.connectivity == 8,
         ),
         None if config.statistics_path is None else _statistics(config.statistics_path, crs_wkt),

@@ -87,6 +87,7 @@ class FinishingRules:
         regularize: straight walls and right angles.
         min_area_m2: polygons smaller than this are dropped; parts of cut ones are not.
         min_hole_m2: holes smaller than this are closed.
+        min_confidence: polygons whose mean confidence is below this are dropped; parts of cut ones are not.
         is_multi: write multipolygons.
     """
 
@@ -97,6 +98,7 @@ class FinishingRules:
     regularize: bool = False
     min_area_m2: float = 0.0
     min_hole_m2: float = 0.0
+    min_confidence: float = 0.0
     is_multi: bool = False
 
     @property
@@ -136,17 +138,18 @@ def _finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
 
 
 def _records(outlines: Outlines, polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
-    """Measure polygons whose outlines are final, and drop the small ones."""
+    """Measure polygons whose outlines are final, and drop the small and the doubtful ones."""
     areas, perimeters = ground_measures(outlines, rules.crs_wkt)
+    confidence = mean_confidence(polygons.totals)
     # Not `areas >= …`: what has no area on the ground (NaN) is kept. So are parts, whose whole may be large enough.
-    is_kept = ~(areas < rules.min_area_m2) | (polygons.part_of > 0)
+    is_kept = ~((areas < rules.min_area_m2) | (confidence < rules.min_confidence)) | (polygons.part_of > 0)
     kept = outlines if is_kept.all() else outlines[is_kept]
     return PolygonRecords(
         to_wkb(kept),
         polygons.class_id[is_kept].astype(np.int32),
         areas[is_kept],
         perimeters[is_kept],
-        mean_confidence(polygons.totals[is_kept]),
+        confidence[is_kept],
         polygons.part_of[is_kept],
     )
 

@@ -93,6 +93,7 @@ class VectorConfig:
             for buildings, not for land cover.
         min_area_m2: polygons smaller than this are dropped (needs a CRS).
         min_hole_m2: holes smaller than this are closed (needs a CRS).
+        min_confidence: polygons whose mean confidence, 0 to 1, is below this are dropped (needs a confidence raster).
         max_vertices: most vertices that incomplete polygons may have together; where they have more, the largest is cut along
             tile lines, and its parts share a number in ``part_of``. Bounds memory.
         workers: number of processes that trace.
@@ -116,6 +117,7 @@ class VectorConfig:
     regularize: bool = False
     min_area_m2: float = 0.0
     min_hole_m2: float = 0.0
+    min_confidence: float = 0.0
     max_vertices: int = 2_000_000
     workers: int = 1
     statistics_path: Path | None = None
@@ -143,6 +145,8 @@ class VectorConfig:
         for name in ("min_area_m2", "min_hole_m2"):
             if not getattr(self, name) >= 0:  # not `< 0`: NaN is refused too
                 raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
+        if not 0 <= self.min_confidence <= 1:
+            raise ConfigError(f"min_confidence = {self.min_confidence} must be from 0 to 1")
         for name, units in (("simplify", ("px", "m")), ("sieve", ("px", "m2"))):
             written = getattr(self, name)
             if written is not None:  # frozen: only so can a field be replaced by what was parsed
