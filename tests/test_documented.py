@@ -117,7 +117,7 @@ def test_a_documented_command_runs(command: str, here: Path) -> None:
     ids=str,
 )
 def test_documented_python_runs(page: Path, number: int, here: Path) -> None:
-    pytest.importorskip("folium")
+    pytest.importorskip("matplotlib")
     for name in ("labels.tif", "labels.tif.aux.xml"):
         (here / name).unlink(missing_ok=True)
     exec(compile(blocks(page, "python")[number], str(page), "exec"), {})

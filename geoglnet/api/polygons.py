@@ -14,10 +14,10 @@ from geoglnet.vector.formats import vector_files
 from geoglnet.vector.settings import VectorConfig
 
 if TYPE_CHECKING:
-    from folium import Map
     from geopandas import GeoDataFrame
     from matplotlib.axes import Axes
 
+    from geoglnet.api.maps import WebMap
     from geoglnet.legend import Legend
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, StrPath
@@ -58,8 +58,8 @@ class PolygonLayer:
         """Draw the polygons; needs ``geoglnet[notebook]``."""
         return self._views().plot(bounds, size, ax)
 
-    def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> Map:
-        """Make a web map with attributes and legend; needs ``geoglnet[notebook]``."""
+    def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> WebMap:
+        """Make a web map with attributes and legend: one page that needs no network."""
         return self._views().explore(bounds, size, limit)
 
     @property

@@ -21,12 +21,12 @@ from geoglnet.raster.lazy import open_lazily
 
 if TYPE_CHECKING:
     from affine import Affine
-    from folium import Map
     from geopandas import GeoDataFrame
     from matplotlib.axes import Axes
     from rasterio.crs import CRS
     from xarray import DataArray
 
+    from geoglnet.api.maps import WebMap
     from geoglnet.legend import Legend
     from geoglnet.prediction.blocks import Block
     from geoglnet.prediction.plan import BlockSet
@@ -132,8 +132,8 @@ class Prediction:
         ``geoglnet[notebook]``. Memory depends on ``size`` alone."""
         return self._views().plot(bounds, size, ax)
 
-    def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> Map:
-        """Make a web map of scene, labels, polygons with attributes, and legend; needs ``geoglnet[notebook]``.
+    def explore(self, *, bounds: Bounds | None = None, size: int = 800, limit: int | None = None) -> WebMap:
+        """Make a web map of scene, labels, polygons with attributes, and legend: one page that needs no network.
 
         Args:
             bounds: (left, bottom, right, top) in :attr:`crs`.

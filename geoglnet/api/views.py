@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from geoglnet.api.session import options
 from geoglnet.errors import ConfigError, MemoryLimitError
-from geoglnet.optional import needed
 
 if TYPE_CHECKING:
-    from folium import Map
     from geopandas import GeoDataFrame
     from matplotlib.axes import Axes
 
+    from geoglnet.api.maps import WebMap
     from geoglnet.legend import Legend
     from geoglnet.raster.picture import Picture
     from geoglnet.types import Bounds, StrPath
@@ -61,15 +60,14 @@ class Views:
         draw_legend(axes, self.colors)
         return axes
 
-    def explore(self, bounds: Bounds | None, size: int, limit: int | None) -> Map:
+    def explore(self, bounds: Bounds | None, size: int, limit: int | None) -> WebMap:
         """Make a web map of the scene, labels and polygons."""
-        needed("folium")
-        from geoglnet.api.maps import WebMap
+        from geoglnet.api.maps import MapBuilder
 
         if self.vector_path is not None:
             self.check_count(bounds, limit)
         # After the count, so that nothing of the scene is read for a map that is refused.
-        world = WebMap()
+        world = MapBuilder()
         if self.scene_paths:
             world.add_picture("scene", self.scene(size, bounds))
         if self.labels_path is not None and self.legend is not None:

@@ -8,10 +8,12 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.warp import transform_bounds
 
 import geoglnet
@@ -25,6 +27,7 @@ from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.picture import labels_picture, scene_picture
 from geoglnet.vector.polygon_reader import count_polygons
+from tests.browser import CHROMIUM, opened
 from tests.conftest import SceneMaker
 from tests.rasters import write_raster
 
@@ -93,45 +96,93 @@ def test_polygons_within_bounds_are_those_that_touch_them(layer: PolygonLayer) -
 def test_many_polygons_are_not_put_into_one_page(layer: PolygonLayer) -> None:
     with pytest.raises(MemoryLimitError, match=r"polygons are more than one map takes \(10\); give bounds"):
         layer.explore(limit=10)
-    page = layer.explore(limit=10_000).get_root().render()
-    assert page.count('"Feature"') == layer.num_polygons > 10
+    content = content_of(layer.explore(limit=10_000).html)
+    assert len(content["polygons"]) == len(content["class_of"]) == layer.num_polygons > 10
+
+
+def content_of(page: str) -> dict[str, Any]:
+    """What a map's page shows."""
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    content: dict[str, Any] = json.loads(found[1])
+    return content
 
 
 def overlays(page: str) -> list[tuple[np.ndarray, list[list[float]]]]:
     """Pictures in a page, with their corners."""
-    found = re.findall(r'L\.imageOverlay\(\s*"data:image/png;base64,([^"]+)",\s*(\[\[.*?\]\])', page, re.DOTALL)
-    return [(pyplot.imread(io.BytesIO(base64.b64decode(code))), json.loads(corners)) for code, corners in found]
+    pictures = content_of(page)["pictures"]
+    codes = [re.fullmatch("data:image/(png|webp);base64,(.+)", picture["image"]) for picture in pictures]
+    images = [pyplot.imread(io.BytesIO(base64.b64decode(code[2])), format=code[1]) for code in codes if code]
+    return [(image, picture["corners"]) for image, picture in zip(images, pictures, strict=True)]
+
+
+def places_of(content: dict[str, Any]) -> list[np.ndarray]:
+    """``(n, 2)`` coordinates of all rings, as the page's script restores them."""
+    rings = [ring for polygon in content["polygons"] for part in polygon for ring in part]
+    steps = [np.cumsum(np.reshape(ring, (-1, 2)), axis=0) for ring in rings]
+    return [np.array(content["origin"]) + content["step"] * places for places in steps]
 
 
 def test_a_map_has_the_scene_the_polygons_and_the_legend_in_their_place(done: Prediction, tmp_path: Path) -> None:
-    pytest.importorskip("folium")
     done.explore(size=60).save(tmp_path / "map.html")
     page = (tmp_path / "map.html").read_text(encoding="utf-8")
     left, bottom, right, top = transform_bounds(done.crs, "EPSG:4326", *rasterio.open(done.paths["labels"]).bounds)
     (picture, corners), _ = overlays(page)
     assert np.allclose(corners, [[bottom, left], [top, right]], atol=1e-6)
     assert 55 <= max(picture.shape[:2]) <= 66
-    features = [json.loads(found) for found in re.findall(r'(\{"features":.*?"FeatureCollection"\})', page)]
-    assert sum(len(collection["features"]) for collection in features) == done.num_polygons
-    lons, lats = np.array(features[0]["features"][0]["geometry"]["coordinates"][0]).T
+    content = content_of(page)
+    frame = done.polygons().to_crs(4326)
+    assert len(content["polygons"]) == done.num_polygons == len(frame)
+    rings = places_of(content)
+    assert np.abs(rings[0] - shapely.get_coordinates(frame.geometry.iloc[0].exterior)[:-1]).max() < 1e-7
+    assert content["attributes"]["area_m2"] == frame.area_m2.round(1).tolist()
+    assert content["attributes"]["confidence"] == frame.confidence.round(2).tolist()
+    lons, lats = np.concatenate(rings).T
     assert left - 1e-6 <= lons.min() < lons.max() <= right + 1e-6
     assert bottom - 1e-6 <= lats.min() < lats.max() <= top + 1e-6
     assert "#e64b32" in page
     assert "openstreetmap" in page
 
 
+DRAWS = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const before = colors();
+  map.setZoom(map.getZoom() + 1);
+  setTimeout(() => { document.title = [before, colors()].join(" "); }, 300);
+}, 300));
+function colors() {  // of the canvas, that belong to the class
+  const canvas = document.querySelector("canvas");
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let count = 0;
+  for (let i = 0; i < pixels.length; i += 4) count += pixels[i] > 200 && pixels[i + 1] < 120 && pixels[i + 3] > 0;
+  return count;
+}
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to run a page's scripts (Debian: apt-get install chromium)")
+def test_a_page_draws_its_polygons_without_a_network(layer: PolygonLayer, tmp_path: Path) -> None:
+    page = layer.explore().html
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page.replace("https://leafletjs.com", ""))
+    dom = opened(page.replace("</body>", f"{DRAWS}</body>", 1), tmp_path)
+    found = re.search(r"<title>(\d+) (\d+)</title>", dom)
+    assert found is not None, "the page's scripts failed"
+    before, after = map(int, found.groups())
+    assert after > before > 1000
+
+
 def test_a_scene_without_crs_is_plotted_and_explored_in_pixels(
     scene_factory: SceneMaker, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("folium")
     path = scene_factory((3, 64, 96), "bare.tif", crs=None, transform=None)
     done = geoglnet.predict(path, tmp_path / "labels.tif", model=tiny_model_path, vector_path=tmp_path / "v.gpkg")
     axes = done.plot(size=48)
     assert [image.get_extent() for image in axes.images] == [[0, 96, -64, 0]] * 2
     pyplot.close(axes.figure)
-    page = done.explore(size=48).get_root().render()
-    assert "L.CRS.Simple" in page
-    assert "openstreetmap" not in page.lower()
+    page = done.explore(size=48).html
+    assert not content_of(page)["is_earth"]
     assert next(corners for _, corners in overlays(page)) == [[-64, 0], [0, 96]]
 
 
@@ -273,7 +324,7 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, done: Predict
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(optional, "import_module", missing)
-    with pytest.raises(ModuleNotFoundError, match=r"folium is not installed; pip install 'geoglnet\[notebook\]'"):
-        done.explore()
+    with pytest.raises(ModuleNotFoundError, match=r"matplotlib is not installed; pip install 'geoglnet\[notebook\]'"):
+        done.plot()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'geoglnet\[train\]'"):
         geoglnet.train("mine.toml", "mine.safetensors")
