@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.api.polygons import PolygonLayer as PolygonLayer
     from geoglnet.api.polygons import vectorize as vectorize
     from geoglnet.api.prediction import Prediction as Prediction
+    from geoglnet.api.prediction import estimate as estimate
     from geoglnet.api.prediction import iter_blocks as iter_blocks
     from geoglnet.api.prediction import predict as predict
     from geoglnet.api.report import Report as Report
@@ -57,6 +58,7 @@ _HOME = {
     "Training": "geoglnet.api.training",
     "VectorConfig": "geoglnet.vector.settings",
     "demo": "geoglnet.api.demonstration",
+    "estimate": "geoglnet.api.prediction",
     "evaluate": "geoglnet.api.training",
     "get_model": "geoglnet.api.model",
     "iter_blocks": "geoglnet.api.prediction",

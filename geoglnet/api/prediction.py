@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from geoglnet.api.maps import WebMap
     from geoglnet.legend import Legend
     from geoglnet.prediction.blocks import Block
+    from geoglnet.prediction.estimate import Estimate
     from geoglnet.prediction.plan import BlockSet
     from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.prediction.seam_report import SeamReport
@@ -284,6 +285,62 @@ def predict(
         rules=tuple(recorder.rules),
         warnings=tuple(recorder.warnings),
     )
+
+
+def estimate(
+    scene_path: StrPath | Sequence[StrPath],
+    labels_path: StrPath | None = None,
+    *,
+    vector_path: StrPath | None = None,
+    beside: Mapping[str, StrPath] | None = None,
+    model: StrPath | Model = "buildings",
+    config: PredictConfig | None = None,
+    vector_config: VectorConfig | Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **more_paths: StrPath | None,
+) -> Estimate:
+    """Estimate what :func:`predict` would do, and check all that it would check; nothing is written.
+
+    >>> import geoglnet
+    >>> expected = geoglnet.estimate("scene.tif", "labels.tif")
+    >>> expected.unit, expected.minutes < 5
+    ('patches', True)
+
+    Args:
+        scene_path: as for :func:`predict`, and so are all others.
+        labels_path: see there.
+        vector_path: see there.
+        beside: see there.
+        model: see there.
+        config: see there.
+        vector_config: see there.
+        overwrite: see there.
+        progress: receives the rules by which the scene would be read.
+        more_paths: see there; also ``confidence_path`` and the other layers.
+
+    Returns:
+        Patches, minutes of the network's work, bytes of the rasters before they are compressed.
+
+    Raises:
+        GeoglnetError: what :func:`predict` would raise before it begins.
+    """
+    paths = {LABELS.name: labels_path, VECTOR: vector_path, **_paths_of_layers(more_paths)}
+    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
+    check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
+    from geoglnet.prediction import run  # as in predict()
+
+    with watched(progress) as recorder:
+        return run.estimate(
+            scenes,
+            paths,
+            beside=beside,
+            model=path_of(model),
+            config=config,
+            vector_config=vector_config,
+            overwrite=overwrite,
+            progress=recorder,
+        )
 
 
 def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPath | None]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from geoglnet.cli.fact_sheet import sheet
 from geoglnet.cli.options import bands_option, json_option, nodata_option, option, scale_option, with_option
 from geoglnet.cli.terminal import in_options
 from geoglnet.cli.verb import Verb
-from geoglnet.escaping import visible
 from geoglnet.progress import RecordedProgress
 
 
@@ -27,14 +27,14 @@ def info(path: str, model: str | None, as_json: bool, **values: Any) -> None:
     """Describe a scene, a label raster or a model.
 
     A scene is any raster that GDAL opens, a Sentinel-2 product or a STAC item; a model is a .safetensors file or the name of a
-    shipped one.
+    shipped one. Of a scene it also says which shipped models suit it.
     """
     from geoglnet.models.shipped import shipped_models
 
     # A file that has the name of a shipped model is meant itself, as a scene.
     is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
     facts = _model(path) if is_model else _scene(path, model, values)
-    click.echo(json.dumps(facts, indent=2, default=str) if as_json else _sheet(facts))
+    click.echo(json.dumps(facts, indent=2, default=str) if as_json else sheet(facts))
 
 
 def _model(path: str) -> dict[str, Any]:
@@ -81,26 +81,11 @@ def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, An
     warned = [in_options(message, command) for message in remarks.messages("warning")]
     facts |= {"remarks": warned} if warned else {}
     legend = None if is_product else read_legend(path)
+    if legend is None:
+        from geoglnet.prediction.source import suitabilities
+
+        facts["models"] = [
+            {"name": model.model, "suits": model.suits, "remark": in_options(model.remark, command)}
+            for model in suitabilities(path, **values)
+        ]
     return facts | ({"kind": "labels", "classes": list(legend.names)} if legend else {})
-
-
-def _sheet(facts: dict[str, Any], indent: str = "") -> str:
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{visible(name)}", _sheet(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{visible(name):<22}{visible(_shown(value))}")
-    return "\n".join(line for line in lines if line)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        if value and isinstance(value[0], dict) and "number" in value[0]:
-            from geoglnet.raster.band_names import NamedBand
-
-            return ", ".join(str(NamedBand(band["number"], band["name"], band["description"])) for band in value)
-        return ", ".join(part["name"] if isinstance(part, dict) and "name" in part else _shown(part) for part in value)
-    return "none" if value is None else str(value)

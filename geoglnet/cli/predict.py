@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for every layer that the table knows, and for polygons."""
-    # In reverse, as decorators are applied: the last one added comes first in the help.
-    for name in reversed(output_names()):
+    for name in reversed(output_names()):  # as decorators are applied: the last one added comes first in the help
         if name == VECTOR:
             options, explanation = [f"--{VECTOR}"], "Write polygons: .gpkg (opens styled in QGIS), .fgb, .geojson or .parquet."
         else:
@@ -53,7 +52,13 @@ def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--raw-polygons",
     group="Polygons",
     is_flag=True,
-    help="Leave out the model's own settings for polygons (geoglnet models NAME shows them): outlines as the pixels have them.",
+    help="Leave out the model's own settings for polygons: outlines as the pixels have them.",
+)
+@option(
+    "--dry-run",
+    group="Run",
+    is_flag=True,
+    help="Check everything, say how the scene would be read and how long it would take, and write nothing.",
 )
 @option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
@@ -63,6 +68,7 @@ def predict(
     model: str,
     overwrite: bool,
     resume: bool,
+    dry_run: bool,
     reporter: Reporter,
     config: PredictConfig,
     polygon_settings: dict[str, Any],
@@ -71,34 +77,34 @@ def predict(
 ) -> None:
     """Predict labels and polygons for a scene.
 
-    SCENE is any raster that GDAL opens, of any size, or a Sentinel-2 product or STAC item; several files of one grid are
-    read as one mosaic. The scene is read at the model's resolution. Nodata and transparent pixels get no class and no
-    polygon. Outputs appear under their final names only when they are complete.
+    SCENE is any raster that GDAL opens, a Sentinel-2 product or STAC item; several files of one grid are one mosaic. It is
+    read at the model's resolution. Nodata and transparent pixels get no class. Outputs appear only when they are complete.
     """
     if not any(outputs.values()):
         raise click.UsageError("nothing to write: give -o labels.tif, --vector polygons.gpkg, or both")
     from geoglnet.api import prediction
     from geoglnet.vector.settings import VectorConfig
 
-    done = prediction.predict(
-        scenes,
+    request: dict[str, Any] = {
         **{f"{name}_path": path for name, path in outputs.items()},
-        beside=beside,
-        model=model,
-        config=config,
-        vector_config=VectorConfig(**polygon_settings) if raw_polygons else polygon_settings,
-        overwrite=overwrite,
-        resume=resume,
-        progress=reporter,
-    )
-    report_done(reporter, done)
+        "beside": beside,
+        "model": model,
+        "config": config,
+        "vector_config": VectorConfig(**polygon_settings) if raw_polygons else polygon_settings,
+        "overwrite": overwrite,
+        "progress": reporter,
+    }
+    if not dry_run:
+        return report_done(reporter, prediction.predict(scenes, **request, resume=resume))
+    expected = prediction.estimate(scenes, **request)
+    return reporter.done(f"nothing written: {expected.rule}", expected.figures)
 
 
 def report_done(reporter: Reporter, done: Prediction) -> None:
     """Say what was written, for people and for programs."""
     outputs = done.paths
     polygons = f"; {count_of(done.num_polygons, 'polygon')}" if done.num_polygons is not None else ""
-    pixels = f"{done.shape.width} × {done.shape.height} px"
-    sentence = f"{', '.join(map(str, outputs.values()))}  ({pixels} in {clock(done.seconds)}{polygons})"
+    size = f"{done.shape.width} × {done.shape.height} px"
+    sentence = f"{', '.join(map(str, outputs.values()))}  ({size} in {clock(done.seconds)}{polygons})"
     counts = {} if done.num_polygons is None else {"num_polygons": done.num_polygons}
     reporter.done(sentence, {**outputs, **counts, "seams": done.seams.to_dict(), "seconds": round(done.seconds, 2)})

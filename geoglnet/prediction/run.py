@@ -28,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from geoglnet.errors import GeoglnetError, OutputError
@@ -37,6 +38,7 @@ from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 from geoglnet.output import OutputFile, refuse_inputs, unwritable
 from geoglnet.prediction.area import Area, choose_area
+from geoglnet.prediction.estimate import Estimate
 from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
 from geoglnet.prediction.outputs import OutputWriter, polygon_config_of_model
@@ -104,8 +106,58 @@ def begin(
         SceneError: the scene cannot be read.
         Canceled: ``progress`` said so.
     """
+    settings = _settings(scene_path, paths, beside, model, config, vector_config, overwrite)
+    folder = workspace_of(settings.outputs.values(), resume=resume)
+    with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
+        yield run
+
+
+def estimate(
+    scene_path: StrPath | Sequence[StrPath],
+    paths: Mapping[str, StrPath | None],
+    *,
+    beside: Mapping[str, StrPath] | None = None,
+    model: str = DEFAULT_MODEL,
+    config: PredictConfig | None = None,
+    vector_config: VectorConfig | Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Check everything that :func:`begin` does and estimate the run, without writing or touching anything.
+
+    Args:
+        scene_path: see :func:`begin`, as all others.
+        paths: see there.
+        beside: see there.
+        model: see there.
+        config: see there.
+        vector_config: see there.
+        overwrite: see there.
+        progress: receives the rules by which the scene would be read.
+
+    Returns:
+        Patches, minutes and bytes.
+
+    Raises:
+        GeoglnetError: as for :func:`begin`.
+    """
+    settings = _settings(scene_path, paths, beside, model, config, vector_config, overwrite)
+    # In a folder of its own: a run of the same outputs that was stopped stays what it is.
+    with TemporaryDirectory() as place, _opened(settings, Path(place, "estimate"), progress or SilentProgress()) as run:
+        return run.predictor.estimate(run.area, run.layers)
+
+
+def _settings(
+    scene_path: StrPath | Sequence[StrPath],
+    paths: Mapping[str, StrPath | None],
+    beside: Mapping[str, StrPath] | None,
+    model: str,
+    config: PredictConfig | None,
+    vector_config: VectorConfig | Mapping[str, Any] | None,
+    overwrite: bool,
+) -> RunSettings:
     source = Source.of(scene_path, beside)
-    settings = RunSettings(
+    return RunSettings(
         source.paths,
         model_path(model),
         in_order(paths),
@@ -115,9 +167,6 @@ def begin(
         source.beside,
         None if isinstance(vector_config, VectorConfig) else vector_config or {},
     )
-    folder = workspace_of(settings.outputs.values(), resume=resume)
-    with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
-        yield run
 
 
 @contextmanager

@@ -19,19 +19,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from geoglnet.errors import ConfigError, ResolutionError, SceneError
+from geoglnet.errors import BandsError, ConfigError, ResolutionError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.shipped import model_path, shipped_models
 from geoglnet.prediction.predict_config import PredictConfig
-from geoglnet.progress import Progress
+from geoglnet.progress import Progress, RecordedProgress
 from geoglnet.raster.files import is_remote, short_name
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.grid import NATIVE_TOLERANCE
 from geoglnet.raster.mosaic import mosaic_of
 from geoglnet.raster.products import find_product
+from geoglnet.raster.scaling import Scaling
 from geoglnet.raster.scene import RasterScene, open_scene
 from geoglnet.types import StrPath
 
@@ -135,6 +136,51 @@ def _too_coarse(error: ResolutionError, manifest: Manifest) -> ResolutionError:
         + (way_out + ", or pass " + Keyword("resolution_m", float(f"{error.pixel_size_m:.3g}")) + " and expect poor labels"),
         error.pixel_size_m,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Suitability:
+    """How a shipped model suits a scene.
+
+    Args:
+        model: its name.
+        suits: whether bands and size of the pixels are the model's.
+        remark: what stands against it, or what is not known.
+    """
+
+    model: str
+    suits: bool
+    remark: str = ""
+
+
+def suitabilities(scene_path: StrPath, **options: Any) -> list[Suitability]:
+    """Say of every shipped model whether it suits a scene: by its bands, and by the size of its pixels.
+
+    Args:
+        scene_path: any raster that GDAL opens, a product or a STAC item.
+        options: of :func:`~geoglnet.raster.scene.open_scene`: bands, beside, nodata, scaling.
+    """
+    found = []
+    # Values are not in question here, and finding their range would read the scene once for every model.
+    options["scaling"] = options.get("scaling") or Scaling(0, 255, "not looked at")
+    for name in shipped_models():
+        manifest = read_manifest(model_path(name))
+        remarks = RecordedProgress()
+        try:
+            with open_scene(scene_path, model_bands=manifest.bands, is_strict=True, progress=remarks, **options) as scene:
+                size_m = scene.native_pixel_size_m
+        except (BandsError, ResolutionError) as error:
+            found.append(Suitability(name, False, error.args[0]))  # a Message, which str() would not be
+            continue
+        finest, coarsest = manifest.resolution_range_m
+        if size_m is None:
+            found.append(Suitability(name, True, f"if its pixels are {finest:g} to {coarsest:g} m"))
+        elif _fits(manifest, size_m):
+            found.append(Suitability(name, True, next(iter(remarks.messages("warning")), "")))
+        else:
+            remark = f"its pixels are {size_m:.3g} m, the model is for {finest:g} to {coarsest:g} m"
+            found.append(Suitability(name, False, remark))
+    return found
 
 
 def _fits(manifest: Manifest, size_m: float) -> bool:

@@ -79,3 +79,18 @@ def test_bands_of_a_stac_item_are_all_named(tmp_path: Path) -> None:
     facts = info(tmp_path / "item.json")
     assert (facts["path"], names(facts)) == ("place", ["blue", "green", "red", "nir"])
     assert facts["scale"] == [1e-4, 1e-4, 1e-4, None]
+
+
+def test_the_models_that_suit_a_scene_are_named_and_why_others_do_not(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", noise(3, 64, 64), pixel_size=0.1)
+    models = {model["name"]: model for model in info(scene)["models"]}
+    assert models["buildings"] == {"name": "buildings", "suits": True, "remark": ""}
+    assert not models["landcover"]["suits"]
+    assert models["landcover"]["remark"] == "its pixels are 0.1 m, the model is for 0.3 to 2 m"
+    assert "has no band nir" in models["landcover-sentinel2-rgbn"]["remark"]
+    assert "--bands" in models["landcover-sentinel2-rgbn"]["remark"]
+    ran = CliRunner().invoke(geoglnet, ["info", str(scene)])
+    assert "buildings: suits\n" in ran.stdout
+    assert "landcover: no, its pixels are 0.1 m" in ran.stdout
+    bare = write_raster(tmp_path / "bare.tif", noise(3, 64, 64), crs=None)
+    assert info(bare)["models"][0]["remark"] == "if its pixels are 0.05 to 0.4 m"
