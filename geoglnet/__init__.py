@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.prediction.predict_config import PredictConfig as PredictConfig
     from geoglnet.raster.scene import open_scene as open_scene
     from geoglnet.vector.settings import VectorConfig as VectorConfig
+    from geoglnet.vector.values import RasterValues as RasterValues
 
     __version__: str
 
@@ -51,6 +52,7 @@ _HOME = {
     "PolygonLayer": "geoglnet.api.polygons",
     "PredictConfig": "geoglnet.prediction.predict_config",
     "Prediction": "geoglnet.api.prediction",
+    "RasterValues": "geoglnet.vector.values",
     "RegionConfig": "geoglnet.config",
     "Report": "geoglnet.api.report",
     "Scores": "geoglnet.api.training",

@@ -32,6 +32,7 @@ from geoglnet.cli.terminal import JsonReporter, QuietReporter, TerminalReporter
 from geoglnet.legend import Legend
 from geoglnet.metrics import ConfusionMatrix
 from geoglnet.prediction.seam_report import SeamReport
+from geoglnet.raster.class_table import ClassTable
 from geoglnet.raster.classnames import read_class_names
 from geoglnet.raster.cog import read_legend, write_cog
 from geoglnet.training.score_sheet import write_table
@@ -154,10 +155,10 @@ def test_styles_find_every_class_by_the_name_that_the_table_has(tmp_path: Path) 
     layer = squares(tmp_path, LEGEND)
     found = list(layer.polygons()["class_name"])
     assert found == [escaping.storable(name) for name in LEGAL]
-    categories = ElementTree.fromstring(qml(LEGEND).split("\n", 1)[1]).findall(".//category")
+    categories = ElementTree.fromstring(qml(ClassTable.of(LEGEND).entries()).split("\n", 1)[1]).findall(".//category")
     assert [category.get("value") for category in categories] == found
     assert not [category for category in categories if "[%" in str(category.get("label"))]
-    style = ElementTree.fromstring(sld(LEGEND, "a\x00<b>"))
+    style = ElementTree.fromstring(sld(ClassTable.of(LEGEND).entries(), "a\x00<b>"))
     assert [element.text for element in style.iter() if element.tag.endswith("Literal")] == found
 
 

@@ -15,6 +15,7 @@ from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.tile_job import TileJob
 from geoglnet.vector.tiles import ArrayTiles, DatasetTiles
+from geoglnet.vector.values import RasterValues
 from geoglnet.windows import iter_cores
 
 GRID = Affine.identity()
@@ -24,7 +25,7 @@ def iter_rows(
     tiles: ArrayTiles | DatasetTiles, rules: TracingRules, transform: Affine = GRID, tile_size: int = 1024
 ) -> Iterator[PolygonRecords]:
     """Rows of one tile after the other."""
-    job = TileJob("", None, False, rules, FinishingRules(transform, None, Shape(*tiles.shape)))
+    job = TileJob("", None, RasterValues(), rules, FinishingRules(transform, None, Shape(*tiles.shape)))
     seams = Seams(tiles.shape, rules.connectivity, is_grid=not rules.reshapes)
     for window in iter_cores(tiles.shape, tile_size, margin=0):
         whole, open_tile = trace_tile(tiles, window, rules)

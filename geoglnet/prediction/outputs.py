@@ -23,7 +23,7 @@ from geoglnet.prediction.plan import Plan
 from geoglnet.prediction.seam_report import SeamReport, seam_report
 from geoglnet.prediction.workspace import Workspace
 from geoglnet.progress import Progress
-from geoglnet.raster.cog import write_cog
+from geoglnet.raster.cog import CLASSES_TAG, write_cog
 from geoglnet.raster.crs import ground_of
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.scene import RasterScene
@@ -112,13 +112,15 @@ class OutputWriter:
 
     def _write_raster(self, layer: Layer, file: OutputFile) -> None:
         names = layer.bands(self.manifest.legend)
+        # By which the polygons of the most probable classes are named and colored as those of the labels.
+        classes = {CLASSES_TAG: json.dumps(self.manifest.legend.to_dict())} if any(names) else {}
         with file as part_path:
             write_cog(
                 self.mosaic(layer),
                 part_path,
                 legend=self.manifest.legend if layer.is_categorical else None,
                 band_names=names if any(names) else (),
-                tags={**self.tags, SEAMS_TAG: json.dumps(self.seams.to_dict())},
+                tags={**self.tags, **classes, SEAMS_TAG: json.dumps(self.seams.to_dict())},
                 num_valid=self.workspace.num_valid,
                 progress=self.progress,
             )

@@ -23,6 +23,9 @@ from geoglnet.raster.writer import NODATA, num_valid_pixels, verify
 from geoglnet.types import StrPath
 
 LEGEND_TAG = "GEOGLNET_LEGEND"
+"""Of label rasters: their legend."""
+CLASSES_TAG = "GEOGLNET_CLASSES"
+"""Of stacks of class probabilities: the legend of their bands."""
 BLOCK_SIZE = 512
 _ROOM = 2**16  # bytes: more than the directories of all levels
 _OPTIONS = {
@@ -109,7 +112,7 @@ def read_legend(path: StrPath) -> Legend | None:
         tag = src.tags().get(LEGEND_TAG)
         colors = _colors(src)
     if tag is not None:
-        return _parsed(tag, path)
+        return parsed_legend(tag, path)
     names = distinct_names(read_class_names(path))
     if not names:
         return None
@@ -118,8 +121,12 @@ def read_legend(path: StrPath) -> Legend | None:
     return Legend(names, tuple(colors.get(value, (gray, gray, gray)) for value, gray in enumerate(grays)))
 
 
-def _parsed(tag: str, path: StrPath) -> Legend:
-    """Parse our own tag."""
+def parsed_legend(tag: str, path: StrPath) -> Legend:
+    """Parse our own tag, :data:`LEGEND_TAG`.
+
+    Raises:
+        LegendError: it is not a legend.
+    """
     try:
         return Legend.from_dict(json.loads(tag))
     except ValueError as error:

@@ -38,18 +38,36 @@ class LabelWriter:
         transform: pixel to CRS coordinates.
         crs: coordinate reference system, or ``None``.
         core_size: side of the cores, a multiple of 16.
+        dtype: of the values, another one for codes that bytes cannot hold.
+        nodata: value of pixels without a class.
 
     Raises:
         OutputError: the file cannot be made, the disk is full, or a window is not aligned.
     """
 
-    def __init__(self, path: StrPath, shape: Shape, *, transform: Affine, crs: CRS | None, core_size: int) -> None:
+    def __init__(
+        self,
+        path: StrPath,
+        shape: Shape,
+        *,
+        transform: Affine,
+        crs: CRS | None,
+        core_size: int,
+        dtype: str = "uint8",
+        nodata: int = NODATA,
+    ) -> None:
         self.path = Path(path)
         self.shape = shape
         self.num_valid = 0
         self._tile_size = tile_size(core_size)
         place: dict[str, Any] = {} if transform.is_identity else {"transform": transform}
-        profile = _profile(shape, self._tile_size) | place | ({} if crs is None else {"crs": crs})
+        self._dtype, self._nodata = np.dtype(dtype), nodata
+        profile = (
+            _profile(shape, self._tile_size)
+            | {"dtype": dtype, "nodata": nodata}
+            | place
+            | ({} if crs is None else {"crs": crs})
+        )
         self._since = num_failed_writes()
         with writing(self.path), silenced(NotGeoreferencedWarning):
             self._dataset = rasterio.open(self.path, "w", **profile)
@@ -63,8 +81,8 @@ class LabelWriter:
         else:
             self.abandon()
 
-    def write_block(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
-        """Write a ``(h, w)`` uint8 block; every pixel of the raster is written once.
+    def write_block(self, window: Window, block: npt.NDArray[Any]) -> None:
+        """Write a ``(h, w)`` block of the writer's type; every pixel of the raster is written once.
 
         Raises:
             OutputError: the disk is full, or the window does not begin and end on tiles.
@@ -72,7 +90,7 @@ class LabelWriter:
         self._check(window, block)
         with writing(self.path, since=self._since):
             self._dataset.write(block, 1, window=window)
-        self.num_valid += count_valid(block)
+        self.num_valid += count_valid(block, self._nodata)
 
     def close(self) -> None:
         """Flush the file and read it back: GDAL may lose blocks on a full disk without an error.
@@ -82,7 +100,7 @@ class LabelWriter:
         """
         with writing(self.path, since=self._since):
             self._dataset.close()
-        verify(self.path, self.num_valid)
+        verify(self.path, self.num_valid, self._nodata)
 
     def abandon(self) -> None:
         """Close an incomplete file; errors are ignored, because an exception is already under way."""
@@ -92,10 +110,12 @@ class LabelWriter:
         except GDAL_ERRORS:
             return
 
-    def _check(self, window: Window, block: npt.NDArray[np.uint8]) -> None:
+    def _check(self, window: Window, block: npt.NDArray[Any]) -> None:
         """Refuse a block of another shape or type than its window, or one that ends inside a tile."""
-        if block.shape != (window.height, window.width) or block.dtype != np.uint8:
-            raise OutputError(f"{self.path.name}: a block of {block.shape} {block.dtype} does not fill {window}; give uint8")
+        if block.shape != (window.height, window.width) or block.dtype != self._dtype:
+            raise OutputError(
+                f"{self.path.name}: a block of {block.shape} {block.dtype} does not fill {window}; give {self._dtype}"
+            )
         ends = ((window.row_off + window.height, self.shape.height), (window.col_off + window.width, self.shape.width))
         starts_aligned = window.row_off % self._tile_size == 0 and window.col_off % self._tile_size == 0
         if not starts_aligned or any(end != last and (end > last or end % self._tile_size) for end, last in ends):
@@ -113,12 +133,12 @@ def tile_size(core_size: int) -> int:
     return min(core_size & -core_size, MAX_TILE_SIZE)  # the lowest bit of a number is its largest power of two
 
 
-def count_valid(block: npt.NDArray[np.uint8]) -> int:
+def count_valid(block: npt.NDArray[Any], nodata: int = NODATA) -> int:
     """Count the pixels that are not nodata."""
-    return int(np.count_nonzero(block != NODATA))
+    return int(np.count_nonzero(block != nodata))
 
 
-def verify(path: Path, num_valid: int) -> None:
+def verify(path: Path, num_valid: int, nodata: int = NODATA) -> None:
     """Prove that all of a raster has reached the disk, with its pyramid levels.
 
     A lost tile reads as nodata and a damaged one does not decode, so counting valid pixels finds both.
@@ -126,6 +146,7 @@ def verify(path: Path, num_valid: int) -> None:
     Args:
         path: the raster.
         num_valid: number of valid pixels that were written.
+        nodata: value of the others.
 
     Raises:
         OutputError: the file is incomplete or damaged.
@@ -133,11 +154,11 @@ def verify(path: Path, num_valid: int) -> None:
     try:
         with path.open("rb") as file:
             os.fsync(file.fileno())  # file systems on a network or with quotas report a full disk only now
-        found = num_valid_pixels(path)
+        found = num_valid_pixels(path, nodata)
         with open_raster(path) as src:
             num_levels = len(src.overviews(1))
         for level in range(num_levels):
-            num_valid_pixels(path, overview_level=level)
+            num_valid_pixels(path, nodata, overview_level=level)
     except GDAL_ERRORS as error:
         raise unwritable(path, error) from error
     if found != num_valid:
@@ -145,11 +166,12 @@ def verify(path: Path, num_valid: int) -> None:
         raise unwritable(path, OutputError(lost))
 
 
-def num_valid_pixels(path: StrPath, **options: Any) -> int:
-    """Count the valid pixels of a one-band uint8 raster, a row of tiles at a time.
+def num_valid_pixels(path: StrPath, nodata: int = NODATA, **options: Any) -> int:
+    """Count the valid pixels of a one-band raster, a row of tiles at a time.
 
     Args:
         path: of the raster.
+        nodata: value of the others.
         options: GDAL open options, such as ``overview_level``.
 
     Raises:
@@ -159,7 +181,7 @@ def num_valid_pixels(path: StrPath, **options: Any) -> int:
         step = max(src.block_shapes[0][0], MAX_TILE_SIZE)
         rows = [(row, min(step, src.height - row)) for row in range(0, src.height, step)]
         try:
-            return sum(count_valid(src.read(1, window=Window(0, row, src.width, height))) for row, height in rows)
+            return sum(count_valid(src.read(1, window=Window(0, row, src.width, height)), nodata) for row, height in rows)
         except GDAL_ERRORS as error:
             raise SceneError(f"{src.name} cannot be read ({one_line(error)}); it is truncated or damaged") from error
 

@@ -10,6 +10,7 @@ import rasterio
 from geoglnet.errors import OutputError
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.class_table import ClassTable
 from geoglnet.raster.failures import writing
 from geoglnet.raster.files import GDAL_ERRORS
 from geoglnet.raster.gdal import environment
@@ -90,6 +91,6 @@ def _write_image(path: Path, scene: GeneratedScene) -> None:
 def _write_truth(part_path: Path, path: Path, scene: GeneratedScene) -> None:
     """Write the true polygons with the columns of traced ones."""
     geometries = np.array([polygon.geometry for polygon in scene.polygons], dtype=object)
-    classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int32)
-    layer = LayerDefinition(path, GENERATED_LEGEND, scene.crs.to_wkt())
+    classes = np.array([GENERATED_LEGEND.value_of(polygon.class_name) for polygon in scene.polygons], dtype=np.int64)
+    layer = LayerDefinition(path, ClassTable.of(GENERATED_LEGEND), scene.crs.to_wkt())
     write_geopackage(part_path, layer, [PolygonRecords.of(geometries, classes, layer.crs_wkt)], {})

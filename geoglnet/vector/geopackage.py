@@ -11,28 +11,34 @@ import re
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FieldError, GeometryError
 
 from geoglnet.escaping import sql_name, storable
 from geoglnet.existing import layer_name
-from geoglnet.legend import Legend
+from geoglnet.legend import Color
 from geoglnet.output import unwritable
+from geoglnet.raster.class_table import ClassTable
 from geoglnet.raster.files import is_remote
 from geoglnet.types import StrPath
+from geoglnet.vector.objects import Survey
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import qml, sld
+from geoglnet.vector.tracing import NO_CODE
 
 _PARSED = re.compile(r"[!;?\x00-\x1f]|^//")  # in names that pyogrio parses as URLs, or archives with a member
 GEOMETRY_COLUMN = "geom"
+OBJECT_COLUMN = "object_id"
+_MAPPED_BYTES = 128 * 2**20
 _APPLICATION_ID = 0x47504B47  # "GPKG"
 WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, GeometryError, sqlite3.Error)
 # The index is made when all polygons have come, which takes a third of the time of adding them one by one, and without a
@@ -89,21 +95,25 @@ class LayerDefinition:
 
     Args:
         path: final path of the file, for the layer's name and for messages.
-        legend: class names and colors.
+        classes: names and colors of codes.
         crs_wkt: CRS of the geometries; ``None`` when there is none.
         geometry_type: ``"Polygon"`` or ``"MultiPolygon"``.
         scene: name of the scene that was segmented; null when unknown.
         model: name and hash of the model; null when unknown.
         statistics: names of further columns, all float64.
+        is_wide: whether codes may need more than 32 bits with a sign.
+        survey: where rows are objects, their classes, if they have some; ``None`` where codes are classes.
     """
 
     path: Path
-    legend: Legend
+    classes: ClassTable
     crs_wkt: str | None
     geometry_type: str = "Polygon"
     scene: str | None = None
     model: str | None = None
     statistics: tuple[str, ...] = ()
+    is_wide: bool = False
+    survey: Survey | None = None
 
     @property
     def name(self) -> str:
@@ -114,7 +124,8 @@ class LayerDefinition:
     def schema(self) -> pa.Schema:
         """Names and types of all columns."""
         types = {
-            "class_id": pa.int32(),
+            **({} if self.survey is None else {OBJECT_COLUMN: pa.int64()}),
+            "class_id": pa.int64() if self.is_wide else pa.int32(),
             "class_name": pa.string(),
             "area_m2": pa.float64(),
             "perimeter_m": pa.float64(),
@@ -129,17 +140,33 @@ class LayerDefinition:
 
     def batch(self, records: PolygonRecords) -> pa.RecordBatch:
         """Convert rows to a batch with the columns of :attr:`schema`; NaN becomes null."""
-        count = len(records)
+        count, types = len(records), self.schema
         columns = [
-            pa.array(records.class_id),
-            pa.array(map(storable, self.legend.names), pa.string()).take(pa.array(records.class_id)),
+            *([] if self.survey is None else [pa.array(records.class_id)]),
+            *self._class_columns(self.codes_of(records), types.field("class_id").type),
             *(pa.array(values, from_pandas=True) for values in (records.area_m2, records.perimeter_m, records.confidence)),
             pa.array(records.part_of.astype(np.int32), mask=records.part_of == 0),
             *(pa.repeat(pa.scalar(text and storable(text), pa.string()), count) for text in (self.scene, self.model)),
             *(pa.array(records.statistics[name], from_pandas=True) for name in self.statistics),
             records.wkb,
         ]
-        return pa.record_batch(columns, schema=self.schema)
+        return pa.record_batch(columns, schema=types)
+
+    def entries(self, found: Collection[int]) -> list[tuple[str, Color]]:
+        """List the classes that a style shows; none where objects have none."""
+        return [] if self.survey is not None and not len(self.survey.objects) else self.classes.entries(found)
+
+    def _class_columns(self, codes: npt.NDArray[np.int64], code_type: pa.DataType) -> tuple[pa.Array, pa.Array]:
+        """Make the columns of codes and of their names, null where an object has no class."""
+        found, position = np.unique(codes, return_inverse=True)
+        named = [None if code == NO_CODE else storable(self.classes.name_of(code)) for code in found.tolist()]
+        is_none = codes == NO_CODE
+        column = pa.array(np.where(is_none, 0, codes), code_type, mask=is_none)
+        return column, pa.array(named, pa.string()).take(pa.array(position))
+
+    def codes_of(self, records: PolygonRecords) -> npt.NDArray[np.int64]:
+        """Return the class of every row; ``NO_CODE`` where an object has none."""
+        return records.class_id if self.survey is None else self.survey.classes_of(records.class_id)
 
 
 def write_geopackage(
@@ -148,6 +175,7 @@ def write_geopackage(
     several: Iterable[PolygonRecords],
     same_parts: Mapping[int, int],
     *,
+    found: Collection[int] = (),
     is_final: bool = True,
 ) -> int:
     """Write polygons as they come, in one transaction; the spatial index is built from all of them at the end.
@@ -158,6 +186,7 @@ def write_geopackage(
         several: rows, in batches of any size.
         same_parts: number of a cut polygon → smaller number of the same polygon, which may itself be replaced; read after the
             last row, because it is complete only then.
+        found: codes that occur, for the style; read after the last row, too.
         is_final: whether this file is the output; a temporary one gets neither style nor spatial index.
 
     Returns:
@@ -177,7 +206,7 @@ def write_geopackage(
             with closing(sqlite3.connect(part_path)) as database, database:
                 _join_parts(database, layer, same_parts)
                 if is_final:
-                    _add_style(database, layer)
+                    _add_style(database, layer, found)
             _check(part_path, layer, batches.num_written, is_final)
     if batches.error is not None:
         raise batches.error
@@ -265,11 +294,12 @@ def _last(same_parts: Mapping[int, int], number: int) -> int:
     return number
 
 
-def _add_style(database: sqlite3.Connection, layer: LayerDefinition) -> None:
+def _add_style(database: sqlite3.Connection, layer: LayerDefinition, found: Collection[int]) -> None:
     """Add the table that QGIS reads default styles from."""
+    classes = layer.entries(found)
     database.execute(_STYLES_TABLE)
     database.execute(_REGISTER_STYLES)
-    database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(layer.legend), sld(layer.legend, layer.name)))
+    database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(classes), sld(classes, layer.name)))
 
 
 def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: bool) -> None:
@@ -280,7 +310,8 @@ def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: 
     """
     tables = [layer.name, *([f"rtree_{layer.name}_{GEOMETRY_COLUMN}_rowid"] if is_final else [])]
     with closing(sqlite3.connect(part_path)) as database:
-        database.execute(f"PRAGMA mmap_size = {part_path.stat().st_size}")  # half the time
+        # A mapped file takes half the time, but counts as memory of this process as far as it has been read.
+        database.execute(f"PRAGMA mmap_size = {min(part_path.stat().st_size, _MAPPED_BYTES)}")
         found = min(database.execute(f"SELECT count(*) FROM {sql_name(table)}").fetchone()[0] for table in tables)
         damage = database.execute("PRAGMA integrity_check(1)").fetchone()[0] if is_final else "ok"
         said = database.execute("SELECT feature_count FROM gpkg_ogr_contents WHERE table_name = ?", [layer.name]).fetchone()

@@ -20,9 +20,21 @@ from geoglnet.types import Ints, Shape
 from geoglnet.vector.reshaping import simplify_coverage, smooth_coverage
 from geoglnet.vector.rings import Geometries, Outlines, Rings, as_geometries, to_wkb
 from geoglnet.vector.tiles import LabelTile, TileSource
-from geoglnet.vector.tracing import NO_LABEL, Components, Ids, corner_links, label_components, trace_components
+from geoglnet.vector.tracing import (
+    LARGEST_CODE,
+    NO_CODE,
+    NO_LABEL,
+    SMALLEST_CODE,
+    Codes,
+    Components,
+    Ids,
+    corner_links,
+    label_components,
+    no_code_of,
+    trace_components,
+)
 
-OUTSIDE = -1  # of the raster, as a label
+OUTSIDE = NO_CODE - 1  # of the raster, as a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +42,29 @@ class TracingRules:
     """How a tile is traced.
 
     Args:
-        values: labels that become polygons.
+        values: codes that become polygons; ``None``: all.
         connectivity: 4 or 8.
         tolerance: pixels within which outlines are simplified; 0 keeps every pixel's corner.
         smooth: round corners.
+        omitted: codes that do not become polygons.
+        spread: where codes are objects, ``(n,)`` int64 those that lie in several tiles, sorted: all their pieces are open, and
+            no others. ``None`` where they are classes.
 
     Raises:
-        ConfigError: a value that is no label, or a connectivity that is neither.
+        ConfigError: a value that is no code, or a connectivity that is neither.
     """
 
-    values: Sequence[int]
+    values: Sequence[int] | None = None
     connectivity: int = 4
     tolerance: float = 0.0
     smooth: bool = False
+    omitted: frozenset[int] = frozenset()
+    spread: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        wrong = [value for value in self.values if not 0 <= value < NO_LABEL]
+        wrong = [value for value in self.values or () if not SMALLEST_CODE <= value <= LARGEST_CODE]
         if wrong:
-            raise ConfigError(f"label {wrong[0]} cannot become polygons; labels are from 0 to {NO_LABEL - 1}")
+            raise ConfigError(f"code {wrong[0]} cannot become polygons; codes are from {SMALLEST_CODE} to {LARGEST_CODE}")
         if self.connectivity not in (4, 8):
             raise ConfigError(f"connectivity = {self.connectivity} must be 4 or 8")
 
@@ -56,12 +73,20 @@ class TracingRules:
         """Whether outlines leave the pixels' corners, so that all neighbors must be traced too."""
         return self.smooth or self.tolerance > 0
 
-    def chosen(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Replace the labels that do not become polygons by 255; the shape stays."""
-        table = np.full(256, NO_LABEL, dtype=np.uint8)
-        table[list(self.values)] = list(self.values)
-        translated = labels.tobytes().translate(table.tobytes())  # a third of the time that indexing takes
-        return np.frombuffer(translated, dtype=np.uint8).reshape(labels.shape)
+    def chosen(self, labels: Codes) -> Codes:
+        """Replace the labels that do not become polygons by the one that stands for no class; the shape stays."""
+        if labels.dtype == np.uint8:
+            table = np.where(self._is_chosen(np.arange(256)), np.arange(256), NO_LABEL).astype(np.uint8)
+            translated = labels.tobytes().translate(table.tobytes())  # a third of the time that indexing takes
+            return np.frombuffer(translated, dtype=np.uint8).reshape(labels.shape)
+        return np.where(self._is_chosen(labels), labels, NO_CODE)
+
+    def _is_chosen(self, codes: Codes) -> npt.NDArray[np.bool_]:
+        """Find the codes that become polygons."""
+        is_chosen = np.ones(codes.shape, dtype=bool) if self.values is None else np.isin(codes, list(self.values))
+        for code in self.omitted:
+            is_chosen &= codes != code
+        return is_chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +95,13 @@ class Polygons:
 
     Args:
         outlines: ``(n,)`` shapely polygons, with 8-connectivity also multipolygons; or polygons as rings, which is quicker.
-        class_id: ``(n,)`` uint8.
+        class_id: ``(n,)`` int64 codes.
         totals: ``(n, 3)`` int64: pixels, sum of the known confidence values, number of those values.
         part_of: ``(n,)`` int64, the number of the cut component that a polygon is part of; 0 when it is whole.
     """
 
     outlines: Outlines
-    class_id: npt.NDArray[np.uint8]
+    class_id: npt.NDArray[np.int64]
     totals: npt.NDArray[np.int64]
     part_of: npt.NDArray[np.int64]
 
@@ -112,7 +137,7 @@ class OpenTile:
         window: the tile.
         sides: for each side with a neighbor (``"top"``, ``"left"``, ``"bottom"``, ``"right"``), the piece at each pixel:
             its number from 1, 0 where there is none.
-        class_id: ``(n,)`` uint8.
+        class_id: ``(n,)`` int64 codes.
         totals: ``(n, 3)`` int64.
         wkb: ``(n,)`` outlines in pixel coordinates of the raster.
         num_points: ``(n,)`` int64 points of each outline.
@@ -120,7 +145,7 @@ class OpenTile:
 
     window: Window
     sides: dict[str, Ids]
-    class_id: npt.NDArray[np.uint8]
+    class_id: npt.NDArray[np.int64]
     totals: npt.NDArray[np.int64]
     wkb: npt.NDArray[np.object_]
     num_points: npt.NDArray[np.int64]
@@ -146,9 +171,9 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
     framed = _framed_window(window, source.shape) if rules.reshapes else window
     tile = source.read_tile(framed)
     labels = rules.chosen(tile.labels)
-    if not (labels != NO_LABEL).any():
+    if not (labels != no_code_of(labels)).any():
         # Most tiles of a scene without data: nothing to trace, but the lines around the tile must still be met.
-        return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window)
+        return _divide(_no_components(window), np.empty(0, dtype=object), source.shape, window, rules.spread)
     outlines: Outlines
     if not rules.reshapes:
         components = label_components(labels, tile.confidence)
@@ -159,12 +184,12 @@ def trace_tile(source: TileSource, window: Window, rules: TracingRules) -> tuple
         components, outlines = _reshaped(tile, surroundings, rules, (window.col_off, window.row_off))
     if rules.connectivity == 8:
         components, outlines = _joined_at_corners(components, as_geometries(outlines), corner_links(components, labels))
-    return _divide(components, outlines, source.shape, window)
+    return _divide(components, outlines, source.shape, window, rules.spread)
 
 
 def _no_components(window: Window) -> Components:
     ids = np.zeros((int(window.height), int(window.width)), dtype=np.int32)
-    return Components(ids, np.empty(0, dtype=np.uint8), np.empty((0, 3), dtype=np.int64))
+    return Components(ids, np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
 
 
 def _framed_window(window: Window, shape: Shape) -> Window:
@@ -175,18 +200,18 @@ def _framed_window(window: Window, shape: Shape) -> Window:
     return Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
 
 
-def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[LabelTile, npt.NDArray[np.int16]]:
-    """Cut a framed tile into the tile itself and its surroundings: ``(h + 2, w + 2)`` labels, -1 outside the raster."""
+def _without_frame(tile: LabelTile, framed: Window, window: Window) -> tuple[LabelTile, npt.NDArray[np.int64]]:
+    """Cut a framed tile into the tile itself and its surroundings: ``(h + 2, w + 2)`` labels, ``OUTSIDE`` beyond the raster."""
     row, col = int(window.row_off - framed.row_off), int(window.col_off - framed.col_off)
     height, width = int(window.height), int(window.width)
     inside = np.s_[row : row + height, col : col + width]
-    surroundings = np.full((height + 2, width + 2), OUTSIDE, dtype=np.int16)
+    surroundings = np.full((height + 2, width + 2), OUTSIDE, dtype=np.int64)
     surroundings[1 - row : 1 - row + tile.labels.shape[0], 1 - col : 1 - col + tile.labels.shape[1]] = tile.labels
     return LabelTile(tile.labels[inside], None if tile.confidence is None else tile.confidence[inside]), surroundings
 
 
 def _reshaped(
-    tile: LabelTile, surroundings: npt.NDArray[np.int16], rules: TracingRules, origin: tuple[int, int]
+    tile: LabelTile, surroundings: npt.NDArray[np.int64], rules: TracingRules, origin: tuple[int, int]
 ) -> tuple[Components, Geometries]:
     """Trace all areas of a tile, simplify and smooth them together, and keep those that become polygons."""
     faces = label_components(tile.labels, tile.confidence, without_label=True)
@@ -196,7 +221,7 @@ def _reshaped(
         outlines = simplify_coverage(outlines, rules.tolerance)
     if rules.smooth:
         outlines = smooth_coverage(outlines, Shape(*tile.labels.shape))
-    is_kept = faces.class_id != NO_LABEL
+    is_kept = faces.class_id != NO_CODE
     # Number the others from 1 without gaps; what has no label becomes 0.
     numbers = np.append(0, np.where(is_kept, np.cumsum(is_kept), 0)).astype(np.int32)
     components = Components(numbers[faces.ids], faces.class_id[is_kept], faces.totals[is_kept])
@@ -215,15 +240,20 @@ def open_sides(window: Window, shape: Shape) -> list[str]:
     return [name for name, is_open in sides.items() if is_open]
 
 
-def _divide(components: Components, outlines: Outlines, shape: Shape, window: Window) -> tuple[Polygons, OpenTile]:
-    """Separate the complete components of a tile from those that touch an open side."""
+def _divide(
+    components: Components, outlines: Outlines, shape: Shape, window: Window, spread: npt.NDArray[np.int64] | None
+) -> tuple[Polygons, OpenTile]:
+    """Separate the complete components of a tile from those that touch an open side, or are of an object in several tiles."""
     ids, count = components.ids, len(components)
     lines = {"top": ids[0], "left": ids[:, 0], "bottom": ids[-1], "right": ids[:, -1]}
     sides = {name: lines[name] for name in open_sides(window, shape)}
-    touches = np.zeros(count + 1, dtype=bool)
-    for line in sides.values():
-        touches[line] = True
-    is_open = touches[1:]  # without 0, which is no component
+    if spread is None:
+        touches = np.zeros(count + 1, dtype=bool)
+        for line in sides.values():
+            touches[line] = True
+        is_open = touches[1:]  # without 0, which is no component
+    else:
+        is_open = np.isin(components.class_id, spread)
     numbers = np.append(0, np.where(is_open, np.cumsum(is_open), 0)).astype(np.int32)
     polygons = Polygons(outlines, components.class_id, components.totals, np.zeros(count, dtype=np.int64))
     pieces = polygons[is_open]

@@ -1,4 +1,4 @@
-"""Vectorizes label rasters: the tool that opens files, cleans and traces tiles, and writes what the seams release.
+"""Vectorizes rasters: the tool that opens files, cleans and traces tiles, and writes what the seams release.
 
 In order: :func:`vectorize` checks files, :func:`write_polygons` opens them and collects all rules into a :class:`TileJob`, the
 job traces tiles (in other processes, where there are several workers), and :class:`_Run` joins them and writes the rows.
@@ -6,32 +6,31 @@ job traces tiles (in other processes, where there are several workers), and :cla
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.io import DatasetReader
 
 from geoglnet.errors import ConfigError, SceneError
-from geoglnet.legend import Color, Legend
+from geoglnet.legend import Legend
 from geoglnet.message import Keyword
 from geoglnet.output import OutputFile, refuse_inputs, refuse_sharing
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.cog import read_legend
+from geoglnet.raster.class_table import STYLED_CODES, ClassTable
 from geoglnet.raster.crs import crs_label, ground_of
 from geoglnet.raster.gdal import environment, local_files, open_raster
 from geoglnet.raster.grid import Georeference, georeference, ground_pixel_size, pixel_size_m
 from geoglnet.types import Shape, StrPath
+from geoglnet.vector.class_choice import choose_classes, describe, objects_omitted, warn_of_unnamed
 from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
 from geoglnet.vector.exchange import convert
 from geoglnet.vector.formats import FORMATS, is_geopackage, vector_files
 from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
+from geoglnet.vector.objects import Gathering, Survey, SurveyJob, TileCounts
 from geoglnet.vector.pieces import TracingRules
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords
@@ -40,10 +39,11 @@ from geoglnet.vector.settings import Quantity, VectorConfig
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tile_job import TileJob, TracedTile
 from geoglnet.vector.tiles import DatasetTiles
-from geoglnet.vector.tracing import NO_LABEL
+from geoglnet.vector.tracing import NO_CODE, NO_LABEL
+from geoglnet.vector.values import RasterValues
 from geoglnet.windows import core_edges, iter_cores
 
-__all__ = ["VectorConfig", "vectorize"]
+__all__ = ["RasterValues", "VectorConfig", "vectorize"]
 _NOISE_PIXELS = 20  # per polygon of a tile; fewer on average are taken for noise
 _NOISE_POLYGONS = 10_000
 
@@ -52,50 +52,62 @@ def vectorize(
     labels_path: StrPath,
     vector_path: StrPath,
     *,
-    legend: Legend | None = None,
+    legend: Legend | ClassTable | None = None,
     confidence_path: StrPath | None = None,
     config: VectorConfig | None = None,
+    values: RasterValues | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Trace the polygons of a label raster into a vector file.
+    """Trace the polygons of a raster into a vector file.
 
     The polygons equal those of tracing the whole raster at once. Memory does not grow with the raster's height, only with the
     incomplete polygons along a row of tiles (:mod:`geoglnet.vector.seams`), up to ``config.max_vertices``.
 
     Args:
-        labels_path: raster with one band of integers, 0–254 a class, 255 or nodata none.
+        labels_path: raster whose values are codes of classes, or what ``values`` says.
         vector_path: file to write, with ``class_id, class_name, area_m2, perimeter_m, confidence, part_of, scene, model``;
             its suffix says the format (:data:`geoglnet.vector.formats.FORMATS`).
-        legend: names and colors of the labels; left out, the raster's own, else "class 1" and so on with 0 as background.
+        legend: names and colors of the codes; left out, the raster's own, else "class 1" and so on with 0 as background.
         confidence_path: raster of the same shape, one band or one per class: uint8 (probability × 254) or fractions.
         config: cleaning, tracing and finishing of polygons.
+        values: what the raster's values mean; codes of classes when left out.
         overwrite: replace an existing file.
-        progress: receives the stage ``polygons`` in tiles (before it ``classes``, when there is no legend, and ``cleaning``,
-            when the labels are to be cleaned; after it ``writing``, when the format is not GeoPackage).
+        progress: receives the stage ``polygons`` in tiles (before it ``cleaning``, when the labels are to be cleaned; after it
+            ``writing``, when the format is not GeoPackage).
 
     Returns:
         Number of polygons written.
 
     Raises:
         ConfigError: a format that is not written, or a setting that cannot be used.
-        SceneError: a raster is missing, damaged, or does not hold labels.
+        SceneError: a raster is missing, damaged, or its values cannot be read in this way.
         OutputError: the file exists, or cannot be written.
     """
-    config = config or VectorConfig()
+    config, values = config or VectorConfig(), values or RasterValues()
+    values.check(config, has_legend=legend is not None)
     files = vector_files(vector_path, config, overwrite=overwrite)
     refuse_sharing([*files.values()])
-    refuse_inputs(files.values(), _inputs(labels_path, confidence_path, config))
-    return write_polygons(labels_path, files, legend=legend, confidence_path=confidence_path, config=config, progress=progress)
+    refuse_inputs(files.values(), _inputs(labels_path, confidence_path, config, values))
+    return write_polygons(
+        labels_path,
+        files,
+        legend=legend,
+        confidence_path=confidence_path,
+        config=config,
+        values=values,
+        progress=progress,
+    )
 
 
 def write_polygons(
     labels_path: StrPath,
     files: Mapping[str, OutputFile],
     *,
-    legend: Legend | None = None,
+    legend: Legend | ClassTable | None = None,
     confidence_path: StrPath | None = None,
     config: VectorConfig,
+    values: RasterValues = RasterValues(),  # noqa: B008 - it is frozen
     on_ready: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -107,6 +119,7 @@ def write_polygons(
         legend: see there.
         confidence_path: see there.
         config: see there.
+        values: see there.
         on_ready: called with the path of the complete part file, before it is renamed to the final name.
         progress: see there.
 
@@ -127,36 +140,51 @@ def write_polygons(
         stack.enter_context(environment(labels_path))
         src = stack.enter_context(open_raster(labels_path))
         confidence = None if confidence_path is None else stack.enter_context(open_raster(confidence_path))
-        if config.min_confidence and confidence is None:
-            raise ConfigError(
-                f"min_confidence = {config.min_confidence:g} needs the labels' confidence raster; give it, or leave this at 0"
-            )
-        tiles, place = DatasetTiles(src, confidence), georeference(src)
+        tiles, place = DatasetTiles(src, confidence, values), georeference(src)
+        _check_confidence(tiles, config)
         place.warn(src.name, progress)
         check_ground(files["vector"].path, src.name, place.crs, config, progress)
-        legend = legend or read_legend(labels_path)
-        if legend is None:
-            legend, is_mask = _derived_legend(src, config.tile_size, progress)
-            tiles = replace(tiles, is_mask=is_mask)
-        job, seen = _job(tiles, place, legend, config), tiles.seen
-        layer = _layer(files["vector"].path, src, legend, config, job)
+        class_tiles = (
+            None if values.class_of is None else _class_tiles(tiles, stack.enter_context(open_raster(values.class_of)))
+        )
+        classes, is_named = choose_classes(class_tiles or tiles, legend, progress)
+        # A class of objects that is background is a class all the same: what is left out are values, not classes.
+        omitted = objects_omitted(values) if values.instances else classes.omitted
+        job = _job(tiles, place, omitted, config)
+        layer = _layer(files["vector"].path, class_tiles or tiles, classes, config, job)
         with files["vector"] as part_path, ExitStack() as cleaned:
             if config.cleans:
                 clean_path = part_path.with_name("part.clean.tif")
-                rules = _cleaning_rules(src, place, legend, config, progress)
-                # Labels that cleaning has removed altogether still count as seen: the warning below is about the input.
-                seen = write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
+                rules = _cleaning_rules(tiles, place, classes, config, progress)
+                write_clean_labels(tiles, clean_path, rules, workers=config.workers, progress=progress)
+                confidence = src if confidence is None and values.argmax else confidence
                 tiles = DatasetTiles(cleaned.enter_context(open_raster(clean_path)), confidence)
-                job = replace(job, labels_path=str(clean_path), is_mask=False)
-            run = _Run(tiles, job, layer, config, progress, seen)
+                job = replace(
+                    job,
+                    labels_path=str(clean_path),
+                    confidence_path=None if confidence is None else confidence.name,
+                    values=tiles.values,
+                )
+            if values.instances:
+                survey = _survey(tiles, class_tiles, omitted, config, progress)
+                spread = survey.spread if values.are_objects else None
+                job, layer = replace(job, tracing=replace(job.tracing, spread=spread)), replace(layer, survey=survey)
+            run = _Run(tiles, job, layer, config, progress)
             count = run.write(part_path)
             if on_ready is not None:
                 on_ready(part_path)
         if "style" in files:
             with files["style"] as part_path:
-                style = qml(legend) if part_path.suffix == ".qml" else sld(legend, layer.name)
+                entries = layer.entries(run.found)
+                style = qml(entries) if part_path.suffix == ".qml" else sld(entries, layer.name)
                 part_path.write_text(style, encoding="utf-8")
-    _warn_of_unknown_labels(src.name, run.seen, legend, progress)
+        if values.instances and class_tiles is None:
+            shown = ", ".join(f", {code} is background" for code in sorted(omitted))
+            progress.log(f"every value of {src.name} is one object{shown}")
+        elif is_named:
+            warn_of_unnamed((class_tiles or tiles).labels.name, run.found, classes, progress)
+        else:
+            describe((class_tiles or tiles).labels.name, run.found, classes, progress)
     return count
 
 
@@ -194,27 +222,34 @@ def check_ground(vector_path: StrPath, name: str, crs: Any, config: VectorConfig
     progress.log(f"{ground.reason}: polygons are in pixels or the raster's own units, area_m2 stays empty")
 
 
-def _inputs(labels_path: StrPath, confidence_path: StrPath | None, config: VectorConfig) -> Iterator[tuple[str, StrPath]]:
+def _inputs(
+    labels_path: StrPath, confidence_path: StrPath | None, config: VectorConfig, values: RasterValues
+) -> Iterator[tuple[str, StrPath]]:
     """List all files that are read, with what they are, so that no output replaces one."""
     rasters = {"the label raster": labels_path, "the confidence raster": confidence_path}
+    rasters["the raster of the classes"] = values.class_of
     rasters["the raster of the statistics"] = config.statistics_path
     for what, name in rasters.items():
         yield from ((what, path) for path in (() if name is None else local_files(name)))
 
 
 def _cleaning_rules(
-    src: DatasetReader, place: Georeference, legend: Legend, config: VectorConfig, progress: Progress
+    tiles: DatasetTiles, place: Georeference, classes: ClassTable, config: VectorConfig, progress: Progress
 ) -> CleaningRules:
-    """Bring the settings of cleaning to pixels and labels of this raster."""
-    size_m = pixel_size_m(ground_pixel_size(place.crs, place.transform, Shape(*src.shape)))
-    if config.fill_holes and legend.background is None:
-        progress.warn(f"{src.name}: no class is background, so there are no holes to fill")
+    """Bring the settings of cleaning to pixels and codes of this raster."""
+    size_m = pixel_size_m(ground_pixel_size(place.crs, place.transform, tiles.shape))
+    background = classes.background
+    if config.fill_holes and background is None:
+        progress.warn(f"{tiles.labels.name}: no class is background, so there are no holes to fill")
+    if tiles.are_bytes and background not in range(NO_LABEL):  # it cannot occur
+        background = None
     return CleaningRules(
         config.opening,
         config.sieve.in_pixels(size_m) if isinstance(config.sieve, Quantity) else 0.0,
         config.fill_holes,
-        legend.background,
+        background,
         config.connectivity,
+        are_bytes=tiles.are_bytes,
     )
 
 
@@ -228,7 +263,7 @@ class _Run:
         layer: name, columns and CRS of the layer.
         config: settings.
         progress: receives stages and warnings.
-        seen: ``(256,)`` bool, labels that have been read; grows while tiles are traced.
+        found: codes of the polygons that have been made, as far as a style has room for them.
     """
 
     tiles: DatasetTiles
@@ -236,7 +271,7 @@ class _Run:
     layer: LayerDefinition
     config: VectorConfig
     progress: Progress
-    seen: npt.NDArray[np.bool_]
+    found: set[int] = field(default_factory=set)
     _has_warned_of_noise: bool = False
 
     def write(self, part_path: Path) -> int:
@@ -262,7 +297,7 @@ class _Run:
         # writer pulls: nothing is traced faster than rows can be written.
         with Ordered(self.job, self.job.on(self.tiles), windows, config.workers) as traced_tiles:
             rows = self._iter_rows(traced_tiles, seams)
-            count = write_geopackage(path, self.layer, rows, seams.same_parts, is_final=is_final)
+            count = write_geopackage(path, self.layer, rows, seams.same_parts, found=self.found, is_final=is_final)
         if seams.num_cut:
             self.progress.warn(
                 f"polygons cut along tile lines, because more than {seams.max_vertices} vertices were open: {seams.num_cut}; "
@@ -272,12 +307,25 @@ class _Run:
 
     def _iter_rows(self, traced_tiles: Iterable[TracedTile], seams: Seams) -> Iterator[PolygonRecords]:
         """Yield the rows of every tile: its complete polygons, then those that it has completed."""
+        gathering, survey = None, self.layer.survey
+        if self.job.tracing.spread is not None and survey is not None:
+            gathering = Gathering(survey, self.config.max_vertices, seams.new_number)
+        gather = gathering.add if gathering else lambda polygons: iter([polygons])
         for traced in traced_tiles:
-            yield traced.records
-            yield self.job.rows(seams.join(traced.open_tile))
-            self.seen |= traced.seen
+            yield self._seen(traced.records)
+            for complete in gather(seams.join(traced.open_tile)):
+                yield self._seen(self.job.rows(complete))
             self._warn_of_noise(traced)
             self.progress.advance()
+        for complete in gathering.finish() if gathering else ():
+            yield self._seen(self.job.rows(complete))
+
+    def _seen(self, records: PolygonRecords) -> PolygonRecords:
+        """Note the codes of classes; millions of different ones are no classes, and would only take memory."""
+        if len(self.found) <= STYLED_CODES and len(records):
+            self.found.update(self.layer.codes_of(records).tolist())
+            self.found.discard(NO_CODE)
+        return records
 
     def _warn_of_noise(self, traced: TracedTile) -> None:
         """Warn once where a tile consists of so many polygons that the file will be of little use."""
@@ -291,8 +339,8 @@ class _Run:
             )
 
 
-def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: VectorConfig) -> TileJob:
-    """Bring the settings of tracing and finishing to pixels and labels of this raster."""
+def _job(tiles: DatasetTiles, place: Georeference, omitted: frozenset[int], config: VectorConfig) -> TileJob:
+    """Bring the settings of tracing and finishing to pixels and codes of this raster."""
     src, confidence = tiles.labels, tiles.confidence
     # Simplification works in pixels of equal sides; regularization takes width and height, which differ in degrees.
     size = ground_pixel_size(place.crs, place.transform, tiles.shape)
@@ -301,8 +349,8 @@ def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: Vecto
     return TileJob(
         src.name,
         None if confidence is None else confidence.name,
-        tiles.is_mask,
-        TracingRules(legend.polygon_values, config.connectivity, tolerance, config.smooth),
+        tiles.values,
+        TracingRules(None, config.connectivity, tolerance, config.smooth, omitted=omitted),
         FinishingRules(
             place.transform,
             crs_wkt,
@@ -312,24 +360,67 @@ def _job(tiles: DatasetTiles, place: Georeference, legend: Legend, config: Vecto
             min_area_m2=config.min_area_m2,
             min_hole_m2=config.min_hole_m2,
             min_confidence=config.min_confidence,
-            is_multi=config.connectivity == 8,
+            is_multi=config.connectivity == 8 or tiles.values.are_objects,
         ),
         None if config.statistics_path is None else _statistics(config.statistics_path, crs_wkt),
     )
 
 
-def _layer(path: Path, src: DatasetReader, legend: Legend, config: VectorConfig, job: TileJob) -> LayerDefinition:
+def _layer(path: Path, tiles: DatasetTiles, classes: ClassTable, config: VectorConfig, job: TileJob) -> LayerDefinition:
     """Define the layer to write; names of scene and model come from the raster's tags where the settings have none."""
-    tags = src.tags()
+    tags = tiles.labels.tags()
     return LayerDefinition(
         path,
-        legend,
+        classes,
         job.finishing.crs_wkt,
         "MultiPolygon" if job.finishing.is_multi else "Polygon",
         scene=config.scene or tags.get("GEOGLNET_SCENE"),
         model=config.model or tags.get("GEOGLNET_MODEL"),
         statistics=() if job.statistics is None else job.statistics.names,
+        is_wide=tiles.is_wide,
     )
+
+
+def _check_confidence(tiles: DatasetTiles, config: VectorConfig) -> None:
+    """Refuse a limit of confidence where none is known, and a band for each class where values are objects."""
+    if config.min_confidence and not tiles.has_confidence:
+        raise ConfigError(
+            f"min_confidence = {config.min_confidence:g} needs the labels' confidence raster; give it, or leave this at 0"
+        )
+    if tiles.values.instances and tiles.confidence is not None and tiles.confidence.count > 1:
+        raise ConfigError(
+            f"{tiles.confidence.name} has {tiles.confidence.count} bands, one for each class; objects need a single band"
+        )
+
+
+def _class_tiles(objects: DatasetTiles, src: DatasetReader) -> DatasetTiles:
+    """Check the label raster that objects get their classes from."""
+    tiles = DatasetTiles(src)
+    if tiles.shape != objects.shape:
+        raise SceneError(
+            f"{src.name} is {src.width} × {src.height} px, but {objects.labels.name} {objects.shape.width} × "
+            f"{objects.shape.height}; give labels on the grid of the objects"
+        )
+    return tiles
+
+
+def _survey(
+    tiles: DatasetTiles, class_tiles: DatasetTiles | None, omitted: frozenset[int], config: VectorConfig, progress: Progress
+) -> Survey:
+    """Count the pixels of all objects, before any is traced; nothing where nobody asks."""
+    if not tiles.values.are_objects and class_tiles is None:
+        return Survey.of([], has_classes=False)
+    job = SurveyJob(tiles.labels.name, tiles.values, omitted, None if class_tiles is None else class_tiles.labels.name)
+    windows = iter_cores(tiles.shape, config.tile_size, margin=0)
+    progress.plan("objects", _num_tiles(tiles.shape, config.tile_size), "tiles")
+    with Ordered(job, job.on(tiles, class_tiles), windows, config.workers) as counts:
+        return Survey.of(_advancing(counts, progress), has_classes=class_tiles is not None)
+
+
+def _advancing(counts: Iterable[TileCounts], progress: Progress) -> Iterator[TileCounts]:
+    for tile in counts:
+        yield tile
+        progress.advance()
 
 
 def _statistics(path: Path, crs_wkt: str | None) -> Any:
@@ -344,57 +435,3 @@ def _statistics(path: Path, crs_wkt: str | None) -> Any:
 def _num_tiles(shape: Shape, tile_size: int) -> int:
     """Count the tiles of a raster."""
     return (len(core_edges(shape.height, tile_size, 0)) - 1) * (len(core_edges(shape.width, tile_size, 0)) - 1)
-
-
-def _derived_legend(src: DatasetReader, tile_size: int, progress: Progress) -> tuple[Legend, bool]:
-    """Derive a legend from the values of a raster that has none: classes are numbers, 0 is the background.
-
-    Binary masks mostly hold 0 and 255, a value that means "no class" in other label rasters.
-
-    Returns:
-        The legend, and whether 255 is class 1.
-    """
-    # The whole raster is read: the legend must be complete before the first polygon is written.
-    tiles, has_255 = DatasetTiles(src), False
-    progress.plan("classes", _num_tiles(tiles.shape, tile_size), "tiles")
-    for window in iter_cores(tiles.shape, tile_size, margin=0):
-        tiles.read_tile(window)
-        has_255 = has_255 or tiles.has_undeclared_255(window)
-        progress.advance()
-    found = [value for value in np.flatnonzero(tiles.seen[:NO_LABEL]).tolist() if value > 0]
-    values = ", ".join(str(value) for value in found[:8]) + (", …" if len(found) > 8 else "")
-    # GDAL's nodata 0 hides the zeros of a mask: then 255 alone is seen.
-    if has_255 and not found and (tiles.seen[0] or src.nodata == 0):
-        progress.log(f"{src.name} has no legend and holds 0 and {NO_LABEL} only: a mask, in which {NO_LABEL} becomes class 1")
-        return Legend(("background", "class 1"), _colors(src, 2), background=0), True
-    if has_255:
-        progress.warn(f"{src.name}: the value {NO_LABEL} is read as no class; give classes numbers from 1 to 254")
-    progress.log(f"{src.name} has no legend: values {values or '(none)'} become classes, 0 is background")
-    count = max(found, default=1) + 1
-    names = ("background", *(f"class {value}" for value in range(1, count)))
-    return Legend(names, _colors(src, count), background=0), False
-
-
-def _colors(src: DatasetReader, count: int) -> tuple[Color, ...]:
-    """Take the colors of classes from the raster's color table, and generate the others."""
-    try:
-        table = src.colormap(1)
-    except ValueError:  # raised by rasterio where there is no color table
-        table = {}
-    return tuple(table[value][:3] if value in table else _generated_color(value) for value in range(count))
-
-
-def _generated_color(value: int) -> Color:
-    """Generate the color of a class number: steps of the golden ratio keep neighboring numbers far apart in hue."""
-    red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.65, 0.85))
-    return red, green, blue
-
-
-def _warn_of_unknown_labels(name: str, seen: npt.NDArray[np.bool_], legend: Legend, progress: Progress) -> None:
-    """Warn about labels of the raster that the legend lacks."""
-    unknown = [v for v in np.flatnonzero(seen[:NO_LABEL]).tolist() if v >= legend.num_classes and v != legend.ignore_value]
-    if unknown:
-        progress.warn(
-            f"{name} holds the value {unknown[0]}, which the legend ({legend.num_classes} classes) lacks; "
-            "no polygons were made for it"
-        )

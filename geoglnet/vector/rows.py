@@ -27,7 +27,7 @@ class PolygonRecords:
 
     Args:
         wkb: ``(n,)`` geometries in the raster's CRS, Arrow's large binary.
-        class_id: ``(n,)`` int32 labels of the legend.
+        class_id: ``(n,)`` int64 codes.
         area_m2: ``(n,)`` float64, NaN becomes null.
         perimeter_m: ``(n,)`` float64, NaN becomes null.
         confidence: ``(n,)`` float64 0–1, NaN becomes null.
@@ -36,7 +36,7 @@ class PolygonRecords:
     """
 
     wkb: pa.LargeBinaryArray
-    class_id: npt.NDArray[np.int32]
+    class_id: npt.NDArray[np.int64]
     area_m2: Floats
     perimeter_m: Floats
     confidence: Floats
@@ -50,7 +50,7 @@ class PolygonRecords:
     def empty(cls, statistics: Sequence[str] = ()) -> PolygonRecords:
         """Make a table without rows."""
         nothing = np.empty(0, dtype=np.float64)
-        columns = (nothing.astype(np.int32), nothing, nothing, nothing, nothing.astype(np.int64))
+        columns = (nothing.astype(np.int64), nothing, nothing, nothing, nothing.astype(np.int64))
         return cls(pa.array([], pa.large_binary()), *columns, dict.fromkeys(statistics, nothing))
 
     @classmethod
@@ -62,12 +62,12 @@ class PolygonRecords:
         return cls(pa.concat_arrays([r.wkb for r in several]), **plain, statistics=statistics)
 
     @classmethod
-    def of(cls, geometries: npt.NDArray[np.object_], class_id: npt.NDArray[np.int32], crs_wkt: str | None) -> PolygonRecords:
+    def of(cls, geometries: npt.NDArray[np.object_], class_id: npt.NDArray[np.int64], crs_wkt: str | None) -> PolygonRecords:
         """Make rows of polygons that were not traced: measured, without confidence.
 
         Args:
             geometries: ``(n,)`` polygons or multipolygons in the CRS.
-            class_id: ``(n,)`` labels of the legend.
+            class_id: ``(n,)`` codes.
             crs_wkt: their CRS; ``None`` when there is none.
         """
         areas, perimeters = ground_measures(geometries, crs_wkt)
@@ -146,7 +146,7 @@ def _records(outlines: Outlines, polygons: Polygons, rules: FinishingRules) -> P
     kept = outlines if is_kept.all() else outlines[is_kept]
     return PolygonRecords(
         to_wkb(kept),
-        polygons.class_id[is_kept].astype(np.int32),
+        polygons.class_id[is_kept],
         areas[is_kept],
         perimeters[is_kept],
         confidence[is_kept],

@@ -22,7 +22,7 @@ from geoglnet.types import Shape
 from geoglnet.vector.pieces import OpenTile, Polygons
 from geoglnet.vector.rings import Geometries, Rings, together
 from geoglnet.vector.stitching import TileLines, stitch
-from geoglnet.vector.tracing import NO_LABEL
+from geoglnet.vector.tracing import NO_CODE
 
 Keys = npt.NDArray[np.int64]  # of open pieces; 0 is none
 
@@ -57,12 +57,12 @@ class _Line:
     """One side of a line between tiles: key of the open piece and label at every pixel along it."""
 
     keys: Keys
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
 
     @classmethod
     def blank(cls, length: int) -> _Line:
         """Make a line that no piece touches."""
-        return cls(np.zeros(length, dtype=np.int64), np.full(length, NO_LABEL, dtype=np.uint8))
+        return cls(np.zeros(length, dtype=np.int64), np.full(length, NO_CODE, dtype=np.int64))
 
     def __getitem__(self, part: slice) -> _Line:
         return _Line(self.keys[part], self.labels[part])
@@ -122,7 +122,7 @@ class Seams:
         self._lines.add(tile.window)
         # Piece numbers along the sides count from 1, 0 is none: so do the entries of these tables.
         keys = np.append(0, self._hold(tile))
-        labels = np.append(np.uint8(NO_LABEL), tile.class_id)
+        labels = np.append(NO_CODE, tile.class_id)
         lines = {name: _Line(keys[ids], labels[ids]) for name, ids in tile.sides.items()}
         released = self._meet(tile, lines)
         for before in released:
@@ -169,7 +169,7 @@ class Seams:
 
     def _match(self, before: _Line, after: _Line) -> None:
         """Unite pieces of one class at the same positions of two lines."""
-        touches = (before.labels == after.labels) & (before.labels != NO_LABEL)
+        touches = (before.labels == after.labels) & (before.labels != NO_CODE)
         for one, other in np.unique(np.column_stack([before.keys[touches], after.keys[touches]]), axis=0).tolist():
             self._unite(one, other)
 
@@ -238,7 +238,7 @@ class Seams:
         if whole:
             yield Polygons(
                 self._dissolve([component.wkb for component in whole]),
-                np.array([c.class_id for c in whole], dtype=np.uint8),
+                np.array([c.class_id for c in whole], dtype=np.int64),
                 np.array([np.sum(c.totals, axis=0) for c in whole]),
                 np.zeros(len(whole), dtype=np.int64),
             )
@@ -288,9 +288,13 @@ class Seams:
         """Cut the largest components until the open ones are within the budget of vertices."""
         while self.num_held_points > self.max_vertices:
             largest = max(self._components.values(), key=lambda component: component.num_points)
-            self._num_cuts += 1
-            largest.part_of = self._num_cuts
+            largest.part_of = self.new_number()
             yield self._emptied(largest)
+
+    def new_number(self) -> int:
+        """Return the next number of a polygon that is cut."""
+        self._num_cuts += 1
+        return self._num_cuts
 
     def _emptied(self, component: _OpenComponent) -> Polygons:
         """Take the pieces out of a component, which stays open: pieces to come get the same number."""
@@ -307,7 +311,7 @@ class Seams:
 
 def _no_polygons() -> Polygons:
     numbers = np.empty(0, dtype=np.int64)
-    return Polygons(np.empty(0, dtype=object), numbers.astype(np.uint8), numbers.reshape(0, 3), numbers)
+    return Polygons(np.empty(0, dtype=object), numbers, numbers.reshape(0, 3), numbers)
 
 
 def _as_parts(component: _OpenComponent) -> Polygons:
@@ -315,7 +319,7 @@ def _as_parts(component: _OpenComponent) -> Polygons:
     size = len(component.wkb)
     return Polygons(
         shapely.from_wkb(np.array(component.wkb, dtype=object)),
-        np.full(size, component.class_id, dtype=np.uint8),
+        np.full(size, component.class_id, dtype=np.int64),
         np.array(component.totals, dtype=np.int64).reshape(size, 3),
         np.full(size, component.part_of, dtype=np.int64),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from geoglnet.escaping import qgis_label, storable
-from geoglnet.legend import Color, Legend
+from geoglnet.legend import Color
+from geoglnet.raster.class_table import generated_color
 
 FILL_OPACITY = 0.6
 OUTLINE_WIDTH_MM = 0.26
@@ -19,35 +20,44 @@ _SE = "http://www.opengis.net/se"
 _OGC = "http://www.opengis.net/ogc"
 
 
-def qml(legend: Legend, attribute: str = "class_name") -> str:
-    """Write the style of a polygon layer for QGIS 3: one category per class that becomes polygons.
+def qml(classes: Sequence[tuple[str, Color]], attribute: str = "class_name") -> str:
+    """Write the style of a polygon layer for QGIS 3: one category per class, or one symbol where there are none.
 
     Args:
-        legend: names and colors.
+        classes: names and colors, see :meth:`~geoglnet.raster.class_table.ClassTable.entries`.
         attribute: field with the class names.
 
     Returns:
         A QML document.
     """
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
+    if not classes:
+        renderer = SubElement(root, "renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0")
+        SubElement(renderer, "symbols").append(_qml_symbol("0", generated_color(1)))
+        return _qml_text(root)
     renderer = SubElement(
         root, "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0", enableorderby="0", forceraster="0"
     )
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     # QGIS links a category to its symbol by the position of the symbol, as a string.
-    for position, value in enumerate(legend.polygon_values):
-        name, symbol = storable(legend.names[value]), str(position)
+    for position, (class_name, color) in enumerate(classes):
+        name, symbol = storable(class_name), str(position)
         SubElement(categories, "category", symbol=symbol, value=name, label=qgis_label(name), render="true", type="string")
-        symbols.append(_qml_symbol(symbol, legend.colors[value]))
+        symbols.append(_qml_symbol(symbol, color))
+    return _qml_text(root)
+
+
+def _qml_text(root: Element) -> str:
+    """Finish a QML document of a polygon layer."""
     SubElement(root, "layerGeometryType").text = "2"  # polygons
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
 
-def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
-    """Write the style of a polygon layer as OGC Styled Layer Descriptor 1.1: one rule per class that becomes polygons.
+def sld(classes: Sequence[tuple[str, Color]], layer: str, attribute: str = "class_name") -> str:
+    """Write the style of a polygon layer as OGC Styled Layer Descriptor 1.1: a rule per class, or one where there are none.
 
     Args:
-        legend: names and colors.
+        classes: names and colors, see :meth:`~geoglnet.raster.class_table.ClassTable.entries`.
         layer: name of the layer.
         attribute: field with the class names.
 
@@ -61,8 +71,10 @@ def sld(legend: Legend, layer: str, attribute: str = "class_name") -> str:
     SubElement(named, f"{{{_SE}}}Name").text = storable(layer)
     user_style = SubElement(named, f"{{{_SLD}}}UserStyle")
     rules = SubElement(user_style, f"{{{_SE}}}FeatureTypeStyle")
-    for value in legend.polygon_values:
-        rules.append(_sld_rule(storable(legend.names[value]), legend.colors[value], attribute))
+    for name, color in classes:
+        rules.append(_sld_rule(storable(name), color, attribute))
+    if not classes:
+        rules.append(_sld_rule("", generated_color(1), ""))
     return _text(root)
 
 
@@ -92,12 +104,13 @@ def _qml_symbol(name: str, color: Color) -> Element:
 
 
 def _sld_rule(name: str, color: Color, attribute: str) -> Element:
-    """Make the rule of one class: a filter on its name, and a fill with an outline."""
+    """Make the rule of one class: a filter on its name (none without an attribute), and a fill with an outline."""
     rule = Element(f"{{{_SE}}}Rule")
-    SubElement(rule, f"{{{_SE}}}Name").text = name
-    is_equal = SubElement(SubElement(rule, f"{{{_OGC}}}Filter"), f"{{{_OGC}}}PropertyIsEqualTo")
-    SubElement(is_equal, f"{{{_OGC}}}PropertyName").text = attribute
-    SubElement(is_equal, f"{{{_OGC}}}Literal").text = name
+    if attribute:
+        SubElement(rule, f"{{{_SE}}}Name").text = name
+        is_equal = SubElement(SubElement(rule, f"{{{_OGC}}}Filter"), f"{{{_OGC}}}PropertyIsEqualTo")
+        SubElement(is_equal, f"{{{_OGC}}}PropertyName").text = attribute
+        SubElement(is_equal, f"{{{_OGC}}}Literal").text = name
     symbol = SubElement(rule, f"{{{_SE}}}PolygonSymbolizer")
     width = f"{OUTLINE_WIDTH_MM * _PIXELS_PER_MM:.2f}"  # SLD has no millimeters
     _sld_parameters(symbol, "Fill", {"fill": _hex(color), "fill-opacity": str(FILL_OPACITY)})

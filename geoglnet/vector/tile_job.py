@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.windows import Window
 
 from geoglnet.raster.gdal import environment, open_raster
+from geoglnet.vector.objects import grouped
 from geoglnet.vector.pieces import OpenTile, Polygons, TracingRules, trace_tile
 from geoglnet.vector.rows import FinishingRules, PolygonRecords, finish
 from geoglnet.vector.tiles import DatasetTiles
+from geoglnet.vector.values import RasterValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,11 @@ class TracedTile:
         records: rows of its complete polygons.
         open_tile: its other pieces.
         num_pieces: number of its polygons and pieces.
-        seen: ``(256,)`` bool, the labels that the process that traced it has read so far.
     """
 
     records: PolygonRecords
     open_tile: OpenTile
     num_pieces: int
-    seen: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class TileJob:
     Args:
         labels_path: label raster.
         confidence_path: confidence raster, if there is one.
-        is_mask: whether 255 is class 1 in the labels.
+        values: what the raster's values mean.
         tracing: rules for the labels.
         finishing: rules for the polygons.
         statistics: a :class:`~geoglnet.vector.statistics.Statistics`, if the configuration names a raster for them.
@@ -49,7 +47,7 @@ class TileJob:
 
     labels_path: str
     confidence_path: str | None
-    is_mask: bool
+    values: RasterValues
     tracing: TracingRules
     finishing: FinishingRules
     statistics: Any = None
@@ -60,14 +58,15 @@ class TileJob:
         stack.enter_context(environment(self.labels_path))
         labels = stack.enter_context(open_raster(self.labels_path))
         confidence = None if self.confidence_path is None else stack.enter_context(open_raster(self.confidence_path))
-        return self.on(DatasetTiles(labels, confidence, self.is_mask))
+        return self.on(DatasetTiles(labels, confidence, self.values))
 
     def on(self, tiles: DatasetTiles) -> Callable[[Window], TracedTile]:
         """Return the work on one window of open rasters."""
 
         def work(window: Window) -> TracedTile:
             whole, open_tile = trace_tile(tiles, window, self.tracing)
-            return TracedTile(self.rows(whole), open_tile, len(whole) + len(open_tile), tiles.seen)
+            count = len(whole) + len(open_tile)
+            return TracedTile(self.rows(whole if self.tracing.spread is None else grouped(whole)), open_tile, count)
 
         return work
 

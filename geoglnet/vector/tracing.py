@@ -7,6 +7,7 @@ borders between pixels. Coordinates are pixel corners, x = column and y = row, i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,23 @@ from geoglnet.vector.compiled import compiled
 from geoglnet.vector.rings import Rings
 
 NO_LABEL = 255
+NO_CODE = -(2**40)
+"""No class, among codes of any type; a double holds it exactly, so it can be the nodata value of a raster."""
+SMALLEST_CODE, LARGEST_CODE = -(2**31), 2**32 - 1
 NO_CONFIDENCE = 255
 MAX_CONFIDENCE = 254
 
 Ids = npt.NDArray[np.int32]
-Surroundings = npt.NDArray[np.int16]
+Codes = npt.NDArray[np.integer[Any]]
+"""Labels of pixels: uint8 with 255 for no class, or, where values need more room, int64 with :data:`NO_CODE`."""
+
+
+def no_code_of(codes: Codes) -> int:
+    """Return the value that stands for no class in an array of its type."""
+    return NO_LABEL if codes.dtype == np.uint8 else NO_CODE
+
+
+_BEYOND = -(2**41)  # the raster: neither a code nor none
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +42,12 @@ class Components:
 
     Args:
         ids: ``(h, w)`` int32, 0 where there is no polygon; numbers follow the components' first pixels, row by row.
-        class_id: ``(n,)`` uint8, label of each component.
+        class_id: ``(n,)`` int64, code of each component; :data:`NO_CODE` where it has no class.
         totals: ``(n, 3)`` int64: pixels, sum of the known confidence values (0–254), number of those values.
     """
 
     ids: Ids
-    class_id: npt.NDArray[np.uint8]
+    class_id: npt.NDArray[np.int64]
     totals: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -42,33 +55,35 @@ class Components:
 
 
 def label_components(
-    labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8] | None = None, *, without_label: bool = False
+    labels: Codes, confidence: npt.NDArray[np.uint8] | None = None, *, without_label: bool = False
 ) -> Components:
     """Find the 4-connected components of all classes at once.
 
     Args:
-        labels: ``(h, w)`` uint8; 255 belongs to no component.
+        labels: ``(h, w)``; pixels without a class belong to no component.
         confidence: ``(h, w)`` uint8, 0–254, 255 where unknown.
-        without_label: find the components of 255 too.
+        without_label: find the components of pixels without a class too.
     """
-    # numba compiles once per memory layout: with contiguous, writable arrays there is one version.
+    # numba compiles once per type and memory layout: with contiguous, writable arrays there is one version of each type.
     ids, parents, part_class = _unite_pixels(np.require(labels, requirements=["C", "W"]))
     # The root of a component is its earliest part, so numbering the roots in order numbers components by their first pixels.
-    is_kept = (parents == np.arange(len(parents))) & ((part_class != NO_LABEL) | without_label)
+    has_class = part_class != no_code_of(labels)
+    is_kept = (parents == np.arange(len(parents))) & (has_class | without_label)
     numbers = _of_first(np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32), parents)
     totals = np.zeros((int(is_kept.sum()) + 1, 3), dtype=np.int64)
     _number(ids, numbers, totals)
     if confidence is not None:
         _sum_confidence(ids, np.require(confidence, requirements=["C", "W"]), totals)
-    return Components(ids, part_class[is_kept], totals[1:])
+    class_id = np.where(has_class[is_kept], part_class[is_kept].astype(np.int64), NO_CODE)
+    return Components(ids, class_id, totals[1:])
 
 
-def corner_links(components: Components, labels: npt.NDArray[np.uint8]) -> Ints:
+def corner_links(components: Components, labels: Codes) -> Ints:
     """List the pairs of different components of one class that touch at a corner.
 
     Args:
         components: 4-connected components of ``labels``.
-        labels: ``(h, w)`` uint8.
+        labels: ``(h, w)``.
 
     Returns:
         ``(k, 2)`` indexes of components, from 0.
@@ -81,21 +96,21 @@ def corner_links(components: Components, labels: npt.NDArray[np.uint8]) -> Ints:
 
 
 @compiled
-def _unite_pixels(labels: npt.NDArray[np.uint8]) -> tuple[Ids, Ids, npt.NDArray[np.uint8]]:
+def _unite_pixels(labels: Codes) -> tuple[Ids, Ids, Codes]:
     """Assign every pixel to a part, and link the parts of a component in a union-find forest.
 
     Returns:
         ``(h, w)`` part of every pixel; for every part its parent (an earlier part of its component, or itself), and its label.
     """
     parts = np.empty(labels.shape, np.int32)
-    parents, part_class = np.empty(labels.size, np.int32), np.empty(labels.size, np.uint8)
+    parents, part_class = np.empty(labels.size, np.int32), np.empty(labels.size, labels.dtype)
     count = 0
     for row in range(labels.shape[0]):
         line, line_parts = labels[row], parts[row]
         line_above, parts_above = labels[max(row - 1, 0)], parts[max(row - 1, 0)]
-        part, left, upper_left = 0, -1, -1
+        part, left, upper_left = 0, _BEYOND, _BEYOND
         for col in range(labels.shape[1]):
-            label, upper = line[col], line_above[col] if row > 0 else -1
+            label, upper = line[col], line_above[col] if row > 0 else _BEYOND
             if label == left:
                 # Where the upper left pixel has the label too, it joined the left and the upper pixel one column ago.
                 if label == upper != upper_left:
@@ -155,7 +170,7 @@ def _sum_confidence(ids: Ids, confidence: npt.NDArray[np.uint8], totals: npt.NDA
 
 
 def trace_components(
-    ids: Ids, *, origin: tuple[int, int] = (0, 0), junctions: bool = False, surroundings: Surroundings | None = None
+    ids: Ids, *, origin: tuple[int, int] = (0, 0), junctions: bool = False, surroundings: npt.NDArray[np.int64] | None = None
 ) -> Rings:
     """Outline every component as a valid polygon with its holes.
 
@@ -167,8 +182,9 @@ def trace_components(
         origin: column and row of the first pixel, added to all coordinates.
         junctions: keep the points on straight edges where two neighbors of a component meet, so that neighboring
             polygons share all their vertices (what coverage simplification needs).
-        surroundings: ``(h + 2, w + 2)`` int16, of which the outermost pixels are read: the labels around ``ids``, -1 outside
-            the raster. With ``junctions``, points where they change are kept too, as the tile across the line has them.
+        surroundings: ``(h + 2, w + 2)`` int64, of which the outermost pixels are read: the labels around ``ids``, any other
+            number outside the raster. With ``junctions``, points where they change are kept too, as the tile across the line
+            has them.
 
     Returns:
         Outlines in pixel coordinates; polygon ``i`` is that of component ``i + 1``.
@@ -183,12 +199,15 @@ def trace_components(
     return Rings(points, lengths[order], components[order] - 1)
 
 
-def _framed(ids: Ids, surroundings: Surroundings | None) -> Ids:
+def _framed(ids: Ids, surroundings: npt.NDArray[np.int64] | None) -> Ids:
     """Put a frame one pixel wide around the components, in which every label has a negative number."""
     framed = np.pad(ids, 1)
     if surroundings is not None:
-        for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-            framed[side] = -2 - surroundings[side].astype(np.int32)  # -1 (outside the raster) to 255 become -1 to -257
+        sides = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])
+        # Codes have more bits than numbers of components, so the labels of the frame are numbered themselves.
+        labels = np.unique(np.concatenate([surroundings[side] for side in sides]))
+        for side in sides:
+            framed[side] = -1 - np.searchsorted(labels, surroundings[side])
     return framed
 
 

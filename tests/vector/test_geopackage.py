@@ -24,6 +24,7 @@ from rasterio.transform import Affine
 from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
+from geoglnet.raster.class_table import ClassTable
 from geoglnet.vector import geopackage
 from geoglnet.vector.geopackage import LayerDefinition, layer_name, write_geopackage
 from geoglnet.vector.polygonizer import VectorConfig, vectorize
@@ -108,7 +109,7 @@ def test_the_layer_is_version_1_2_indexed_and_brings_its_style(labels_path: Path
         "SELECT f_table_catalog, f_table_schema, f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles",
     )
     assert style[:5] == ("", "", "my out", "geom", 1)
-    assert style[5] == qml(LEGEND)
+    assert style[5] == qml(ClassTable.of(LEGEND).entries())
 
 
 def test_a_raster_without_polygons_is_an_empty_styled_layer(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def square(i: int) -> PolygonRecords:
 
 def test_batches_are_written_in_order_and_parts_get_their_last_number(tmp_path: Path) -> None:
     path = tmp_path / "out.gpkg"
-    layer = LayerDefinition(path, LEGEND, "EPSG:32645")
+    layer = LayerDefinition(path, ClassTable.of(LEGEND), "EPSG:32645")
     assert write_geopackage(path, layer, map(square, range(7)), {4: 3, 3: 1}) == 7
     assert rows(path, "SELECT part_of FROM out ORDER BY fid") == [(None,), (1,), (2,), (1,), (1,), (5,), (6,)]
     assert rows(path, "SELECT area_m2 FROM out ORDER BY fid") == [(float(i),) for i in range(7)]
@@ -159,7 +160,10 @@ def test_a_geopackage_that_lost_a_write_is_refused(
     monkeypatch.setattr(geopackage, "_write_stream", lose)
     with pytest.raises(OutputError, match=words):
         write_geopackage(
-            tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, "EPSG:32645"), map(square, range(3)), {}
+            tmp_path / "out.gpkg",
+            LayerDefinition(tmp_path / "out.gpkg", ClassTable.of(LEGEND), "EPSG:32645"),
+            map(square, range(3)),
+            {},
         )
 
 
@@ -169,14 +173,18 @@ def test_an_error_among_the_rows_is_that_error(tmp_path: Path) -> None:
         raise LookupError("no more")
 
     with pytest.raises(LookupError, match="no more"):
-        write_geopackage(tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, None), rows_that_end(), {})
+        write_geopackage(
+            tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", ClassTable.of(LEGEND), None), rows_that_end(), {}
+        )
 
 
 def test_options_of_gdal_are_left_as_they_were(tmp_path: Path) -> None:
     name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
     pyogrio.set_gdal_config_options({name: "123456"})
     try:
-        write_geopackage(tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", LEGEND, None), [square(1)], {})
+        write_geopackage(
+            tmp_path / "out.gpkg", LayerDefinition(tmp_path / "out.gpkg", ClassTable.of(LEGEND), None), [square(1)], {}
+        )
         assert pyogrio.get_gdal_config_option(name) == 123456
     finally:
         pyogrio.set_gdal_config_options({name: None})
@@ -213,15 +221,15 @@ def test_colors_of_a_foreign_color_table_are_kept(labels_path: Path, tmp_path: P
 def test_values_that_the_legend_lacks_are_told(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels.tif", np.array([[1, 9]], dtype=np.uint8))
     progress = RecordedProgress()
-    assert vectorize(labels, tmp_path / "out.gpkg", legend=LEGEND, progress=progress) == 1
-    assert "holds the value 9" in progress.messages("warning")[0]
+    assert vectorize(labels, tmp_path / "out.gpkg", legend=LEGEND, progress=progress) == 2
+    assert "holds the value 9, which the legend (3 classes) lacks" in progress.messages("warning")[0]
+    assert list(read_layer(tmp_path / "out.gpkg").class_name) == ["roof", "class 9"]
+    assert "class 9" in rows(tmp_path / "out.gpkg", "SELECT styleQML FROM layer_styles")[0][0]
 
 
-def test_beside_other_classes_255_is_none_and_that_is_told(tmp_path: Path) -> None:
+def test_what_a_legend_declares_to_be_none_makes_no_polygons(tmp_path: Path) -> None:
     labels = write_labels(tmp_path / "labels.tif", np.array([[0, 1, 255]], dtype=np.uint8))
-    progress = RecordedProgress()
-    assert vectorize(labels, tmp_path / "out.gpkg", progress=progress) == 1
-    assert "255 is read as no class" in progress.messages("warning")[0]
+    assert vectorize(labels, tmp_path / "out.gpkg", legend=LEGEND) == 1  # its ignore_value is 255
 
 
 def test_bad_arguments_leave_no_file(labels_path: Path, tmp_path: Path) -> None:
@@ -285,7 +293,7 @@ def test_names_that_geopackage_reserves_are_not_used_for_layers(labels_path: Pat
 
 
 def test_style_has_a_category_per_polygon_class_with_translucent_fill() -> None:
-    root = ElementTree.fromstring(qml(LEGEND).partition("\n")[2])
+    root = ElementTree.fromstring(qml(ClassTable.of(LEGEND).entries()).partition("\n")[2])
     assert [c.get("value") for c in root.iter("category")] == ["roof", 'grass & "trees" <5 m']
     options = {o.get("name"): o.get("value") for o in root.iter("Option")}
     assert options["color"] == "0,160,40,153"
@@ -295,6 +303,6 @@ def test_style_has_a_category_per_polygon_class_with_translucent_fill() -> None:
 
 def test_sld_has_a_rule_per_polygon_class() -> None:
     se = "{http://www.opengis.net/se}"
-    root = ElementTree.fromstring(sld(LEGEND, "out"))
+    root = ElementTree.fromstring(sld(ClassTable.of(LEGEND).entries(), "out"))
     assert [rule.findtext(f"{se}Name") for rule in root.iter(f"{se}Rule")] == ["roof", 'grass & "trees" <5 m']
     assert [p.text for p in root.iter(f"{se}SvgParameter") if p.get("name") == "fill"] == ["#fa6400", "#00a028"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -9,7 +10,9 @@ from xml.sax.saxutils import escape
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 
+from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress
 from geoglnet.raster.classnames import distinct_names
 from geoglnet.raster.cog import read_legend
@@ -45,28 +48,38 @@ def test_in_a_mask_of_0_and_255_the_other_is_a_class(
 ) -> None:
     frame, progress = traced(scene_factory(square(255), "mask.tif", nodata=nodata), config)
     assert frame.geometry.area.tolist() == [40 * 40 * 0.25]
-    assert (frame.class_id[0], frame.class_name[0]) == (1, "class 1")
-    assert any("holds 0 and 255 only: a mask, in which 255 becomes class 1" in line for line in progress.messages("log"))
+    assert (frame.class_id[0], frame.class_name[0]) == (255, "class 255")
+    assert any("has no legend: values 255 become classes, 0 is background" in line for line in progress.messages("log"))
     assert progress.messages("warning") == []
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "warns"),
+    ("labels", "options", "codes"),
     [
-        (square(1), {"nodata": 0}, False),  # no pixel holds 255
-        (square(1, 255), {"nodata": 255}, False),  # the file says itself what 255 is
-        (square(1, 255), {}, True),
-        (square(255, 1), {"nodata": 0}, True),
-        (square(1, -1, np.int8), {"nodata": -1}, False),
-        (square(1, -9999, np.int32), {"nodata": -9999}, False),
+        (square(1), {"nodata": 0}, [1]),
+        (square(1, 255), {"nodata": 255}, [1]),  # the file says itself what 255 is
+        (square(1, 255), {}, [1, 255]),
+        (square(255, 1), {"nodata": 0}, [1, 255]),
+        (square(1, -1, np.int8), {"nodata": -1}, [1]),
+        (square(1, -9999, np.int32), {"nodata": -9999}, [1]),
+        (square(1, -9999, np.int32), {}, [-9999, 1]),
     ],
 )
-def test_of_255_is_warned_only_where_a_pixel_holds_it_unexplained(
-    scene_factory: SceneMaker, labels: Any, options: dict[str, Any], warns: bool
+def test_no_class_is_what_the_raster_declares_and_255_is_one(
+    scene_factory: SceneMaker, labels: Any, options: dict[str, Any], codes: list[int]
 ) -> None:
     frame, progress = traced(scene_factory(labels, "labels.tif", **options))
-    assert frame.class_id.tolist() == [1]
-    assert ["255 is read as no class" in line for line in progress.messages("warning")] == [True] * warns
+    assert sorted(frame.class_id) == codes
+    assert progress.messages("warning") == []
+
+
+def test_in_a_label_raster_of_ours_255_is_no_class_even_if_its_nodata_value_is_lost(scene_factory: SceneMaker) -> None:
+    path = scene_factory(square(1, 255), "labels.tif")
+    legend = Legend(("background", "roof"), ((0, 0, 0), (9, 9, 9)), background=0)
+    with rasterio.open(path, "r+") as dst:
+        dst.update_tags(GEOGLNET_LEGEND=json.dumps(legend.to_dict()))
+    frame, _ = traced(path)
+    assert (frame.class_id.tolist(), frame.class_name.tolist()) == ([1], ["roof"])
 
 
 def write_names(path: Path, names: list[str]) -> None:

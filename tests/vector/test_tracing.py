@@ -190,8 +190,10 @@ def test_nodata_of_any_value_and_type_makes_no_polygons(tmp_path: Path) -> None:
     [
         (np.zeros((3, 4, 4), np.uint8), BandsError, "has 3 bands"),
         (np.zeros((4, 4), np.float32), SceneError, "holds float32 values"),
-        (np.full((4, 4), 300, np.uint16), SceneError, "holds the value 300"),
-        (np.full((4, 4), -1, np.int16), SceneError, "holds the value -1"),
+        (np.full((4, 4), 2**32, np.int64), SceneError, "holds the value 4294967296 at column 0, row 0"),
+        (np.full((4, 4), -(2**31) - 1, np.int64), SceneError, "which does not fit 32 bits"),
+        (np.full((4, 4), 2**63, np.uint64), SceneError, "holds the value 9223372036854775808"),
+        (np.full((4, 4), 1 << 32, np.float64), SceneError, "whole_numbers"),
     ],
 )
 def test_rasters_that_are_not_labels_are_refused_in_one_line(
@@ -220,6 +222,6 @@ def test_a_truncated_raster_says_where(tmp_path: Path) -> None:
         rows_of(DatasetTiles(src), TracingRules((0, 1, 2)), UTM, 256)
 
 
-def test_nodata_cannot_be_asked_for_as_a_class() -> None:
-    with pytest.raises(ConfigError, match="label 255"):
-        TracingRules((255,))
+def test_a_class_of_more_than_32_bits_is_refused() -> None:
+    with pytest.raises(ConfigError, match="code 4294967296"):
+        TracingRules((2**32,))
