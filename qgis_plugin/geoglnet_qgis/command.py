@@ -111,9 +111,63 @@ class Segmentation:
         return [*words, *shaping, *EVENTS]
 
 
-def vectorize_words(labels: str, polygons: str, shaping: Shaping, confidence: str = "", *, replaces: bool = False) -> list[str]:
+KINDS = {  # what the values of a raster mean: names of ours, and titles
+    "classes": "Codes of classes",
+    "objects": "Objects: a row for each number",
+    "parts": "Objects: a row for each connected part",
+    "quantities": "Quantities, by breaks",
+    "probabilities": "Probabilities: a band for each class",
+}
+
+
+@dataclass(frozen=True)
+class Values:
+    """What *Polygons from raster* asks about values; what is empty is left to the program.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        band: 1-based number; 0 for the only one.
+        breaks: numbers with commas between.
+        legend: file of names and colors.
+        background: code without polygons, or ``none``.
+        class_of: label raster that objects get their classes from.
+    """
+
+    kind: str = "classes"
+    band: int = 0
+    breaks: str = ""
+    legend: str = ""
+    background: str = ""
+    class_of: str = ""
+
+    def words(self) -> list[str]:
+        is_object = self.kind in ("objects", "parts")
+        named = {
+            "--band": str(self.band) if self.band > 0 and self.kind != "probabilities" else "",
+            "--breaks": self.breaks if self.kind == "quantities" else "",
+            "--legend": self.legend,
+            "--background": self.background,
+            "--class-of": self.class_of if is_object else "",
+        }
+        words = ["--instances"] if is_object else ["--argmax"] if self.kind == "probabilities" else []
+        words += ["--parts"] if self.kind == "parts" else []
+        for option, value in named.items():
+            words += [option, value] if value else []
+        return words
+
+
+def vectorize_words(
+    labels: str,
+    polygons: str,
+    shaping: Shaping,
+    confidence: str = "",
+    *,
+    values: Values = Values(),
+    replaces: bool = False,
+) -> list[str]:
     """``geoglnet vectorize``."""
     given = ["--confidence", confidence] if confidence else []
+    given += values.words()
     given += [OVERWRITE] if replaces else []
     return ["vectorize", labels, polygons, *given, *shaping.words(), *style_words(polygons), *EVENTS]
 

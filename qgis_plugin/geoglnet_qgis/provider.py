@@ -8,6 +8,7 @@ from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from .algorithms.model_information import ModelInformation
+from .algorithms.polygons_from_raster import PolygonsFromRaster
 from .algorithms.segment_scene import SegmentScene
 from .algorithms.train_on_layers import TrainOnLayers
 from .algorithms.vectorize_labels import VectorizeLabels
@@ -34,7 +35,7 @@ class GeoglnetProvider(QgsProcessingProvider):
         return ICON_PATH
 
     def loadAlgorithms(self) -> None:
-        for algorithm in (SegmentScene, VectorizeLabels, TrainOnLayers, ModelInformation):
+        for algorithm in (SegmentScene, VectorizeLabels, PolygonsFromRaster, TrainOnLayers, ModelInformation):
             self.addAlgorithm(algorithm())
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:

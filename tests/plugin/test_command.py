@@ -9,10 +9,12 @@ import click
 import pytest
 from geoglnet_qgis.command import (
     JOURNAL,
+    KINDS,
     LAYERS,
     UNFINISHED,
     Segmentation,
     Shaping,
+    Values,
     remove_unfinished,
     savepoint_of,
     train_words,
@@ -59,6 +61,20 @@ def test_a_plain_segmentation_is_read_by_the_program() -> None:
     assert (found["labels"], found["vector"]) == (Path("/x/l.tif"), Path("/x/p.gpkg"))
     assert found["overwrite"] is False
     assert found["device"] == "auto"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_values_mean_is_read_by_the_program(kind: str) -> None:
+    values = Values(kind, 2, "-5,0.5", ODD, "-9999", "/c.tif")
+    words = vectorize_words(ODD, "/x/p.gpkg", Shaping(), values=values)
+    assert not missing_options(words, known_options("vectorize"))
+    found = parsed(words)
+    is_object = kind in ("objects", "parts")
+    assert (found["instances"], found["parts"], found["argmax"]) == (is_object, kind == "parts", kind == "probabilities")
+    assert found["breaks"] == ((-5.0, 0.5) if kind == "quantities" else ())
+    assert found["band"] == (None if kind == "probabilities" else 2)
+    assert (found["background"], found["legend"]) == (-9999, Path(ODD))
+    assert found["class_of"] == (Path("/c.tif") if is_object else None)
 
 
 def test_what_was_not_asked_for_is_left_to_the_program() -> None:
@@ -125,7 +141,7 @@ def test_a_program_without_an_option_is_found_out() -> None:
 
 def test_vectorize_is_read_by_the_program() -> None:
     found = parsed(vectorize_words("/l.tif", "/p.gpkg", Shaping(min_area_m2=12.5), "/c.tif"))
-    assert (found["labels"], found["vector"], found["min_area_m2"]) == ("/l.tif", Path("/p.gpkg"), 12.5)
+    assert (found["raster"], found["vector"], found["min_area_m2"]) == ("/l.tif", Path("/p.gpkg"), 12.5)
     assert found["confidence"] == Path("/c.tif")
     assert not found["overwrite"]
     assert parsed(vectorize_words("/l.tif", "/p.gpkg", Shaping(), replaces=True))["overwrite"]

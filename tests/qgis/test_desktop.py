@@ -70,7 +70,7 @@ def test_a_person_segments_watches_cancels_and_works_in_batches(
         GEOGLNET_DESKTOP_LARGE=str(large),
         GEOGLNET_DESKTOP_SECOND=str(second),
     )
-    assert {"geoglnet", "Segment scene", "Vectorize labels", "Train on layers", "Model information"} <= set(found["toolbox"])
+    assert {"geoglnet", "Segment scene", "Vectorize labels", "Polygons from raster", "Train on layers"} <= set(found["toolbox"])
     assert 3 < found["live"] < 100
     assert re.search(r"^segment: (1 patch|\d+ patches), about \d+ min", found["log"], re.MULTILINE)
     name = scene.stem

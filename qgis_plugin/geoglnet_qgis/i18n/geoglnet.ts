@@ -11,6 +11,7 @@
   <message><source>&lt;p&gt;Finds the classes of a model in a scene: a raster of labels, and polygons with class_id, class_name, area_m2 and confidence. Both load with the model's colors.&lt;/p&gt;&lt;p&gt;The scene may be of any size: memory stays bounded. It is read at the model's resolution; nodata and transparent pixels get no class. Nothing appears under its name before it is whole, and a canceled run leaves nothing.&lt;/p&gt;&lt;p&gt;Layers that come from a server or live in memory have to be exported to a file first.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Shows a model's card: classes, resolution, what it was trained on, under which terms, how well it does.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>&lt;p&gt;Traces a label raster into polygons, again and with other settings, without running the network.&lt;/p&gt;&lt;p&gt;Works with any raster of up to 255 classes that names them, and with the labels of Segment scene.&lt;/p&gt;</source><translation type='unfinished'/></message>
+  <message><source>&lt;p&gt;Traces any raster into polygons: land cover codes of any size, objects with a number each, quantities between breaks, or a band of probabilities for every class.&lt;/p&gt;&lt;p&gt;Names and colors come from the raster's attribute table, or from a legend: a CSV of code, name and color, a QML or SLD, or a label raster.&lt;/p&gt;</source><translation type='unfinished'/></message>
   <message><source>A model of your own (.safetensors), instead of the one above.</source><translation type='unfinished'/></message>
   <message><source>A model of your own from a raster layer and polygons that you have drawn on it</source><translation type='unfinished'/></message>
   <message><source>A page to read; it opens in the results viewer.</source><translation type='unfinished'/></message>
@@ -19,12 +20,18 @@
   <message><source>Area of interest</source><translation type='unfinished'/></message>
   <message><source>Area where the polygons are complete</source><translation type='unfinished'/></message>
   <message><source>Backbone weights</source><translation type='unfinished'/></message>
+  <message><source>Background code</source><translation type='unfinished'/></message>
+  <message><source>Band</source><translation type='unfinished'/></message>
+  <message><source>Band to read; of probabilities all are.</source><translation type='unfinished'/></message>
   <message><source>Bands</source><translation type='unfinished'/></message>
   <message><source>Bands from other rasters</source><translation type='unfinished'/></message>
   <message><source>Bands of the scene in the model's order: names (nir,red,green) or numbers (4,1,2); or what the scene's bands are: RGB, BGR, RGBN, BGRN or gray. Empty: found by name.</source><translation type='unfinished'/></message>
+  <message><source>Breaks</source><translation type='unfinished'/></message>
   <message><source>Classes</source><translation type='unfinished'/></message>
   <message><source>Classes and polygons of a satellite, aerial or drone scene of any size</source><translation type='unfinished'/></message>
+  <message><source>Classes of objects</source><translation type='unfinished'/></message>
   <message><source>Classes, resolution, training data, terms, scores and known failures of a model</source><translation type='unfinished'/></message>
+  <message><source>Code that makes no polygons, or none. Empty: by the legend; 0 without one.</source><translation type='unfinished'/></message>
   <message><source>Confidence</source><translation type='unfinished'/></message>
   <message><source>Continue an interrupted training</source><translation type='unfinished'/></message>
   <message><source>Device</source><translation type='unfinished'/></message>
@@ -44,7 +51,10 @@
   <message><source>Imagery with the bands of the model, from a file. A coordinate system set for the layer is respected.</source><translation type='unfinished'/></message>
   <message><source>Keep an interrupted run and continue it</source><translation type='unfinished'/></message>
   <message><source>Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary.</source><translation type='unfinished'/></message>
+  <message><source>Label raster of the same pixels: objects get the class that most of their pixels have.</source><translation type='unfinished'/></message>
   <message><source>Labels</source><translation type='unfinished'/></message>
+  <message><source>Legend</source><translation type='unfinished'/></message>
+  <message><source>Legends</source><translation type='unfinished'/></message>
   <message><source>Libraries</source><translation type='unfinished'/></message>
   <message><source>Meters per pixel of a scene that has no coordinate system.</source><translation type='unfinished'/></message>
   <message><source>Model</source><translation type='unfinished'/></message>
@@ -53,9 +63,11 @@
   <message><source>Models</source><translation type='unfinished'/></message>
   <message><source>More is faster on a graphics card, and needs more of its memory. Empty: geoglnet chooses.</source><translation type='unfinished'/></message>
   <message><source>Name</source><translation type='unfinished'/></message>
+  <message><source>Names and colors of the codes: CSV (code,name,color), QML, SLD, TOML, or a label raster.</source><translation type='unfinished'/></message>
   <message><source>Network</source><translation type='unfinished'/></message>
   <message><source>Never trained on; the model is scored on it.</source><translation type='unfinished'/></message>
   <message><source>Number of polygons</source><translation type='unfinished'/></message>
+  <message><source>Of quantities: 0.5 gives what is 0.5 or more, 0,10,20 three classes. What is lower makes no polygons.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees details.</source><translation type='unfinished'/></message>
   <message><source>Of the branch that sees the whole region.</source><translation type='unfinished'/></message>
   <message><source>One KEY = VALUE of the configuration per line, such as optim.batch_size = 2.</source><translation type='unfinished'/></message>
@@ -70,12 +82,16 @@
   <message><source>Pixel size [m]</source><translation type='unfinished'/></message>
   <message><source>Pixel size without CRS [m]</source><translation type='unfinished'/></message>
   <message><source>Polygons</source><translation type='unfinished'/></message>
+  <message><source>Polygons from raster</source><translation type='unfinished'/></message>
   <message><source>Polygons of a label raster, as if it had been traced at once, in memory that does not grow with it</source><translation type='unfinished'/></message>
+  <message><source>Polygons of codes, objects, quantities or probabilities, in memory that does not grow with the raster</source><translation type='unfinished'/></message>
   <message><source>Probabilities</source><translation type='unfinished'/></message>
   <message><source>Program</source><translation type='unfinished'/></message>
+  <message><source>Raster</source><translation type='unfinished'/></message>
   <message><source>Raster of class numbers with colors and names (.tif, cloud-optimized).</source><translation type='unfinished'/></message>
   <message><source>Raster of class numbers; 255 is no class.</source><translation type='unfinished'/></message>
   <message><source>Raster of how uncertain the model is, 0 to 254 (.tif).</source><translation type='unfinished'/></message>
+  <message><source>Raster of integers, or of quantities.</source><translation type='unfinished'/></message>
   <message><source>Raster of the same pixels: the probability of the class, times 254.</source><translation type='unfinished'/></message>
   <message><source>Raster with a band per class (.tif).</source><translation type='unfinished'/></message>
   <message><source>Raster with the probability of the chosen class, times 254 (.tif).</source><translation type='unfinished'/></message>
@@ -96,8 +112,10 @@
   <message><source>The model file that Segment scene takes.</source><translation type='unfinished'/></message>
   <message><source>Train on layers</source><translation type='unfinished'/></message>
   <message><source>Training folder</source><translation type='unfinished'/></message>
+  <message><source>Values are</source><translation type='unfinished'/></message>
   <message><source>Vectorize labels</source><translation type='unfinished'/></message>
   <message><source>Version</source><translation type='unfinished'/></message>
+  <message><source>What the values mean: classes, objects (a row for each number, or for each part), quantities, or probabilities.</source><translation type='unfinished'/></message>
   <message><source>With the same field.</source><translation type='unfinished'/></message>
   <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
   <message><source>about {hours} h</source><translation type='unfinished'/></message>

@@ -86,7 +86,7 @@ def build(modules: list[types.ModuleType]) -> None:
     members = {name: member for module in modules for name, member in vars(module).items()}
     page = members["OptionsPage"](None, lambda: None)
     page.apply()
-    for name in ("SegmentScene", "VectorizeLabels", "TrainOnLayers", "ModelInformation"):
+    for name in ("SegmentScene", "VectorizeLabels", "PolygonsFromRaster", "TrainOnLayers", "ModelInformation"):
         algorithm = members[name]()
         algorithm.initAlgorithm()
         assert algorithm.shortHelpString()
