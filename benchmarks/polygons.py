@@ -1,8 +1,10 @@
 """Polygons of large label rasters: ours beside GDAL's polygonize and beside reading the whole raster.
 
-Usage: python benchmarks/polygons.py 8192 100000x8192 [--rasters smooth busy] [--methods exact gdal …] [--folder DIR]
+Usage: python benchmarks/polygons.py 8192 100000x8192 [--rasters smooth busy] [--types uint8 int32 …] [--methods exact gdal …]
+       [--folder DIR]
 
-The rasters are a random pattern of six classes, 4096² and periodic, repeated. Every method runs in a process of its own:
+The rasters are a random pattern of six classes, 4096² and periodic, repeated; of other types than bytes, codes that bytes do
+not hold. Every method runs in a process of its own:
 
 * ``exact``, ``simplify`` (1.5 px), ``workers`` (exact, in two processes): ``geoglnet.vectorize`` into a GeoPackage with areas,
   perimeters, spatial index and style.
@@ -30,17 +32,22 @@ import numpy as np
 PATTERN = 4096
 LARGEST_FILE = 50_000  # pixels along a side
 BLURS = {"smooth": 21.0, "busy": 6.3}
+CODES = {
+    "uint8": (0, 1, 2, 3, 4, 5),
+    "uint16": (0, 111, 523, 9022, 40_000, 65_535),
+    "int32": (0, -9_999, 111, 70_000, -(2**31), 2**31 - 1),
+}
 METHODS = ("exact", "simplify", "workers", "gdal", "whole")
 
 
-def make_raster(path: Path, width: int, height: int, blur: float) -> None:
+def make_raster(path: Path, width: int, height: int, blur: float, dtype: str = "uint8") -> None:
     """The pattern repeated, as one GeoTIFF; ten gigapixels are a VRT of the pattern instead."""
     import rasterio
     from rasterio.windows import Window
 
-    pattern = make_pattern(blur)
+    pattern = np.array(CODES[dtype], dtype)[make_pattern(blur)]
     place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 300000, 0, -0.5, 4600000)}
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    profile = {"driver": "GTiff", "count": 1, "dtype": dtype, "tiled": True, "blockxsize": 512, "blockysize": 512}
     profile |= {"compress": "DEFLATE", "zlevel": 1, "bigtiff": "IF_SAFER"} | place
     is_large = max(width, height) > LARGEST_FILE
     file = path.with_suffix(".pattern.tif") if is_large else path
@@ -86,13 +93,21 @@ def write_mosaic(path: Path, pattern_path: Path, shape: tuple[int, int], place: 
 
 
 def trace_ours(labels: str, out: str, method: str) -> int:
+    import rasterio
+
     from geoglnet.legend import Legend
     from geoglnet.vector.polygonizer import vectorize
     from geoglnet.vector.settings import VectorConfig
 
-    legend = Legend(tuple(f"class {i}" for i in range(6)), tuple((40 * i, 0, 0) for i in range(6)))
     options = {"exact": {}, "simplify": {"simplify": "1.5px"}, "workers": {"workers": 2}}[method]
-    return vectorize(labels, out, legend=legend, config=VectorConfig(**options))
+    with rasterio.open(labels) as src:
+        are_bytes = src.dtypes[0] == "uint8"
+    if are_bytes:
+        legend = Legend(tuple(f"class {i}" for i in range(6)), tuple((40 * i, 0, 0) for i in range(6)))
+        return vectorize(labels, out, legend=legend, config=VectorConfig(**options))
+    from geoglnet.vector.values import RasterValues
+
+    return vectorize(labels, out, values=RasterValues(background="none"), config=VectorConfig(**options))
 
 
 def gdal_library() -> ctypes.CDLL:
@@ -141,10 +156,10 @@ def trace_whole(labels: str, out: str) -> int:
     return len(frame)
 
 
-def run_method(labels: Path, out: Path, method: str) -> tuple[int, float, float, float]:
+def run_method(labels: Path, out: Path, method: str, program: str = __file__) -> tuple[int, float, float, float]:
     """Polygons, CPU seconds, peak megabytes and wall seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    command = [sys.executable, __file__, "--one", method, str(labels), str(out)]
+    command = [sys.executable, program, "--one", method, str(labels), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = [0.0]
     watch = threading.Thread(target=watch_memory, args=(process, peak), daemon=True)
@@ -179,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="+")
     parser.add_argument("--rasters", nargs="+", choices=BLURS, default=[*BLURS])
+    parser.add_argument("--types", nargs="+", choices=CODES, default=["uint8"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
@@ -188,17 +204,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         for size in arguments.sizes:
             for raster in arguments.rasters:
-                measure(Path(name), size, raster, arguments.methods)
+                for dtype in arguments.types:
+                    measure(Path(name), size, raster, dtype, arguments.methods)
 
 
-def measure(folder: Path, size: str, raster: str, methods: list[str]) -> None:
+def measure(folder: Path, size: str, raster: str, dtype: str, methods: list[str]) -> None:
     labels, out = folder / "labels.tif", folder / "out.gpkg"
     width, height = map(int, size.split("x") if "x" in size else (size, size))
-    make_raster(labels, width, height, BLURS[raster])
+    make_raster(labels, width, height, BLURS[raster], dtype)
     for method in methods:
         count, seconds, peak, wall = run_method(labels, out, method)
         row = f"{count:,} | {seconds:.1f} | {width * height / 1e6 / seconds:.1f} | {peak:.0f} | {wall:.0f}"
-        print(f"| {raster} {width} × {height} | {method} | {row} |", flush=True)
+        print(f"| {raster} {dtype} {width} × {height} | {method} | {row} |", flush=True)
         for left in folder.glob("out.*"):
             left.unlink()
 

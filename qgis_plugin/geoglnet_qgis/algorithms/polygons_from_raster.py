@@ -49,9 +49,7 @@ class PolygonsFromRaster(GeoglnetAlgorithm):
         titles = [tr(title) for title in KINDS.values()]
         self.add(
             QgsProcessingParameterEnum(KIND, tr("Values are"), titles, defaultValue=0),
-            tr(
-                "What the values mean: classes, objects (a row for each number, or for each part), quantities, or probabilities."
-            ),
+            tr("What values mean: classes, objects (a row for each number, or for each part), quantities, or probabilities."),
         )
         self.add(
             QgsProcessingParameterBand(BAND, tr("Band"), 1, INPUT, optional=True),
