@@ -41,9 +41,10 @@ def test_codes_get_names_and_colors_of_a_legend_file(tmp_path: Path) -> None:
     found = run("polygonsfromraster", INPUT=raster, LEGEND=str(tmp_path / "legend.csv"), OUTPUT=str(tmp_path / "p.gpkg"))
     assert found["NUM_POLYGONS"] == 3
     assert rows(found, "class_id", "class_name") == [(111, "spruce"), (523, "oak"), (9022, "class 9022")]
-    renderer = QgsVectorLayer(found["OUTPUT"], "p").renderer()
-    assert isinstance(renderer, QgsCategorizedSymbolRenderer)
-    assert renderer.categories()[0].symbol().color().name() == "#005a28"
+    layer = QgsVectorLayer(found["OUTPUT"], "p")  # which its renderer does not outlive
+    assert isinstance(layer.renderer(), QgsCategorizedSymbolRenderer)
+    categories = layer.renderer().categories()
+    assert categories[0].symbol().color().name() == "#005a28"
 
 
 def test_objects_in_parts_are_a_row_each_or_one(tmp_path: Path) -> None:
