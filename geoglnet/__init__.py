@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
+    from geoglnet.api.adaptation import Adaptation as Adaptation
+    from geoglnet.api.adaptation import adapt as adapt
     from geoglnet.api.demonstration import demo as demo
     from geoglnet.api.model import Model as Model
     from geoglnet.api.model import get_model as get_model
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     __version__: str
 
 _HOME = {
+    "Adaptation": "geoglnet.api.adaptation",
     "Branches": "geoglnet.config",
     "GLNet": "geoglnet.models.glnet",
     "GeoglnetError": "geoglnet.errors",
@@ -59,6 +62,7 @@ _HOME = {
     "Sharing": "geoglnet.config",
     "Training": "geoglnet.api.training",
     "VectorConfig": "geoglnet.vector.settings",
+    "adapt": "geoglnet.api.adaptation",
     "demo": "geoglnet.api.demonstration",
     "estimate": "geoglnet.api.prediction",
     "evaluate": "geoglnet.api.training",

@@ -27,7 +27,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "synthetic": 2.5,
     "datasets": 3,
-    **dict.fromkeys(("training", "prediction", "paper", "torchgeo"), 4),
+    **dict.fromkeys(("training", "prediction", "paper", "torchgeo", "adaptation"), 4),
     **dict.fromkeys(("api", "cli", "__main__", "__init__"), 5),
 }
 TORCH_SIDE, GEO_SIDE = {"models", "losses", "metrics"}, {"raster", "vector"}
@@ -53,7 +53,7 @@ NO_TORCH = GEO_SIDE | {
 }
 ROOMS = {  # library: where it may be imported
     "torchgeo": {"torchgeo"},
-    "lightning": {"training", "datasets", "torchgeo"},
+    "lightning": {"training", "datasets", "torchgeo", "adaptation"},
     "click": {"cli"},
     "geopandas": {"vector", "api", "torchgeo"},
     "numba": {"vector"},

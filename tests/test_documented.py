@@ -19,7 +19,7 @@ from shapely import box
 import geoglnet
 from geoglnet.cli.main import geoglnet as program
 from tests import official
-from tests.api.test_public import MINE
+from tests.api.test_public import MINE, write_drawn
 from tests.miniature import write_two_crs
 from tests.rasters import write_raster
 
@@ -34,10 +34,11 @@ NOT_RUN = {  # words in a command: why it is not run here
     "--device cuda": "needs a GPU",
     "https://": "needs a network",
     " benchmark ": "trains networks for minutes; it has tests of its own",
+    " adapt ": "trains for minutes; it has tests of its own",
     " demo ": "the whole scene takes long; .ci/run runs it",
     " train config.toml --data DATA -o mine.safetensors --resume": "needs a training that was cut off; test_training_resume",
 }
-OUTPUT_OPTIONS = {"-o", "--vector", "--confidence", "--entropy", "--probabilities"}
+OUTPUT_OPTIONS = {"-o", "--vector", "--uncertain", "--confidence", "--entropy", "--probabilities"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -68,8 +69,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = geopandas.read_file(folder / "truth.gpkg", layer="truth")
     truth[truth.class_name == "building"].to_file(folder / "found.gpkg")
     truth[:3].to_file(folder / "district.gpkg")
+    write_drawn(scene_path, folder / "drawn.gpkg")
     with rasterio.open(scene_path) as src:
         tiles = {"location": [str(folder / name) for name in ("a.tif", "b.tif")], "geometry": [box(*src.bounds)] * 2}
+        geopandas.GeoDataFrame(geometry=[box(*src.bounds)], crs=src.crs).to_file(folder / "looked.gpkg")
         geopandas.GeoDataFrame(tiles, crs=src.crs).to_file(folder / "index.gti.gpkg", layer="index")
     gray = np.random.default_rng(0).integers(0, 256, (3, 240, 300), dtype=np.uint8)
     write_raster(folder / "scene.jpg", gray, crs=None, driver="JPEG")

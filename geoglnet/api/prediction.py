@@ -15,6 +15,7 @@ from geoglnet.api.report import Report
 from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
+from geoglnet.output import OutputFile
 from geoglnet.prediction.layers import LABELS, LAYERS, VECTOR, layer_named
 from geoglnet.prediction.request import check_request, polygon_config
 from geoglnet.raster.lazy import open_lazily
@@ -162,7 +163,7 @@ class Prediction:
         return f"<geoglnet.Prediction {self.shape.width} × {self.shape.height} px by {self.model!r}: {files}>"
 
     def _raster_path(self, kind: str) -> Path:
-        rasters = [known for known in self.paths if known != VECTOR]
+        rasters = [known for known in self.paths if known in LAYERS]
         if kind not in rasters:
             there = f"there are {', '.join(rasters)}" if rasters else "there are none"
             raise ConfigError(f"no raster {kind!r} was written; {there}: give predict(…, {kind}_path=…)")
@@ -180,6 +181,7 @@ def predict(
     confidence_path: StrPath | None = None,
     entropy_path: StrPath | None = None,
     probabilities_path: StrPath | None = None,
+    uncertain_path: StrPath | None = None,
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
@@ -210,6 +212,8 @@ def predict(
         confidence_path: cloud-optimized GeoTIFF to write: the chosen class's probability times 254, else 255.
         entropy_path: the same of the probabilities' entropy as a fraction of the largest possible.
         probabilities_path: the same of every class's probability, one band per class.
+        uncertain_path: GeoPackage to write: the ten squares of 256 pixels in which the model is least certain, by the mean
+            entropy; where looking, and labels for :func:`adapt`, pay most.
         beside: other rasters of the same place, by the name of the model's band that is read from each:
             ``{"height": "dsm.tif"}``. Each may have a CRS, resolution and extent of its own.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
@@ -248,6 +252,7 @@ def predict(
         "probabilities": probabilities_path,
         **_paths_of_layers(more_paths),
     }
+    doubts = None if uncertain_path is None else _doubts(uncertain_path, paths, overwrite or resume)
     scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
     if not resume:  # then outputs may be there
         check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
@@ -270,8 +275,11 @@ def predict(
     ):
         run.compute()
         num_polygons = run.finish()
+    outputs = dict(run.settings.outputs)
+    if doubts is not None:
+        _write_doubts(doubts, outputs, is_kept=entropy_path is not None)
     return Prediction(
-        paths=run.settings.outputs,
+        paths=outputs,
         num_polygons=num_polygons,
         shape=run.writer.shape,
         crs=run.scene.crs,
@@ -292,6 +300,7 @@ def estimate(
     labels_path: StrPath | None = None,
     *,
     vector_path: StrPath | None = None,
+    uncertain_path: StrPath | None = None,
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
@@ -311,6 +320,7 @@ def estimate(
         scene_path: as for :func:`predict`, and so are all others.
         labels_path: see there.
         vector_path: see there.
+        uncertain_path: see there.
         beside: see there.
         model: see there.
         config: see there.
@@ -326,6 +336,8 @@ def estimate(
         GeoglnetError: what :func:`predict` would raise before it begins.
     """
     paths = {LABELS.name: labels_path, VECTOR: vector_path, **_paths_of_layers(more_paths)}
+    if uncertain_path is not None:
+        _doubts(uncertain_path, paths, overwrite)
     scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
     check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
     from geoglnet.prediction import run  # as in predict()
@@ -341,6 +353,28 @@ def estimate(
             overwrite=overwrite,
             progress=recorder,
         )
+
+
+def _doubts(path: StrPath, paths: dict[str, StrPath | None], replaces: bool) -> OutputFile:
+    """Check that the uncertain squares can be written, and ask for the entropy that they come from."""
+    file = OutputFile(path, replaces)
+    if file.path.suffix.lower() != ".gpkg":
+        raise ConfigError(f"{file.path.name}: uncertain areas are written as a GeoPackage; let its name end in .gpkg")
+    if paths.get("entropy") is None:  # named after it, so that a run that is resumed finds it again
+        paths["entropy"] = file.path.with_suffix(".entropy.tif")
+    return file
+
+
+def _write_doubts(file: OutputFile, outputs: dict[str, Path], *, is_kept: bool) -> None:
+    """Write the uncertain squares; the entropy goes if nobody asked for it."""
+    from geoglnet.vector.uncertain import write_uncertain_areas
+
+    entropy = outputs["entropy"]
+    write_uncertain_areas(entropy, file)
+    outputs["uncertain"] = file.path
+    if not is_kept:
+        del outputs["entropy"]
+        entropy.unlink(missing_ok=True)
 
 
 def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPath | None]:

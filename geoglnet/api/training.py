@@ -195,7 +195,7 @@ def train(
         Canceled: it was interrupted.
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
-    _check_extra()
+    check_extra()
     from geoglnet.models.shipped import model_path
     from geoglnet.output import OutputFile, refuse_inputs
     from geoglnet.training.fit import Start, fit
@@ -253,7 +253,7 @@ def evaluate(
         ModelNotFoundError: no such model.
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
-    _check_extra()
+    check_extra()
     from geoglnet.training.scoring import evaluate as score
 
     with watched(progress) as recorder:
@@ -262,7 +262,8 @@ def evaluate(
     return Scores(name, evaluation)
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
+    """Refuse to go on without the extra ``train``, in words that name it."""
     from geoglnet.optional import needed
 
     # Before the callers' imports, so that the error names the extra to install and not a module deep inside.

@@ -11,7 +11,19 @@ import click
 from geoglnet.cli.process import abandon, prepare_environment, speak_utf8, stop_on_terminate, unprinted
 from geoglnet.config import suggestion
 
-VERBS = ("predict", "vectorize", "info", "models", "demo", "train", "evaluate", "benchmark", "import-official", "doctor")
+VERBS = (
+    "predict",
+    "vectorize",
+    "info",
+    "models",
+    "demo",
+    "train",
+    "adapt",
+    "evaluate",
+    "benchmark",
+    "import-official",
+    "doctor",
+)
 
 
 class LazyGroup(click.Group):

@@ -106,6 +106,11 @@ def progress_options(function: FunctionT) -> FunctionT:
 
 
 overwrite_option = option("--overwrite", group="Outputs", is_flag=True, help="Replace existing outputs.")
+uncertain_option = path_option(
+    "--uncertain",
+    group="Outputs",
+    help="Write the ten squares in which the model is least certain (.gpkg): where to look, and to label, first.",
+)
 json_option = option("--json", "as_json", group="Outputs", is_flag=True, help="Print JSON.")
 bands_option = option(
     "--bands",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoglnet.cli.options import option, overwrite_option, path_option, progress_options, with_option
+from geoglnet.cli.options import option, overwrite_option, path_option, progress_options, uncertain_option, with_option
 from geoglnet.cli.polygon_options import polygon_options
 from geoglnet.cli.predict_options import config_options
 from geoglnet.cli.terminal import Reporter, clock, count_of
@@ -36,6 +36,7 @@ def _output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=Verb)
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
 @_output_options
+@uncertain_option
 @overwrite_option
 @option(
     "--model",
@@ -94,17 +95,16 @@ def predict(
         "overwrite": overwrite,
         "progress": reporter,
     }
-    if not dry_run:
-        return report_done(reporter, prediction.predict(scenes, **request, resume=resume))
-    expected = prediction.estimate(scenes, **request)
-    return reporter.done(f"nothing written: {expected.rule}", expected.figures)
+    if dry_run:
+        expected = prediction.estimate(scenes, **request)
+        return reporter.done(f"nothing written: {expected.rule}", expected.figures)
+    return report_done(reporter, prediction.predict(scenes, **request, resume=resume))
 
 
 def report_done(reporter: Reporter, done: Prediction) -> None:
     """Say what was written, for people and for programs."""
-    outputs = done.paths
     polygons = f"; {count_of(done.num_polygons, 'polygon')}" if done.num_polygons is not None else ""
-    size = f"{done.shape.width} × {done.shape.height} px"
-    sentence = f"{', '.join(map(str, outputs.values()))}  ({size} in {clock(done.seconds)}{polygons})"
+    told = f"{done.shape.width} × {done.shape.height} px in {clock(done.seconds)}{polygons}"
+    sentence = f"{', '.join(map(str, done.paths.values()))}  ({told})"
     counts = {} if done.num_polygons is None else {"num_polygons": done.num_polygons}
-    reporter.done(sentence, {**outputs, **counts, "seams": done.seams.to_dict(), "seconds": round(done.seconds, 2)})
+    reporter.done(sentence, {**done.paths, **counts, "seams": done.seams.to_dict(), "seconds": round(done.seconds, 2)})

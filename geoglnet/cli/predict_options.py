@@ -13,13 +13,13 @@ from geoglnet.cli.options import bands_option, batch_option, device_option, noda
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-_METERS = click.FloatRange(min=0, min_open=True)
+METERS = click.FloatRange(min=0, min_open=True)
 _OPTIONS = (
     option(
         "--resolution",
         "resolution_m",
         group="Model",
-        type=_METERS,
+        type=METERS,
         metavar="M",
         help="Meters per pixel at which the model runs.  [default: the model's own]",
     ),
@@ -61,7 +61,7 @@ _OPTIONS = (
         "--pixel-size",
         "assumed_pixel_size_m",
         group="Input values",
-        type=_METERS,
+        type=METERS,
         metavar="M",
         help="Meters per pixel of a scene without a CRS.",
     ),

@@ -17,7 +17,7 @@ from geoglnet.escaping import visible
 FAILED, CANCELED = 1, 130
 FEW_OPTIONS, LAST, WIDEST = 8, "Run", 30  # in a help: most options under one heading, the last heading, width of names
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
-_LOAD_TORCH = ("predict", "train", "evaluate", "benchmark", "import-official")
+_LOAD_TORCH = ("predict", "train", "adapt", "evaluate", "benchmark", "import-official")
 _EXTRAS = dict.fromkeys(
     ("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"), "train"
 )  # library: the extra that brings it

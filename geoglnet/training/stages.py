@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ class StageRun:
         manifest: of the network.
         saved: what the stage goes on from, if it was cut off.
         keepers: callbacks that write savepoints and logs.
+        task_of: makes the task of network, stage, settings and number of steps.
         is_prepared: whether the network has been where the stage begins before, so that nothing is made anew for it.
     """
 
@@ -48,6 +49,7 @@ class StageRun:
     saved: Savepoint | None = None
     keepers: Sequence[Callback] = ()
     is_prepared: bool = False
+    task_of: Callable[[Network, Stage, OptimConfig, int], StageTask] = StageTask
 
     @property
     def steps(self) -> int:
@@ -162,7 +164,7 @@ def _task(network: Network, run: StageRun) -> StageTask:
     network.to(memory_format=torch.channels_last)
     if run.saved is None and not run.is_prepared:
         network.begin(run.stage)  # before the task copies the network for its moving average
-    task = StageTask(network, run.stage, run.config.optim, run.steps)
+    task = run.task_of(network, run.stage, run.config.optim, run.steps)
     if run.saved is not None:
         task.restore(run.saved.state)
     return task

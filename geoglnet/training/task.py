@@ -19,7 +19,7 @@ from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
-from geoglnet.models.network import Network, PatchBatch, RegionMaps
+from geoglnet.models.network import Network, PatchBatch, PatchLogits, RegionMaps
 from geoglnet.plain import shortened
 from geoglnet.training.devices import average_gradients
 from geoglnet.training.train_config import OptimConfig, Regularization
@@ -211,7 +211,10 @@ class StageTask(LightningModule):
 
     def patch_losses(self, part: RegionBatch, maps: RegionMaps | None) -> PatchLosses:
         """Losses of patches. In the bidirectional stage the local branch is frozen: no s_loc, no regularization."""
-        logits = self.network.segment(part.patches, part.footprints, maps, part.overview_index)
+        return self.losses_of(self.network.segment(part.patches, part.footprints, maps, part.overview_index), part, maps)
+
+    def losses_of(self, logits: PatchLogits, part: RegionBatch, maps: RegionMaps | None) -> PatchLosses:
+        """Losses of logits of patches."""
         trains_local = self.stage is not Stage.BIDIRECTIONAL
         scored = (logits.s_loc if trains_local else None, logits.s_agg)
         focal = [self._focal(s, part.patch_labels) for s in scored if s is not None]

@@ -35,6 +35,7 @@ _FLAT_TYPES = (
     shapely.GeometryType.MULTIPOINT,
     shapely.GeometryType.MULTILINESTRING,
 )
+_NO = ("", "0", "0.0", "false", "f", "no", "n")
 _NO_POLYGON = shapely.Polygon()
 _FLAT = 1e-9  # width of a ring as a fraction of its length, up to which it is a line
 _PARQUET = ".parquet"
@@ -66,6 +67,7 @@ def read_polygons(
     *,
     layer: str | None = None,
     around: Bounds | None = None,
+    flag_column: str | None = None,
     progress: Progress = SilentProgress(),  # noqa: B008 - it has no state
 ) -> PolygonSet:
     """Read the polygons of one layer of a file, whatever kinds of geometries they come in.
@@ -77,6 +79,7 @@ def read_polygons(
         layer: name of the layer; left out, the first one that may hold polygons.
         around: (left, bottom, right, top) in ``crs`` of the scene they are for. Far outside of its area a CRS has no
             coordinates, so larger polygons are clipped generously around it first, and there may be none left.
+        flag_column: field in which a row must have a value that is true; the others are left out.
         progress: receives which layer is read, and how many features were repaired or skipped.
 
     Raises:
@@ -86,6 +89,8 @@ def read_polygons(
     features = read_features(path, class_column, layer, progress)
     geometries = _valid_polygons(features, progress)
     rows = np.flatnonzero(~shapely.is_empty(geometries))
+    if flag_column is not None:
+        rows = rows[is_set(read_features(path, flag_column, layer, SilentProgress()).column)[rows]]
     if len(rows) == 0:
         described = f" ({len(geometries)} features without an area)" if len(geometries) else ""
         raise DatasetError(f"{features.name} holds no polygons{described}; give a layer with at least one")
@@ -102,6 +107,12 @@ def read_polygons(
         geometries = geometries[kept]
         names = None if names is None else tuple(np.array(names, object)[kept])
     return PolygonSet(geometries, names, features.crs)
+
+
+def is_set(column: npt.NDArray[Any] | None) -> npt.NDArray[np.bool_]:
+    """Tell which values of a field of flags are true: not missing, not 0, and no word for no."""
+    values = [] if column is None else column.tolist()
+    return np.array([v is not None and v == v and str(v).strip().lower() not in _NO for v in values], bool)
 
 
 def _valid_polygons(features: Features, progress: Progress) -> Geometries:

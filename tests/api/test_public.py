@@ -12,6 +12,8 @@ from pathlib import Path
 
 import geopandas
 import pytest
+import rasterio
+from shapely import box
 
 import geoglnet
 from geoglnet import _HOME
@@ -20,7 +22,7 @@ PROJECT = Path(__file__).parents[2]
 NAMES = sorted(name for name in geoglnet.__all__ if name != "__version__")
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(geoglnet, name))]
 CONFIGS = ["ModelConfig", "RegionConfig", "PredictConfig", "VectorConfig", "Legend"]
-NEEDS_EXTRA = {"Training", "Scores", "train", "evaluate"}
+NEEDS_EXTRA = {"Adaptation", "Training", "Scores", "adapt", "train", "evaluate"}
 
 MINE = """
 name = "mine"
@@ -60,6 +62,18 @@ backbone_weights = ""
 """
 
 
+def write_drawn(scene_path: Path, path: Path) -> None:
+    """Write a lattice of squares on a scene, as if somebody had drawn roofs all over it."""
+    with rasterio.open(scene_path) as src:
+        left, bottom, right, top = src.bounds
+    side = (right - left) / 8
+    corners = [
+        (left + (i + 0.3) * side, bottom + (j + 0.3) * side) for i in range(8) for j in range(int((top - bottom) / side))
+    ]
+    squares = [box(x, y, x + side / 3, y + side / 3) for x, y in corners]
+    geopandas.GeoDataFrame(geometry=squares, crs=src.crs).to_file(path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where examples run: a small scene with its truth, labels of it, a configuration and a model trained for two steps."""
@@ -69,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = geopandas.read_file(folder / "truth.gpkg", layer="truth")
     truth[truth.class_name == "building"].to_file(folder / "buildings.gpkg")
     (folder / "mine.toml").write_text(MINE, encoding="utf-8")
+    write_drawn(scene_path, folder / "drawn.gpkg")
     return folder
 
 
@@ -130,7 +145,7 @@ def test_the_help_of_a_value_names_every_field_and_what_it_raises(name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["predict", "iter_blocks", "vectorize", "train", "evaluate", "demo", "load_model", "open_scene"]
+    "name", ["predict", "iter_blocks", "vectorize", "train", "adapt", "evaluate", "demo", "load_model", "open_scene"]
 )
 def test_the_help_of_what_reads_scenes_says_what_it_costs_in_memory(name: str) -> None:
     assert re.search(r"[Mm]emory|a window costs", doc(name))

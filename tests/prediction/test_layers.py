@@ -76,7 +76,7 @@ def test_a_new_entry_is_computed_block_by_block(margin: Layer, scene_path: Path,
 def test_the_keywords_written_for_editors_are_those_of_the_table() -> None:
     parameters = inspect.signature(geoglnet.predict).parameters
     written = [name for name in parameters if name.endswith("_path") and name != "scene_path"]
-    assert written == [f"{name}_path" for name in output_names()]
+    assert written == [*(f"{name}_path" for name in output_names()), "uncertain_path"]  # which is made of the entropy
     with pytest.raises(TypeError, match=r"predict\(\) got an unexpected keyword argument 'entropie_path'"):
         geoglnet.predict("a.tif", entropie_path="b.tif")
 
