@@ -46,12 +46,14 @@ class RasterFile:
         name: the layer's.
         crs: the layer's, which may differ from the file's.
         is_overridden: whether it does.
+        identifier: of the layer in its project.
     """
 
     path: str
     name: str
     crs: QgsCoordinateReferenceSystem
     is_overridden: bool
+    identifier: str = ""
 
     def placed_in(self, folder: str, name: str = "scene") -> str:
         """Return a file in the layer's CRS: the raster itself, or a small VRT around it.
@@ -106,7 +108,7 @@ def raster_file(layer: QgsRasterLayer) -> RasterFile:
         )
     path = _readable(layer)
     is_overridden = layer.crs() != provider.crs() and layer.crs().isValid()
-    return RasterFile(path, layer.name(), layer.crs(), is_overridden)
+    return RasterFile(path, layer.name(), layer.crs(), is_overridden, layer.id())
 
 
 def _readable(layer: QgsRasterLayer) -> str:

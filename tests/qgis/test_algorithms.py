@@ -141,20 +141,41 @@ def test_polygons_are_simplified_squared_and_sorted_out_by_area(segmented: dict[
     assert 0 < corners[1] < corners[0] / 2
 
 
-def test_results_are_named_tidied_and_the_polygons_lie_above(scene_path: Path, project: QgsProject, tmp_path: Path) -> None:
+def test_results_lie_in_a_group_above_their_scene_with_the_polygons_on_top(
+    scene_path: Path, project: QgsProject, tmp_path: Path
+) -> None:
+    import processing
+
+    layer, other = scene_layer(scene_path), scene_layer(scene_path)
+    root = project.layerTreeRoot()
+    project.addMapLayer(other, False)
+    project.addMapLayer(layer, False)
+    root.addLayer(other)
+    root.addGroup("imagery").addLayer(layer)
+    # In 3.22 results load in the order of their paths: here the labels last, and so on top.
+    outputs = {"LABELS": str(tmp_path / "z.tif"), "POLYGONS": str(tmp_path / "a.gpkg")}
+    processing.runAndLoadResults("geoglnet:segmentscene", {"INPUT": layer, **outputs})
+    assert [node.name() for node in root.findGroup("imagery").children()] == [f"{layer.name()} – buildings", layer.name()]
+    group = root.findGroup(f"{layer.name()} – buildings")
+    assert [node.name() for node in group.children()] == ["polygons", "labels"]
+    assert [node.isVisible() for node in group.children()] == [True, False]  # both would cover the scene with one color
+    labels = project.mapLayersByName("labels")[0]
+    entries = labels.renderer().classes()
+    assert [(entry.label, entry.color.alpha()) for entry in entries] == [("background", 0), ("building", 255)]
+    polygons = project.mapLayersByName("polygons")[0]
+    assert [category.value() for category in polygons.renderer().categories()] == ["building"]
+
+
+def test_labels_alone_are_shown_over_the_scene(scene_path: Path, project: QgsProject, tmp_path: Path) -> None:
     import processing
 
     layer = scene_layer(scene_path)
     project.addMapLayer(layer)
-    # In 3.22 results load in the order of their paths: here the labels last, and so on top.
-    outputs = {"LABELS": str(tmp_path / "z.tif"), "POLYGONS": str(tmp_path / "a.gpkg")}
+    outputs = {"LABELS": str(tmp_path / "z.tif"), "POLYGONS": None}
     processing.runAndLoadResults("geoglnet:segmentscene", {"INPUT": layer, **outputs})
-    order = [node.name() for node in project.layerTreeRoot().findLayers()]
-    assert order == [f"{layer.name()} – polygons", f"{layer.name()} – labels", layer.name()]
-    labels = project.mapLayersByName(f"{layer.name()} – labels")[0]
-    assert [entry.label for entry in labels.renderer().classes()] == ["background", "building"]
-    polygons = project.mapLayersByName(f"{layer.name()} – polygons")[0]
-    assert [category.value() for category in polygons.renderer().categories()] == ["building"]
+    root = project.layerTreeRoot()
+    assert [node.name() for node in root.children()] == [f"{layer.name()} – buildings", layer.name()]
+    assert root.children()[0].children()[0].isVisible()
 
 
 def test_labels_feed_vectorize_in_a_model(scene_path: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Collection
 from typing import Any
@@ -149,8 +150,9 @@ class SegmentScene(GeoglnetAlgorithm):
                 if feedback.isCanceled():
                     self._settle(segmentation, kept, feedback)
         titles = {POLYGONS: tr("polygons"), **{key: tr(name) for name, key in RASTER_KEYS.items()}}
-        named = {outputs[key]: f"{self._raster.name} – {title}" for key, title in titles.items() if outputs[key]}
-        arrange(context, named)
+        named = {outputs[key]: title for key, title in titles.items() if outputs[key]}
+        model = os.path.splitext(os.path.basename(segmentation.model))[0]
+        arrange(context, named, scene=self._raster.identifier, title=f"{self._raster.name} – {model}")
         found = {COUNT: written["num_polygons"]} if "num_polygons" in written else {}
         return {**{key: path for key, path in outputs.items() if path}, **found}
 

@@ -74,12 +74,11 @@ def scenario() -> Steps:
     picture("log", dialog)
     dialog.close()
     layers = {layer.name(): layer for layer in QgsProject.instance().mapLayers().values()}
-    labels = layers[f"{layer.name()} – labels"]
-    polygons = layers[f"{layer.name()} – polygons"]
+    labels = layers["labels"]
+    polygons = layers["polygons"]
     classes = [entry.label for entry in labels.renderer().classes()]
     styles = [category.value() for category in polygons.renderer().categories()]
     note(order=names(), classes=classes, styles=styles, polygons=polygons.featureCount())
-    QgsProject.instance().layerTreeRoot().findLayer(labels.id()).setItemVisibilityChecked(False)
     iface.setActiveLayer(layer)
     iface.zoomToActiveLayer()
     yield lambda: not iface.mapCanvas().isDrawing()
