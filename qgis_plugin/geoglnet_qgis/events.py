@@ -11,7 +11,7 @@ PROTOCOL_VERSION = 1
 KINDS = ("plan", "progress", "log", "warning", "error", "done")
 SHARES = {  # of the whole, by stage; what is more than left is cut
     **{"survey labels": 0.02, "global stage": 0.45, "local stage": 0.45},
-    **{"segment": 0.85, "pyramid": 0.02, "classes": 0.1, "cleaning": 0.2, "polygons": 0.9},
+    **{"segment": 0.85, "pyramid": 0.02, "objects": 0.2, "cleaning": 0.2, "polygons": 0.9},
 }
 
 
