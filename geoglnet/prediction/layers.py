@@ -97,6 +97,21 @@ def winners(probabilities: Tensor) -> Tensor:
     return labels
 
 
+def told_apart(probabilities: Tensor) -> Tensor:
+    """Lower ``(K, h, w)`` probabilities by one step of storage where rounding would hide which class wins.
+
+    Two classes may be stored as the same number; whoever takes the largest then takes the first. Only classes before the winner
+    are lowered, so that the first of the largest is the label everywhere.
+    """
+    labels = winners(probabilities)
+    best = (probabilities.amax(dim=0) * SCALE).round_()
+    apart = probabilities.clone()
+    for label in range(len(probabilities) - 1):
+        is_equal = (labels > label) & ((probabilities[label] * SCALE).round_() == best)
+        apart[label][is_equal] = (best[is_equal] - 1) / SCALE
+    return apart
+
+
 def normalized_entropy(probabilities: Tensor) -> Tensor:
     """Compute the entropy of ``(K, h, w)`` probabilities as a fraction of that of K equal ones: ``(h, w)`` from 0 to 1."""
     num_classes = len(probabilities)
@@ -127,7 +142,7 @@ ENTROPY = Layer(
 )
 PROBABILITIES = Layer(
     "probabilities",
-    lambda probabilities: probabilities,
+    told_apart,
     "Write the probability of every class, one band each.",
     bands=lambda legend: legend.names,
 )

@@ -11,13 +11,14 @@ import click
 import numpy as np
 import pytest
 import rasterio
+import torch
 from click.testing import CliRunner
 
 import geoglnet
 from geoglnet import filenames
 from geoglnet.cli import predict as verb
 from geoglnet.errors import ConfigError
-from geoglnet.prediction.layers import LAYERS, VECTOR, Layer, layer_named, output_names
+from geoglnet.prediction.layers import LAYERS, SCALE, VECTOR, Layer, layer_named, output_names, told_apart, winners
 from tests.stubs import CPU
 
 MARGIN = Layer(
@@ -26,6 +27,36 @@ MARGIN = Layer(
     "Write by how much the chosen class is more probable than the next one.",
     bands=lambda legend: (f"the best of {legend.num_classes}",),
 )
+
+
+def test_the_first_of_the_largest_stored_probabilities_is_the_label() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 200, 300) * 0.02  # probabilities so close that many are stored alike
+    probabilities = logits.softmax(dim=0)
+    stored = (told_apart(probabilities) * SCALE).round().byte().numpy()
+    plain = (probabilities * SCALE).round().byte().numpy()
+    labels = winners(probabilities).numpy()
+    assert (plain.argmax(axis=0) != labels).any()
+    assert (stored.argmax(axis=0) == labels).all()
+    assert (stored.max(axis=0) == plain.max(axis=0)).all()
+    assert np.abs(stored.astype(int) - plain).max() == 1
+
+
+def test_the_largest_probability_of_each_pixel_gives_the_polygons_of_the_labels(
+    scene_path: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    paths = {"probabilities_path": tmp_path / "p.tif", "vector_path": tmp_path / "v.gpkg"}
+    done = geoglnet.predict(scene_path, **paths, model=tiny_model_path, config=CPU)
+    again = geoglnet.vectorize(tmp_path / "p.tif", tmp_path / "a.gpkg", values=geoglnet.RasterValues(argmax=True))
+    one, other = done.polygons(), again.polygons()
+    assert one.equals(other)
+    with rasterio.open(tmp_path / "p.tif") as src:
+        threshold = 0.5
+        above = geoglnet.vectorize(
+            tmp_path / "p.tif", tmp_path / "t.gpkg", values=geoglnet.RasterValues(band=2, breaks=(threshold,))
+        )
+        pixels = int(((src.read(2) / 254 >= threshold) & (src.read_masks(2) > 0)).sum())
+        assert above.polygons().geometry.area.sum() == pytest.approx(pixels * abs(src.transform.a * src.transform.e))
 
 
 @pytest.fixture
