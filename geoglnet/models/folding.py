@@ -8,8 +8,14 @@ a convolution is a 1×1 convolution to k² · num_classes channels, each for one
 channels; and 1×1 convolutions commute with cropping and bilinear resizing. So every wide map is mixed down before it is
 resized, and the global branch's maps are mixed down once per overview instead of once per patch.
 
-It is algebra, not approximation: logits differ by rounding, except in a ring of :attr:`FoldedGLNet.ring_size` pixels along
-a patch's border, where zeros stood beside each of the chain's maps and now stand beside its input. The predictor crops it.
+Softmax sees only differences of logits, so kernels are composed to the ``num_classes - 1`` differences to the first class,
+whose logit is 0. Of a legend of two classes that is half of all taps.
+
+It is algebra, not approximation: logits less the first class's differ by rounding, except in a ring of
+:attr:`FoldedGLNet.ring_size` pixels along a patch's border, where zeros stood beside each of the chain's maps and now stand
+beside its input. The predictor crops it.
+
+Batch normalization folds too, and what follows a convolution is fused with it (:mod:`geoglnet.models.fusion`).
 
 With bidirectional sharing the local branch's sixteen maps are wanted themselves, so only what follows them folds; the maps
 that are merged, and with them the refined global branch, are then the unfolded network's own, without a ring.
@@ -31,22 +37,27 @@ from geoglnet.models.backbone import Levels
 from geoglnet.models.branch import Branch, FeatureMaps, Pyramid, SharedMaps, resize
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.crops import Crops
+from geoglnet.models.extractors import Extractor
+from geoglnet.models.fusion import FusedConv, fuse
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.network import Network, PatchLogits, RegionMaps
+from geoglnet.models.resampling import enlarge
 from geoglnet.models.rounds import iter_two_rounds
 from geoglnet.models.sharing import Footprint, Geometry
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of convolutions ending in logits, as one kernel ``(K, C, k, k)`` and the constant ``(K,)`` it adds."""
+    """A chain of convolutions ending in D differences of logits, as one kernel ``(D, C, k, k)`` and the ``(D,)`` it adds."""
 
     kernel: Tensor
     bias: Tensor
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Chain:
-        return cls(conv.weight.detach().double(), _bias(conv))
+        """Begin with the convolution to logits, as differences to the first."""
+        weight, bias = conv.weight.detach().double(), _bias(conv)
+        return cls(weight[1:] - weight[:1], bias[1:] - bias[:1])
 
     def after(self, conv: nn.Conv2d) -> Chain:
         """Put one more convolution before the chain."""
@@ -61,24 +72,49 @@ class Chain:
         return Chain(self.kernel[:, :channels], self.bias), rest if rest.shape[1] else None
 
 
-def taps(*kernels: Tensor, size: int = 1) -> nn.Conv2d:
-    """1×1 convolution to one channel per tap of the largest kernel (or of ``size``); each acts on its own input channels."""
-    # Smaller kernels are widened with zeros, so that the taps of all meet in the same channels and are added up once.
-    size = max(size, *(kernel.shape[-1] for kernel in kernels))
-    kernel = torch.cat([_widened(kernel, size) for kernel in kernels], dim=1)
-    classes, channels = kernel.shape[:2]
-    conv = nn.Conv2d(channels, classes * size * size, kernel_size=1, bias=False)
-    flipped = kernel.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)  # F.fold adds where a convolution reads
-    conv.weight = nn.Parameter(flipped.float(), requires_grad=False)
-    return conv
+class Taps(nn.Module):
+    """1×1 convolution to one channel per tap of the largest kernel (or of ``size``); each acts on its own input channels.
+
+    It is a matrix product into channels first, which is the order that :func:`add_taps` reads; in float32, whatever the maps
+    are in, because hundreds of taps are added up to a logit.
+    """
+
+    def __init__(self, *kernels: Tensor, size: int = 1) -> None:
+        super().__init__()
+        # Smaller kernels are widened with zeros, so that the taps of all meet in the same channels and are added up once.
+        size = max(size, *(kernel.shape[-1] for kernel in kernels))
+        kernel = torch.cat([_widened(kernel, size) for kernel in kernels], dim=1)
+        flipped = kernel.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, kernel.shape[1])  # add_taps adds where a convolution reads
+        self.weight = nn.Parameter(flipped.float(), requires_grad=False)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """``(n, C, h, w)`` maps, whose channels follow one another → ``(n, D · size², h, w)`` float32."""
+        first, *parts = self.weight.split([m.shape[1] for m in maps], dim=1)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            mixed = torch.bmm(first.expand(len(maps[0]), -1, -1), _flat(maps[0]))
+            for weight, m in zip(parts, maps[1:], strict=True):
+                mixed = torch.baddbmm(mixed, weight.expand(len(m), -1, -1), _flat(m))
+        return mixed.unflatten(2, maps[0].shape[-2:])
 
 
 def add_taps(tapped: Tensor, size: int) -> Tensor:
-    """``(n, K · size², h, w)`` channels of :func:`taps`, each shifted by its tap and added up: ``(n, K, h, w)`` float32."""
+    """``(n, D · size², h, w)`` channels of :class:`Taps`, each shifted by its tap and added up: ``(n, D, h, w)``."""
     height, width = tapped.shape[-2:]
     margin = size // 2
-    summed = F.fold(tapped.float().flatten(2), (height + size - 1, width + size - 1), kernel_size=size)
-    return summed[..., margin : margin + height, margin : margin + width]
+    taps = tapped.unflatten(1, (-1, size, size))
+    # Along rows first, then along columns: 2 · size additions of large blocks. F.fold adds value by value.
+    across = tapped.new_zeros(len(taps), taps.shape[1], size, height, width + 2 * margin)
+    for index in range(size):
+        across[..., index : index + width] += taps[:, :, :, index]
+    summed = tapped.new_zeros(len(taps), taps.shape[1], height + 2 * margin, width)
+    for index in range(size):
+        summed[..., index : index + height, :] += across[:, :, index, :, margin : margin + width]
+    return summed[..., margin : margin + height, :]
+
+
+def with_first(differences: Tensor) -> Tensor:
+    """Put the logit of the first class, which is 0, before the others' differences to it: ``(n, K, h, w)``."""
+    return F.pad(differences, (0, 0, 0, 0, 1, 0))
 
 
 def halves(conv: nn.Conv2d, channels: int) -> tuple[nn.Conv2d, nn.Conv2d | None]:
@@ -117,7 +153,7 @@ class FoldedMaps(RegionMaps):
         whole: the global branch's maps.
         laterals: c3…c5 (c2…c5 for two rounds) of the global branch, mixed down as the local branch's laterals do; ``None``
             at levels that are not shared.
-        near: ``(B, k² · K, h1/4, w1/4)`` global maps that meet at the patch's finest level, mixed down; ``None`` when there
+        near: ``(B, k² · D, h1/4, w1/4)`` global maps that meet at the patch's finest level, mixed down; ``None`` when there
             are none.
         far: second-smooth global maps of levels 3 to 5, mixed down.
         refined: x_glb of the refined global branch, mixed down, once :meth:`FoldedGLNet.refine` has made it.
@@ -150,7 +186,7 @@ class FoldedGLNet(Network):
     """A GLNet folded for inference, made by :meth:`GLNet.fold` and called as a GLNet is.
 
     Args:
-        network: in evaluation mode; backbones, global branches and most convolutions of levels 3 to 5 are shared with it.
+        network: in evaluation mode; it stays as it is, and shares no more than weights.
 
     Raises:
         ConfigError: the network has no local branch: there is nothing to fold.
@@ -160,9 +196,11 @@ class FoldedGLNet(Network):
         super().__init__(network.config)
         if network.local_branch is None:
             raise ConfigError("a network with only a global branch has no patches, and nothing to fold")
-        self.geometry = network.geometry
-        self.global_branch, self.refined_branch = network.global_branch, network.refined_branch
-        self.backbone = network.local_branch.backbone
+        self.geometry, self.dtype = network.geometry, torch.float32
+        self.global_branch, self.refined_branch = (
+            None if branch is None else fuse(branch) for branch in (network.global_branch, network.refined_branch)
+        )
+        self.backbone = fuse(network.local_branch.backbone)
         self._take_stages(network.local_branch.pyramid, network.local_branch.backbone.channels)
         self._take_kernels(_compose(network.local_branch.pyramid, network.f_agg, network.config))
         self.eval()
@@ -173,21 +211,31 @@ class FoldedGLNet(Network):
         kept = slice(-len(self.levels), None)
         # Lateral convolutions are 1×1, so they commute with cropping: the global half runs once per overview, not per patch.
         split = [halves(_conv(conv), c) for conv, c in zip(pyramid.laterals[kept], channels[kept], strict=True)]
-        self.laterals = nn.ModuleList(own for own, _ in split)
+        self.laterals = nn.ModuleList(FusedConv(own) for own, _ in split)
         # Identity stands for levels that are not shared, which _mixed passes over.
-        self.laterals_glb = nn.ModuleList(nn.Identity() if glb is None else glb for _, glb in split)
-        self.smooth_first, self.smooth_second = pyramid.smooth_first[kept], pyramid.smooth_second[kept]
+        self.laterals_glb = nn.ModuleList(nn.Identity() if glb is None else FusedConv(glb) for _, glb in split)
+        self.smooth_first, self.smooth_second = fuse(pyramid.smooth_first[kept]), fuse(pyramid.smooth_second[kept])
 
     def _take_kernels(self, kernels: _Kernels) -> None:
-        self.near_own = taps(kernels.near_own)
-        self.near_above = None if kernels.near_above is None else taps(kernels.near_above)
-        self.near_glb = taps(*kernels.near_glb, size=kernels.near_own.shape[-1]) if kernels.near_glb else None
-        self.far_own = nn.ModuleList(taps(kernel) for kernel in kernels.far_own)
-        self.far_glb = nn.ModuleList(nn.Identity() if k is None else taps(k) for k in kernels.far_glb)
-        self.refined_glb = None if kernels.refined is None else taps(kernels.refined)
+        self.near_own = Taps(kernels.near_own)
+        self.near_above = None if kernels.near_above is None else Taps(kernels.near_above)
+        self.near_glb = Taps(*kernels.near_glb, size=kernels.near_own.shape[-1]) if kernels.near_glb else None
+        self.far_own = nn.ModuleList(Taps(kernel) for kernel in kernels.far_own)
+        self.far_glb = nn.ModuleList(nn.Identity() if k is None else Taps(k) for k in kernels.far_glb)
+        self.refined_glb = None if kernels.refined is None else Taps(kernels.refined)
         self.near_size, self.far_size = kernels.near_own.shape[-1], kernels.far_own[0].shape[-1]
         self.ring_size = 4 * (self.near_size // 2)  # where logits differ from the network's as it was trained
         self.bias = nn.Parameter(kernels.bias.float()[:, None, None], requires_grad=False)
+
+    def prepare(self, dtype: torch.dtype) -> bool:
+        """Put all weights into a type but the last ones: taps are mixed and added up in float32."""
+        self.dtype = dtype
+        for part in self.modules():
+            if isinstance(part, FusedConv):
+                part.prepare(dtype)
+            elif isinstance(part, Extractor):
+                part.to(dtype)
+        return True
 
     @property
     def has_two_rounds(self) -> bool:
@@ -202,8 +250,8 @@ class FoldedGLNet(Network):
     def _see(self, overviews: Tensor) -> FoldedMaps:
         if self.global_branch is None:
             raise ConfigError("this network has only a local branch; call segment(patches, footprints)")
-        maps: FeatureMaps = self.global_branch(overviews)
-        near = None if self.near_glb is None else self.near_glb(torch.cat(self._near_maps(maps), dim=1))
+        maps: FeatureMaps = self.global_branch(overviews.to(self.dtype))
+        near = None if self.near_glb is None else self.near_glb(*self._near_maps(maps))
         return FoldedMaps(
             whole=maps,
             laterals=self._mixed(self.laterals_glb, maps.bottom_up, self.levels),
@@ -226,7 +274,7 @@ class FoldedGLNet(Network):
         crops = Crops(footprints, overview_index, self.geometry)
         if self.has_two_rounds and maps is not None:
             return PatchLogits(s_agg=self._with_refined(self._look(patches, crops, maps).term, crops, maps))
-        return PatchLogits(s_agg=self._segment(patches, crops, maps))
+        return PatchLogits(s_agg=with_first(self._segment(patches, crops, maps)))
 
     def iter_logits(
         self, overview: Tensor | None, maps: RegionMaps | None, batches: Iterable[tuple[Tensor, Tensor]]
@@ -250,7 +298,7 @@ class FoldedGLNet(Network):
         """Do what :meth:`GLNet.refine` does."""
         if self.refined_branch is None or self.refined_glb is None:
             raise ConfigError(f"sharing is {self.config.sharing.value!r}: only a bidirectional network refines its maps")
-        refined: FeatureMaps = self.refined_branch(overviews, merged)
+        refined: FeatureMaps = self.refined_branch(overviews.to(self.dtype), merged)
         return replace(maps, refined=self.refined_glb(refined.last))
 
     def aggregate(self, term: Tensor, footprints: Tensor, maps: FoldedMaps) -> Tensor:
@@ -261,22 +309,22 @@ class FoldedGLNet(Network):
         """Compute the final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
         maps = self._see(overview)
         if not self.has_two_rounds:
-            return self._segment(patches, crops, maps)
+            return with_first(self._segment(patches, crops, maps))
         look, merge = self._look(patches, crops, maps), self.merge(maps)
         merge.add_at(look.shared, places, [0] * len(places))
         return self._with_refined(look.term, crops, self.refine(overview, maps, merge.maps()))
 
     def _segment(self, patches: Tensor, crops: Crops, maps: FoldedMaps | None) -> Tensor:
         # Level 2 has most of the pixels and none of its maps are needed themselves: one kernel leads from c2 to the logits.
-        c2, *deep = self.backbone(patches)
+        c2, *deep = self.backbone(patches.to(self.dtype))
         top_down, _, second = self._stages(deep, crops, maps)
         near = self.near_own(c2)
         if self.near_above is not None:
-            near = near + resize(self.near_above(top_down[0]), c2)
+            near += enlarge(self.near_above(top_down[0]), _size(near))
         return self._logits(near, second, crops, maps)
 
     def _look(self, patches: Tensor, crops: Crops, maps: FoldedMaps) -> Look:
-        bottom_up: Levels = self.backbone(patches)
+        bottom_up: Levels = self.backbone(patches.to(self.dtype))
         stages = self._stages(bottom_up, crops, maps)
         # Two rounds need the maps that are merged, so nothing before the second smoothing folds here.
         wanted = self.config.levels_into_global
@@ -308,18 +356,27 @@ class FoldedGLNet(Network):
 
     def _logits(self, near: Tensor, second: Sequence[Tensor], crops: Crops, maps: FoldedMaps | None) -> Tensor:
         """Everything mixed down to taps, brought to the finest level and added up."""
-        far = [conv(m) for conv, m in zip(self.far_own, second, strict=True)]
+        far = [taps(m) for taps, m in zip(self.far_own, second, strict=True)]
         if maps is not None:
-            near = near if maps.near is None else near + crops.at(maps.near, near)
-            far = [m if g is None else m + crops.at(g, m) for m, g in zip(far, maps.far, strict=True)]
+            near = near if maps.near is None else near.add_(crops.at(maps.near, near))
+            far = [m if g is None else m.add_(crops.at(g, m)) for m, g in zip(far, maps.far, strict=True)]
         # Mixing down comes before resizing: a few channels per class are resized instead of the maps' own, which are many.
-        far_sum = sum((resize(m, near) for m in far[1:]), start=resize(far[0], near))
-        return add_taps(near, self.near_size) + add_taps(far_sum, self.far_size) + self.bias
+        far_sum = enlarge(far[0], _size(near))
+        for m in far[1:]:
+            far_sum += enlarge(m, _size(near))
+        # The taps of the smaller kernel are the inner ones of the larger.
+        rest, size = (self.near_size - self.far_size) // 2, self.far_size
+        if rest < 0:
+            return add_taps(near, self.near_size) + add_taps(far_sum, size) + self.bias
+        inner = near.unflatten(1, (-1, self.near_size, self.near_size))[:, :, rest : rest + size, rest : rest + size]
+        inner += far_sum.unflatten(1, (-1, size, size))
+        return add_taps(near, self.near_size) + self.bias
 
     def _with_refined(self, term: Tensor, crops: Crops, maps: FoldedMaps) -> Tensor:
         if maps.refined is None:
             raise ConfigError("sharing is bidirectional: merge what look(…) finds in all patches, and refine(…) the maps first")
-        return term + add_taps(crops.at(maps.refined, term), 3)  # the size of f_agg's kernel: nothing is composed with it here
+        # 3 is the size of f_agg's kernel: nothing is composed with it here.
+        return with_first(term + add_taps(crops.at(maps.refined, term), 3))
 
     def _near_maps(self, maps: FeatureMaps) -> list[Tensor]:
         shared = maps.shared(self.config.levels_into_local)
@@ -335,7 +392,7 @@ class FoldedGLNet(Network):
 
 @dataclass(frozen=True, slots=True)
 class _Kernels:
-    """Composed kernels ``(K, C, k, k)`` in float64, from each map straight to the logits.
+    """Composed kernels ``(D, C, k, k)`` in float64, from each map straight to the differences of logits.
 
     Args:
         near_own: from c2, or from the second-smooth map of level 2 for two rounds.
@@ -381,6 +438,15 @@ def _through_level_2(pyramid: Pyramid, last: Chain, config: ModelConfig) -> tupl
     top, glb_top = middle.after(first).split(config.pyramid_channels)
     bottom, glb_bottom = top.after(lateral).split(lateral.in_channels // 2 if takes_glb else lateral.in_channels)
     return bottom, top.kernel, stacked([glb_bottom, glb_top, glb_first])
+
+
+def _size(m: Tensor) -> tuple[int, int]:
+    return m.shape[-2], m.shape[-1]
+
+
+def _flat(m: Tensor) -> Tensor:
+    """``(n, C, h · w)`` float32, as a view where channels lie last."""
+    return m.float().permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
 
 
 def _conv(module: nn.Module) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from geoglnet.config import ARCHITECTURES, Branches, ModelConfig, Stage
@@ -153,6 +154,15 @@ class Network(nn.Module):
     def for_inference(self) -> Network:
         """Return the form to predict with: equal logits but in a ring of ``ring_size`` pixels, at less cost. This one here."""
         return self
+
+    def prepare(self, dtype: torch.dtype) -> bool:
+        """Put the weights into a type, and into the layout that the device they are on computes best with.
+
+        Returns:
+            Whether the network computes in that type from here on, whatever type images have. If not, as here, its weights
+            stay as they are, and only autocast gives another type than float32.
+        """
+        return False
 
     @property
     def has_two_rounds(self) -> bool:

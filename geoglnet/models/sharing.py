@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-Size = tuple[int, int]
+from geoglnet.models.resampling import Size, centers, crop_each, resample, weights_at
+
 Footprint = Sequence[float]
 """(top, left, bottom, right) of a patch, as fractions of its region."""
 
@@ -54,8 +54,11 @@ def crop(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
         ``(n, C, h, w)`` in the source's dtype.
     """
     top, left, bottom, right = footprints.to(source.device, torch.float32).unbind(dim=1)
-    whole = source.float().expand(len(footprints), -1, -1, -1)  # in this order: no copy per footprint
-    return _sample(whole, _centers(top, bottom, size[0]), _centers(left, right, size[1])).to(source.dtype)
+    rows = weights_at(centers(top, bottom, size[0]), source.shape[-2])
+    cols = weights_at(centers(left, right, size[1]), source.shape[-1])
+    if footprints.device.type != "cpu" or source.device.type != "cpu" or torch.compiler.is_compiling():
+        return resample(source.float(), rows, cols).to(source.dtype)  # to know the places would wait for the device
+    return crop_each(source, footprints.tolist(), rows, cols).to(source.dtype)
 
 
 def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
@@ -69,7 +72,8 @@ def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
     top, left, bottom, right = footprint
     rows, y = _cells_inside(top, bottom, size[0], local.device)
     cols, x = _cells_inside(left, right, size[1], local.device)
-    return rows, cols, _sample(local[None].float(), y, x)[0]
+    height, width = local.shape[-2:]
+    return rows, cols, resample(local[None].float(), weights_at(y, height), weights_at(x, width))[0]
 
 
 def cover(footprints: Sequence[Footprint], size: Size, _: Size) -> Tensor:
@@ -83,20 +87,6 @@ def cover(footprints: Sequence[Footprint], size: Size, _: Size) -> Tensor:
 EXACT = Geometry(crop, place, cover)
 
 
-def _sample(source: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """``(n, C, H, W)`` float32 maps at rows ``y`` (n, h) and columns ``x`` (n, w), as fractions of their sides."""
-    shape = (-1, y.shape[1], x.shape[1])
-    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1) * 2 - 1
-    with torch.autocast(source.device.type, enabled=False):  # bf16 positions would be off by whole cells
-        return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _centers(start: Tensor, end: Tensor, count: int) -> Tensor:
-    # Centers of cells, not corners: a crop at the whole map is the map, whatever its size (align_corners=False).
-    steps = (torch.arange(count, device=start.device) + 0.5) / count
-    return start[:, None] + steps * (end - start)[:, None]
-
-
 def _cells(start: float, end: float, length: int) -> slice:
     """Cells, of ``length`` from 0 to 1, whose centers lie between two fractions."""
     # Cell i has its center at i + ½; half-open, so that footprints side by side share no cell and miss none.
@@ -106,5 +96,5 @@ def _cells(start: float, end: float, length: int) -> slice:
 def _cells_inside(start: float, end: float, length: int, device: torch.device) -> tuple[slice, Tensor]:
     """Find the cells with their centers in a span, and the centers as fractions of the span."""
     cells = _cells(start, end, length)
-    centers = (torch.arange(cells.start, cells.stop, device=device, dtype=torch.float64) + 0.5) / length
-    return cells, ((centers - start) / (end - start)).float()[None]
+    middles = (torch.arange(cells.start, cells.stop, dtype=torch.float64) + 0.5) / length  # not on the device: mps has none
+    return cells, ((middles - start) / (end - start)).float()[None].to(device)

@@ -56,6 +56,8 @@ class RegionSegmenter:
         self.device = resolve_device(config.device)
         self.batch_size = config.batch_size or first_batch_size(self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._dtype: torch.dtype = getattr(torch, config.precision)
+        self._autocasts = not self.network.prepare(self._dtype) and self._dtype is not torch.float32
         self._select = select or choose_selection(config.effort, manifest.legend.background)
         self._turns = D4 if config.augment else AS_IT_IS
         self._ring = None if network.sums_logits else network.ring_size
@@ -229,8 +231,7 @@ class RegionSegmenter:
         return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
 
     def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32")
+        return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._autocasts)
 
 
 @dataclass(frozen=True, slots=True)

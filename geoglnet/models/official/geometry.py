@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoglnet.models.sharing import Footprint, Geometry, Placed, Size
+from geoglnet.models.resampling import Size
+from geoglnet.models.sharing import Footprint, Geometry, Placed
 
 STRIDE = 4  # of the maps of level 2; the authors' patches are multiples of it
 
