@@ -89,19 +89,19 @@ class Taps(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """``(n, C, h, w)`` maps, whose channels follow one another → ``(n, D · size², h, w)`` float32."""
-        first, *parts = self.weight.split([m.shape[1] for m in maps], dim=1)
+        first, *parts = torch.split(self.weight, [m.shape[1] for m in maps], dim=1)
         with torch.autocast(self.weight.device.type, enabled=False):
             mixed = torch.bmm(first.expand(len(maps[0]), -1, -1), _flat(maps[0]))
             for weight, m in zip(parts, maps[1:], strict=True):
                 mixed = torch.baddbmm(mixed, weight.expand(len(m), -1, -1), _flat(m))
-        return mixed.unflatten(2, maps[0].shape[-2:])
+        return mixed.view(*mixed.shape[:2], *maps[0].shape[-2:])
 
 
 def add_taps(tapped: Tensor, size: int) -> Tensor:
     """``(n, D · size², h, w)`` channels of :class:`Taps`, each shifted by its tap and added up: ``(n, D, h, w)``."""
     height, width = tapped.shape[-2:]
     margin = size // 2
-    taps = tapped.unflatten(1, (-1, size, size))
+    taps = tapped.view(len(tapped), -1, size, size, height, width)
     # Along rows first, then along columns: 2 · size additions of large blocks. F.fold adds value by value.
     across = tapped.new_zeros(len(taps), taps.shape[1], size, height, width + 2 * margin)
     for index in range(size):
@@ -368,8 +368,9 @@ class FoldedGLNet(Network):
         rest, size = (self.near_size - self.far_size) // 2, self.far_size
         if rest < 0:
             return add_taps(near, self.near_size) + add_taps(far_sum, size) + self.bias
-        inner = near.unflatten(1, (-1, self.near_size, self.near_size))[:, :, rest : rest + size, rest : rest + size]
-        inner += far_sum.unflatten(1, (-1, size, size))
+        n, sides = len(near), _size(near)
+        inner = near.view(n, -1, self.near_size, self.near_size, *sides)[:, :, rest : rest + size, rest : rest + size]
+        inner += far_sum.view(n, -1, size, size, *sides)
         return add_taps(near, self.near_size) + self.bias
 
     def _with_refined(self, term: Tensor, crops: Crops, maps: FoldedMaps) -> Tensor:

@@ -60,10 +60,13 @@ class FusedConv(nn.Module):
     def _fused(self, image: Tensor, weight: Tensor, added: Tensor | None) -> Tensor:
         stride, padding, dilation, groups = self.geometry
         where = (self.bias, padding, stride, dilation, groups)
+        operation = torch.ops.mkldnn._convolution_pointwise
         if added is None:
-            return torch.ops.mkldnn._convolution_pointwise(image, weight, *where, self.activation, self.scalars, "")
-        after = None if self.activation == "none" else self.activation
-        return torch.ops.mkldnn._convolution_pointwise.binary(image, added, weight, *where, "add", 1.0, after, self.scalars, "")
+            fused: Tensor = operation(image, weight, *where, self.activation, self.scalars, "")
+        else:
+            after = None if self.activation == "none" else self.activation
+            fused = operation.binary(image, added, weight, *where, "add", 1.0, after, self.scalars, "")
+        return fused
 
     def prepare(self, dtype: torch.dtype) -> None:
         """Put the weights into a type, and on a CPU into oneDNN's layout."""

@@ -99,6 +99,12 @@ class Manifest:
             return 3
         return 1 if self.bands.is_8bit else 2
 
+    @property
+    def measured_precisions(self) -> tuple[str, ...]:
+        """Name the precisions beside float32 in which the model's scores were measured and are the same."""
+        found = self.metrics.get("precisions", {})
+        return tuple(found) if isinstance(found, Mapping) else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
         plain = to_plain(self) | {"model": to_plain(self.model), "region": to_plain(self.region)}

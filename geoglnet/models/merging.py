@@ -11,6 +11,7 @@ from torch import Tensor
 from geoglnet.errors import ConfigError
 from geoglnet.models.branch import SharedLevels, SharedMaps
 from geoglnet.models.sharing import Footprint, Geometry
+from geoglnet.models.transfers import to_device
 
 PLACES = ("bottom_up", "top_down", "smooth_first", "smooth_second")
 
@@ -98,4 +99,4 @@ class Merge:
         size = (total.shape[-2], total.shape[-1])
         of_region = [[footprint for owner, footprint in self._added if owner == i] for i in range(len(total))]
         counts = [self._geometry.cover(footprints, size, self._finest) for footprints in of_region]
-        return torch.stack(counts)[:, None].to(total.device)
+        return to_device(torch.stack(counts)[:, None], total.device)

@@ -6,7 +6,9 @@ layout that the maps have; ``grid_sample`` and ``interpolate`` look every value 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -68,22 +70,37 @@ def enlarge(source: Tensor, size: Size) -> Tensor:
         return source
     if source.device.type != "cpu" or torch.compiler.is_compiling():  # elsewhere it is as quick, and one operation
         return F.interpolate(source, size=size, mode="bilinear", align_corners=False)
-    whole = (torch.zeros(1), torch.ones(1))
-    rows, cols = (weights_at(centers(*whole, new), old) for new, old in zip(size, source.shape[-2:], strict=True))
-    return resample(source, rows.expand(len(source), -1, -1), cols.expand(len(source), -1, -1))
+    parts = [_crop_one(part[None], (0.0, 0.0, 1.0, 1.0), size) for part in source]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def span(start: float, end: float, length: int) -> slice:
-    """Cells of a side that a crop between two fractions of it may read."""
-    first = int(max(0.0, start * length - 1))
-    return slice(first, min(length, int(end * length + 2)))
+def crop_each(source: Tensor, places: Sequence[Sequence[float]], size: Size) -> Tensor:
+    """Resample maps on the CPU at (top, left, bottom, right), fractions of them known as plain numbers, in float32.
 
-
-def crop_each(source: Tensor, places: Sequence[Sequence[float]], rows: Tensor, cols: Tensor) -> Tensor:
-    """Resample maps at places known as plain numbers: of each, only the cells that it reads; see :func:`resample`."""
-    crops = []
-    for index, (top, left, bottom, right) in enumerate(places):
-        tall, wide = span(top, bottom, source.shape[-2]), span(left, right, source.shape[-1])
-        part = source[min(index, len(source) - 1), :, tall, wide][None].float()
-        crops.append(resample(part, rows[index : index + 1, :, tall], cols[index : index + 1, :, wide]))
+    Args:
+        source: ``(n, C, H, W)``, or ``(1, C, H, W)`` for all places.
+        places: of the crops.
+        size: (h, w) of the crops.
+    """
+    each = source.unsqueeze(1) if len(source) > 1 else source.expand(len(places), -1, -1, -1).unsqueeze(1)
+    crops = [_crop_one(part, tuple(place), size) for part, place in zip(each, places, strict=True)]
     return crops[0] if len(crops) == 1 else torch.cat(crops)
+
+
+def _crop_one(source: Tensor, place: tuple[float, ...], size: Size) -> Tensor:
+    tall, wide, rows, cols = _weights(place, size, (source.shape[-2], source.shape[-1]), torch.is_inference_mode_enabled())
+    return resample(source[..., tall, wide].float(), rows, cols)
+
+
+@lru_cache(maxsize=128)  # all maps of a level are cropped alike, and the patches of all whole regions
+def _weights(place: tuple[float, ...], size: Size, shape: Size, is_inference: bool) -> tuple[slice, slice, Tensor, Tensor]:
+    """Find the cells of a map that a crop reads, and their weights; tensors of inference mode are of no use outside of it."""
+    top, left, bottom, right = (torch.tensor([side]) for side in place)
+    tall, wide = _span(place[0], place[2], shape[0]), _span(place[1], place[3], shape[1])
+    rows, cols = weights_at(centers(top, bottom, size[0]), shape[0]), weights_at(centers(left, right, size[1]), shape[1])
+    return tall, wide, rows[..., tall].contiguous(), cols[..., wide].contiguous()
+
+
+def _span(start: float, end: float, length: int) -> slice:
+    """Cells of a side that a crop between two fractions of it may read."""
+    return slice(max(0, math.floor(start * length - 1)), min(length, math.floor(end * length + 2)))

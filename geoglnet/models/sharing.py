@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geoglnet.models.resampling import Size, centers, crop_each, resample, weights_at
+from geoglnet.models.transfers import to_device
 
 Footprint = Sequence[float]
 """(top, left, bottom, right) of a patch, as fractions of its region."""
@@ -53,12 +54,12 @@ def crop(source: Tensor, footprints: Tensor, size: Size) -> Tensor:
     Returns:
         ``(n, C, h, w)`` in the source's dtype.
     """
-    top, left, bottom, right = footprints.to(source.device, torch.float32).unbind(dim=1)
+    if footprints.device.type == source.device.type == "cpu" and not torch.compiler.is_compiling():
+        return crop_each(source, footprints.tolist(), size).to(source.dtype)
+    top, left, bottom, right = to_device(footprints.float(), source.device).unbind(dim=1)
     rows = weights_at(centers(top, bottom, size[0]), source.shape[-2])
     cols = weights_at(centers(left, right, size[1]), source.shape[-1])
-    if footprints.device.type != "cpu" or source.device.type != "cpu" or torch.compiler.is_compiling():
-        return resample(source.float(), rows, cols).to(source.dtype)  # to know the places would wait for the device
-    return crop_each(source, footprints.tolist(), rows, cols).to(source.dtype)
+    return resample(source.float(), rows, cols).to(source.dtype)
 
 
 def place(local: Tensor, footprint: Footprint, size: Size) -> Placed:
@@ -97,4 +98,4 @@ def _cells_inside(start: float, end: float, length: int, device: torch.device) -
     """Find the cells with their centers in a span, and the centers as fractions of the span."""
     cells = _cells(start, end, length)
     middles = (torch.arange(cells.start, cells.stop, dtype=torch.float64) + 0.5) / length  # not on the device: mps has none
-    return cells, ((middles - start) / (end - start)).float()[None].to(device)
+    return cells, to_device(((middles - start) / (end - start)).float()[None], device)

@@ -49,6 +49,26 @@ def first_batch_size(device: torch.device) -> int:
     return 32 if device.type == "cuda" else 1
 
 
+def choose_precision(name: str, manifest: Manifest, device: torch.device) -> str:
+    """Choose what ``"auto"`` stands for; any other precision is what it is.
+
+    Args:
+        name: of :class:`~geoglnet.prediction.predict_config.PredictConfig`.
+        manifest: says in which precisions the model was measured.
+        device: that the network is on.
+    """
+    if name != "auto":
+        return name
+    suits = device.type == "cpu" and "bfloat16" in manifest.measured_precisions and _has_amx()
+    return "bfloat16" if suits else "float32"
+
+
+def _has_amx() -> bool:
+    """Tell whether the CPU multiplies matrices of bfloat16 in hardware; others are no faster with it."""
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)  # missing in older releases
+    return ask is not None and bool(ask())
+
+
 def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
         built_for = torch.version.cuda

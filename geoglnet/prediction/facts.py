@@ -21,6 +21,7 @@ from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.predict_config import PredictConfig
+from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.prediction.source import SceneFiles
 from geoglnet.raster.scaling import scaling_from_dict
 from geoglnet.raster.scene import RasterScene
@@ -140,7 +141,7 @@ def run_facts(
     checkpoint: tuple[Path, Manifest],
     config: PredictConfig,
     layers: Collection[Layer],
-    device: torch.device,
+    segmenter: RegionSegmenter,
 ) -> dict[str, str]:
     """Gather the facts of a run, as text by name."""
     path, manifest = checkpoint
@@ -149,7 +150,7 @@ def run_facts(
         "torch": torch.__version__,
         "model": model_fact(manifest, path),
         "layers": ", ".join(layer.name for layer in layers),
-        **_option_facts(config, device),
+        **_option_facts(config, segmenter),
         **scene_facts(scene),
         **files.facts,
     }
@@ -160,10 +161,10 @@ def model_fact(manifest: Manifest, path: Path) -> str:
     return f"{manifest.name} {model_digest(path)[:16]}"
 
 
-def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]:
+def _option_facts(config: PredictConfig, segmenter: RegionSegmenter) -> dict[str, str]:
     facts = {
-        "device": device.type,
-        "precision": config.precision,
+        "device": segmenter.device.type,
+        "precision": segmenter.precision,  # what "auto" has come to here
         "effort": f"{config.effort:g}",
         "coarse-to-fine": "on" if config.coarse_to_fine else "off",
         "tta": "on" if config.augment else "off",
@@ -171,7 +172,7 @@ def _option_facts(config: PredictConfig, device: torch.device) -> dict[str, str]
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),
     }
     # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.
-    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    threads = {"threads": str(torch.get_num_threads())} if segmenter.device.type == "cpu" else {}
     return facts | {"batch": str(config.batch_size or "auto")} | threads
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,10 @@ from rasterio import windows
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoglnet.errors import BandsError
+from geoglnet.errors import BandsError, ConfigError
 from geoglnet.message import Keyword
 from geoglnet.models.manifest import Manifest
+from geoglnet.models.transfers import to_device
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion, overlap, shifted
 from geoglnet.raster.scene import Pixels
 from geoglnet.types import Place, Shape
@@ -130,13 +130,13 @@ class Uploaded:
 
     Args:
         image: ``(C, h, w)`` uint8 or float32.
-        valid: ``(h, w)`` bool.
+        valid: ``(h, w)`` bool; ``None`` where all pixels are.
         mean: ``(C, 1, 1)`` on the 0–255 scale.
         std: ``(C, 1, 1)`` on the 0–255 scale.
     """
 
     image: Tensor
-    valid: Tensor
+    valid: Tensor | None
     mean: Tensor
     std: Tensor
 
@@ -156,7 +156,7 @@ class Uploaded:
     def _normalized(self, bands: slice, rows: slice = slice(None), cols: slice = slice(None)) -> Tensor:
         # Invalid pixels become the mean, which is 0 once normalized.
         image = self.image[bands, rows, cols].to(torch.float32, copy=True).sub_(self.mean[bands]).div_(self.std[bands])
-        return image.masked_fill_(~self.valid[rows, cols], 0.0)[None]  # 0: the mean
+        return (image if self.valid is None else image.masked_fill_(~self.valid[rows, cols], 0.0))[None]  # 0: the mean
 
 
 def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded:
@@ -164,15 +164,29 @@ def upload(pixels: Pixels, manifest: Manifest, device: torch.device) -> Uploaded
 
     Raises:
         BandsError: the pixels have not the model's bands.
+        ConfigError: valid ones are NaN or infinite.
     """
     found, wanted = pixels.image.shape[0], len(manifest.bands)
     if found != wanted:
         raise BandsError(f"{found} bands read, the model takes {wanted} ({manifest.bands}); set " + Keyword("bands"))
-    mean, std = (torch.tensor(v, device=device)[:, None, None] * 255 for v in (manifest.bands.mean, manifest.bands.std))
-    image, valid = _moved(pixels.image, device), _moved(pixels.valid, device)
-    if pixels.is_stretched and not pixels.valid.all():
-        image, valid = _continued(image, valid), torch.ones_like(valid)
+    _check_finite(pixels)
+    mean, std = (to_device(torch.tensor(v)[:, None, None] * 255, device) for v in (manifest.bands.mean, manifest.bands.std))
+    image = to_device(torch.from_numpy(pixels.image), device)
+    if pixels.valid.all():  # as nearly always: no pass over a mask, for any patch
+        return Uploaded(image, None, mean, std)
+    valid = to_device(torch.from_numpy(pixels.valid), device)
+    if pixels.is_stretched:
+        return Uploaded(_continued(image, valid), None, mean, std)
     return Uploaded(image, valid, mean, std)
+
+
+def _check_finite(pixels: Pixels) -> None:
+    """Refuse values that would spread over everything, here where all patches are looked at once, and on the host."""
+    if pixels.image.dtype == np.uint8:
+        return
+    spoilt = ~np.isfinite(pixels.image).all(axis=0) & pixels.valid
+    if spoilt.any():
+        raise ConfigError(f"{spoilt.sum()} valid pixels of a region are NaN or infinite; mark them as invalid")
 
 
 def _continued(image: Tensor, valid: Tensor) -> Tensor:
@@ -196,11 +210,6 @@ def _means(sums: Tensor, known: Tensor) -> Tensor:
         return means
     coarser = _means(*(F.avg_pool2d(part, 2, ceil_mode=True) for part in (sums, known)))
     return torch.where(known > 0, means, F.interpolate(coarser, size=known.shape[-2:], mode="bilinear", align_corners=False))
-
-
-def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,7 +366,9 @@ def _opened(
         del network  # its unfolded half is not needed any more
         # Settled before the folder is opened: nothing of a run that cannot begin is left behind.
         layers, files = _layers(settings.outputs), SceneFiles.of(scene)
-        facts = run_facts(scene, files, (settings.model_path, manifest), config, layers, predictor.segmenter.device)
+        facts = run_facts(scene, files, (settings.model_path, manifest), config, layers, predictor.segmenter)
+        if predictor.segmenter.precision != "float32":
+            progress.log(f"the network computes in {predictor.segmenter.precision}")
         if joined:
             workspace = stack.enter_context(joined_workspace(folder, facts))
         else:

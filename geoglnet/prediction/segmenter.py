@@ -15,11 +15,12 @@ from torch import Tensor
 from geoglnet.config import Branches
 from geoglnet.errors import ConfigError
 from geoglnet.message import Keyword
+from geoglnet.models.checks import trusted
 from geoglnet.models.coarse_to_fine import CoarseToFineConfig, background_of, foreground_place
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, RegionMaps
 from geoglnet.prediction.blocks import overflow
-from geoglnet.prediction.device import first_batch_size, resolve_device
+from geoglnet.prediction.device import choose_precision, first_batch_size, resolve_device
 from geoglnet.prediction.effort import Selection, choose_selection
 from geoglnet.prediction.plan import PlannedPatch, PlannedRegion
 from geoglnet.prediction.predict_config import PredictConfig
@@ -56,13 +57,13 @@ class RegionSegmenter:
         self.device = resolve_device(config.device)
         self.batch_size = config.batch_size or first_batch_size(self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
-        self._dtype: torch.dtype = getattr(torch, config.precision)
+        self.precision = choose_precision(config.precision, manifest, self.device)
+        self._dtype: torch.dtype = getattr(torch, self.precision)
         self._autocasts = not self.network.prepare(self._dtype) and self._dtype is not torch.float32
         self._select = select or choose_selection(config.effort, manifest.legend.background)
         self._turns = D4 if config.augment else AS_IT_IS
         self._ring = None if network.sums_logits else network.ring_size
         self.manifest = manifest
-        self.precision = config.precision
 
     @property
     def num_classes(self) -> int:
@@ -108,7 +109,8 @@ class RegionSegmenter:
         seen = pixels.valid if visible is None else visible & pixels.valid
         wanted = Wanted(planned, window or planned.reach, pixels, seen, self._ring)
         steps = Steps(progress or SilentProgress(), self.num_steps(planned))
-        total = self._with_memory(lambda: self._blended(wanted, steps))
+        with trusted():  # upload looks at the pixels, once for all patches
+            total = self._with_memory(lambda: self._blended(wanted, steps))
         steps.finish()
         return total
 
@@ -244,9 +246,9 @@ class _Look:
     def batch(self, uploaded: Uploaded, patches: Sequence[PlannedPatch], region: Shape) -> tuple[Tensor, Tensor]:
         """Patches of a region as the network takes them, and their footprints."""
         windows = [patch.window for patch in patches]
+        # On the host, where positions are numbers: networks move what they make of them.
         places = self.turn.footprints(torch.from_numpy(footprints(windows, region)))
-        batch = self.turn.apply(uploaded.patches(windows)).contiguous(memory_format=torch.channels_last)
-        return batch, places.to(batch.device)
+        return self.turn.apply(uploaded.patches(windows)).contiguous(memory_format=torch.channels_last), places
 
 
 class Steps:

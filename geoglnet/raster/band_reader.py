@@ -150,6 +150,8 @@ class BandReader:
             ``(C, h, w)`` values in the raster's type and ``(h, w)`` bool.
         """
         values = self._values(source, shape, resampling)
+        if self._is_valid_throughout and not np.issubdtype(values.dtype, np.floating):
+            return values, np.ones(shape, bool)
         # Validity is sampled at four points of a pixel that averages many, at one point of others.
         samples = 2 if resampling is Resampling.average else 1
         fine = Shape(shape.height * samples, shape.width * samples)
@@ -174,6 +176,13 @@ class BandReader:
             known = self._values(source, shape, Resampling.nearest) if samples == 1 else self._averaged(source, shape, rows)
             values[:, spoilt] = known[:, spoilt] if is_float else np.rint(known[:, spoilt])
         return values, valid
+
+    @property
+    def _is_valid_throughout(self) -> bool:
+        """Whether nothing declares a pixel invalid."""
+        flags = self.dataset.mask_flag_enums[self.bands[0] - 1]
+        has_mask = MaskFlags.all_valid not in flags and not (MaskFlags.alpha in flags and self._selects_alpha)
+        return not has_mask and MaskFlags.per_dataset not in flags and not self._hides_alpha and self.nodata is None
 
     @property
     def _hides_alpha(self) -> bool:
