@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from geoglnet.cli.options import json_option, option
+from geoglnet.cli.options import device_option, json_option, option
 from geoglnet.cli.terminal import PROTOCOL_VERSION
 from geoglnet.cli.verb import FAILED, Verb
 
@@ -18,13 +18,22 @@ from geoglnet.cli.verb import FAILED, Verb
 @click.command(cls=Verb)
 @json_option
 @option("--quick", group="Run", is_flag=True, help="Show only versions and options, without loading torch or GDAL.")
+@option("--estimate", group="Run", is_flag=True, help="Estimate the memory of --device, which need not be here.")
+@option("--model", group="Model", default="buildings", show_default=True, metavar="NAME|FILE", help="Model to estimate for.")
+@device_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool, quick: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, quick: bool, estimate: bool, model: str, device: str) -> None:
     """Check this installation and list what is missing.
 
     Exits with code 1 if scenes cannot be predicted here. With --json it also lists the options of every verb, so that a
     program that starts geoglnet knows what this version supports.
     """
+    if estimate:
+        from geoglnet.prediction.memory import estimates
+
+        rows = estimates(model, device)
+        lines = ["".join(f"{cell:>12}" for cell in row) for row in (rows[0].keys(), *(row.values() for row in rows))]
+        return click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(lines))
     missing: list[str] = []
     facts: dict[str, Any] = {"version": version("geoglnet"), "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
     for check in () if quick else (_torch, _gdal, _models):

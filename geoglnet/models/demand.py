@@ -23,7 +23,7 @@ _LARGEST = 16384
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Counts the bytes of tensors made inside it: alive now, at most at once, and all that were ever made."""
+    """Counts the bytes of tensors that are made inside it on the meta device: alive now, most at once, and all ever made."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.is_meta:
                 self._hold(tensor)
         return made
 

@@ -41,7 +41,7 @@ from geoglnet.models.extractors import Extractor
 from geoglnet.models.fusion import FusedConv, fuse
 from geoglnet.models.merging import Look, Merge
 from geoglnet.models.network import Network, PatchLogits, RegionMaps
-from geoglnet.models.resampling import enlarge
+from geoglnet.models.resampling import enlarge, in_full_precision
 from geoglnet.models.rounds import iter_two_rounds
 from geoglnet.models.sharing import Footprint, Geometry
 
@@ -90,7 +90,7 @@ class Taps(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         """``(n, C, h, w)`` maps, whose channels follow one another → ``(n, D · size², h, w)`` float32."""
         first, *parts = torch.split(self.weight, [m.shape[1] for m in maps], dim=1)
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with in_full_precision(self.weight.device):
             mixed = torch.bmm(first.expand(len(maps[0]), -1, -1), _flat(maps[0]))
             for weight, m in zip(parts, maps[1:], strict=True):
                 mixed = torch.baddbmm(mixed, weight.expand(len(m), -1, -1), _flat(m))

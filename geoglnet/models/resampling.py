@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]
+
+
+def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off, which the meta device has not."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def weights_at(positions: Tensor, length: int) -> Tensor:
@@ -46,7 +52,7 @@ def resample(source: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         ``(n, C, h, w)`` in the layout of the source.
     """
     count, (channels, height, width) = len(rows), source.shape[1:]
-    with torch.autocast(source.device.type, enabled=False):  # positions in bf16 would be off by whole cells
+    with in_full_precision(source.device):  # positions in bf16 would be off by whole cells
         if is_channels_last(source):
             across = source.permute(0, 2, 3, 1).reshape(len(source), height, width * channels)
             tall = rows @ across.expand(count, -1, -1)  # (n, h, W · C)

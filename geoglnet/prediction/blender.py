@@ -21,6 +21,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
+from geoglnet.models.transfers import to_device
 from geoglnet.prediction.area import Area
 from geoglnet.prediction.blocks import Download, PendingBlock, computed_layers, download, empty_layers
 from geoglnet.prediction.layers import Layer, winners
@@ -95,7 +96,7 @@ class ZoneBuffer:
         self._strip.seek(self._offset(planned))
         # Copied, because torch warns of memory that it may not write to.
         values.ravel()[:] = np.frombuffer(self._strip.read(values.nbytes), dtype=np.float32)
-        return torch.from_numpy(values).to(device)
+        return to_device(torch.from_numpy(values), device)
 
     def put(self, planned: PlannedRegion, right: Tensor | None, below: Tensor | None) -> None:
         """Buffer the contributions of a region.
@@ -172,7 +173,7 @@ class Blender:
             self.buffer.put(work.planned, None, None)
             return self._pending(work.planned, None, None, None)
         core = own.visible[work.planned.core_in_region.toslices()]
-        agreement = _Agreement(torch.from_numpy(core).to(total.device))
+        agreement = _Agreement(to_device(torch.from_numpy(core), total.device))
         height, width = core.shape
         # Always in this order: sums of floating-point numbers depend on it.
         for term in (self._from_left(work, others), self._from_above(work, others)):
@@ -197,7 +198,7 @@ class Blender:
         weighted = self.segmenter.probabilities(planned, region.pixels, window, region.visible, progress)
         in_reach = shifted(window, -int(planned.reach.row_off), -int(planned.reach.col_off)).toslices()
         rows, cols = (
-            torch.from_numpy(weights[part]).to(weighted.device)
+            to_device(torch.from_numpy(weights[part]), weighted.device)
             for weights, part in zip(self.plan.core_weights(planned), in_reach, strict=True)
         )
         return weighted.mul_(rows[:, None]).mul_(cols)  # in place: another copy would be the largest array of all

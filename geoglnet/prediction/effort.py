@@ -76,7 +76,8 @@ class UnsurePatches:
         if self.effort <= 0:
             return ()
         unsure = doubt(probabilities, self.background)
-        doubts = [float(_under(unsure, planned, patch).mean()) for patch in patches]
+        # One number after another would wait for the device as often; all of them together, once.
+        doubts = torch.stack([_under(unsure, planned, patch).mean() for patch in patches]).tolist() if patches else []
         chosen = set(_holding(self.effort, doubts))
         return [patch for index, patch in enumerate(patches) if index in chosen]
 

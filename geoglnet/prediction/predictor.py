@@ -27,9 +27,10 @@ from geoglnet.models.network import Network
 from geoglnet.prediction.area import Area, choose_area
 from geoglnet.prediction.blender import Blender, ZoneBuffer
 from geoglnet.prediction.blocks import PendingBlock
-from geoglnet.prediction.device import check_capacity
+from geoglnet.prediction.device import check_capacity, resolve_device
 from geoglnet.prediction.estimate import Estimate
 from geoglnet.prediction.layers import CONFIDENCE, LABELS, Layer
+from geoglnet.prediction.memory import with_batch
 from geoglnet.prediction.plan import BlockSet, Plan, iter_work
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.segmenter import CoarseToFineSegmenter, RegionSegmenter
@@ -161,7 +162,8 @@ class Predictor:
 
     def __init__(self, network: Network, manifest: Manifest, config: PredictConfig | None = None) -> None:
         self.manifest = manifest
-        self.config = config or PredictConfig()
+        config = config or PredictConfig()
+        self.config = with_batch(config, manifest, resolve_device(config.device))
         kind = CoarseToFineSegmenter if self.config.coarse_to_fine else RegionSegmenter
         self.segmenter = kind(network.for_inference(), manifest, self.config)
         # After the weights have been moved: what is left of the memory is for maps.

@@ -32,7 +32,7 @@ class Placement:
         rows: in the window.
         cols: in the window.
         inside: the same pixels in the patch.
-        weights: ``(h, w)`` float32 from 0 to 1.
+        weights: ``(h, w)`` float32 from 0 to 1, on the device.
     """
 
     rows: slice
@@ -51,6 +51,7 @@ class Wanted:
         pixels: of the whole region.
         visible: ``(h, w)`` bool over the region, where somebody will look; part of what is valid.
         ring: width of the ring of patches that has no weight; ``None``: all patches count alike, up to their edges.
+        device: where patches are blended.
     """
 
     planned: PlannedRegion
@@ -58,6 +59,7 @@ class Wanted:
     pixels: Pixels
     visible: npt.NDArray[np.bool_]
     ring: int | None = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - a value
 
     @property
     def shape(self) -> Shape:
@@ -89,7 +91,7 @@ class Wanted:
             return None
         planned = replace(self.planned, core=window, reach=window, window=window)
         pixels = replace(self.pixels, image=self.pixels.image[:, rows, cols], valid=self.pixels.valid[rows, cols])
-        return Wanted(planned, overlap(window, self.window), pixels, self.visible[rows, cols], self.ring)
+        return Wanted(planned, overlap(window, self.window), pixels, self.visible[rows, cols], self.ring, self.device)
 
     @cached_property
     def candidates(self) -> list[PlannedPatch]:
@@ -114,7 +116,8 @@ class Wanted:
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
         rows, cols = self.planned.equal_patch_weights() if self.ring is None else self.planned.patch_weights(self.ring)
-        return torch.from_numpy(rows), torch.from_numpy(cols)
+        # Once per region: a patch's own part of them would be a copy that waits.
+        return to_device(torch.from_numpy(rows), self.device), to_device(torch.from_numpy(cols), self.device)
 
 
 def _minus(window: Window) -> tuple[int, int]:
@@ -236,9 +239,9 @@ class Turn:
         turned = torch.flip(image, self._axes) if self._axes else image
         return turned.transpose(-2, -1) if self.transposes else turned
 
-    def footprints(self, footprints: Tensor) -> Tensor:
+    def footprints(self, footprints: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """``(n, 4)`` fractions (top, left, bottom, right) of the turned region."""
-        top, left, bottom, right = footprints.unbind(dim=1)
+        top, left, bottom, right = footprints.T
         # In the order of apply: exchanged first, flipped then.
         if self.transposes:
             top, left, bottom, right = left, top, right, bottom
@@ -246,7 +249,7 @@ class Turn:
             top, bottom = 1 - bottom, 1 - top
         if self.flips_cols:
             left, right = 1 - right, 1 - left
-        return torch.stack([top, left, bottom, right], dim=1)
+        return np.stack([top, left, bottom, right], axis=1)
 
     @property
     def _axes(self) -> list[int]:

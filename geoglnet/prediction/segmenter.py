@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,13 +49,21 @@ class RegionSegmenter:
         manifest: sizes, mean and std.
         config: device, batch size, precision, effort, augmentation.
         select: which patches run; by the effort when left out.
+        device: instead of the one that the configuration names.
 
     Raises:
         ConfigError: the device is not there.
     """
 
-    def __init__(self, network: Network, manifest: Manifest, config: PredictConfig, select: Selection | None = None) -> None:
-        self.device = resolve_device(config.device)
+    def __init__(
+        self,
+        network: Network,
+        manifest: Manifest,
+        config: PredictConfig,
+        select: Selection | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = resolve_device(config.device) if device is None else device
         self.batch_size = config.batch_size or first_batch_size(self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self.precision = choose_precision(config.precision, manifest, self.device)
@@ -107,7 +116,7 @@ class RegionSegmenter:
             ConfigError: not even a single patch fits into the GPU's memory.
         """
         seen = pixels.valid if visible is None else visible & pixels.valid
-        wanted = Wanted(planned, window or planned.reach, pixels, seen, self._ring)
+        wanted = Wanted(planned, window or planned.reach, pixels, seen, self._ring, self.device)
         steps = Steps(progress or SilentProgress(), self.num_steps(planned))
         with trusted():  # upload looks at the pixels, once for all patches
             total = self._with_memory(lambda: self._blended(wanted, steps))
@@ -188,7 +197,7 @@ class RegionSegmenter:
                 place = wanted.place(patch)
                 scores = self._scores(self._upsampled(logits[None], wanted.planned.patch_shape)[0])
                 kept = scores[(slice(None), *place.inside)]
-                total[:, place.rows, place.cols].addcmul_(kept, place.weights.to(self.device))
+                total[:, place.rows, place.cols].addcmul_(kept, place.weights)
 
     def _add_global(
         self, total: Tensor, wanted: Wanted, chosen: Sequence[PlannedPatch], maps: RegionMaps | None, turn: Turn
@@ -203,10 +212,10 @@ class RegionSegmenter:
         places = {(patch.row, patch.col) for patch in chosen}
         left = [p for p in wanted.candidates if (p.row, p.col) not in places and wanted.meets(p)]
         if left:
-            share = torch.zeros(total.shape[1:])
+            share = torch.zeros(total.shape[1:], device=self.device)
             for place in map(wanted.place, left):
                 share[place.rows, place.cols] += place.weights
-            total.addcmul_(self._from_overview(wanted, turn.undo(maps.logits)), share.to(self.device))
+            total.addcmul_(self._from_overview(wanted, turn.undo(maps.logits)), share)
 
     def _from_overview(self, wanted: Wanted, logits: Tensor) -> Tensor:
         """``(K, h, w)`` probabilities of the global branch over the window."""
@@ -232,8 +241,9 @@ class RegionSegmenter:
             return F.interpolate(logits.float(), size=shape, mode="nearest")
         return F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._autocasts)
+    def _autocast(self) -> AbstractContextManager[object]:
+        is_needed = self._autocasts and self.device.type != "meta"
+        return torch.autocast(self.device.type, dtype=self._dtype) if is_needed else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +257,7 @@ class _Look:
         """Patches of a region as the network takes them, and their footprints."""
         windows = [patch.window for patch in patches]
         # On the host, where positions are numbers: networks move what they make of them.
-        places = self.turn.footprints(torch.from_numpy(footprints(windows, region)))
+        places = torch.from_numpy(self.turn.footprints(footprints(windows, region)))
         return self.turn.apply(uploaded.patches(windows)).contiguous(memory_format=torch.channels_last), places
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner, Result
@@ -81,6 +82,19 @@ def test_doctor_lists_the_options_of_every_verb_from_the_commands_themselves() -
         assert set(re.findall(r"--[a-z][a-z0-9-]+", " ".join(known))) == set(known)
         assert all(option in shown for option in known)
     assert {"--vector", "--progress", "--stop-on-stdin-eof"} <= set(options["predict"])
+
+
+def test_doctor_estimates_the_memory_of_a_gpu_that_is_not_here() -> None:
+    with mock.patch("geoglnet.prediction.memory.region_bytes", lambda manifest, config, batch: 10_000_000 * batch):
+        rows = json.loads(run("doctor", "--estimate", "--device", "cuda", "--json").stdout)
+        table = run("doctor", "--estimate", "--device", "cpu").stdout.split()
+    assert rows[0] == {"precision": "float32", "region_px": 1224, "batch": 1, "megabytes": 512}
+    assert rows[2]["megabytes"] == 900
+    assert {(row["precision"], row["region_px"]) for row in rows} == {
+        (precision, size) for precision in ("float32", "bfloat16") for size in (1224, 2448)
+    }
+    assert table[:8] == ["precision", "region_px", "batch", "megabytes", "float32", "1224", "1", "12"]
+    assert run("doctor", "--estimate", "--model", "nothing").exit_code == 1
 
 
 def test_a_quick_doctor_checks_nothing_and_says_so_by_silence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_turns_are_undone_and_footprints_turn_with_the_image(turn: Turn) -> None
     image = torch.arange(2 * 30 * 40.0).reshape(2, 30, 40)
     assert torch.equal(turn.undo(turn.apply(image)), image)
     windows = [patch.window for patch in Plan(Shape(30, 40), RegionConfig(64, 64, 32, 8, 16)).region(0, 0).patches]
-    places = turn.footprints(torch.from_numpy(footprints(windows, Shape(30, 40))))
+    places = torch.from_numpy(turn.footprints(footprints(windows, Shape(30, 40))))
     turned = turn.apply(image)
     height, width = turned.shape[1:]
     for window, place in zip(windows, places, strict=True):
