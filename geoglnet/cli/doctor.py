@@ -33,7 +33,8 @@ def doctor(ctx: click.Context, as_json: bool, quick: bool, estimate: bool, model
 
         rows = estimates(model, device)
         lines = ["".join(f"{cell:>12}" for cell in row) for row in (rows[0].keys(), *(row.values() for row in rows))]
-        return click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(lines))
+        click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(lines))
+        return
     missing: list[str] = []
     facts: dict[str, Any] = {"version": version("geoglnet"), "protocol": PROTOCOL_VERSION, "python": platform.python_version()}
     for check in () if quick else (_torch, _gdal, _models):
