@@ -55,7 +55,7 @@ def region_bytes(manifest: Manifest, config: PredictConfig, batch_size: int) -> 
     with LiveBytes() as live:
         segmenter.probabilities(planned, Pixels(image, np.ones((side, side), bool)), visible=visible)
     weights = sum(tensor.nbytes for tensor in segmenter.network.state_dict().values())
-    return int(weights) + live.peak
+    return int(weights + live.peak)
 
 
 def needed_bytes(manifest: Manifest, config: PredictConfig, batch_size: int, *, is_gpu: bool = True) -> int:
