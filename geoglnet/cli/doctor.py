@@ -32,7 +32,8 @@ def doctor(ctx: click.Context, as_json: bool, quick: bool, estimate: bool, model
         from geoglnet.prediction.memory import estimates
 
         rows = estimates(model, device)
-        lines = ["".join(f"{cell:>12}" for cell in row) for row in (rows[0].keys(), *(row.values() for row in rows))]
+        table = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
+        lines = ["".join(f"{cell:>12}" for cell in line) for line in table]
         click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(lines))
         return
     missing: list[str] = []
