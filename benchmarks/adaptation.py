@@ -7,8 +7,8 @@ DATA holds oam_buildings (and dubai_landcover for the cells of `dubai`). FOLDER 
 `without_banepa.safetensors` and so on; `buildings` stands in where one is missing and `--shipped` is given, and of `dubai` the
 base is the shipped `landcover`.
 
-A cell adapts with N polygons of the country's largest scene: all that lie within a strip along one of its sides, which the seed
-chooses; the strip is the area that was looked at. It is scored on what lies beyond the strip of the largest N, and on all other
+A cell adapts with N polygons of the country's largest scene: all whose middles lie in a part of it at a corner that the seed
+chooses. That part is the area that was looked at. It is scored on what lies beyond the part of the largest N, and on all other
 scenes of the country, by the base and by what was made of it. Each cell is a process of its own, whose CPU time and peak memory
 are kept, and a JSON file in OUT; what is there is not computed again. Without --cell all missing ones are, one after the other.
 """
@@ -46,7 +46,7 @@ SCENES = {
 }
 """Scenes of each country; the first is adapted to."""
 COUNTS, SEEDS = (10, 30, 100), (0, 1, 2)
-SIDES = ("left", "right", "top", "bottom")
+CORNERS = (("left", "top"), ("right", "bottom"), ("left", "bottom"), ("right", "top"))
 FEWEST_LEFT = 20  # polygons of the adapted scene that are left to score on, where the country has no other scene
 WHOLE: dict[str, Any] = {"rehearse": 0.0, "share": 0.0, "is_forced": True}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -62,6 +62,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "statistics": {"optim": {"frozen": ["global"]}},
     "decoder": {"optim": {"frozen": ["global", "statistics", "backbone"]}},
     "both-branches": {"optim": {"frozen": ["statistics"]}},
+    "refit": {"is_refit": True},
+    "refit-parted": {"is_refit": True, "is_parted": True},
+    "parted": {"is_parted": True},
+    "parted-keep": {"is_parted": True, "keep": 1.0},
     "forced": {"is_forced": True},
     # Beside: everything trained on at a usual rate, and from ImageNet with the same number of steps.
     "naive": WHOLE | {"optim": {"frozen": [], "global_learning_rate": 1e-3, "local_learning_rate": 1e-3}},
@@ -94,23 +98,21 @@ class Task:
     area: Path | None
 
 
-def strip(bounds: Any, side: str, share: float, *, is_rest: bool = False) -> shapely.Polygon:
-    """The part of a rectangle within a share of its length from one side, or what is beyond it."""
+def corner_box(bounds: Any, corner: tuple[str, str], share: float) -> shapely.Polygon:
+    """The part of a rectangle within a share of its sides from one corner."""
     left, bottom, right, top = bounds
-    x, y = left + share * (right - left), bottom + share * (top - bottom)
-    ends = {"left": (left, bottom, x, top), "bottom": (left, bottom, right, y)}
-    rest = {"left": (x, bottom, right, top), "bottom": (left, y, right, top)}
-    if side in ("right", "top"):
-        return strip(bounds, {"right": "left", "top": "bottom"}[side], 1 - share, is_rest=not is_rest)
-    return shapely.box(*(rest if is_rest else ends)[side])
+    width, height = share * (right - left), share * (top - bottom)
+    x = left if corner[0] == "left" else right - width
+    y = bottom if corner[1] == "bottom" else top - height
+    return shapely.box(x, y, x + width, y + height)
 
 
-def distances(polygons: geopandas.GeoDataFrame, bounds: Any, side: str) -> np.ndarray:
-    """How far from a side each polygon's middle lies, as a share of the rectangle."""
+def distances(polygons: geopandas.GeoDataFrame, bounds: Any, corner: tuple[str, str]) -> np.ndarray:
+    """The share of the sides of a rectangle that its part at a corner needs to hold each polygon's middle."""
     left, bottom, right, top = bounds
     x = (polygons.centroid.x.to_numpy() - left) / (right - left)
     y = (polygons.centroid.y.to_numpy() - bottom) / (top - bottom)
-    return {"left": x, "right": 1 - x, "bottom": y, "top": 1 - y}[side]
+    return np.maximum(x if corner[0] == "left" else 1 - x, y if corner[1] == "bottom" else 1 - y)
 
 
 def tasks_of(data: Path, work: Path, cell: Cell) -> tuple[Task, list[Task], int]:
@@ -122,15 +124,17 @@ def tasks_of(data: Path, work: Path, cell: Cell) -> tuple[Task, list[Task], int]
     with rasterio.open(paths[0]) as src:
         bounds, crs = src.bounds, src.crs
     polygons = geopandas.read_file(paths[0].with_suffix(".geojson")).to_crs(crs)
-    polygons = polygons[polygons.intersects(shapely.box(*bounds))]
-    side = SIDES[cell.seed % len(SIDES)]
-    order = np.sort(distances(polygons, bounds, side))
+    whole = shapely.box(*bounds)
+    polygons = polygons[polygons.centroid.within(whole)]
+    corner = CORNERS[cell.seed % len(CORNERS)]
+    order = np.sort(distances(polygons, bounds, corner))
     most = min(max(COUNTS), len(order) - (FEWEST_LEFT if len(names) == 1 else 0))
     ends = [float(order[n - 1] + 1e-6) if n < len(order) else 1.0 for n in (min(cell.count, most), most)]
-    learn = written(work, "learn", polygons, strip(bounds, side, ends[0]), crs, paths[0])
+    learn = written(work, "learn", polygons, corner_box(bounds, corner, ends[0]), crs, paths[0])
     scored = [Task(path, path.with_suffix(".geojson"), whole_area(work, path)) for path in paths[1:]]
     if ends[1] < 1:
-        scored.insert(0, written(work, "score", polygons, strip(bounds, side, ends[1], is_rest=True), crs, paths[0]))
+        rest = whole.difference(corner_box(bounds, corner, ends[1]))
+        scored.insert(0, written(work, "score", polygons, rest, crs, paths[0]))
     return learn, scored, min(cell.count, most)
 
 
@@ -172,8 +176,8 @@ def canvas(data: Path, work: Path, part: str) -> Task:
         dst.write(image)
     found = [(shapely.geometry.shape(s), DUBAI[int(v)]) for s, v in shapes(mask, mask > 0) if int(v) in DUBAI]
     frame = geopandas.GeoDataFrame({"class": [n for _, n in found]}, geometry=[g for g, _ in found])
-    frame.to_file(work / f"{part}.geojson", driver="GeoJSON", engine="pyogrio")
-    return Task(work / f"{part}.tif", work / f"{part}.geojson", None)
+    frame[frame.area > 50].to_file(work / f"{part}.gpkg")  # pixels; smaller ones are noise of the masks
+    return Task(work / f"{part}.tif", work / f"{part}.gpkg", None)
 
 
 def base_of(bases: Path | None, country: str, *, shipped: bool) -> str:

@@ -17,7 +17,7 @@ from geoglnet.adaptation.attempt import Attempt, Job, attempt, counted
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
 from geoglnet.adaptation.report import Panel, write_adaptation
 from geoglnet.adaptation.settings import AdaptConfig, training_of
-from geoglnet.adaptation.squares import CHOOSE, LEARN, SCORE, Squares, divide, everything, folds
+from geoglnet.adaptation.squares import CHOOSE, LEARN, NOTHING, SCORE, Squares, divide, everything, folds
 from geoglnet.adaptation.tally import Change, Crop, Tally, changes, crops_of, joined
 from geoglnet.datasets.sources import RastersSource
 from geoglnet.errors import DatasetError
@@ -144,6 +144,8 @@ def adapt(
         forget_losses(folder)
         made = _cross_validated(job) if config.cross_validate else _held_out(job)
         outcome = _judged(job, made)
+        if outcome.is_better and config.is_refit and not config.cross_validate:
+            made = replace(made, attempt=_refitted(job, made))
         save_checkpoint(file, made.attempt.network if outcome.is_better else network, outcome.manifest)
         write_adaptation(folder, outcome.facts, made.panels, drawn.legend, overwrite=True)
     return outcome
@@ -262,6 +264,14 @@ def _cross_validated(job: Job) -> Made:
     whole = replace(parts[0], roles=np.where(parts[0].roles == SCORE, np.uint8(LEARN), parts[0].roles))
     last = attempt(job, whole, job.seconds_left, steps)
     return Made(last, joined(befores), joined(afters), panels, parts[0], how)
+
+
+def _refitted(job: Job, made: Made) -> Attempt:
+    """Train once more as the model that was found better, with what was held out too: scores are of the other one."""
+    job.progress.log(Rule("the model that is kept learns from what was held out too; the scores are of the one that did not"))
+    roles = np.where(made.squares.roles == NOTHING, np.uint8(NOTHING), np.uint8(LEARN))
+    share = replace(job, config=replace(job.config, share=made.attempt.share))
+    return attempt(share, replace(made.squares, roles=roles), job.seconds_left, made.attempt.steps)
 
 
 def _base(job: Job, squares: Squares) -> tuple[list[Crop], Tally, list[Labels]]:

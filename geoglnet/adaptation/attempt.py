@@ -212,7 +212,8 @@ def _dataset(job: Job, squares: Squares) -> RegionDataset:
     bottom = min(job.scene.shape.height, int(job.window.row_off + job.window.height) + margin)
     right = min(job.scene.shape.width, int(job.window.col_off + job.window.width) + margin)
     window = Window(col_off=left, row_off=top, width=right - left, height=bottom - top)
-    truth = PartTruth(job.drawn.truth_on(job.scene.transform), squares, (LEARN,))
+    drawn = job.drawn.parted_on if job.config.is_parted else job.drawn.truth_on
+    truth = PartTruth(drawn(job.scene.transform), squares, (LEARN,))
     place: LabeledScene = Surroundings(job.scene, truth, window)
     depth = len(config.bands) * (1 if config.bands.is_8bit else 4) + 1
     if place.shape.height * place.shape.width * depth <= config.sample.cache_mb * 2**20:

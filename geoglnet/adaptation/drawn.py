@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
+from rasterio.features import rasterize
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from geoglnet.datasets.truth import LabelPolygons
+from geoglnet.datasets.truth import LabelPolygons, window_box
 from geoglnet.errors import DatasetError, LegendError
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.message import Keyword
@@ -68,6 +69,12 @@ class Drawn:
     legend: Legend
     described: tuple[str, ...]
 
+    def parted_on(self, transform: Affine) -> PartedTruth | DrawnTruth:
+        """Make labels of any window of a grid, with background between objects that touch where there is a background."""
+        truth = self.truth_on(transform)
+        is_parted = self.legend.background is not None and len(self.objects) > 1
+        return PartedTruth(truth, self.objects, shapely.STRtree(self.objects)) if is_parted else truth
+
     def truth_on(self, transform: Affine) -> DrawnTruth:
         """Make labels of any window of a grid."""
         fill = NO_CLASS if self.legend.background is None else self.legend.background
@@ -90,6 +97,39 @@ class DrawnTruth:
         if not is_known.any():
             return np.full(shape, NO_CLASS, np.uint8)
         return np.where(is_known > 0, self.polygons.draw(placed, shape, self.fill), np.uint8(NO_CLASS))
+
+
+@dataclass(frozen=True, slots=True)
+class PartedTruth:
+    """Labels with background between objects that touch, so that a network learns to part what is attached.
+
+    Args:
+        truth: the labels.
+        objects: polygons that are whole things.
+        tree: of them.
+    """
+
+    truth: DrawnTruth
+    objects: npt.NDArray[np.object_]
+    tree: shapely.STRtree
+
+    def read_labels(self, window: Window) -> Labels:
+        """Rasterize a window."""
+        labels = self.truth.read_labels(window)
+        placed = window_transform(window, self.truth.transform)
+        near_by = self.tree.query(window_box(placed, Shape(*labels.shape)))
+        if len(near_by) < 2:
+            return labels
+        numbers = np.zeros(labels.shape, np.int32)
+        rasterize([(self.objects[i], n) for n, i in enumerate(near_by, start=1)], out=numbers, transform=placed)
+        gap = np.zeros(labels.shape, bool)
+        for axis in (0, 1):
+            first, second = (np.moveaxis(numbers, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+            touches = (first != second) & (first > 0) & (second > 0)
+            view = np.moveaxis(gap, axis, 0)
+            view[:-1] |= touches
+            view[1:] |= touches
+        return np.where(gap & (labels != NO_CLASS), np.uint8(self.truth.fill), labels)
 
 
 def read_drawn(

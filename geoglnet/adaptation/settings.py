@@ -41,9 +41,11 @@ class AdaptConfig:
         seed: of the division and of samples.
         steps: of the optimizer; by what is known and the time when 0.
         share: of the old weights in the new ones; chosen on polygons that were not learned from when negative.
+        is_refit: once the new model was found better, train it once more with what was held out too; takes twice as long.
         is_forced: keep the new model whatever its scores are, for experiments.
         rehearse: weight of generated scenes beside the labels, for models that were trained on such.
         keep: weight of staying with what the old model says where nothing is known.
+        is_parted: learn background between objects that touch, so that attached ones come apart.
         optim: settings of the optimizer that win over the recipe.
 
     Raises:
@@ -59,9 +61,11 @@ class AdaptConfig:
     seed: int = 0
     steps: int = 0
     share: float = -1.0
+    is_refit: bool = False
     is_forced: bool = False
     rehearse: float = 0.25
     keep: float = 0.0
+    is_parted: bool = False
     optim: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

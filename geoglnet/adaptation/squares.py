@@ -10,6 +10,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from geoglnet.adaptation.drawn import Drawn, DrawnTruth
+from geoglnet.datasets.truth import Truth
 from geoglnet.errors import DatasetError
 from geoglnet.legend import NO_CLASS
 from geoglnet.message import Keyword
@@ -72,7 +73,7 @@ class Squares:
 class PartTruth:
     """The labels of squares of some roles; elsewhere nothing is known."""
 
-    truth: DrawnTruth
+    truth: Truth
     squares: Squares
     roles: tuple[int, ...]
 

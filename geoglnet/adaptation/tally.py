@@ -25,6 +25,8 @@ TOLERANCE = 3
 _MATCH_IOU = 0.5
 _MARGIN = 64  # pixels around a square in which polygons are followed
 _RESAMPLES = 1000
+_FEW, _LEAST_SD = 4, 0.02
+"""With fewer squares the resampled ones are too much alike to tell the uncertainty, which is at least this."""
 MEASURES = ("iou", "boundary_f1", "polygon_f1")
 
 
@@ -121,6 +123,7 @@ def changes(before: Tally, after: Tally, seed: int = 0) -> dict[str, Change]:
         pairs = np.array([(a[name], b[name]) for a, b in resampled])
         gains = pairs[:, 1] - pairs[:, 0]
         spread = float(np.nanstd(gains)) if np.isfinite(gains).any() else float("nan")
+        spread = max(spread, _LEAST_SD) if count < _FEW and np.isfinite(spread) else spread
         found[name] = Change(
             first[name], second[name], _interval(pairs[:, 0]), _interval(pairs[:, 1]), _interval(gains), spread
         )

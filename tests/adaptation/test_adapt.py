@@ -191,6 +191,16 @@ def test_without_an_area_only_the_surroundings_are_known(place: Place) -> None:
     assert (place.labels(whole) == 255).sum() == 0
 
 
+def test_objects_that_touch_are_parted_for_learning_alone(place: Place) -> None:
+    touching = [shapely.box(500010 + 10 * i, 9e6 - 30, 500020 + 10 * i, 9e6 - 10) for i in range(2)]
+    drawn, _ = place.read(place.write("touching.gpkg", touching))
+    window = Window(col_off=0, row_off=0, width=SIDE, height=SIDE)
+    transform = Affine(1, 0, 500000, 0, -1, 9e6)
+    assert drawn.truth_on(transform).read_labels(window)[20, 8:32].tolist() == [0] * 2 + [1] * 20 + [0] * 2
+    parted = drawn.parted_on(transform).read_labels(window)[20, 8:32].tolist()
+    assert parted == [0] * 2 + [1] * 9 + [0] * 2 + [1] * 9 + [0] * 2
+
+
 def test_points_and_strokes_are_labels_of_their_width_but_no_objects(place: Place) -> None:
     marks = [shapely.Point(500050.5, 9e6 - 50.5), shapely.LineString([(500100, 9e6 - 20), (500100, 9e6 - 60)])]
     drawn, _ = place.read(place.write("marks.gpkg", marks, **{"class": ["building", "background"]}))
@@ -282,3 +292,13 @@ def test_a_scene_far_from_the_models_resolution_and_other_bands_are_named(place:
     ran = place.run(place.polygons, "--overwrite", scene=gray)
     assert ran.exit_code == 1
     assert "band" in ran.stderr
+
+
+@pytest.mark.slow
+def test_what_was_found_better_learns_from_everything_on_request(place: Place) -> None:
+    progress = RecordedProgress()
+    chosen = {"steps": 1, "share": 0.0, "rehearse": 0.0, "is_refit": True, "is_forced": True}
+    done = place.adapt(place.polygons, area_path=place.area, settings=chosen, progress=progress)
+    assert done.is_better
+    assert "learns from what was held out too" in str(progress.events)
+    assert [event["stage"] for event in progress.events if event["event"] == "plan"].count("local stage") == 2
