@@ -16,13 +16,16 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
 
 from tests.campaign.harness import DONE, Bench
 
+PIXELS = Affine.identity()
 MOST_PREDICTED = 300_000  # pixels, because a prediction takes longest
 MOST_PIXELS = 1_000_000  # larger ones are read but not compared polygon by polygon
 VECTORS = {".gpkg", ".shp", ".geojson", ".json", ".fgb", ".kml", ".gml", ".gpx", ".tab", ".mif", ".parquet", ".csv", ".dxf"}
@@ -176,7 +179,7 @@ class Peers:
     """
 
     def __init__(self, work: Path) -> None:
-        self.work, self.ends, self.notes = work, {target: Counter[str]() for target in TARGETS}, list[str]()
+        self.work, self.ends = work, {target: Counter[str]() for target in TARGETS}
         self.reasons: Counter[str] = Counter()
 
     def run(self, target: str, path: Path, words: list[str], output: str, check: Callable[[Path], str | None]) -> None:
@@ -201,7 +204,7 @@ class Peers:
                 self.reasons[f"{target}: {re.sub(r'[^ ]*/[^ ]*|[0-9.]+', '…', fault)[:110]}"] += 1
         self.ends[target][kind] += 1
         if kind in ("wrong", "traceback", "crash", "unchecked"):
-            self.notes.append(f"{kind}: {target} {path}: {fault}")
+            print(f"{kind}: {target} {path}: {fault}", flush=True)
         for left in self.work.iterdir():
             if left.name not in ("scene.tif",) and left.suffix != ".safetensors":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -309,6 +312,23 @@ def model_at(folder: Path, resolution_m: float) -> Path:
     return path
 
 
+def _load_machine_code() -> None:
+    """Trace a small raster of each type, so that not every fork loads the machine code anew."""
+    from geoglnet.vector.pieces import TracingRules, trace_tile
+    from geoglnet.vector.rows import FinishingRules, finish
+    from geoglnet.vector.seams import Seams
+    from geoglnet.vector.tiles import ArrayTiles
+    from geoglnet.windows import iter_cores
+
+    for dtype in (np.uint8, np.int64):
+        tiles = ArrayTiles(np.indices((8, 8)).sum(axis=0).astype(dtype) % 3)
+        seams = Seams(tiles.shape)
+        for window in iter_cores(tiles.shape, 5, margin=0):
+            whole, open_tile = trace_tile(tiles, window, TracingRules())
+            for polygons in (whole, seams.join(open_tile)):
+                finish(polygons, FinishingRules(PIXELS, None, tiles.shape))
+
+
 def iter_files(folder: Path) -> Iterator[Path]:
     """Yield distinct files that may hold a raster or a layer, sorted."""
     seen = set[tuple[int, bytes]]()
@@ -337,19 +357,21 @@ def peer_files(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         work = Path(name, "work")
         work.mkdir()
-        peers, num_rasters, num_vectors = Peers(work), 0, 0
-        for path in (path for folder in folders for path in iter_files(folder)):
-            facts: Any = in_fork(raster_facts, path)
-            if isinstance(facts, dict) and facts["count"]:
-                num_rasters += 1
-                peers.raster(path, facts)
-            elif path.suffix.lower() in VECTORS:
-                num_vectors += 1
-                peers.vector(path)
-    print(f"{num_rasters} rasters, {num_vectors} vector files")
+        _load_machine_code()
+        peers, found = Peers(work), Counter[str]()
+        with suppress(KeyboardInterrupt):  # the table of what has been run so far
+            for path in (path for folder in folders for path in iter_files(folder)):
+                facts: Any = in_fork(raster_facts, path)
+                if isinstance(facts, dict) and facts["count"]:
+                    found["rasters"] += 1
+                    peers.raster(path, facts)
+                elif path.suffix.lower() in VECTORS:
+                    found["vector files"] += 1
+                    peers.vector(path)
+    print(", ".join(f"{count} {kind}" for kind, count in found.items()))
     kinds = ("right", "refused", "unchecked", "wrong", "traceback", "crash")
     print("| | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
     for target in TARGETS:
         print(f"| {target} | " + " | ".join(str(peers.ends[target][kind]) for kind in kinds) + " |")
-    print(*(f"{count} × {reason}" for reason, count in peers.reasons.most_common(40)), *peers.notes, sep="\n")
+    print(*(f"{count} × {reason}" for reason, count in peers.reasons.most_common(40)), sep="\n")
     return int(any(peers.ends[target][kind] for target in TARGETS for kind in kinds[3:]))
