@@ -133,7 +133,8 @@ def _finish(polygons: Polygons, rules: FinishingRules) -> PolygonRecords:
     if rules.min_hole_m2 > 0:
         geometries = _with_small_holes_closed(geometries, rules)
     if rules.is_multi:
-        geometries = np.array([_as_multi(geometry) for geometry in geometries], dtype=object)
+        parts, index = shapely.get_parts(geometries, return_index=True)
+        geometries = shapely.multipolygons(parts, indices=index)
     return _records(geometries, polygons, rules)
 
 
@@ -208,7 +209,3 @@ def _with_small_holes_closed(geometries: Geometries, rules: FinishingRules) -> G
     if is_kept.all():
         return geometries
     return together(shapely.polygons(rings[is_kept], indices=part[is_kept]), geometry)
-
-
-def _as_multi(geometry: shapely.Geometry) -> shapely.MultiPolygon:
-    return geometry if geometry.geom_type == "MultiPolygon" else shapely.MultiPolygon([geometry])
