@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from geoglnet.api.bars import watched
+from geoglnet.api.keywords import Request
 from geoglnet.api.model import Model, path_of
 from geoglnet.api.report import Report
+from geoglnet.api.scenes import TemporaryFolder, scene_files
 from geoglnet.api.session import options
 from geoglnet.api.views import Views
 from geoglnet.errors import ConfigError
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     from geoglnet.progress import Progress
     from geoglnet.types import Bounds, Shape, StrPath
     from geoglnet.vector.settings import VectorConfig
+
+
+_UNNAMED = {"labels": "labels.tif", "confidence": "confidence.tif", "vector": "polygons.gpkg"}
+"""What is written into a temporary folder where no file was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class Prediction:
         model: name of the model.
         rules: how the scene was read, in sentences.
         warnings: what was unexpected, in sentences.
+        folders: temporary ones of outputs that no file was named for, and of arrays; they go with the handle.
 
     Raises:
         MemoryLimitError: a view would read more at once than ``geoglnet.options`` or its ``limit_mb`` allows.
@@ -84,6 +92,7 @@ class Prediction:
     model: str
     rules: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    folders: tuple[TemporaryFolder, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def labels_path(self) -> Path | None:
@@ -174,7 +183,7 @@ class Prediction:
 
 
 def predict(
-    scene_path: StrPath | Sequence[StrPath],
+    scene: StrPath | Sequence[StrPath] | Any,
     labels_path: StrPath | None = None,
     *,
     vector_path: StrPath | None = None,
@@ -182,6 +191,8 @@ def predict(
     entropy_path: StrPath | None = None,
     probabilities_path: StrPath | None = None,
     uncertain_path: StrPath | None = None,
+    transform: Affine | None = None,
+    crs: Any = None,
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
@@ -189,7 +200,7 @@ def predict(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
-    **more_paths: StrPath | None,
+    **settings: Any,
 ) -> Prediction:
     """Predict labels, polygons, or both for a scene.
 
@@ -202,10 +213,16 @@ def predict(
     EPSG:32736 True
     >>> done.labels()[0, :100, :100].shape  # xarray; read where it is asked for
     (100, 100)
+    >>> import rasterio
+    >>> with rasterio.open("scene.tif") as src:  # arrays too; results without names go with their handle
+    ...     large = geoglnet.predict(src.read(), transform=src.transform, crs=src.crs, min_area=40).polygons()
+    >>> bool(large.area_m2.min() >= 40)
+    True
 
     Args:
-        scene_path: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic; or a
-            Sentinel-2 product or STAC item.
+        scene: anything that GDAL opens: a file, a URL, a /vsi path; or several of one grid, as one mosaic; or a Sentinel-2
+            product or STAC item. Also an open rasterio dataset, a numpy array ``(bands, h, w)`` (masked where it has no
+            values), an xarray ``DataArray`` (computed strip by strip where it is lazy) or a pystac item.
         labels_path: cloud-optimized GeoTIFF to write: class numbers, 255 where there is no class, with colors and names.
         vector_path: polygons to write with class, area and confidence: GeoPackage (styled when opened in QGIS), FlatGeobuf,
             GeoJSON or GeoParquet, as its suffix says.
@@ -214,6 +231,8 @@ def predict(
         probabilities_path: the same of every class's probability, one band per class.
         uncertain_path: GeoPackage to write: the ten squares of 256 pixels in which the model is least certain, by the mean
             entropy; where looking, and labels for :func:`adapt`, pay most.
+        transform: pixel to CRS coordinates of an array; that of a ``DataArray`` when left out.
+        crs: of an array, in any form; that of a ``DataArray`` when left out.
         beside: other rasters of the same place, by the name of the model's band that is read from each:
             ``{"height": "dsm.tif"}``. Each may have a CRS, resolution and extent of its own.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
@@ -227,13 +246,15 @@ def predict(
             run.
         progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Canceled` to stop. Bars when
             left out; ``geoglnet.options.progress = False`` has none.
-        more_paths: ``<name>_path`` of layers that were added to the table in :mod:`geoglnet.prediction.layers`.
+        settings: fields of ``config`` and ``vector_config`` by name, as in ``bounds=…, device="cuda", simplify="1px",
+            min_area=20``; ``<name>_path`` of layers that were added to the table in :mod:`geoglnet.prediction.layers`.
 
     Returns:
-        Paths of what was written, number of polygons, shape, CRS, seam report, lazy views; never the array.
+        Paths of what was written, number of polygons, shape, CRS, seam report, lazy views; never the array. Where no file was
+        named, labels, confidence and polygons lie in a temporary folder, which goes with the handle.
 
     Raises:
-        ConfigError: nothing to write, or settings that cannot be used.
+        ConfigError: settings that cannot be used, or something that is no scene.
         OutputExistsError: an output exists, or a run that was stopped and is not to be resumed.
         OutputError: an output cannot be written, the disk is full, another run is at it, or the run that was stopped was one
             of something else.
@@ -244,30 +265,35 @@ def predict(
         Canceled: ``progress`` said so.
     """
     started = time.monotonic()
+    request = Request.of("predict", settings, config, vector_config)
     paths = {
         "labels": labels_path,
         "vector": vector_path,
         "confidence": confidence_path,
         "entropy": entropy_path,
         "probabilities": probabilities_path,
-        **_paths_of_layers(more_paths),
+        **request.paths,
     }
     doubts = None if uncertain_path is None else _doubts(uncertain_path, paths, overwrite or resume)
-    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
+    files = scene_files(scene, transform=transform, crs=crs)
+    folders = [] if files.folder is None else [files.folder]
+    if not any(paths.values()):
+        folders.append(TemporaryFolder())
+        paths |= {name: folders[-1].path / file for name, file in _UNNAMED.items()}
     if not resume:  # then outputs may be there
-        check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
+        check_request(files.paths, paths, path_of(model), polygon_config(request.vector_config), overwrite=overwrite)
     # Here, not above: torch takes seconds to load, and what is refused by its name does not need it.
     from geoglnet.prediction.run import begin
 
     with (
         watched(progress) as recorder,
         begin(
-            scenes,
+            files.paths,
             paths,
             beside=beside,
             model=path_of(model),
-            config=config,
-            vector_config=vector_config,
+            config=request.config,
+            vector_config=request.vector_config,
             overwrite=overwrite,
             resume=resume,
             progress=recorder,
@@ -287,47 +313,52 @@ def predict(
         # Computed while the run was finished and cached there: the folder of its blocks is gone by now.
         seams=run.writer.seams,
         seconds=time.monotonic() - started,
-        scene_paths=scenes,
+        scene_paths=files.paths,
         legend=run.writer.manifest.legend,
         model=run.writer.manifest.name,
         rules=tuple(recorder.rules),
         warnings=tuple(recorder.warnings),
+        folders=tuple(folders),
     )
 
 
 def estimate(
-    scene_path: StrPath | Sequence[StrPath],
+    scene: StrPath | Sequence[StrPath] | Any,
     labels_path: StrPath | None = None,
     *,
     vector_path: StrPath | None = None,
     uncertain_path: StrPath | None = None,
+    transform: Affine | None = None,
+    crs: Any = None,
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
     vector_config: VectorConfig | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-    **more_paths: StrPath | None,
+    **settings: Any,
 ) -> Estimate:
     """Estimate what :func:`predict` would do, and check all that it would check; nothing is written.
 
     >>> import geoglnet
-    >>> expected = geoglnet.estimate("scene.tif", "labels.tif")
+    >>> expected = geoglnet.estimate("scene.tif", "expected.tif", bounds=(612000, 9311950, 612050, 9312000))
     >>> expected.unit, expected.minutes < 5
     ('patches', True)
 
     Args:
-        scene_path: as for :func:`predict`, and so are all others.
+        scene: as for :func:`predict`, and so are all others.
         labels_path: see there.
         vector_path: see there.
         uncertain_path: see there.
+        transform: see there.
+        crs: see there.
         beside: see there.
         model: see there.
         config: see there.
         vector_config: see there.
         overwrite: see there.
         progress: receives the rules by which the scene would be read.
-        more_paths: see there; also ``confidence_path`` and the other layers.
+        settings: see there; also ``confidence_path`` and the other layers.
 
     Returns:
         Patches, minutes of the network's work, bytes of the rasters before they are compressed.
@@ -335,21 +366,24 @@ def estimate(
     Raises:
         GeoglnetError: what :func:`predict` would raise before it begins.
     """
-    paths = {LABELS.name: labels_path, VECTOR: vector_path, **_paths_of_layers(more_paths)}
+    request = Request.of("estimate", settings, config, vector_config)
+    paths = {LABELS.name: labels_path, VECTOR: vector_path, **request.paths}
     if uncertain_path is not None:
         _doubts(uncertain_path, paths, overwrite)
-    scenes = (scene_path,) if isinstance(scene_path, (str, os.PathLike)) else tuple(scene_path)
-    check_request(scenes, paths, path_of(model), polygon_config(vector_config), overwrite=overwrite)
+    files = scene_files(scene, transform=transform, crs=crs)
+    if not any(paths.values()):
+        paths |= {name: Path(gettempdir(), f"geoglnet-{os.getpid()}-{file}") for name, file in _UNNAMED.items()}
+    check_request(files.paths, paths, path_of(model), polygon_config(request.vector_config), overwrite=overwrite)
     from geoglnet.prediction import run  # as in predict()
 
     with watched(progress) as recorder:
         return run.estimate(
-            scenes,
+            files.paths,
             paths,
             beside=beside,
             model=path_of(model),
-            config=config,
-            vector_config=vector_config,
+            config=request.config,
+            vector_config=request.vector_config,
             overwrite=overwrite,
             progress=recorder,
         )
@@ -377,19 +411,12 @@ def _write_doubts(file: OutputFile, outputs: dict[str, Path], *, is_kept: bool) 
         entropy.unlink(missing_ok=True)
 
 
-def _paths_of_layers(keywords: Mapping[str, StrPath | None]) -> dict[str, StrPath | None]:
-    """Tell layers of the table, which need no parameter of their own, from keywords that nobody knows."""
-    known = {layer.keyword: name for name, layer in LAYERS.items()}
-    for keyword in keywords:
-        if keyword not in known:  # what Python would have said
-            raise TypeError(f"predict() got an unexpected keyword argument {keyword!r}")
-    return {known[keyword]: path for keyword, path in keywords.items()}
-
-
 def iter_blocks(
-    scene_path: StrPath | Sequence[StrPath],
+    scene: StrPath | Sequence[StrPath] | Any,
     *,
     layers: Iterable[str] = ("labels",),
+    transform: Affine | None = None,
+    crs: Any = None,
     beside: Mapping[str, StrPath] | None = None,
     model: StrPath | Model = "buildings",
     config: PredictConfig | None = None,
@@ -408,8 +435,10 @@ def iter_blocks(
     Memory is that of :func:`predict`, and the layers of one block: a byte per pixel and band.
 
     Args:
-        scene_path: as for :func:`predict`.
+        scene: as for :func:`predict`.
         layers: names of what to compute: ``"labels"``, ``"confidence"``, ``"entropy"``, ``"probabilities"``.
+        transform: as for :func:`predict`.
+        crs: as for :func:`predict`.
         beside: as for :func:`predict`.
         model: name of a shipped model, a ``.safetensors`` file, or what :func:`load_model` returned.
         config: as for :func:`predict`.
@@ -434,7 +463,8 @@ def iter_blocks(
 
     config = config or PredictConfig()
     network, manifest = load_checkpoint(model_path(path_of(model)))
-    with watched(progress) as recorder, Source.of(scene_path, beside).open_for(manifest, config, recorder) as scene:
+    files = scene_files(scene, transform=transform, crs=crs)  # held until the last block
+    with watched(progress) as recorder, Source.of(files.paths, beside).open_for(manifest, config, recorder) as opened:
         chosen = [layer_named(name) for name in layers]
-        for pending in Predictor(network, manifest, config).iter_blocks(scene, chosen, blocks=blocks, progress=recorder):
+        for pending in Predictor(network, manifest, config).iter_blocks(opened, chosen, blocks=blocks, progress=recorder):
             yield pending.resolve()

@@ -27,11 +27,20 @@ _EVEN = 1e-3  # of a pixel, by which coordinates may be off an even grid
 
 @contextmanager
 def array_raster(array: Any, *, transform: Affine | None = None, crs: Any = None) -> Iterator[Path]:
-    """Write an array to a temporary GeoTIFF, which lives as long as the context. Memory: a strip of 1024 rows.
+    """Write an array to a temporary GeoTIFF, which lives as long as the context; see :func:`write_array`."""
+    with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
+        path = Path(folder, "array.tif")
+        write_array(array, path, transform=transform, crs=crs)
+        yield path
+
+
+def write_array(array: Any, path: Path, *, transform: Affine | None = None, crs: Any = None) -> None:
+    """Write an array to a GeoTIFF. Memory: a strip of 1024 rows, also of arrays that are computed when they are read.
 
     Args:
-        array: ``(h, w)`` or ``(bands, h, w)`` numbers; masked arrays, and xarray's ``DataArray`` with its coordinates, CRS and
-            nodata value.
+        array: ``(h, w)`` or ``(bands, h, w)`` numbers; masked arrays, and xarray's ``DataArray`` with its coordinates, CRS,
+            nodata value and names of bands (a coordinate of texts, or ``long_name``).
+        path: file to write.
         transform: pixel to CRS; left out, that of the coordinates, else none.
         crs: left out, that of a ``DataArray``.
 
@@ -40,9 +49,13 @@ def array_raster(array: Any, *, transform: Affine | None = None, crs: Any = None
         OutputError: the disk is full.
     """
     is_labeled = hasattr(array, "dims") and hasattr(array, "coords")
+    if is_labeled:
+        array = _bands_first(array)
     values = array if is_labeled else np.ma.asanyarray(array)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ConfigError(f"an array of shape {tuple(values.shape)} is not a raster; give (h, w) or (bands, h, w)")
+    if values.ndim == 3 and not is_labeled and values.shape[2] <= 4 < values.shape[0]:
+        raise ConfigError(f"an array of shape {tuple(values.shape)} has its bands last; give np.moveaxis(array, -1, 0)")
     dtype = _STORED.get(str(values.dtype), str(values.dtype))
     if np.dtype(dtype).kind not in "iufc":
         raise ConfigError(f"an array of {values.dtype} is not a raster; give numbers")
@@ -54,17 +67,32 @@ def array_raster(array: Any, *, transform: Affine | None = None, crs: Any = None
     profile |= {} if transform.is_identity else {"transform": transform}
     nodata = _nodata_of(array, dtype) if is_labeled else None
     profile |= {} if nodata is None else {"nodata": nodata}
-    with tempfile.TemporaryDirectory(prefix="geoglnet-") as folder:
-        path = Path(folder, "array.tif")
-        with writing(path), silenced(NotGeoreferencedWarning), rasterio.open(path, "w", **profile) as dst:
-            for row in range(0, height, _STRIP):
-                strip = values[..., row : row + _STRIP, :]
-                plain: npt.NDArray[Any] = np.ma.asanyarray(strip.values if is_labeled else strip).reshape(bands, -1, width)
-                window = Window(0, row, width, plain.shape[1])
-                dst.write(np.ma.getdata(plain).astype(dtype), window=window)
-                if np.ma.isMaskedArray(values):
-                    dst.write_mask(~np.ma.getmaskarray(plain).any(axis=0), window=window)
-        yield path
+    with writing(path), silenced(NotGeoreferencedWarning), rasterio.open(path, "w", **profile) as dst:
+        if is_labeled and (names := _names_of(array, bands)):
+            dst.descriptions = names
+        for row in range(0, height, _STRIP):
+            strip = values[..., row : row + _STRIP, :]
+            plain: npt.NDArray[Any] = np.ma.asanyarray(strip.values if is_labeled else strip).reshape(bands, -1, width)
+            window = Window(0, row, width, plain.shape[1])
+            dst.write(np.ma.getdata(plain).astype(dtype), window=window)
+            if np.ma.isMaskedArray(values):
+                dst.write_mask(~np.ma.getmaskarray(plain).any(axis=0), window=window)
+
+
+def _bands_first(array: Any) -> Any:
+    """Bring a labeled array's bands before its rows and columns, which are the last two dimensions where no name tells."""
+    columns = next((name for name in array.dims if name in ("x", "lon", "longitude")), None)
+    rows = next((name for name in array.dims if name in ("y", "lat", "latitude")), None)
+    return array if columns is None or rows is None else array.transpose(..., rows, columns)
+
+
+def _names_of(array: Any, bands: int) -> tuple[str, ...] | None:
+    """Return the names of a labeled array's bands, if it has some."""
+    if array.ndim == 3 and array.dims[0] in array.coords and array.coords[array.dims[0]].dtype.kind in "UO":
+        return tuple(map(str, array.coords[array.dims[0]].values.tolist()))
+    long_name = array.attrs.get("long_name")
+    names = (long_name,) if isinstance(long_name, str) else tuple(map(str, long_name or ()))
+    return names if len(names) == bands else None
 
 
 def _crs_of(array: Any, crs: Any) -> CRS | None:
