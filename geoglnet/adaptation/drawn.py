@@ -23,7 +23,7 @@ from geoglnet.message import Keyword
 from geoglnet.progress import Progress
 from geoglnet.types import Bounds, Labels, Shape
 from geoglnet.vector.marks import field_names, field_values, read_marks
-from geoglnet.vector.polygon_reader import read_polygons
+from geoglnet.vector.polygon_reader import is_set, read_polygons
 
 CLASS_FIELDS = ("class_name", "class", "label", "category", "type", "kind")
 """Fields that name a polygon's class, in the order in which they are looked for; the first is ours."""
@@ -181,8 +181,8 @@ def read_drawn(
     return Drawn(drawn, geometries[is_object], values[is_object], known, legend, tuple(told))
 
 
-def _flags(path: Path, field: str, layer: str) -> list[bool]:
-    return [value not in (None, 0, False, "", "0", "false", "no") for value in field_values(path, field, layer or None)]
+def _flags(path: Path, field: str, layer: str) -> npt.NDArray[np.bool_]:
+    return is_set(np.array(field_values(path, field, layer or None), object))
 
 
 def _class_field(path: Path, fields: Sequence[str], legend: Legend, rules: DrawingRules) -> str | None:

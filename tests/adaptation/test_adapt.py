@@ -219,7 +219,7 @@ def test_only_what_somebody_approved_counts(place: Place) -> None:
     drawn, _ = place.read(place.write("flags.gpkg", place.boxes, approved=flags))
     assert len(drawn.objects) == len(place.boxes) / 2
     assert "only where approved is set" in drawn.described
-    unset, _ = place.read(place.write("unset.gpkg", place.boxes, approved=[False] * len(place.boxes)))
+    unset, _ = place.read(place.write("unset.gpkg", place.boxes, approved=["False"] * len(place.boxes)))
     assert len(unset.objects) == len(place.boxes)  # a field that nobody has used says nothing
 
 
