@@ -228,6 +228,71 @@ def train_words(
     return ["train", configuration, "--data", folder, "--checkpoint", checkpoint, *given, *EVENTS]
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """Everything that *Adapt a model* asks for; paths are absolute, empty ones are left out.
+
+    Args:
+        model: to start from: name of a shipped model, or a file.
+        scene: raster.
+        drawn: vector file with what was drawn.
+        checkpoint: model file to write.
+        area: vector file of what was looked at.
+        class_field: of the vector file; empty where all are of one class.
+        legend: classes of the new model, with commas between.
+        minutes: most time.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        bands: names or numbers of bands in the model's order, or a preset.
+        beside: other rasters, as NAME=FILE.
+        pixel_size_m: meters per pixel of a raster without CRS.
+        is_validated_across: whether to score by leaving out one third after the other.
+        replaces: whether outputs that exist are replaced.
+    """
+
+    model: str
+    scene: str
+    drawn: str
+    checkpoint: str
+    area: str = ""
+    class_field: str = ""
+    legend: str = ""
+    minutes: float = 10.0
+    device: str = "auto"
+    bands: str = ""
+    beside: Sequence[str] = ()
+    pixel_size_m: float = 0.0
+    is_validated_across: bool = False
+    replaces: bool = False
+
+    def words(self) -> list[str]:
+        named = {
+            "--area": self.area,
+            "--class-field": self.class_field,
+            "--legend": self.legend,
+            "--minutes": _number(self.minutes),
+            "--bands": self.bands,
+            "--pixel-size": _number(self.pixel_size_m) if self.pixel_size_m > 0 else "",
+        }
+        words = ["adapt", self.model, self.scene, self.drawn, "--checkpoint", self.checkpoint, "--device", self.device]
+        for option, value in named.items():
+            words += [option, value] if value else []
+        for other in self.beside:
+            words += ["--with", other]
+        words += ["--cross-validate"] if self.is_validated_across else []
+        words += [OVERWRITE] if self.replaces else []
+        return [*words, *EVENTS]
+
+
+def report_of(checkpoint: str) -> str:
+    """Return where an adaptation leaves the page with its report."""
+    return os.path.join(run_folder_of(checkpoint), "report.html")
+
+
+def run_folder_of(checkpoint: str) -> str:
+    """Return the folder that the program writes the log and the report of a model into."""
+    return os.path.splitext(checkpoint)[0] + ".run"
+
+
 def savepoint_of(checkpoint: str) -> str:
     """Return where an interrupted training keeps its savepoint."""
     return os.path.splitext(checkpoint)[0] + SAVEPOINT

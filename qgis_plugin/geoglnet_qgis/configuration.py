@@ -57,6 +57,7 @@ class Training:
         steps: of the global stage and of the local stage.
         backbone_weights: ``imagenet``, a file, or empty.
         assumed_pixel_size_m: of rasters without CRS; 0 where they have one.
+        start: model to start from, a name or a file; its sizes and a gentle recipe win over :attr:`size`.
     """
 
     name: str
@@ -68,13 +69,15 @@ class Training:
     steps: tuple[int, int] = (500, 500)
     backbone_weights: str = "imagenet"
     assumed_pixel_size_m: float = 0.0
+    start: str = ""
 
     def to_toml(self) -> str:
         """Write the text of the configuration file."""
-        size = SIZES[self.size]
+        size: Mapping[str, Mapping[str, Any]] = {"optim": {}} if self.start else SIZES[self.size]
         colors = {BACKGROUND: BACKGROUND_COLOR, **self.classes}
         classes = [{"name": name, "color": list(color)} for name, color in colors.items()]
-        steps = {"global_steps": self.steps[0], "local_steps": self.steps[1], "backbone_weights": self.backbone_weights}
+        steps: dict[str, Any] = {"global_steps": self.steps[0], "local_steps": self.steps[1]}
+        steps |= {"from": self.start} if self.start else {"backbone_weights": self.backbone_weights}
         assumed = {"assumed_pixel_size_m": self.assumed_pixel_size_m} if self.assumed_pixel_size_m else {}
         tables = {
             "": {"name": self.name, "resolution_m": self.resolution_m, **assumed},

@@ -181,6 +181,52 @@ def write_classes(
     return sorted(found)
 
 
+FLAGS = ("approved", "edited", "checked")  # fields by which the program knows what somebody has looked at
+CLASS_FIELDS = ("class_name", CLASS_COLUMN)
+
+
+def write_drawn(source: QgsProcessingFeatureSource, column: str, path: str, context: QgsCoordinateTransformContext) -> str:
+    """Write what was drawn, polygons, lines or points, with the class of each and the flags of what was looked at.
+
+    Args:
+        source: features.
+        column: field with the classes; empty takes the field of our own layers, if there is one.
+        path: GeoPackage to write.
+        context: the project's.
+
+    Returns:
+        Name of the field with the classes in the file; empty where there is none.
+
+    Raises:
+        QgsProcessingException: a feature has no class, there are none, or the file cannot be written.
+    """
+    names = source.fields().names()
+    column = column or next((name for name in CLASS_FIELDS if name in names), "")
+    flags = [name for name in FLAGS if name in names and name != column]
+    text = QVariant.String if hasattr(QVariant, "String") else QMetaType.Type.QString
+    fields = QgsFields()
+    for name in ([CLASS_COLUMN] if column else []) + flags:
+        fields.append(QgsField(name, text))
+
+    def rows() -> Iterator[tuple[QgsFeature, list[str]]]:
+        for feature in source.getFeatures():
+            value = feature[column] if column else ONE_CLASS
+            if value is None or value == NULL or not str(value).strip():
+                raise QgsProcessingException(
+                    tr("polygon {id} of “{name}” has no {column}; fill it in, or select the polygons that have one").format(
+                        id=feature.id(), name=source.sourceName(), column=column
+                    )
+                )
+            marks = [feature[name] for name in flags]
+            shown = ["" if mark is None or mark == NULL else str(mark) for mark in marks]
+            yield feature, [*([_class_name(value)] if column else []), *shown]
+
+    kind = QgsWkbTypes.multiType(QgsWkbTypes.flatType(source.wkbType()))
+    if not _write(source, path, context, fields, rows(), kind):
+        raise QgsProcessingException(tr("layer “{name}” holds nothing").format(name=source.sourceName()))
+    return CLASS_COLUMN if column else ""
+
+
 def _class_name(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
@@ -200,12 +246,13 @@ def _write(
     context: QgsCoordinateTransformContext,
     fields: QgsFields,
     rows: Iterable[tuple[QgsFeature, list[str]]],
+    kind: Any = QgsWkbTypes.Type.MultiPolygon,
 ) -> int:
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
     options.fileEncoding = "UTF-8"
     options.layerName = "polygons"
-    writer = QgsVectorFileWriter.create(path, fields, QgsWkbTypes.Type.MultiPolygon, source.sourceCrs(), context, options)
+    writer = QgsVectorFileWriter.create(path, fields, kind, source.sourceCrs(), context, options)
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
         raise QgsProcessingException(writer.errorMessage())
     count = 0

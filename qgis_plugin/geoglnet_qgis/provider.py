@@ -7,6 +7,7 @@ from pathlib import Path
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from .algorithms.adapt_model import AdaptModel
 from .algorithms.model_information import ModelInformation
 from .algorithms.polygons_from_raster import PolygonsFromRaster
 from .algorithms.segment_scene import SegmentScene
@@ -35,7 +36,7 @@ class GeoglnetProvider(QgsProcessingProvider):
         return ICON_PATH
 
     def loadAlgorithms(self) -> None:
-        for algorithm in (SegmentScene, VectorizeLabels, PolygonsFromRaster, TrainOnLayers, ModelInformation):
+        for algorithm in (SegmentScene, VectorizeLabels, PolygonsFromRaster, AdaptModel, TrainOnLayers, ModelInformation):
             self.addAlgorithm(algorithm())
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:

@@ -14,6 +14,7 @@ PROGRAM_VARIABLE = "GEOGLNET_PROGRAM"
 # Until the program has been asked.
 SHIPPED_MODELS = ("buildings", "landcover", "landcover-sentinel2", "landcover-sentinel2-rgbn")
 _PROGRAM, _KEPT, _MODELS = "geoglnet/program", "geoglnet/kept_variables", "geoglnet/models"
+_OWN_MODELS, _MOST_OWN = "geoglnet/own_models", 10
 
 
 def program_setting() -> str:
@@ -54,6 +55,21 @@ def remember_models(answer: Answer) -> None:
     """Keep the names of the shipped models, so that dialogs can offer them without starting the program."""
     if answer.models:
         QgsSettings().setValue(_MODELS, json.dumps(answer.models))
+
+
+def remember_own_model(path: str) -> None:
+    """Keep a model file that was made here, so that the lists of other algorithms offer it; the latest first."""
+    kept = [path, *(name for name in own_models() if name != path)][:_MOST_OWN]
+    QgsSettings().setValue(_OWN_MODELS, json.dumps(kept))
+
+
+def own_models() -> list[str]:
+    """Return the model files made here that are still there."""
+    try:
+        names = json.loads(str(QgsSettings().value(_OWN_MODELS, "") or "[]"))
+    except ValueError:
+        names = []
+    return [name for name in names if isinstance(name, str) and os.path.isfile(name)]
 
 
 def shipped_models() -> list[str]:

@@ -12,10 +12,12 @@ from geoglnet_qgis.command import (
     KINDS,
     LAYERS,
     UNFINISHED,
+    Adaptation,
     Segmentation,
     Shaping,
     Values,
     remove_unfinished,
+    report_of,
     savepoint_of,
     train_words,
     unfinished,
@@ -190,6 +192,24 @@ def test_a_scene_without_crs_is_trained_on_as_an_image(tmp_path: Path) -> None:
     source = read_config(tmp_path / "t.toml").train[0]
     assert isinstance(source, ImagesSource)
     assert source.pixel_size_m == 0.5
+
+
+def test_a_training_that_starts_from_a_model_takes_its_sizes_and_recipe(tmp_path: Path) -> None:
+    training = Training("mine", 0.25, {"roof": (1, 2, 3)}, [Pair("a.vrt", "a.gpkg")], start="buildings", steps=(5, 7))
+    (tmp_path / "t.toml").write_text(training.to_toml(), encoding="utf-8")
+    read = read_config(tmp_path / "t.toml")
+    assert (read.optim.start_from, read.optim.recipe, read.optim.local_steps) == ("buildings", "adapt", 7)
+    assert (read.model.pyramid_channels, read.legend.names) == (64, ("background", "roof"))
+
+
+def test_an_adaptation_becomes_words() -> None:
+    asked = Adaptation("buildings", "/s.tif", "/d.gpkg", "/m.safetensors", area="/a.gpkg", class_field="class", minutes=5)
+    words = asked.words()
+    assert words[:4] == ["adapt", "buildings", "/s.tif", "/d.gpkg"]
+    assert words[words.index("--area") + 1] == "/a.gpkg"
+    assert words[words.index("--minutes") + 1] == "5"
+    assert "--overwrite" not in words
+    assert report_of("/x/m.safetensors") == "/x/m.run/report.html"
 
 
 def test_formats_without_a_place_for_a_style_get_a_file_beside_them() -> None:

@@ -40,9 +40,10 @@ from toolbox import UTM, Feedback, cancel_when, run, scene_layer
 pytestmark = pytest.mark.usefixtures("plugin", "project")
 
 
-def test_the_toolbox_has_five_algorithms_with_help() -> None:
+def test_the_toolbox_has_six_algorithms_with_help() -> None:
     provider = QgsApplication.processingRegistry().providerById("geoglnet")
     assert sorted(a.name() for a in provider.algorithms()) == [
+        "adaptmodel",
         "modelinformation",
         "polygonsfromraster",
         "segmentscene",

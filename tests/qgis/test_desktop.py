@@ -70,7 +70,9 @@ def test_a_person_segments_watches_cancels_and_works_in_batches(
         GEOGLNET_DESKTOP_LARGE=str(large),
         GEOGLNET_DESKTOP_SECOND=str(second),
     )
-    assert {"geoglnet", "Segment scene", "Vectorize labels", "Polygons from raster", "Train on layers"} <= set(found["toolbox"])
+    assert {"geoglnet", "Segment scene", "Vectorize labels", "Polygons from raster", "Adapt a model", "Train on layers"} <= set(
+        found["toolbox"]
+    )
     assert 3 < found["live"] < 100
     assert re.search(r"^segment: (1 patch|\d+ patches), about \d+ min", found["log"], re.MULTILINE)
     assert found["order"] == ["polygons", "labels", scene.stem]
@@ -90,6 +92,58 @@ def test_a_person_segments_watches_cancels_and_works_in_batches(
     assert "geoglnet" not in found["providers"]
 
 
+TINY = """
+name = "tiny"
+resolution_m = 0.5
+[legend]
+classes = [{ name = "background", color = [32, 32, 32] }, { name = "building", color = [230, 75, 50] }]
+background = 0
+[model]
+backbone = "mobilenet_v3_small"
+pyramid_channels = 8
+smooth_channels = 4
+[region]
+region_size = 128
+overview_size = 64
+patch_size = 64
+patch_overlap = 8
+margin = 16
+[[train]]
+kind = "rasters"
+images = "village.tif"
+polygons = "drawn.gpkg"
+unlabeled = "background"
+[sample]
+region_size = 128
+patch_size = 64
+patches_per_region = 1
+[optim]
+global_steps = 1
+local_steps = 1
+batch_size = 2
+backbone_weights = ""
+"""
+
+
+def test_adapting_in_the_desktop_shows_time_and_scores(profile: Path, demo: Path, program: str, tmp_path: Path) -> None:
+    enable_plugin(profile)
+    folder = Path(PICTURES or tmp_path / "desktop")
+    folder.mkdir(exist_ok=True)
+    scene = crop(demo / "scene.tif", tmp_path / "village.tif", (1200, 700, 800, 800))
+    words = ["ogr2ogr", "-where", "class_name = 'building'", "-select", "class_name", "-nln", "drawn"]
+    subprocess.run([*words, str(tmp_path / "drawn.gpkg"), str(demo / "truth.gpkg"), "truth"], check=True)
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    model = tmp_path / "tiny.safetensors"
+    train = [program, "train", str(tmp_path / "tiny.toml"), "--data", str(tmp_path), "-o", str(model)]
+    subprocess.run(train, check=True, capture_output=True)
+    places = {"SCENE": scene, "DRAWN": tmp_path / "drawn.gpkg", "MODEL": model}
+    found = play("adapt", profile, folder, **{f"GEOGLNET_DESKTOP_{name}": str(path) for name, path in places.items()})
+    assert found["written"]
+    assert re.search(r"steps of about .* min", found["log"])
+    assert "held out" in found["log"]
+    assert "IoU: " in found["log"]
+
+
 def test_the_zip_installs_into_a_virgin_profile_and_unloads(profile: Path, tmp_path: Path) -> None:
     subprocess.run([str(REPOSITORY / "scripts" / "package-plugin"), str(tmp_path)], check=True, capture_output=True)
     (zip_path,) = tmp_path.glob("geoglnet_qgis-*.zip")
@@ -99,7 +153,7 @@ def test_the_zip_installs_into_a_virgin_profile_and_unloads(profile: Path, tmp_p
     assert "geoglnet" not in found["before"]
     assert "geoglnet" in found["after"]
     assert found["active"] is True
-    assert found["algorithms"] == 4
+    assert found["algorithms"] == 6
     assert Path(found["folder"]).is_relative_to(profile)
     assert "geoglnet" not in found["unloaded"]
     assert found["still_there"] is False

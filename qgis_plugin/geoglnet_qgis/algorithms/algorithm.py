@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from qgis.core import (
+    QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterDefinition,
@@ -17,15 +19,18 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
+    QgsProcessingUtils,
     QgsProperty,
     QgsRasterLayer,
 )
-from qgis.PyQt.QtGui import QIcon
+from qgis.PyQt.QtCore import QUrl
+from qgis.PyQt.QtGui import QDesktopServices, QIcon
+from qgis.utils import iface
 
 from ..command import Shaping
 from ..layers import RasterFile, raster_file
 from ..program import ProgramError
-from ..settings import current_program, shipped_models
+from ..settings import current_program, own_models, remember_own_model, shipped_models
 from ..translation import tr
 
 MODEL, MODEL_FILE = "MODEL", "MODEL_FILE"
@@ -127,15 +132,49 @@ class GeoglnetAlgorithm(QgsProcessingAlgorithm):
 
     def add_model(self) -> None:
         """Add the parameters for a shipped model and for a model file, which takes precedence."""
-        names = shipped_models()
+        names = [*shipped_models(), *own_models()]
         model = QgsProcessingParameterEnum(MODEL, tr("Model"), names, defaultValue=names[0], usesStaticStrings=True)
-        self.add(model, tr("One of the models that come with geoglnet; Model information describes them."))
+        self.add(
+            model, tr("One of the models that come with geoglnet, or that you made here; Model information describes them.")
+        )
         file = QgsProcessingParameterFile(MODEL_FILE, tr("Model file"), fileFilter=MODEL_FILTER, optional=True)
         self.add(file, tr("A model of your own (.safetensors), instead of the one above."))
 
     def chosen_model(self, parameters: Parameters, context: QgsProcessingContext) -> str:
         file = self.parameterAsFile(parameters, MODEL_FILE, context)
         return os.path.abspath(file) if file else self.parameterAsEnumString(parameters, MODEL, context)
+
+    def chosen_checkpoint(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> str:
+        """Return the absolute path of a model to write; a temporary file, gone when QGIS quits, is refused.
+
+        Raises:
+            QgsProcessingException: it is temporary, or exists.
+        """
+        value = self.parameterAsFileOutput(parameters, name, context)
+        self._refuse_temporary(value)
+        path = os.path.abspath(value)
+        path += "" if path.endswith(".safetensors") else ".safetensors"
+        self.refuse_existing(path, parameters, context)
+        return path
+
+    def _refuse_temporary(self, value: str) -> None:
+        folder = os.path.realpath(QgsProcessingUtils.tempFolder())
+        is_temporary = not value or value == QgsProcessing.TEMPORARY_OUTPUT
+        if is_temporary or os.path.realpath(value).startswith(folder + os.sep):
+            raise QgsProcessingException(tr("choose a file for the model: a temporary one is gone when QGIS quits"))
+
+    def show_report(self, path: str, feedback: QgsProcessingFeedback) -> None:
+        """Name a report in the log, and open it where there is a desktop; call it from the main thread."""
+        if not os.path.isfile(path):
+            return
+        feedback.pushInfo(tr("report: {path}").format(path=path))
+        if iface is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(path))
+
+    def remember(self, path: str) -> None:
+        """Offer a model in the lists of other algorithms."""
+        if os.path.isfile(path):
+            remember_own_model(path)
 
     def add_shaping(self) -> None:
         """Add the parameters for polygons."""

@@ -25,17 +25,18 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from ..command import savepoint_of, train_words
+from ..command import run_folder_of, savepoint_of, train_words
 from ..configuration import BACKGROUND, CONFIGURATION, SIZES, Pair, Training, colors_for, is_own_folder
 from ..layers import RasterFile, class_colors, write_classes, write_polygons
 from ..running import answer_of, run_verb
+from ..settings import own_models, shipped_models
 from ..translation import tr
 from .algorithm import MODEL_FILTER, RESUME, GeoglnetAlgorithm, Parameters
 
 INPUT, POLYGONS, FIELD, AREA, OUTPUT = "INPUT", "POLYGONS", "FIELD", "AREA", "OUTPUT"
 HELD_OUT_INPUT, HELD_OUT_POLYGONS, FOLDER = "HELD_OUT_INPUT", "HELD_OUT_POLYGONS", "FOLDER"
 RESOLUTION, SIZE, GLOBAL_STEPS, LOCAL_STEPS = "RESOLUTION", "SIZE", "GLOBAL_STEPS", "LOCAL_STEPS"
-WEIGHTS, SETTINGS = "BACKBONE_WEIGHTS", "SETTINGS"
+WEIGHTS, SETTINGS, START = "BACKBONE_WEIGHTS", "SETTINGS", "START"
 WRITTEN = (CONFIGURATION, *(f"{title}{suffix}" for title in ("train", "held_out") for suffix in (".vrt", ".gpkg")), "area.gpkg")
 _SETTING = re.compile(r"[A-Za-z_][\w.]*\s*=\s*\S.*")
 
@@ -69,8 +70,8 @@ class TrainOnLayers(GeoglnetAlgorithm):
             QgsProcessingParameterFeatureSource(AREA, tr("Area where the polygons are complete"), polygon, optional=True),
             tr("Outside this area nothing is assumed. Empty: they are complete everywhere. Needs a coordinate system."),
         )
-        model = QgsProcessingParameterFileDestination(OUTPUT, tr("Model"), MODEL_FILTER)
-        self.add(model, tr("The model file that Segment scene takes."))
+        model = QgsProcessingParameterFileDestination(OUTPUT, tr("Model"), MODEL_FILTER, createByDefault=False)
+        self.add(model, tr("The model file that Segment scene takes; a temporary one would be gone when QGIS quits."))
         self.add(
             QgsProcessingParameterFolderDestination(FOLDER, tr("Training folder"), optional=True, createByDefault=False),
             tr("Keeps the configuration and the polygons, to train again with geoglnet train. Empty: they are temporary."),
@@ -93,6 +94,9 @@ class TrainOnLayers(GeoglnetAlgorithm):
     def _add_advanced(self) -> None:
         whole, broken = QgsProcessingParameterNumber.Type.Integer, QgsProcessingParameterNumber.Type.Double
         texts = {
+            START: QgsProcessingParameterEnum(
+                START, tr("Start from"), [*shipped_models(), *own_models()], optional=True, usesStaticStrings=True
+            ),
             SIZE: QgsProcessingParameterEnum(SIZE, tr("Network"), list(SIZES), defaultValue="small", usesStaticStrings=True),
             RESOLUTION: QgsProcessingParameterNumber(RESOLUTION, tr("Pixel size [m]"), broken, optional=True, minValue=0.0),
             GLOBAL_STEPS: QgsProcessingParameterNumber(GLOBAL_STEPS, tr("Steps, global"), whole, 500, minValue=1),
@@ -102,11 +106,17 @@ class TrainOnLayers(GeoglnetAlgorithm):
             RESUME: QgsProcessingParameterBoolean(RESUME, tr("Continue an interrupted training"), False),
         }
         explanations = {
+            START: tr(
+                "A model whose weights the training starts from, with its sizes and bands; what it knows of whole regions "
+                "stays. Empty: from the backbone weights."
+            ),
             SIZE: tr("small: MobileNetV2, for a CPU. paper: ResNet-50 as published, for a graphics card."),
             RESOLUTION: tr("Ground size of the pixels to train at. Empty: the scene's own."),
             GLOBAL_STEPS: tr("Of the branch that sees the whole region."),
             LOCAL_STEPS: tr("Of the branch that sees details."),
-            WEIGHTS: tr("imagenet (downloaded once), a .safetensors file, or empty for none."),
+            WEIGHTS: tr(
+                "imagenet (downloaded once; without a network a shipped model's), a .safetensors file, or empty for none."
+            ),
             SETTINGS: tr("One KEY = VALUE of the configuration per line, such as optim.batch_size = 2."),
             RESUME: tr(
                 "With the same model file, layers and settings. The weights become those of a training that never stopped."
@@ -115,6 +125,20 @@ class TrainOnLayers(GeoglnetAlgorithm):
         for name, parameter in texts.items():
             self.add(parameter, explanations[name], is_advanced=True)
         self.add_overwrite()
+
+    def checkParameterValues(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[bool, str]:
+        is_fine, reason = super().checkParameterValues(parameters, context)
+        try:
+            if is_fine:
+                self.chosen_checkpoint(parameters, OUTPUT, context)
+        except QgsProcessingException as error:
+            return False, str(error)
+        return is_fine, reason
+
+    def postProcessAlgorithm(self, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        self.remember(self._path)
+        self.show_report(os.path.join(run_folder_of(self._path), "report.png"), feedback)
+        return {}
 
     def prepareAlgorithm(self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> bool:
         self._raster = self.chosen_raster(parameters, INPUT, context)
@@ -128,10 +152,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
     def processAlgorithm(
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        path = os.path.abspath(self.parameterAsFileOutput(parameters, OUTPUT, context))
-        if not path.endswith(".safetensors"):
-            path += ".safetensors"
-        self.refuse_existing(path, parameters, context)
+        path = self._path = self.chosen_checkpoint(parameters, OUTPUT, context)
         chosen = self.parameterAsString(parameters, FOLDER, context)
         with ExitStack() as stack:
             folder = os.path.abspath(chosen or stack.enter_context(tempfile.TemporaryDirectory(prefix="geoglnet-")))
@@ -177,6 +198,7 @@ class TrainOnLayers(GeoglnetAlgorithm):
             steps=tuple(self.parameterAsInt(parameters, name, context) for name in (GLOBAL_STEPS, LOCAL_STEPS)),
             backbone_weights=os.path.abspath(weights) if os.path.isfile(weights) else weights,
             assumed_pixel_size_m=0.0 if own_m else size_m,
+            start=self.parameterAsEnumString(parameters, START, context),
         )
 
     def _pair(
