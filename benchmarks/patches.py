@@ -40,21 +40,21 @@ def one(system: str, precision: str) -> dict[str, float]:
 
     import torch
 
+    import geoglnet
     from geoglnet.config import ModelConfig, RegionConfig, Sharing
     from geoglnet.models.checkpoint import load_checkpoint
     from geoglnet.models.glnet import GLNet
-    from geoglnet.models.shipped import model_path
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if system == "buildings":
-        network, manifest = load_checkpoint(model_path("buildings"))
+        network, manifest = load_checkpoint(Path(geoglnet.__file__).parent / "weights" / "buildings.safetensors")
         sizes = manifest.region
     else:
         sharing = Sharing.GLOBAL_TO_LOCAL if system == "one_way" else Sharing.BIDIRECTIONAL
         network, sizes = GLNet(ModelConfig(7, "resnet50", sharing=sharing)).eval(), RegionConfig()
     dtype = getattr(torch, precision)
-    network = network.for_inference().to(memory_format=torch.channels_last).eval()
+    network = network.fold().to(memory_format=torch.channels_last).eval()
     is_native = getattr(network, "prepare", lambda dtype: False)(dtype)
     autocast = torch.autocast("cpu", dtype=dtype) if not is_native and precision != "float32" else contextlib.nullcontext()
     overview, patch = (
