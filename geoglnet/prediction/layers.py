@@ -105,10 +105,11 @@ def told_apart(probabilities: Tensor) -> Tensor:
     """
     labels = winners(probabilities)
     best = (probabilities.amax(dim=0) * SCALE).round_()
-    apart = probabilities.clone()
+    apart, lowered = probabilities.clone(), (best - 1) / SCALE
     for label in range(len(probabilities) - 1):
         is_equal = (labels > label) & ((probabilities[label] * SCALE).round_() == best)
-        apart[label][is_equal] = (best[is_equal] - 1) / SCALE
+        # Everywhere, then chosen: to pick out pixels by a mask, the host waits for a GPU to count them.
+        apart[label].copy_(lowered.where(is_equal, apart[label]))
     return apart
 
 
