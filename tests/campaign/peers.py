@@ -117,9 +117,10 @@ def fault_of_labels(source: Path, labels: Path) -> str | None:
     import rasterio
 
     with rasterio.open(labels) as made, rasterio.open(source) as src:
-        fault = raster_fault_of_place(source, made.crs, made.transform)
-        if fault or made.shape != src.shape:
-            return fault  # resampled: pixels cannot be compared one by one
+        is_same_grid = made.shape == src.shape
+        fault = raster_fault_of_place(source, made.crs, made.transform if is_same_grid else None)
+        if fault or not is_same_grid:
+            return fault  # resampled, such as pixels that are not square: they cannot be compared one by one
         has_class = made.read(1) != 255
         masks = src.read_masks() > 0
     rules = [masks.all(axis=0), masks.any(axis=0), masks[: min(3, len(masks))].all(axis=0)]
