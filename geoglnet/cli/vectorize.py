@@ -38,7 +38,9 @@ def vectorize(
     values: RasterValues,
     polygon_settings: dict[str, Any],
 ) -> None:
-    """Trace a raster into styled polygons: class labels or codes, objects, or quantities.
+    """Trace a raster into styled polygons.
+
+    Its values are class labels or codes, objects, or quantities.
 
     OUT is a GeoPackage (.gpkg, opens styled in QGIS), FlatGeobuf (.fgb), GeoJSON (.geojson, or .geojsonl with one feature
     per line; in longitude and latitude) or GeoParquet (.parquet). Attributes: class_id, class_name, area_m2 and perimeter_m

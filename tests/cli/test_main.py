@@ -32,7 +32,7 @@ def test_many_options_stand_under_headings_and_few_under_one() -> None:
         return re.findall(r"^(\w[\w ]*):$", CliRunner().invoke(geoglnet, [verb, "-h"]).stdout, flags=re.MULTILINE)
 
     assert headings("predict") == ["Outputs", "Model", "Area", "Input values", "Polygons", "Run"]
-    assert headings("vectorize") == ["Outputs", "Polygons", "Run"]
+    assert headings("vectorize") == ["Outputs", "Values", "Polygons", "Run"]
     assert headings("demo") == ["Options"]
 
 
