@@ -34,7 +34,7 @@ import shapely
 from PIL import Image
 
 import geoglnet
-from geoglnet.adaptation.adapt import measure
+from geoglnet.adaptation.held_out import measure
 from geoglnet.adaptation.tally import MEASURES, Tally, joined
 from geoglnet.prediction.source import Source
 

@@ -49,7 +49,7 @@ def _blank_sheets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     module = sys.modules.get("geoglnet.training.score_sheet")  # not imported for it: most tests train nothing
     if module is not None and request.node.get_closest_marker("draws") is None:
         monkeypatch.setattr(module, "draw_sheet", lambda *_, **__: module.Figure(figsize=(1, 1)))
-    report = sys.modules.get("geoglnet.adaptation.report")
+    report = sys.modules.get("geoglnet.adaptation.pages")
     if report is not None and request.node.get_closest_marker("draws") is None:
         monkeypatch.setattr(report, "draw_adaptation", lambda *_, **__: report.Figure(figsize=(1, 1)))
 

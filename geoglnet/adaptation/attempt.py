@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rasterio.windows import Window
 
+from geoglnet.adaptation.adapt_config import SHARES, AdaptConfig, steps_for
 from geoglnet.adaptation.drawn import Drawn
 from geoglnet.adaptation.keeping import KeepingTask
-from geoglnet.adaptation.settings import SHARES, AdaptConfig, steps_for
 from geoglnet.adaptation.squares import CHOOSE, LEARN, PartTruth, Squares
 from geoglnet.adaptation.tally import MEASURES, Crop, Tally, crops_of, tally
 from geoglnet.config import Stage
@@ -52,7 +52,7 @@ _RESERVE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class AdaptTask:
     """Everything that stays the same while a model is adapted."""
 
     network: Network
@@ -119,7 +119,7 @@ class Surroundings:
         return Window.from_slices(slice(rows.start + top, rows.stop + top), slice(cols.start + left, cols.stop + left))
 
 
-def segment(job: Job, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> list[Labels]:
+def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> list[Labels]:
     """Label the windows of crops, by the classes of the new model; only the blocks that they meet are computed."""
     scene, plan = job.scene, Plan(job.scene.shape, manifest.region)
     blocks = frozenset(
@@ -143,7 +143,7 @@ def segment(job: Job, network: Network, manifest: Manifest, crops: Sequence[Crop
         return [table[np.asarray(labels[crop.window.toslices()])] for crop in crops]
 
 
-def counted(job: Job, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> tuple[Tally, list[Labels]]:
+def counted(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> tuple[Tally, list[Labels]]:
     """Label crops and count what is right."""
     labels = segment(job, network, manifest, crops)
     return tally(crops, labels, job.legend), labels
@@ -168,7 +168,7 @@ class Attempt:
     chosen_by: int
 
 
-def attempt(job: Job, squares: Squares, seconds: float, steps: int = 0) -> Attempt:
+def attempt(job: AdaptTask, squares: Squares, seconds: float, steps: int = 0) -> Attempt:
     """Train on the squares to learn from, and choose the share of the old weights on those to choose by.
 
     Args:
@@ -204,7 +204,7 @@ def attempt(job: Job, squares: Squares, seconds: float, steps: int = 0) -> Attem
     return Attempt(network, steps, share, spent, chosen_by)
 
 
-def _dataset(job: Job, squares: Squares) -> RegionDataset:
+def _dataset(job: AdaptTask, squares: Squares) -> RegionDataset:
     """Samples of the squares to learn from, and of generated scenes where the model was trained on such."""
     config = job.training
     margin = config.sample.region_size // 2
@@ -233,7 +233,7 @@ def _dataset(job: Job, squares: Squares) -> RegionDataset:
     )
 
 
-def _steps(job: Job, network: Network, dataset: RegionDataset, stages: Sequence[Stage], seconds: float) -> int:
+def _steps(job: AdaptTask, network: Network, dataset: RegionDataset, stages: Sequence[Stage], seconds: float) -> int:
     """Choose the number of steps: by what is known, as far as the time goes, which two trial steps measure."""
     rows, cols = (slice(0, side) for side in dataset.scenes[0].shape)
     known = int((dataset.scenes[0].read_labels(rows, cols) != NO_CLASS).sum())
@@ -259,7 +259,7 @@ class _Watch(Callback):
         self.times.append(time.monotonic())
 
 
-def _seconds_of_step(job: Job, network: Network, dataset: RegionDataset, stage: Stage) -> float:
+def _seconds_of_step(job: AdaptTask, network: Network, dataset: RegionDataset, stage: Stage) -> float:
     """Measure a step on a copy of the network: the third, for the first ones warm up."""
     optim = replace(job.training.optim, global_steps=3, local_steps=3, bidirectional_steps=3)
     config, watch = replace(job.training, optim=optim), _Watch()
@@ -267,7 +267,7 @@ def _seconds_of_step(job: Job, network: Network, dataset: RegionDataset, stage: 
     return watch.times[-1] - watch.times[-2]
 
 
-def _chosen_share(job: Job, network: Network, start: dict[str, torch.Tensor], squares: Squares) -> float:
+def _chosen_share(job: AdaptTask, network: Network, start: dict[str, torch.Tensor], squares: Squares) -> float:
     """Try shares of the old weights on squares that were not learned from, and take the best one."""
     crops = crops_of(job.drawn, squares, squares.of_role(CHOOSE), job.scene.transform, job.scene.shape)
     found = {}

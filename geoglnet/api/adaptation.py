@@ -16,7 +16,7 @@ from geoglnet.errors import ConfigError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from geoglnet.adaptation.adapt import Outcome
+    from geoglnet.adaptation.held_out import Outcome
     from geoglnet.legend import Legend
     from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.progress import Progress
@@ -149,8 +149,8 @@ def adapt(
     from geoglnet.api.training import check_extra
 
     check_extra()
-    from geoglnet.adaptation.adapt import adapt as tool
-    from geoglnet.adaptation.settings import AdaptConfig
+    from geoglnet.adaptation.adapt_config import AdaptConfig
+    from geoglnet.adaptation.held_out import adapt as tool
     from geoglnet.prediction.source import Source
     from geoglnet.training.runlog import run_folder
 

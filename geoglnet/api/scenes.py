@@ -29,7 +29,7 @@ class TemporaryFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class SceneFiles:
+class ScenePaths:
     """Files that a scene is read from.
 
     Args:
@@ -41,7 +41,7 @@ class SceneFiles:
     folder: TemporaryFolder | None = None
 
 
-def scene_files(scene: Any, *, transform: Affine | None = None, crs: Any = None) -> SceneFiles:
+def scene_files(scene: Any, *, transform: Affine | None = None, crs: Any = None) -> ScenePaths:
     """Find, or make, the files that a scene is read from. Memory: a strip of 1024 rows of an array.
 
     Args:
@@ -59,27 +59,27 @@ def scene_files(scene: Any, *, transform: Affine | None = None, crs: Any = None)
     if not is_array and (transform is not None or crs is not None):
         raise ConfigError("the scene has a transform and a CRS of its own; give transform and crs for arrays only")
     if isinstance(scene, (str, os.PathLike)):
-        return SceneFiles((scene,))
+        return ScenePaths((scene,))
     if is_array:
         from geoglnet.raster.arrays import write_array
 
         folder = TemporaryFolder()
         path = folder.path / "scene.tif"
         write_array(scene, path, transform=transform, crs=crs)
-        return SceneFiles((path,), folder)
+        return ScenePaths((path,), folder)
     if hasattr(scene, "read") and hasattr(type(scene), "profile"):
         return _of_dataset(scene)
     if (isinstance(scene, Mapping) and "assets" in scene) or (hasattr(scene, "assets") and hasattr(scene, "to_dict")):
         return _of_item(scene)
     if isinstance(scene, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in scene):
-        return SceneFiles(tuple(scene))
+        return ScenePaths(tuple(scene))
     raise ConfigError(
         f"a {type(scene).__name__} is no scene; give a file's name, several of them, a rasterio dataset, a numpy array, an "
         "xarray DataArray or a STAC item"
     )
 
 
-def _of_dataset(src: Any) -> SceneFiles:
+def _of_dataset(src: Any) -> ScenePaths:
     """Take the file of an open dataset; what has no file of its own, such as a WarpedVRT, is copied."""
     if src.closed:
         raise ConfigError(f"dataset {src.name} is closed; open it again, or give its name")
@@ -88,16 +88,16 @@ def _of_dataset(src: Any) -> SceneFiles:
     from rasterio.vrt import WarpedVRT
 
     if not isinstance(src, WarpedVRT):
-        return SceneFiles((src.name,))
+        return ScenePaths((src.name,))
     from rasterio.shutil import copy
 
     folder = TemporaryFolder()
     path = folder.path / "warped.tif"
     copy(src, path, driver="GTiff", tiled=True, bigtiff="IF_SAFER")
-    return SceneFiles((path,), folder)
+    return ScenePaths((path,), folder)
 
 
-def _of_item(item: Any) -> SceneFiles:
+def _of_item(item: Any) -> ScenePaths:
     """Write a STAC item beside nothing, with whole addresses, so that it is read like one on the disk."""
     if not isinstance(item, Mapping):
         item = item.clone()
@@ -106,4 +106,4 @@ def _of_item(item: Any) -> SceneFiles:
     folder = TemporaryFolder()
     path = folder.path / "item.json"
     path.write_text(json.dumps(item), encoding="utf-8")
-    return SceneFiles((path,), folder)
+    return ScenePaths((path,), folder)

@@ -53,7 +53,7 @@ def adapt(
 
 
 def _table(facts: dict[str, Any]) -> str:
-    from geoglnet.adaptation.report import table_rows
+    from geoglnet.adaptation.pages import table_rows
 
     rows = [("MEASURE", "CLASS", "BEFORE", "AFTER", "GAIN (90 %)"), *table_rows(facts)]
     width = max(len(row[1]) for row in rows) + 2

@@ -30,7 +30,7 @@ from geoglnet.output import unwritable
 from geoglnet.raster.class_table import ClassTable
 from geoglnet.raster.files import is_remote
 from geoglnet.types import StrPath
-from geoglnet.vector.objects import Survey
+from geoglnet.vector.objects import ObjectSurvey
 from geoglnet.vector.rows import PolygonRecords
 from geoglnet.vector.style import qml, sld
 from geoglnet.vector.tracing import NO_CODE
@@ -113,7 +113,7 @@ class LayerDefinition:
     model: str | None = None
     statistics: tuple[str, ...] = ()
     is_wide: bool = False
-    survey: Survey | None = None
+    survey: ObjectSurvey | None = None
 
     @property
     def name(self) -> str:

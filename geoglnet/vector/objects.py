@@ -40,7 +40,7 @@ class TileCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class SurveyJob:
+class ObjectSurveyJob:
     """Counting of all tiles, as it is sent to other processes.
 
     Args:
@@ -108,7 +108,7 @@ def _summed(objects: Numbers, classes: Numbers, pixels: Numbers) -> TileCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class ObjectSurvey:
     """What is known of objects before they are traced.
 
     Args:
@@ -124,7 +124,7 @@ class Survey:
     classes: Numbers
 
     @classmethod
-    def of(cls, tiles: Iterable[TileCounts], *, has_classes: bool) -> Survey:
+    def of(cls, tiles: Iterable[TileCounts], *, has_classes: bool) -> ObjectSurvey:
         """Combine the counts of all tiles."""
         columns: tuple[list[Numbers], ...] = ([], [], [])
         numbers: list[npt.NDArray[np.int32]] = []
@@ -188,7 +188,7 @@ class Gathering:
         new_number: gives the next number of a cut polygon.
     """
 
-    survey: Survey
+    survey: ObjectSurvey
     max_vertices: int
     new_number: Callable[[], int]
     _held: dict[int, _Incomplete] = field(default_factory=dict)

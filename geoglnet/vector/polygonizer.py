@@ -30,7 +30,7 @@ from geoglnet.vector.cleaning import CleaningRules, write_clean_labels
 from geoglnet.vector.exchange import convert
 from geoglnet.vector.formats import FORMATS, is_geopackage, vector_files
 from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
-from geoglnet.vector.objects import Gathering, Survey, SurveyJob, TileCounts
+from geoglnet.vector.objects import Gathering, ObjectSurvey, ObjectSurveyJob, TileCounts
 from geoglnet.vector.pieces import TracingRules
 from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords
@@ -406,15 +406,15 @@ def _class_tiles(objects: DatasetTiles, src: DatasetReader) -> DatasetTiles:
 
 def _survey(
     tiles: DatasetTiles, class_tiles: DatasetTiles | None, omitted: frozenset[int], config: VectorConfig, progress: Progress
-) -> Survey:
+) -> ObjectSurvey:
     """Count the pixels of all objects, before any is traced; nothing where nobody asks."""
     if not tiles.values.are_objects and class_tiles is None:
-        return Survey.of([], has_classes=False)
-    job = SurveyJob(tiles.labels.name, tiles.values, omitted, None if class_tiles is None else class_tiles.labels.name)
+        return ObjectSurvey.of([], has_classes=False)
+    job = ObjectSurveyJob(tiles.labels.name, tiles.values, omitted, None if class_tiles is None else class_tiles.labels.name)
     windows = iter_cores(tiles.shape, config.tile_size, margin=0)
     progress.plan("objects", _num_tiles(tiles.shape, config.tile_size), "tiles")
     with Ordered(job, job.on(tiles, class_tiles), windows, config.workers) as counts:
-        return Survey.of(_advancing(counts, progress), has_classes=class_tiles is not None)
+        return ObjectSurvey.of(_advancing(counts, progress), has_classes=class_tiles is not None)
 
 
 def _advancing(counts: Iterable[TileCounts], progress: Progress) -> Iterator[TileCounts]:

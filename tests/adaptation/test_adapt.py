@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from rasterio.windows import Window
 
 import geoglnet
-from geoglnet.adaptation import report
-from geoglnet.adaptation.adapt import verdict
+from geoglnet.adaptation import pages
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
+from geoglnet.adaptation.held_out import verdict
 from geoglnet.adaptation.squares import CHOOSE, LEARN, SCORE, Squares
 from geoglnet.adaptation.tally import Change, Crop, tally
 from geoglnet.cli.main import geoglnet as program
@@ -97,7 +97,7 @@ def adapted(place: Place) -> tuple[geoglnet.Adaptation, RecordedProgress]:
     """An adaptation with all roofs, in an area."""
     progress = RecordedProgress()
     with pytest.MonkeyPatch.context() as patch:  # the picture takes longer than all else
-        patch.setattr(report, "draw_adaptation", lambda *_, **__: report.Figure(figsize=(1, 1)))
+        patch.setattr(pages, "draw_adaptation", lambda *_, **__: pages.Figure(figsize=(1, 1)))
         done = place.adapt(
             place.polygons, "first.safetensors", area_path=place.area, progress=progress, settings={"steps": 2, "rehearse": 0.0}
         )

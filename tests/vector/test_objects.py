@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from geoglnet.errors import ConfigError, SceneError
 from geoglnet.progress import RecordedProgress
-from geoglnet.vector.objects import Survey, count_tile
+from geoglnet.vector.objects import ObjectSurvey, count_tile
 from geoglnet.vector.polygonizer import vectorize
 from geoglnet.vector.settings import VectorConfig
 from geoglnet.vector.values import RasterValues
@@ -137,6 +137,6 @@ def test_labels_of_another_size_give_no_classes(tmp_path: Path) -> None:
 
 def test_a_survey_finds_the_objects_of_several_tiles_and_counts_them() -> None:
     tiles = [np.array([[1, 1, 2]]), np.array([[2, 3, 3]]), np.array([[0, 1, 4]])]
-    survey = Survey.of([count_tile(tile, None, [0]) for tile in tiles], has_classes=False)
+    survey = ObjectSurvey.of([count_tile(tile, None, [0]) for tile in tiles], has_classes=False)
     assert survey.spread.tolist() == [1, 2]
     assert survey.pixels.tolist() == [3, 2]

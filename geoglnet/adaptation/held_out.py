@@ -13,10 +13,10 @@ import numpy as np
 import shapely
 from rasterio.windows import Window
 
-from geoglnet.adaptation.attempt import Attempt, Job, attempt, counted
+from geoglnet.adaptation.adapt_config import AdaptConfig, training_of
+from geoglnet.adaptation.attempt import AdaptTask, Attempt, attempt, counted
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
-from geoglnet.adaptation.report import Panel, write_adaptation
-from geoglnet.adaptation.settings import AdaptConfig, training_of
+from geoglnet.adaptation.pages import Comparison, write_adaptation
 from geoglnet.adaptation.squares import CHOOSE, LEARN, NOTHING, SCORE, Squares, divide, everything, folds
 from geoglnet.adaptation.tally import Change, Crop, Tally, changes, crops_of, joined
 from geoglnet.datasets.sources import RastersSource
@@ -127,7 +127,7 @@ def adapt(
         training = training_of(manifest, drawn.legend, config, described, checkpoint_path.stem)
         window = _window_around(drawn, scene)
         folder = run_folder(checkpoint_path)
-        job = Job(
+        job = AdaptTask(
             network,
             manifest,
             drawn.legend,
@@ -196,7 +196,9 @@ def measure(
         described = RastersSource(images=source.name, polygons=polygons_path.name)
         training = training_of(manifest, drawn.legend, config, described, manifest.name)
         nowhere = Path()
-        job = Job(network, manifest, drawn.legend, scene, drawn, window, training, config, predicting, progress, nowhere, "")
+        job = AdaptTask(
+            network, manifest, drawn.legend, scene, drawn, window, training, config, predicting, progress, nowhere, ""
+        )
         squares = everything(drawn, scene.transform, window)
         return _base(job, squares)[1]
 
@@ -224,12 +226,12 @@ class Made:
     attempt: Attempt
     before: Tally
     after: Tally
-    panels: list[Panel]
+    panels: list[Comparison]
     squares: Squares
     how: str
 
 
-def _held_out(job: Job) -> Made:
+def _held_out(job: AdaptTask) -> Made:
     """Adapt on a part of what was drawn, and compare on another part."""
     squares = divide(job.drawn, job.scene.transform, job.window, job.config.seed)
     meters = squares.side * job.manifest.resolution_m
@@ -245,7 +247,7 @@ def _held_out(job: Job) -> Made:
     return Made(tried, before, after, _panels(job, crops, old, new), squares, how)
 
 
-def _cross_validated(job: Job) -> Made:
+def _cross_validated(job: AdaptTask) -> Made:
     """Adapt several times, each time without another part, and once with everything."""
     parts = folds(job.drawn, job.scene.transform, job.window, _FOLDS, job.config.seed)
     meters = parts[0].side * job.manifest.resolution_m
@@ -253,7 +255,7 @@ def _cross_validated(job: Job) -> Made:
     job.progress.log(Rule(how))
     befores: list[Tally] = []
     afters: list[Tally] = []
-    panels: list[Panel] = []
+    panels: list[Comparison] = []
     steps = 0
     for number, squares in enumerate(parts):
         crops, before, old = _base(job, squares)
@@ -266,7 +268,7 @@ def _cross_validated(job: Job) -> Made:
     return Made(last, joined(befores), joined(afters), panels, parts[0], how)
 
 
-def _refitted(job: Job, made: Made) -> Attempt:
+def _refitted(job: AdaptTask, made: Made) -> Attempt:
     """Train once more as the model that was found better, with what was held out too: scores are of the other one."""
     job.progress.log(Rule("the model that is kept learns from what was held out too; the scores are of the one that did not"))
     roles = np.where(made.squares.roles == NOTHING, np.uint8(NOTHING), np.uint8(LEARN))
@@ -274,14 +276,14 @@ def _refitted(job: Job, made: Made) -> Attempt:
     return attempt(share, replace(made.squares, roles=roles), job.seconds_left, made.attempt.steps)
 
 
-def _base(job: Job, squares: Squares) -> tuple[list[Crop], Tally, list[Labels]]:
+def _base(job: AdaptTask, squares: Squares) -> tuple[list[Crop], Tally, list[Labels]]:
     """Count what the old model has right on what is held out."""
     crops = crops_of(job.drawn, squares, squares.of_role(SCORE), job.scene.transform, job.scene.shape)
     before, old = counted(job, job.network, job.manifest, crops)
     return crops, before, old
 
 
-def _panels(job: Job, crops: list[Crop], old: list[Labels], new: list[Labels]) -> list[Panel]:
+def _panels(job: AdaptTask, crops: list[Crop], old: list[Labels], new: list[Labels]) -> list[Comparison]:
     """Keep the pictures of squares: the scene, the truth, and what both models make of it."""
     made = []
     for crop, first, second in zip(crops, old, new, strict=True):
@@ -291,11 +293,11 @@ def _panels(job: Job, crops: list[Crop], old: list[Labels], new: list[Labels]) -
         image = as_rgb(job.scene.read_window(crop.square).image, job.manifest.bands)
         counts = [int((labels[inner] != truth)[known].sum()) for labels in (first, second)]
         name = f"rows {int(crop.square.row_off)}, columns {int(crop.square.col_off)}"
-        made.append(Panel(name, image, truth, first[inner], second[inner], counts[0], counts[1], int(known.sum())))
+        made.append(Comparison(name, image, truth, first[inner], second[inner], counts[0], counts[1], int(known.sum())))
     return made
 
 
-def _judged(job: Job, made: Made) -> Outcome:
+def _judged(job: AdaptTask, made: Made) -> Outcome:
     """Decide which model is kept, say why, and describe it."""
     found = changes(made.before, made.after, job.config.seed)
     is_better, reason = verdict(found)

@@ -28,7 +28,7 @@ _RIGHTED, _SPOILT, _STILL = (np.array(c, np.uint8) for c in ((30, 140, 60), (200
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class Comparison:
     """One square that was held out.
 
     Args:
@@ -53,7 +53,7 @@ class Panel:
 
 
 def write_adaptation(
-    folder: Path, facts: Mapping[str, Any], panels: Sequence[Panel], legend: Legend, *, overwrite: bool = False
+    folder: Path, facts: Mapping[str, Any], panels: Sequence[Comparison], legend: Legend, *, overwrite: bool = False
 ) -> tuple[Path, ...]:
     """Write ``adaptation.json``, ``report.png`` and ``report.html`` into a folder, which is made.
 
@@ -106,7 +106,7 @@ img {{ max-width: 100% }}</style></head>
 """
 
 
-def draw_adaptation(facts: Mapping[str, Any], panels: Sequence[Panel], legend: Legend) -> Figure:
+def draw_adaptation(facts: Mapping[str, Any], panels: Sequence[Comparison], legend: Legend) -> Figure:
     """Draw scores, and the squares that changed most and those that are worst."""
     shown = _chosen(panels)
     heights = [2.8, *([3.0] * len(shown))]
@@ -153,7 +153,7 @@ def _draw_measures(axes: Axes, facts: Mapping[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _chosen(panels: Sequence[Panel]) -> list[tuple[str, Panel]]:
+def _chosen(panels: Sequence[Comparison]) -> list[tuple[str, Comparison]]:
     """Choose the square that gained most, the one that lost most, and the worst ones."""
     known = [panel for panel in panels if panel.known]
     if not known:
@@ -167,7 +167,7 @@ def _chosen(panels: Sequence[Panel]) -> list[tuple[str, Panel]]:
     return chosen[:_MOST_PANELS]
 
 
-def _compared(panel: Panel) -> Image:
+def _compared(panel: Comparison) -> Image:
     """Color what became right, what became wrong, and what is still wrong."""
     known = panel.truth != NO_CLASS
     first, second = (labels == panel.truth for labels in (panel.before, panel.after))
