@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import arrays
 from geoglnet.vector import compiled as compiled_module
 from geoglnet.vector.compiled import compiled
 from geoglnet.vector.rings import Rings, to_wkb
-from geoglnet.vector.tracing import label_components, trace_components
+from geoglnet.vector.tracing import NO_CODE, label_components, trace_components
 
 sides = st.integers(1, 12)
 small_labels = arrays(np.uint8, st.tuples(sides, sides), elements=st.sampled_from([0, 1, 255]))
@@ -81,7 +81,7 @@ def test_components_are_numbered_by_their_first_pixels() -> None:
     assert found.ids.tolist() == [[1, 2, 1, 0], [1, 1, 1, 3], [4, 1, 5, 5]]
     assert found.class_id.tolist() == [3, 1, 1, 0, 0]
     assert found.totals.tolist() == [[6, 160, 5], [1, 0, 0], [1, 7, 1], [1, 1, 1], [2, 508, 2]]
-    assert label_components(labels, without_label=True).class_id.tolist() == [3, 1, 255, 1, 0, 0]
+    assert label_components(labels, without_label=True).class_id.tolist() == [3, 1, NO_CODE, 1, 0, 0]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="file size limits are POSIX")
