@@ -49,7 +49,9 @@ class Noise:
 
 def config(**optim: object) -> TrainConfig:
     legend = Legend.from_dict({"classes": [{"name": name, "color": [v, v, v]} for v, name in enumerate("abc")]})
-    settings = OptimConfig(local_steps=STEPS, batch_size=2, local_learning_rate=RATE, backbone_weights="", **optim)  # type: ignore[arg-type]
+    settings = OptimConfig(
+        local_steps=STEPS, batch_size=2, local_learning_rate=RATE, backbone_weights="", precision="32-true", **optim
+    )  # type: ignore[arg-type]
     return TrainConfig("toy", 1.0, legend, small().config, train=(None,), region=REGION, optim=settings)  # type: ignore[arg-type]
 
 
