@@ -178,7 +178,7 @@ def test_a_trained_model_segments_in_qgis_as_in_the_program(
     assert pixels(tmp_path / "l.tif") == pixels(trained / f"{count}.tif")
     found = pixels(tmp_path / "l.tif")
     assert set(found) == {0, 1}
-    labels, polygons = (project.mapLayersByName(f"{scene.name()} – {kind}")[0] for kind in ("labels", "polygons"))
+    labels, polygons = (project.mapLayersByName(kind)[0] for kind in ("labels", "polygons"))
     assert labels.crs().authid() == polygons.crs().authid() == UTM
     assert isinstance(labels.renderer(), QgsPalettedRasterRenderer)
     assert [entry.label for entry in labels.renderer().classes()] == ["open", "trees"]

@@ -68,6 +68,7 @@ def main(folder: str) -> None:
     sys.path.insert(0, folder)
     module("qgis", __path__=[])
     module("qgis.core")
+    module("qgis.utils")
     module("qgis.gui", QgsFileWidget=FileWidget, QgsOptionsPageWidget=QtWidgets.QWidget)
     module("qgis.PyQt", __path__=[], sip=sip)
     sys.modules.update({"qgis.PyQt.QtCore": QtCore, "qgis.PyQt.QtGui": QtGui, "qgis.PyQt.QtWidgets": QtWidgets})
@@ -86,7 +87,7 @@ def build(modules: list[types.ModuleType]) -> None:
     members = {name: member for module in modules for name, member in vars(module).items()}
     page = members["OptionsPage"](None, lambda: None)
     page.apply()
-    for name in ("SegmentScene", "VectorizeLabels", "PolygonsFromRaster", "TrainOnLayers", "ModelInformation"):
+    for name in ("SegmentScene", "VectorizeLabels", "PolygonsFromRaster", "AdaptModel", "TrainOnLayers", "ModelInformation"):
         algorithm = members[name]()
         algorithm.initAlgorithm()
         assert algorithm.shortHelpString()
