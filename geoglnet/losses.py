@@ -23,9 +23,15 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 6.0, ignore_value:
 
     Returns:
         Scalar; zero when no pixel is labeled.
+
+    Raises:
+        IndexError: a label is no class.
     """
     labeled = (labels != ignore_value).sum().clamp(min=1)
     if logits.shape[1] == 2:
+        # As cross_entropy does; on a GPU to look would be to wait for it.
+        if labels.device.type == "cpu" and bool(((labels < 0) | (labels > 1)).logical_and_(labels != ignore_value).any()):
+            raise IndexError(f"labels are {torch.unique(labels).tolist()}; of two classes they must be 0, 1 or {ignore_value}")
         # Of two classes only the difference of their logits counts, and resampling is linear: half of the work.
         difference = _resized(logits[:, 1:].float() - logits[:, :1].float(), labels)[:, 0]
         total: Tensor = _BinaryFocalLoss.apply(difference, labels, gamma, ignore_value)

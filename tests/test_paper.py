@@ -111,6 +111,12 @@ def test_focal_loss_is_minus_one_less_p_to_the_gamma_times_log_p() -> None:
     torch.testing.assert_close(focal_loss(logits, labels), expected)
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_label_that_is_no_class_is_an_error(num_classes: int) -> None:
+    with pytest.raises(IndexError):
+        focal_loss(torch.zeros(1, num_classes, 4, 4), torch.full((1, 8, 8), num_classes))
+
+
 @pytest.mark.parametrize("gamma", [0.0, 2.0, 6.0])
 def test_focal_loss_of_two_classes_and_its_gradient_are_those_of_any_number_of_classes(gamma: float) -> None:
     logits = torch.randn(2, 2, 8, 8, requires_grad=True)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from geoglnet.api.bars import watched
@@ -372,7 +371,8 @@ def estimate(
         _doubts(uncertain_path, paths, overwrite)
     files = scene_files(scene, transform=transform, crs=crs)
     if not any(paths.values()):
-        paths |= {name: Path(gettempdir(), f"geoglnet-{os.getpid()}-{file}") for name, file in _UNNAMED.items()}
+        unnamed = TemporaryFolder()
+        paths |= {name: unnamed.path / file for name, file in _UNNAMED.items()}
     check_request(files.paths, paths, path_of(model), polygon_config(request.vector_config), overwrite=overwrite)
     from geoglnet.prediction import run  # as in predict()
 
