@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/left_out.py FOLDER --data DATA [--only tz np] [--estimate]
 
 The recipe is that of ``examples/configs/buildings.toml``, with fewer steps, on the scenes of all other countries and the
-generated ones. FOLDER gets ``without_<country>.safetensors``, each scored on what it has never seen: all scenes of its country.
+generated ones. FOLDER gets ``without_<place>.safetensors``, each scored on what it has never seen: all scenes of its country.
 What is there already is left as it is, and a training that was cut off goes on. ``--estimate`` says what it costs, and trains
 nothing.
 """
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true")
     args = parser.parse_args()
     each = args.global_steps * STEP_S["global"] + args.local_steps * STEP_S["local"] + REST_S
-    paths = {code: args.folder / f"without_{code}.safetensors" for code in args.only}
+    paths = {code: args.folder / f"without_{PLACES[code].partition('_')[0]}.safetensors" for code in args.only}
     todo = {code: path for code, path in paths.items() if not (path.exists() and read_manifest(path).metrics)}
     print(f"{len(todo)} models, {each / 3600:.2f} core-hours each, {len(todo) * each / 3600:.2f} in all", flush=True)
     steps = {"optim.global_steps": args.global_steps, "optim.local_steps": args.local_steps, "optim.seed": args.seed}
