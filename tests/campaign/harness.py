@@ -90,7 +90,6 @@ class Bench:
         *,
         fault: Fault | None = None,
         kill_after_s: float | None = None,
-        kill_when: Callable[[Path], bool] | None = None,
         stop_after_s: float | None = None,
     ) -> Ended:
         """Run the program once, and judge how it ended.
@@ -100,15 +99,14 @@ class Bench:
             outputs: names that it may write, below the folder.
             fault: bad luck that it has.
             kill_after_s: kill it then.
-            kill_when: kill it as soon as this is so of the folder, however slow the machine is.
             stop_after_s: ask it to stop then, because it may rightly go on for days.
         """
         before = _digests(self.folder)
-        ended = self._fork(words, fault, kill_after_s, kill_when, stop_after_s)
+        ended = self._fork(words, fault, kill_after_s, stop_after_s)
         self.last = ended
         told = {"fault": vars(fault)} if fault else {}
         self.runs.append({"argv": list(words), "code": ended.code, "stderr": ended.err[-4000:]} | told)
-        is_meant = kill_after_s is not None or kill_when is not None or (fault is not None and not fault.error)
+        is_meant = kill_after_s is not None or (fault is not None and not fault.error)
         if ended.code != -signal.SIGKILL or not is_meant:
             self.judge(ended, before, outputs, stops=ended.was_stopped or "--stop-on-stdin-eof" in words)
         return ended
@@ -161,7 +159,6 @@ class Bench:
         words: Sequence[str],
         fault: Fault | None,
         kill_after_s: float | None,
-        kill_when: Callable[[Path], bool] | None,
         stop_after_s: float | None,
     ) -> Ended:
         logs = Path(tempfile.mkdtemp(dir=self.folder.parent))
@@ -185,9 +182,9 @@ class Bench:
             now = time.monotonic()
             if now > limit:
                 self.problem(f"hang: not over after {'being asked to stop' if was_stopped else f'{WALL_S} s'}")
-            if now > limit or (kill and now > kill) or (kill_when and kill_when(self.folder)):
+            if now > limit or (kill and now > kill):
                 os.kill(pid, signal.SIGKILL)
-                limit, kill, kill_when = now + 60, None, None
+                limit, kill = now + 60, None
             if stop and now > stop:
                 os.kill(pid, signal.SIGTERM)
                 stop, was_stopped, limit = None, True, now + GRACE_S
