@@ -21,7 +21,7 @@ from geoglnet.adaptation.adapt_config import SHARES, AdaptConfig, steps_for
 from geoglnet.adaptation.drawn import Drawn
 from geoglnet.adaptation.keeping import KeepingTask
 from geoglnet.adaptation.squares import CHOOSE, LEARN, PartTruth, Squares
-from geoglnet.adaptation.tally import MEASURES, Crop, Tally, crops_of, tally
+from geoglnet.adaptation.tally import MEASURES, Answer, Crop, DroppingRules, Tally, crops_of, tally
 from geoglnet.config import Stage
 from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.regions import DecodedScene, LabeledRegion, LabeledScene, fill_of
@@ -34,6 +34,7 @@ from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, build_network
 from geoglnet.models.transfer import blend, transfer
 from geoglnet.prediction.area import Area
+from geoglnet.prediction.layers import CONFIDENCE, LABELS
 from geoglnet.prediction.plan import Plan, meets
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
@@ -119,7 +120,7 @@ class Surroundings:
         return Window.from_slices(slice(rows.start + top, rows.stop + top), slice(cols.start + left, cols.stop + left))
 
 
-def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> list[Labels]:
+def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> list[Answer]:
     """Label the windows of crops, by the classes of the new model; only the blocks that they meet are computed."""
     scene, plan = job.scene, Plan(job.scene.shape, manifest.region)
     blocks = frozenset(
@@ -132,21 +133,25 @@ def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequenc
     # The network may be trained on: what predicts is a copy, which is moved and folded.
     predictor = Predictor(copy.deepcopy(network).eval(), manifest, job.predicting)
     with tempfile.TemporaryFile() as spool:  # sparse: takes as much disk as there are blocks
-        labels = np.memmap(spool, np.uint8, "w+", shape=tuple(scene.shape))
-        for pending in predictor.iter_blocks(scene, area=whole, blocks=blocks, progress=job.progress):
+        found = np.memmap(spool, np.uint8, "w+", shape=(2, *scene.shape))
+        wanted = (LABELS, CONFIDENCE)
+        for pending in predictor.iter_blocks(scene, wanted, area=whole, blocks=blocks, progress=job.progress):
             block = pending.resolve()
-            labels[block.window.toslices()] = block.labels
+            for kind, layer in enumerate(wanted):
+                found[kind][block.window.toslices()] = block.layers[layer.name][0]
         table = np.full(256, NO_CLASS, np.uint8)
         for value, name in enumerate(manifest.legend.names):
             table[value] = job.legend.names.index(name) if name in job.legend.names else NO_CLASS
         table[NO_CLASS] = NO_CLASS
-        return [table[np.asarray(labels[crop.window.toslices()])] for crop in crops]
+        windows = [crop.window.toslices() for crop in crops]
+        return [Answer(table[found[0][window]], np.array(found[1][window])) for window in windows]
 
 
 def counted(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> tuple[Tally, list[Labels]]:
     """Label crops and count what is right."""
-    labels = segment(job, network, manifest, crops)
-    return tally(crops, labels, job.legend), labels
+    answers = segment(job, network, manifest, crops)
+    rules = DroppingRules.of(manifest.polygons, manifest.resolution_m)
+    return tally(crops, answers, job.legend, rules), [answer.labels for answer in answers]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from geoglnet.adaptation.drawn import Drawn
 from geoglnet.adaptation.squares import Squares
 from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix, boundaries, mean, near
+from geoglnet.prediction.layers import SCALE
 from geoglnet.types import Labels, Shape
 
 TOLERANCE = 3
@@ -28,6 +29,37 @@ _RESAMPLES = 1000
 _FEW, _LEAST_SD = 4, 0.02
 """With fewer squares the resampled ones are too much alike to tell the uncertainty, which is at least this."""
 MEASURES = ("iou", "boundary_f1", "polygon_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says about a window.
+
+    Args:
+        labels: ``(h, w)`` classes.
+        confidence: ``(h, w)`` probability of the class, times 254.
+    """
+
+    labels: Labels
+    confidence: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppingRules:
+    """Which polygons a model's own settings drop, so that scores are of what people get.
+
+    Args:
+        min_px: smallest area, in pixels.
+        min_confidence: smallest mean confidence, 0 to 1.
+    """
+
+    min_px: float = 0.0
+    min_confidence: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], resolution_m: float) -> DroppingRules:
+        """Read them from the settings of polygons that a model brings along."""
+        return cls(settings.get("min_area_m2", 0.0) / resolution_m**2, settings.get("min_confidence", 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +223,16 @@ def crops_of(drawn: Drawn, squares: Squares, cells: Sequence[tuple[int, int]], t
     return made
 
 
-def tally(crops: Sequence[Crop], labels: Sequence[Labels], legend: Legend) -> Tally:
-    """Count what label maps of the crops' windows have right and wrong."""
-    parts = [_counted(crop, block, legend) for crop, block in zip(crops, labels, strict=True)]
+def tally(crops: Sequence[Crop], answers: Sequence[Answer], legend: Legend, rules: DroppingRules = DroppingRules()) -> Tally:
+    """Count what a model has right and wrong in the crops' windows; polygons are those that its settings do not drop."""
+    parts = [_counted(crop, answer, legend, rules) for crop, answer in zip(crops, answers, strict=True)]
     confusion, boundary, polygons = (np.stack([part[i] for part in parts]) for i in range(3))
     return Tally(legend, confusion, boundary, polygons)
 
 
-def _counted(crop: Crop, labels: Labels, legend: Legend) -> tuple[npt.NDArray[np.int64], ...]:
+def _counted(crop: Crop, answer: Answer, legend: Legend, rules: DroppingRules) -> tuple[npt.NDArray[np.int64], ...]:
     """Count one square: pixels, boundary pixels and polygons."""
+    labels = answer.labels
     truth = np.where(labels == NO_CLASS, np.uint8(NO_CLASS), crop.truth)  # what the scene does not show
     labels = np.where(truth == NO_CLASS, np.uint8(NO_CLASS), labels)
     matrix = ConfusionMatrix(legend)
@@ -212,14 +245,22 @@ def _counted(crop: Crop, labels: Labels, legend: Legend) -> tuple[npt.NDArray[np
         boundary[value] = [int((a & b)[crop.inner].sum()) for a, b in pairs]
     polygons = np.zeros((legend.num_classes, 3), np.int64)
     for value in legend.polygon_values:
-        polygons[value] = _matched(crop, labels == value, value)
+        polygons[value] = _matched(crop, labels == value, answer.confidence, value, rules)
     return matrix.counts, boundary, polygons
 
 
-def _matched(crop: Crop, segmented: npt.NDArray[np.bool_], value: int) -> tuple[int, int, int]:
+def _matched(
+    crop: Crop, segmented: npt.NDArray[np.bool_], confidence: npt.NDArray[np.uint8], value: int, rules: DroppingRules
+) -> tuple[int, int, int]:
     """Match connected areas of a class with the true polygons of more than half of their union."""
     from scipy.ndimage import center_of_mass, label  # slow to import
 
+    areas, count = label(segmented)
+    sizes = np.bincount(areas.ravel(), minlength=count + 1)
+    sums = np.bincount(areas.ravel(), weights=confidence.ravel(), minlength=count + 1)
+    is_kept = (sizes >= rules.min_px) & (sums >= rules.min_confidence * SCALE * sizes)
+    is_kept[0] = False
+    segmented = is_kept[areas]
     areas, count = label(segmented)
     is_true = np.concatenate([[False], crop.values == value])
     true = np.where(is_true[crop.instances], crop.instances, 0)

@@ -20,7 +20,7 @@ from geoglnet.adaptation import pages
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
 from geoglnet.adaptation.held_out import verdict
 from geoglnet.adaptation.squares import CHOOSE, LEARN, SCORE, Squares
-from geoglnet.adaptation.tally import Change, Crop, tally
+from geoglnet.adaptation.tally import Answer, Change, Crop, DroppingRules, tally
 from geoglnet.cli.main import geoglnet as program
 from geoglnet.config import ModelConfig, RegionConfig
 from geoglnet.errors import DatasetError, LegendError
@@ -171,12 +171,27 @@ def test_polygons_are_found_missed_and_false() -> None:
     crop = Crop((0, 0), window, window, truth, instances, np.array([1, 1], np.uint8), np.array([True, True]))
     labels = np.zeros_like(truth)
     labels[2:12, 3:12] = labels[30:34, 30:34] = 1  # one found, one false, one missed
-    counts = tally([crop], [labels], LEGEND)
+    sure = np.full_like(labels, 254)
+    counts = tally([crop], [Answer(labels, sure)], LEGEND)
     assert counts.polygons[0, 1].tolist() == [1, 1, 1]
     assert counts.means()["polygon_f1"] == pytest.approx(0.5)
     assert counts.means()["iou"] == pytest.approx(90 / (200 + 16))
-    perfect = tally([crop], [truth], LEGEND).means()
+    perfect = tally([crop], [Answer(truth, sure)], LEGEND).means()
     assert perfect == {"iou": 1.0, "boundary_f1": 1.0, "polygon_f1": 1.0}
+
+
+@pytest.mark.parametrize("rules", [DroppingRules(min_px=17), DroppingRules(min_confidence=0.6)])
+def test_polygons_that_the_models_settings_drop_are_not_false(rules: DroppingRules) -> None:
+    truth = np.zeros((40, 40), np.uint8)
+    truth[2:12, 2:12] = 1
+    window = Window(col_off=0, row_off=0, width=40, height=40)
+    crop = Crop((0, 0), window, window, truth, truth.astype(np.int32), np.array([1], np.uint8), np.array([True]))
+    labels, confidence = truth.copy(), np.full_like(truth, 200)
+    labels[30:34, 30:34] = 1
+    confidence[30:34, 30:34] = 150  # .59
+    answer = Answer(labels, confidence)
+    assert tally([crop], [answer], LEGEND).polygons[0, 1].tolist() == [1, 1, 0]
+    assert tally([crop], [answer], LEGEND, rules).polygons[0, 1].tolist() == [1, 0, 0]
 
 
 def test_without_an_area_only_the_surroundings_are_known(place: Place) -> None:
