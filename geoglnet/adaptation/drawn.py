@@ -28,7 +28,8 @@ from geoglnet.vector.polygon_reader import is_set, read_polygons
 CLASS_FIELDS = ("class_name", "class", "label", "category", "type", "kind")
 """Fields that name a polygon's class, in the order in which they are looked for; the first is ours."""
 FLAG_FIELDS = ("approved", "edited", "checked")
-"""Fields that say that somebody has looked at a polygon: where one is set anywhere, the other rows are no labels."""
+"""Fields that say that somebody has looked at a polygon: where one is set anywhere, the other rows are no labels. Of areas with
+such a field, those count in which it is set."""
 _EMPTY = np.empty(0, object)
 
 
@@ -229,10 +230,15 @@ def _known(
 ) -> tuple[LabelPolygons, str]:
     """Find out where anything is known: in the area that was looked at, or near what was drawn."""
     if area_path is not None:
-        area = read_polygons(area_path, crs, around=around, progress=progress).geometries
+        flag = next((f for f in FLAG_FIELDS if f in field_names(area_path, None)), None)
+        if flag is not None and not any(_flags(area_path, flag, "")):
+            raise DatasetError(f"{area_path}: no area is marked as looked at; set {flag!r} where you have looked")
+        area = read_polygons(area_path, crs, around=around, flag_column=flag, progress=progress).geometries
         if not len(area) or not shapely.intersects(area, shapely.box(*around)).any():
             raise DatasetError(f"{area_path} lies outside of the scene; check the places and CRS of both")
-        return LabelPolygons(area, np.ones(len(area), np.uint8)), f"known inside {area_path.name}"
+        return LabelPolygons(area, np.ones(len(area), np.uint8)), (
+            f"known inside {area_path.name}" + (f" where {flag} is set" if flag else "")
+        )
     near = shapely.buffer(geometries, rules.around)
     return LabelPolygons(near, np.ones(len(near), np.uint8)), "known near what was drawn"
 

@@ -80,8 +80,12 @@ class ClassTable:
         Args:
             found: codes that occur, which need not be in the table.
         """
+        return [(name, self.color_of(code)) for code, name in self.shown(found).items()]
+
+    def shown(self, found: Iterable[int] = ()) -> dict[int, str]:
+        """Name the classes that a style shows, by code: those that occur, and those of a table that is a legend as a whole."""
         codes = set(found) | (set(self.names) - self.omitted if len(self.names) <= _ALL_ROWS else set())
-        return [(self.name_of(code), self.color_of(code)) for code in sorted(codes)[:STYLED_CODES]]
+        return {code: self.name_of(code) for code in sorted(codes)[:STYLED_CODES]}
 
 
 def generated_color(code: int) -> Color:

@@ -156,6 +156,12 @@ class LayerDefinition:
         """List the classes that a style shows; none where objects have none."""
         return [] if self.survey is not None and not len(self.survey.objects) else self.classes.entries(found)
 
+    def qml(self, found: Collection[int]) -> str:
+        """Write the style for QGIS, with a form for correcting the polygons."""
+        classes = self.entries(found)
+        names = self.classes.shown(found) if classes else {}
+        return qml(classes, columns=self.schema.names, names=names)
+
     def _class_columns(self, codes: npt.NDArray[np.int64], code_type: pa.DataType) -> tuple[pa.Array, pa.Array]:
         """Make the columns of codes and of their names, null where an object has no class."""
         found, position = np.unique(codes, return_inverse=True)
@@ -296,10 +302,11 @@ def _last(same_parts: Mapping[int, int], number: int) -> int:
 
 def _add_style(database: sqlite3.Connection, layer: LayerDefinition, found: Collection[int]) -> None:
     """Add the table that QGIS reads default styles from."""
-    classes = layer.entries(found)
     database.execute(_STYLES_TABLE)
     database.execute(_REGISTER_STYLES)
-    database.execute(_ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", qml(classes), sld(classes, layer.name)))
+    database.execute(
+        _ADD_STYLE, (layer.name, GEOMETRY_COLUMN, "geoglnet", layer.qml(found), sld(layer.entries(found), layer.name))
+    )
 
 
 def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: bool) -> None:
@@ -330,13 +337,17 @@ def _check(part_path: Path, layer: LayerDefinition, num_written: int, is_final: 
 
 
 def _lost_beside(database: sqlite3.Connection, layer: LayerDefinition, num_written: int) -> str:
-    """Name the first thing missing that GDAL adds last, for programs that zoom to a layer or edit it, or return ""."""
+    """Name the first thing missing that programs need to zoom to a layer, edit it or draw it, or return ""."""
     query = "SELECT count(*) FROM gpkg_contents WHERE table_name = ? AND (min_x + min_y + max_x + max_y IS NOT NULL OR ? = 0)"
     if database.execute(query, [layer.name, num_written]).fetchone() != (1,):
         return "the layer's extent"
     names = [f"trigger_{change}_feature_count_{layer.name}" for change in ("insert", "delete")]
     query = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN (?, ?)"
-    return "" if database.execute(query, names).fetchone() == (len(names),) else "the triggers that count features"
+    if database.execute(query, names).fetchone() != (len(names),):
+        return "the triggers that count features"
+    # A page that was lost is zeros, at which a text ends; the structure of the database does not depend on it.
+    query = "SELECT count(*) FROM layer_styles WHERE styleQML LIKE '%</qgis>%' AND styleSLD LIKE '%StyledLayerDescriptor>%'"
+    return "" if database.execute(query).fetchone() == (1,) else "its style"
 
 
 @contextmanager

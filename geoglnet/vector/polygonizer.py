@@ -36,7 +36,7 @@ from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.settings import Quantity, VectorConfig
-from geoglnet.vector.style import qml, sld
+from geoglnet.vector.style import sld
 from geoglnet.vector.tile_job import TileJob, TracedTile
 from geoglnet.vector.tiles import DatasetTiles
 from geoglnet.vector.tracing import NO_CODE, NO_LABEL
@@ -175,8 +175,8 @@ def write_polygons(
                 on_ready(part_path)
         if "style" in files:
             with files["style"] as part_path:
-                entries = layer.entries(run.found)
-                style = qml(entries) if part_path.suffix == ".qml" else sld(entries, layer.name)
+                is_qml = part_path.suffix == ".qml"
+                style = layer.qml(run.found) if is_qml else sld(layer.entries(run.found), layer.name)
                 part_path.write_text(style, encoding="utf-8")
         if values.instances and class_tiles is None:
             shown = ", ".join(f", {code} is background" for code in sorted(omitted))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from geoglnet.escaping import qgis_label, storable
 from geoglnet.legend import Color
 from geoglnet.raster.class_table import generated_color
+from geoglnet.vector.form import add_form
 
 FILL_OPACITY = 0.6
 OUTLINE_WIDTH_MM = 0.26
@@ -20,17 +21,28 @@ _SE = "http://www.opengis.net/se"
 _OGC = "http://www.opengis.net/ogc"
 
 
-def qml(classes: Sequence[tuple[str, Color]], attribute: str = "class_name") -> str:
-    """Write the style of a polygon layer for QGIS 3: one category per class, or one symbol where there are none.
+def qml(
+    classes: Sequence[tuple[str, Color]],
+    attribute: str = "class_name",
+    *,
+    columns: Collection[str] = (),
+    names: Mapping[int, str] | None = None,
+) -> str:
+    """Write the style of a polygon layer for QGIS 3: one category per class, or one symbol where there are none; and its form.
 
     Args:
         classes: names and colors, see :meth:`~geoglnet.raster.class_table.ClassTable.entries`.
         attribute: field with the class names.
+        columns: fields of the layer, for its form; no form without.
+        names: of the classes that polygons can have, by code, for the form.
 
     Returns:
         A QML document.
     """
-    root = Element("qgis", version="3.22.0", styleCategories="Symbology")
+    categories_of_style = "Symbology|Fields|Forms" if columns else "Symbology"
+    root = Element("qgis", version="3.22.0", styleCategories=categories_of_style)
+    if columns:
+        add_form(root, columns, names or {})
     if not classes:
         renderer = SubElement(root, "renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0")
         SubElement(renderer, "symbols").append(_qml_symbol("0", generated_color(1)))

@@ -22,6 +22,9 @@ _FEWEST = 0.25  # share of a square that the scene must show
 def write_uncertain_areas(entropy_path: StrPath, file: OutputFile, *, count: int = COUNT, side: int = SIDE) -> int:
     """Write the squares with the largest mean entropy as a GeoPackage, with ``rank`` from 1 and ``uncertainty`` from 0 to 1.
 
+    A third field, ``checked``, is false. Who has looked at a square, and corrected the polygons in it, sets it; then the file
+    is an area that :func:`geoglnet.adapt` understands.
+
     The squares lie on a lattice from the raster's corner. Memory: a strip of the raster, ``side`` pixels high.
 
     Args:
@@ -53,7 +56,8 @@ def write_uncertain_areas(entropy_path: StrPath, file: OutputFile, *, count: int
     if not found:
         raise SceneError(f"{entropy_path} has no square of {side} px with enough values; predict a larger part of the scene")
     boxes = [_outline(transform, *square[1:]) for square in found]
-    fields = {"rank": np.arange(1, len(found) + 1), "uncertainty": [round(square[0], 4) for square in found]}
+    fields: dict[str, Any] = {"rank": np.arange(1, len(found) + 1), "uncertainty": [round(square[0], 4) for square in found]}
+    fields["checked"] = np.zeros(len(found), bool)
     frame = geopandas.GeoDataFrame(fields, geometry=boxes, crs=crs)
     with file as part:
         frame.to_file(part, driver="GPKG", layer="uncertain", engine="pyogrio", dataset_options={"VERSION": "1.2"})

@@ -59,6 +59,7 @@ class Segmentation:
         model: name of a shipped model, or a file.
         layers: rasters to write, by name (:data:`LAYERS`).
         polygons: vector file to write.
+        doubtful: GeoPackage of the areas to check to write.
         bounds: left, bottom, right, top in the scene's CRS.
         area: file of polygons to segment within.
         shaping: how polygons are made.
@@ -76,6 +77,7 @@ class Segmentation:
     model: str
     layers: Mapping[str, str] = field(default_factory=dict)
     polygons: str = ""
+    doubtful: str = ""
     bounds: Sequence[float] = ()
     area: str = ""
     shaping: Shaping = Shaping()
@@ -92,6 +94,7 @@ class Segmentation:
         named = {
             **{f"--{name.replace('_', '-')}": path for name, path in self.layers.items()},
             "--vector": self.polygons,
+            "--uncertain": self.doubtful,
             "--mask": self.area,
             "--batch": str(self.batch) if self.batch > 0 else "",
             "--effort": "" if self.effort is None else _number(self.effort),

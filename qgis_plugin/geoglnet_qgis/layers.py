@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +129,10 @@ def _readable(layer: QgsRasterLayer) -> str:
     )
 
 
-def write_polygons(source: QgsProcessingFeatureSource, path: str, context: QgsCoordinateTransformContext) -> int:
-    """Write polygons without attributes to a GeoPackage, the selected ones where only those were asked for.
+def write_polygons(
+    source: QgsProcessingFeatureSource, path: str, context: QgsCoordinateTransformContext, *, kept: Collection[str] = ()
+) -> int:
+    """Write polygons to a GeoPackage, the selected ones where only those were asked for, without attributes but those kept.
 
     Any layer will do: of memory, of a database, filtered, being edited, in a CRS that only QGIS knows of.
 
@@ -140,7 +142,12 @@ def write_polygons(source: QgsProcessingFeatureSource, path: str, context: QgsCo
     Raises:
         QgsProcessingException: the file cannot be written.
     """
-    return _write(source, path, context, QgsFields(), ((feature, []) for feature in source.getFeatures()))
+    fields = QgsFields()
+    for field in source.fields():
+        if field.name() in kept:
+            fields.append(QgsField(field))
+    names = fields.names()
+    return _write(source, path, context, fields, ((f, [f[name] for name in names]) for f in source.getFeatures()))
 
 
 def write_classes(
@@ -245,7 +252,7 @@ def _write(
     path: str,
     context: QgsCoordinateTransformContext,
     fields: QgsFields,
-    rows: Iterable[tuple[QgsFeature, list[str]]],
+    rows: Iterable[tuple[QgsFeature, list[Any]]],
     kind: Any = QgsWkbTypes.Type.MultiPolygon,
 ) -> int:
     options = QgsVectorFileWriter.SaveVectorOptions()

@@ -206,6 +206,19 @@ def test_without_an_area_only_the_surroundings_are_known(place: Place) -> None:
     assert (place.labels(whole) == 255).sum() == 0
 
 
+def test_of_areas_that_can_be_checked_those_count_that_are(place: Place) -> None:
+    halves = [shapely.box(500000 + left, 9e6 - SIDE, 500000 + left + SIDE // 2, 9e6) for left in (0, SIDE // 2)]
+    area = place.write("areas.gpkg", halves, checked=[False, True])
+    drawn, _ = place.read(place.polygons, area)
+    known = place.labels(drawn) != 255
+    assert known[:, SIDE // 2 :].all()
+    assert not known[:, : SIDE // 2].any()
+    assert "known inside areas.gpkg where checked is set" in drawn.described
+    area = place.write("areas.gpkg", halves, checked=[False, False])
+    with pytest.raises(DatasetError, match="no area is marked as looked at; set 'checked'"):
+        place.read(place.polygons, area)
+
+
 def test_objects_that_touch_are_parted_for_learning_alone(place: Place) -> None:
     touching = [shapely.box(500010 + 10 * i, 9e6 - 30, 500020 + 10 * i, 9e6 - 10) for i in range(2)]
     drawn, _ = place.read(place.write("touching.gpkg", touching))

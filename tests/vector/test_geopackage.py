@@ -109,7 +109,8 @@ def test_the_layer_is_version_1_2_indexed_and_brings_its_style(labels_path: Path
         "SELECT f_table_catalog, f_table_schema, f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles",
     )
     assert style[:5] == ("", "", "my out", "geom", 1)
-    assert style[5] == qml(ClassTable.of(LEGEND).entries())
+    assert style[5].startswith("<!DOCTYPE qgis")
+    assert "".join(style[5].split()).count("<symboltype=") == len(ClassTable.of(LEGEND).entries())
 
 
 def test_a_raster_without_polygons_is_an_empty_styled_layer(tmp_path: Path) -> None:

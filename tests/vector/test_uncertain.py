@@ -28,6 +28,7 @@ def test_the_squares_with_the_largest_entropy_come_first(tmp_path: Path) -> None
     areas = geopandas.read_file(tmp_path / "areas.gpkg")
     assert areas["rank"].tolist() == [1, 2, 3]
     assert areas["uncertainty"].tolist() == pytest.approx([200 / 254, 100 / 254, 20 / 254], abs=1e-3)
+    assert areas["checked"].tolist() == [False] * 3
     assert areas.geometry[0].bounds == (500_016, 8_999_984, 500_024, 8_999_992)
     assert areas.crs.to_epsg() == 32736
 

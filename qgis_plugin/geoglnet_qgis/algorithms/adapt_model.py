@@ -23,7 +23,7 @@ from qgis.core import (
 )
 
 from ..command import Adaptation, report_of
-from ..layers import write_drawn, write_polygons
+from ..layers import FLAGS, write_drawn, write_polygons
 from ..running import run_verb
 from ..translation import tr
 from .algorithm import MODEL_FILTER, GeoglnetAlgorithm, Parameters
@@ -66,7 +66,10 @@ class AdaptModel(GeoglnetAlgorithm):
         polygon = [QgsProcessing.SourceType.TypeVectorPolygon]
         self.add(
             QgsProcessingParameterFeatureSource(AREA, tr("Area that was looked at"), polygon, optional=True),
-            tr("Inside it, what is not drawn is background. Empty: only what lies near something drawn is known."),
+            tr(
+                "Inside it, what is not drawn is background. Areas to check of Segment scene will do: those that you have "
+                "marked as checked. Empty: only what lies near something drawn is known."
+            ),
         )
         minutes = QgsProcessingParameterNumber(MINUTES, tr("Minutes"), QgsProcessingParameterNumber.Type.Double, 10.0)
         minutes.setMinimum(0.1)
@@ -130,7 +133,7 @@ class AdaptModel(GeoglnetAlgorithm):
             column = self.parameterAsString(parameters, FIELD, context)
             field = write_drawn(source, column, drawn, context.transformContext())
             if area is not None:
-                write_polygons(area, looked, context.transformContext())
+                write_polygons(area, looked, context.transformContext(), kept=FLAGS)
             asked = Adaptation(
                 model=self.chosen_model(parameters, context),
                 scene=self._raster.placed_in(folder),

@@ -31,7 +31,7 @@ from ..translation import tr
 from .algorithm import RASTERS, RESUME, VECTORS, GeoglnetAlgorithm, Parameters
 
 INPUT, EXTENT, AREA = "INPUT", "EXTENT", "AREA"
-POLYGONS, COUNT = "POLYGONS", "NUM_POLYGONS"
+POLYGONS, DOUBTFUL, COUNT = "POLYGONS", "DOUBTFUL", "NUM_POLYGONS"
 RASTER_KEYS = {name: name.upper() for name in LAYERS}
 DEVICE, BATCH, EFFORT, PIXEL_SIZE, BANDS, BESIDE = "DEVICE", "BATCH", "EFFORT", "PIXEL_SIZE", "BANDS", "BESIDE"
 
@@ -77,6 +77,16 @@ class SegmentScene(GeoglnetAlgorithm):
         self.add(polygons, tr("GeoPackage (.gpkg) that brings its style, FlatGeobuf (.fgb) or GeoJSON (.geojson)."))
         for name in others:
             self._add_raster(name, is_written=False)
+        doubtful = QgsProcessingParameterVectorDestination(
+            DOUBTFUL, tr("Areas to check"), kind, optional=True, createByDefault=False
+        )
+        self.add(
+            doubtful,
+            tr(
+                "The ten squares in which the model is least certain (.gpkg). Correct the polygons in them, set the field "
+                "checked, and give this layer to Adapt a model as the area that was looked at."
+            ),
+        )
         self.addOutput(QgsProcessingOutputNumber(COUNT, tr("Number of polygons")))
 
     def _add_raster(self, name: str, *, is_written: bool) -> None:
@@ -137,6 +147,7 @@ class SegmentScene(GeoglnetAlgorithm):
     ) -> dict[str, Any]:
         outputs = {
             POLYGONS: self.chosen_file(parameters, POLYGONS, context, VECTORS),
+            DOUBTFUL: self.chosen_file(parameters, DOUBTFUL, context, (".gpkg",)),
             **{key: self.chosen_file(parameters, key, context, RASTERS) for key in RASTER_KEYS.values()},
         }
         if not outputs["LABELS"] and not outputs[POLYGONS]:
@@ -149,7 +160,11 @@ class SegmentScene(GeoglnetAlgorithm):
             finally:
                 if feedback.isCanceled():
                     self._settle(segmentation, kept, feedback)
-        titles = {POLYGONS: tr("polygons"), **{key: tr(name) for name, key in RASTER_KEYS.items()}}
+        titles = {
+            DOUBTFUL: tr("areas to check"),
+            POLYGONS: tr("polygons"),
+            **{key: tr(name) for name, key in RASTER_KEYS.items()},
+        }
         named = {outputs[key]: title for key, title in titles.items() if outputs[key]}
         model = os.path.splitext(os.path.basename(segmentation.model))[0]
         arrange(context, named, scene=self._raster.identifier, title=f"{self._raster.name} – {model}")
@@ -172,6 +187,7 @@ class SegmentScene(GeoglnetAlgorithm):
             model=self.chosen_model(parameters, context),
             layers={name: outputs[key] for name, key in RASTER_KEYS.items()},
             polygons=outputs[POLYGONS],
+            doubtful=outputs[DOUBTFUL],
             bounds=self._bounds(parameters, context),
             area=self._area(parameters, context, folder),
             shaping=self.chosen_shaping(parameters, context, self._raster),
