@@ -1,7 +1,8 @@
 """What a run was begun with: stored in its workspace, so that any process can go on with it and get the same bytes.
 
 *Settings* are what a run is made from: scene, model, options, outputs, and the scaling that was measured. *Facts* are what its
-bytes depend on, as text by name: they are compared before anything is added to a run, and named where they differ.
+bytes depend on, as text by name: they are compared before anything is added to a run, and named where they differ. Those of the
+machine are in :mod:`geoglnet.prediction.machine`; nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.predict_config import PredictConfig
-from geoglnet.prediction.segmenter import RegionSegmenter
 from geoglnet.prediction.source import SceneFiles
 from geoglnet.raster.scaling import scaling_from_dict
 from geoglnet.raster.scene import RasterScene
@@ -135,22 +133,20 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]
     return [*named, f"{len(changed) - len(named)} more"] if len(changed) > len(named) else named
 
 
-def run_facts(
+def request_facts(
     scene: RasterScene,
     files: SceneFiles,
     checkpoint: tuple[Path, Manifest],
     config: PredictConfig,
     layers: Collection[Layer],
-    segmenter: RegionSegmenter,
 ) -> dict[str, str]:
-    """Gather the facts of a run, as text by name."""
+    """Gather the facts that are the same on every machine: the model, the options and the scene, as text by name."""
     path, manifest = checkpoint
     return {
         "geoglnet": version("geoglnet"),
-        "torch": torch.__version__,
         "model": model_fact(manifest, path),
         "layers": ", ".join(layer.name for layer in layers),
-        **_option_facts(config, segmenter),
+        **_option_facts(config),
         **scene_facts(scene),
         **files.facts,
     }
@@ -161,19 +157,14 @@ def model_fact(manifest: Manifest, path: Path) -> str:
     return f"{manifest.name} {model_digest(path)[:16]}"
 
 
-def _option_facts(config: PredictConfig, segmenter: RegionSegmenter) -> dict[str, str]:
-    facts = {
-        "device": segmenter.device.type,
-        "precision": segmenter.precision,  # what "auto" has come to here
+def _option_facts(config: PredictConfig) -> dict[str, str]:
+    return {
         "effort": f"{config.effort:g}",
         "coarse-to-fine": "on" if config.coarse_to_fine else "off",
         "tta": "on" if config.augment else "off",
         "bounds": "none" if config.bounds is None else " ".join(map(repr, config.bounds)),  # repr keeps all digits
         "mask": "none" if config.mask_path is None else _digest(config.mask_path),
     }
-    # Which kernels run, and with them the last bits, depends on the batch, and on a CPU on the number of threads.
-    threads = {"threads": str(torch.get_num_threads())} if segmenter.device.type == "cpu" else {}
-    return facts | {"batch": str(config.batch_size or "auto")} | threads
 
 
 def scene_facts(scene: RasterScene) -> dict[str, str]:

@@ -216,6 +216,27 @@ class AllBlocks:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockRectangle:
+    """Blocks of some rows and columns of a plan, as far as they are in another set too.
+
+    Args:
+        rows: of cores.
+        cols: of cores.
+        inside: the other set.
+    """
+
+    rows: range
+    cols: range
+    inside: BlockSet
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place[0] in self.rows and place[1] in self.cols and place in self.inside
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return (place for row in self.rows for col in self.cols if (place := (row, col)) in self.inside)
+
+
+@dataclass(frozen=True, slots=True)
 class Zone:
     """A part of a region's reach that belongs to another core.
 
@@ -263,9 +284,12 @@ class BlockWork:
 def iter_work(plan: Plan, blocks: BlockSet) -> Iterator[BlockWork]:
     """List the work for blocks in the plan's order; takes memory for two rows of block numbers."""
     above: set[int] = set()
-    for row in range(len(plan.row_edges) - 1):
+    rows, cols = range(len(plan.row_edges) - 1), range(len(plan.col_edges) - 1)
+    if isinstance(blocks, BlockRectangle):  # the plan may have a million blocks, and a task of it some hundred
+        rows, cols = blocks.rows, blocks.cols
+    for row in rows:
         done: set[int] = set()
-        for col in range(len(plan.col_edges) - 1):
+        for col in cols:
             if (row, col) in blocks:
                 # What was computed just before lies in the buffer; everything else is computed again. The buffered zone of
                 # the block above holds the upper left neighbor's part too, whether that was buffered itself or not.

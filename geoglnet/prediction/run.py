@@ -22,11 +22,9 @@ are whole: a run that was stopped, killed or cut off goes on from there, and end
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,19 +32,19 @@ from typing import Any
 from geoglnet.errors import GeoglnetError, OutputError
 from geoglnet.message import Keyword
 from geoglnet.models.checkpoint import load_checkpoint
-from geoglnet.models.manifest import Manifest, model_digest
-from geoglnet.models.shipped import DEFAULT_MODEL, model_path
-from geoglnet.output import OutputFile, refuse_inputs, unwritable
-from geoglnet.prediction.area import Area, choose_area
+from geoglnet.models.shipped import DEFAULT_MODEL
+from geoglnet.output import OutputFile, unwritable
+from geoglnet.prediction.area import Area
 from geoglnet.prediction.estimate import Estimate
-from geoglnet.prediction.facts import RunSettings, model_fact, run_facts
-from geoglnet.prediction.layers import CONFIDENCE, LABELS, LAYERS, VECTOR, Layer
-from geoglnet.prediction.outputs import OutputWriter, polygon_config_of_model
+from geoglnet.prediction.facts import RunSettings, model_fact
+from geoglnet.prediction.layers import Layer
+from geoglnet.prediction.machine import machine_facts
+from geoglnet.prediction.outputs import OutputWriter
 from geoglnet.prediction.plan import BlockSet, Plan
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.predictor import Predictor
-from geoglnet.prediction.request import in_order, output_files, polygon_config
-from geoglnet.prediction.source import SceneFiles, Source
+from geoglnet.prediction.preparation import checked_outputs, prepared, settings_of
+from geoglnet.prediction.source import SceneFiles
 from geoglnet.prediction.workspace import (
     Workspace,
     check_facts,
@@ -58,7 +56,6 @@ from geoglnet.prediction.workspace import (
     write_behind,
 )
 from geoglnet.progress import Progress, SilentProgress
-from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
 from geoglnet.vector.settings import VectorConfig
@@ -106,7 +103,7 @@ def begin(
         SceneError: the scene cannot be read.
         Canceled: ``progress`` said so.
     """
-    settings = _settings(scene_path, paths, beside, model, config, vector_config, overwrite)
+    settings = settings_of(scene_path, paths, beside, model, config, vector_config, overwrite)
     folder = workspace_of(settings.outputs.values(), resume=resume)
     with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
         yield run
@@ -141,32 +138,10 @@ def estimate(
     Raises:
         GeoglnetError: as for :func:`begin`.
     """
-    settings = _settings(scene_path, paths, beside, model, config, vector_config, overwrite)
+    settings = settings_of(scene_path, paths, beside, model, config, vector_config, overwrite)
     # In a folder of its own: a run of the same outputs that was stopped stays what it is.
     with TemporaryDirectory() as place, _opened(settings, Path(place, "estimate"), progress or SilentProgress()) as run:
         return run.predictor.estimate(run.area, run.layers)
-
-
-def _settings(
-    scene_path: StrPath | Sequence[StrPath],
-    paths: Mapping[str, StrPath | None],
-    beside: Mapping[str, StrPath] | None,
-    model: str,
-    config: PredictConfig | None,
-    vector_config: VectorConfig | Mapping[str, Any] | None,
-    overwrite: bool,
-) -> RunSettings:
-    source = Source.of(scene_path, beside)
-    return RunSettings(
-        source.paths,
-        model_path(model),
-        in_order(paths),
-        config or PredictConfig(),
-        polygon_config(vector_config),
-        overwrite,
-        source.beside,
-        None if isinstance(vector_config, VectorConfig) else vector_config or {},
-    )
 
 
 @contextmanager
@@ -339,62 +314,33 @@ def _opened(
     settings: RunSettings, folder: Path, progress: Progress, *, resume: bool = False, joined: bool = False
 ) -> Iterator[Run]:
     """Check everything that a run needs, in the order of what it costs to find out; then open its folder."""
-    source, config, vector_config = Source(settings.scene_paths, settings.beside), settings.config, settings.vector_config
     with ExitStack() as stack:
         earlier = unfinished_journal(folder) if resume else None
         outputs: dict[str, OutputFile] = {}
         if not joined:
-            outputs = output_files(settings.outputs, vector_config, overwrite=settings.overwrite, journal=earlier)
-            refuse_inputs(outputs.values(), _inputs(source, settings))
+            outputs = checked_outputs(settings, earlier)
         for file in outputs.values():  # other runs that share an output are refused from here on
             stack.enter_context(file.claimed())
         network, manifest = load_checkpoint(settings.model_path)
         if earlier is not None:  # said before anything about how the scene suits another model
             check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, settings.model_path)})
-        scene = stack.enter_context(source.open_for(manifest, config, progress))
-        if VECTOR in outputs:
-            from geoglnet.vector.polygonizer import check_ground  # loads pandas and numba
-
-            if settings.over_model is not None:
-                vector_config = polygon_config_of_model(manifest, settings.over_model, scene.crs, progress)
-                settings = replace(settings, vector_config=vector_config, over_model=None)
-            # For its errors only; its warnings come when the polygons are written.
-            check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
-        area = choose_area(scene, config.bounds, config.mask_path, progress)
-        config = replace(config, spool_folder=config.spool_folder or folder)
+        ready = stack.enter_context(prepared(settings, manifest, outputs, progress))
+        config = replace(settings.config, spool_folder=settings.config.spool_folder or folder)
+        # Settled before the folder is opened: nothing of a run that cannot begin is left behind.
         predictor = Predictor(network, manifest, config)
         del network  # its unfolded half is not needed any more
-        # Settled before the folder is opened: nothing of a run that cannot begin is left behind.
-        layers, files = _layers(settings.outputs), SceneFiles.of(scene)
-        facts = run_facts(scene, files, (settings.model_path, manifest), config, layers, predictor.segmenter)
+        facts = {**ready.facts, **machine_facts(config, predictor.segmenter)}
         if predictor.segmenter.precision != "float32":
             progress.log(f"the network computes in {predictor.segmenter.precision}")
         if joined:
             workspace = stack.enter_context(joined_workspace(folder, facts))
         else:
-            plain = settings.to_dict(scene)
+            plain = ready.settings.to_dict(ready.scene)
             workspace = stack.enter_context(open_workspace(folder, facts, plain, resume=resume, overwrite=settings.overwrite))
         # Entered after the workspace, so left before it: blocks are counted while the folder is still there.
         stack.enter_context(_kept(workspace, progress))
-        tags = _tags(manifest, settings.model_path, source, scene)
-        writer = OutputWriter(workspace, scene, area, manifest, tags, outputs, progress)
-        yield Run(settings, workspace, predictor, scene, files, area, layers, writer, progress)
-
-
-def _inputs(source: Source, settings: RunSettings) -> Iterator[tuple[str, StrPath]]:
-    """Name what the run reads, so that no output replaces it."""
-    yield "the model", settings.model_path
-    yield from (("the mask", path) for path in (settings.config.mask_path,) if path is not None)
-    if settings.vector_config.statistics_path is not None:
-        yield from (("the raster of the statistics", path) for path in local_files(settings.vector_config.statistics_path))
-    named = {Path(os.fspath(path)) for path in source.paths}
-    yield from (("the scene itself" if path in named else "a file of the scene", path) for path in source.iter_files())
-
-
-def _layers(outputs: Collection[str]) -> tuple[Layer, ...]:
-    """Choose what blocks hold: labels always, and confidence also for polygons."""
-    names = {LABELS.name, *outputs, *((CONFIDENCE.name,) if VECTOR in outputs else ())}
-    return tuple(layer for layer in LAYERS.values() if layer.name in names)
+        writer = OutputWriter(workspace, ready.scene, ready.area, manifest, ready.tags, outputs, progress)
+        yield Run(ready.settings, workspace, predictor, ready.scene, ready.files, ready.area, ready.layers, writer, progress)
 
 
 @contextmanager
@@ -416,12 +362,3 @@ def _kept(workspace: Workspace, progress: Progress) -> Iterator[None]:
 
 def _counted(count: int) -> str:
     return "1 finished block is" if count == 1 else f"{count} finished blocks are"
-
-
-def _tags(manifest: Manifest, checkpoint_path: Path, source: Source, scene: RasterScene) -> dict[str, str]:
-    values = {"GEOGLNET_VALUES": scene.values_rule} if scene.values_rule else {}
-    return values | {
-        "GEOGLNET_MODEL": f"{manifest.name} sha256:{model_digest(checkpoint_path)}",
-        "GEOGLNET_SCENE": source.name,
-        "GEOGLNET_VERSION": version("geoglnet"),
-    }

@@ -209,15 +209,21 @@ class SceneFiles:
         names: of all of them; what lies in an archive is the archive.
         facts: what each is, as text by name.
         stamps: of the local ones, by which a file that was not touched is known without reading it again.
+        portable: whether facts are only what copies of a file share.
     """
 
     names: tuple[str, ...]
     facts: Mapping[str, str]
     stamps: Mapping[str, Stamp | None]
+    portable: bool = False
 
     @classmethod
-    def of(cls, scene: RasterScene) -> SceneFiles:
+    def of(cls, scene: RasterScene, *, portable: bool = False) -> SceneFiles:
         """Look at all files of an open scene; their content is read as far as :data:`DIGESTED_BYTES` goes.
+
+        Args:
+            scene: any.
+            portable: leave out times and inodes of files that are not read whole: copies on other machines have others.
 
         Raises:
             SceneError: a web server sends other bytes of a file than those that were asked for.
@@ -226,7 +232,7 @@ class SceneFiles:
         for url in (name for name in names[:1] if _URL.match(name)):
             _check_ranges(url)
         stamps = {name: _stamp(name) for name in names if not _URL.match(name)}
-        return cls(names, _facts(names), stamps)
+        return cls(names, _facts(names, portable), stamps, portable)
 
     def check_unchanged(self, name: str) -> None:
         """Refuse to go on with a scene whose files have changed since.
@@ -240,7 +246,7 @@ class SceneFiles:
             return
         changed = [
             f"{fact}: {was}, now {now.get(fact, 'gone')}"
-            for now in [_facts(self.names)]
+            for now in [_facts(self.names, self.portable)]
             for fact, was in self.facts.items()
             if now.get(fact) != was and _UNKNOWN not in f"{was} {now.get(fact)}"
         ]
@@ -252,7 +258,7 @@ class SceneFiles:
             )
 
 
-def _facts(names: Iterable[str]) -> dict[str, str]:
+def _facts(names: Iterable[str], portable: bool) -> dict[str, str]:
     names = tuple(names)
     # Each served file is a round trip or more, and a mosaic may have hundreds.
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
@@ -261,7 +267,7 @@ def _facts(names: Iterable[str]) -> dict[str, str]:
     for number, name in enumerate(names, start=1):
         fact = served.get(name)
         if fact is None:
-            fact, digested = _local_fact(Path(name), left)
+            fact, digested = _local_fact(Path(name), left, portable)
             left -= digested
         facts[f"scene file {number}, {name.rstrip('/').rpartition('/')[2]}"] = fact
     return facts
@@ -286,7 +292,7 @@ def _stamp(name: str) -> Stamp | None:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino
 
 
-def _local_fact(path: Path, budget: int) -> tuple[str, int]:
+def _local_fact(path: Path, budget: int, portable: bool) -> tuple[str, int]:
     """Describe a local file, and count the bytes that were digested for that."""
     try:
         state = path.stat()
@@ -298,6 +304,8 @@ def _local_fact(path: Path, budget: int) -> tuple[str, int]:
             samples = _samples(file, state.st_size)
     except (OSError, ValueError):
         return "missing", 0
+    if portable:
+        return f"{state.st_size} bytes, samples {samples}", 0
     modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
     # The time of the last change of the inode too: programs can set a file's mtime back, not that.
     times = f"of {modified}, last touched {state.st_ctime_ns}, inode {state.st_dev}:{state.st_ino}"

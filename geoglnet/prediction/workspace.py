@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
@@ -31,7 +31,6 @@ from geoglnet.filenames import check_filename
 from geoglnet.legend import NO_CLASS
 from geoglnet.message import Keyword
 from geoglnet.output import LockedFolder, sync_folder, unwritable
-from geoglnet.prediction.blocks import Block, PendingBlock
 from geoglnet.prediction.facts import differences
 from geoglnet.prediction.journal import JOURNAL, FinishedBlock, Journal, begin_journal, read_journal, writer_journal
 from geoglnet.prediction.layers import LAYERS, Layer
@@ -40,6 +39,9 @@ from geoglnet.prediction.seam_report import count_inner_borders
 from geoglnet.raster.encoding import encoded
 from geoglnet.raster.mosaic import write_block_mosaic
 from geoglnet.types import Shape
+
+if TYPE_CHECKING:  # who only finishes a run needs no torch
+    from geoglnet.prediction.blocks import Block, PendingBlock
 
 SUFFIX = ".unfinished"
 _LOCK = "lock"
@@ -101,7 +103,7 @@ class Workspace:
             sizes = {name: self._store(name, block) for name, values in block.layers.items() if (values != NO_CLASS).any()}
             for name in sizes:  # a name is on the disk only once its folder is
                 sync_folder(self.folder / name)
-            self.journal.add_block(_finished(block, sizes))
+            self.journal.add_block(finished_block(block, sizes))
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -114,16 +116,24 @@ class Workspace:
             num_bands: of the layer.
             place: CRS of the scene, and transform of the area.
         """
-        path = self.folder / f"{layer.name}.vrt"
+        path = self.parts_folder / f"{layer.name}.vrt"
         shape = Shape(int(area.height), int(area.width))
         top, left = int(area.row_off), int(area.col_off)
-        blocks = (
-            (_block_name(layer.name, block.row, block.col), shifted(Window(*block.window), -top, -left))
-            for _, block in sorted(self.journal.blocks.items())
-            if layer.name in block.sizes
-        )
-        write_block_mosaic(path, blocks, shape, num_bands, place)
+        parts = ((name, part, shifted(window, -top, -left)) for name, part, window in self.iter_parts(layer))
+        write_block_mosaic(path, parts, shape, num_bands, place)
         return path
+
+    @property
+    def parts_folder(self) -> Path:
+        """Folder that the rasters of finished blocks lie in."""
+        return self.folder
+
+    def iter_parts(self, layer: Layer) -> Iterator[tuple[str, Window, Window]]:
+        """List the rasters of a layer: the name below the folder, the window that is used, and where in the scene it lies."""
+        for _, block in sorted(self.journal.blocks.items()):
+            if layer.name in block.sizes:
+                window = Window(*block.window)
+                yield _block_name(layer.name, block.row, block.col), Window(0, 0, window.width, window.height), window
 
     @property
     def num_valid(self) -> int:
@@ -163,7 +173,13 @@ def _block_name(layer: str, row: int, col: int) -> str:
 
 @contextmanager
 def open_workspace(
-    folder: Path, facts: Mapping[str, str], settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+    folder: Path,
+    facts: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    kind: Callable[[Path, Journal], Workspace] = Workspace,
 ) -> Iterator[Workspace]:
     """Begin a run, or go on with one, and hold it.
 
@@ -175,6 +191,7 @@ def open_workspace(
         settings: what the run is made from, in plain form.
         resume: go on with the run that lies there, if there is one.
         overwrite: give up the run that lies there, unless it is resumed.
+        kind: of workspace to make of the folder and its journal.
 
     Raises:
         OutputError: another process is at it, the folder cannot be made, or the run that lies there has other facts.
@@ -184,13 +201,13 @@ def open_workspace(
         _refuse_writers(folder)
         workspace, has_failed = None, True
         try:
-            workspace = Workspace(folder, _journal(folder, facts, settings, resume, overwrite))
+            workspace = kind(folder, _journal(folder, facts, settings, resume, overwrite))
             workspace.refresh()
             yield workspace
             has_failed = False
         finally:
             is_finished = workspace is not None and workspace.is_finished
-            if is_finished or (has_failed and not _has_blocks(folder)):
+            if is_finished or (has_failed and not _has_results(folder)):
                 _clear(folder)
                 locked.remove()
 
@@ -284,13 +301,13 @@ def _journal(folder: Path, facts: Mapping[str, str], settings: Mapping[str, Any]
     return begin_journal(folder / JOURNAL, facts, settings)
 
 
-def _has_blocks(folder: Path) -> bool:
+def _has_results(folder: Path) -> bool:
     """Check whether an unfinished run is worth keeping."""
     try:
         journal = read_journal(folder / JOURNAL)
     except OutputError:
         return True
-    return journal is not None and bool(journal.blocks)
+    return journal is not None and bool(journal.blocks or journal.ready)
 
 
 def _is_workspace(folder: Path) -> bool:
@@ -337,7 +354,13 @@ def _clear(folder: Path) -> None:
         (folder / JOURNAL).unlink(missing_ok=True)
 
 
-def _finished(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:
+def finished_block(block: Block, sizes: Mapping[str, int]) -> FinishedBlock:
+    """Count what is known of a block without reading it again.
+
+    Args:
+        block: in memory.
+        sizes: bytes of its files, by layer.
+    """
     window = block.window
     pairs, borders = count_inner_borders(block.labels)
     return FinishedBlock(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
@@ -22,22 +24,33 @@ def encoded(layer: npt.NDArray[np.uint8]) -> bytes:
     Memory: the array once more, compressed.
     """
     shape = Shape(*layer.shape[1:])
+    profile = block_profile(shape, len(layer), TILE_SIZE if min(shape) >= TILE_SIZE else None)
+    with environment(), MemoryFile() as memory:
+        with memory.open(**profile) as dst:
+            dst.write(layer)
+        return bytes(memory.getbuffer())
+
+
+def block_profile(shape: Shape, num_bands: int, tile: int | None) -> dict[str, Any]:
+    """Return rasterio's profile of blocks and of parts: written once, read once or twice.
+
+    Args:
+        shape: of the raster.
+        num_bands: of the raster.
+        tile: side of its tiles; strips of rows when left out.
+    """
     profile = {
         "driver": "GTiff",
         "dtype": "uint8",
-        "count": len(layer),
+        "count": num_bands,
         "height": shape.height,
         "width": shape.width,
         "nodata": NO_CLASS,
         "transform": _ANYWHERE,
         "compress": "DEFLATE",
-        "zlevel": 1,  # written once, read once or twice
+        "zlevel": 1,
         "interleave": "BAND",
         "sparse_ok": True,
+        "bigtiff": "IF_SAFER",
     }
-    if min(shape) >= TILE_SIZE:
-        profile |= {"tiled": True, "blockxsize": TILE_SIZE, "blockysize": TILE_SIZE}
-    with environment(), MemoryFile() as memory:
-        with memory.open(**profile) as dst:
-            dst.write(layer)
-        return bytes(memory.getbuffer())
+    return profile if tile is None else profile | {"tiled": True, "blockxsize": tile, "blockysize": tile}

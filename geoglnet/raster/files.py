@@ -44,7 +44,7 @@ _SIDECARS = (".msk", ".ovr", ".aux.xml", ".aux")
 # Drivers whose headers name, by any path, the file that is read as numbers.
 _RAW_DRIVERS = {"ISIS2", "ISIS3", "PDS", "PDS4", "VICAR", "MRF", "SNODAS", "HFA", "ERS", "PAux", "MAP", "RRASTER", "GXF"}
 _FILTERS = threading.RLock()
-_BLOCK_NAME = re.compile(r"\w+/\d{6}_\d{6}\.tif")  # of a run's own mosaics
+_BLOCK_NAME = re.compile(r"\w+/\d{6}_\d{6}(-[0-9a-f]{16})?\.tif")  # of the mosaics of runs and jobs
 
 
 class Mosaic(str):

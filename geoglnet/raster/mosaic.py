@@ -35,7 +35,7 @@ _GDAL_TYPES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "In
 
 def write_block_mosaic(
     path: Path,
-    blocks: Iterable[tuple[str, Window]],
+    blocks: Iterable[tuple[str, Window, Window]],
     shape: Shape,
     num_bands: int,
     place: tuple[CRS | None, Affine],
@@ -44,7 +44,7 @@ def write_block_mosaic(
 
     Args:
         path: VRT to write; the blocks lie below its folder.
-        blocks: file names relative to the folder, with the window of each in the mosaic.
+        blocks: file names relative to the folder, the window of each that is used, and where in the mosaic that lies.
         shape: of the mosaic.
         num_bands: number of bands of every block.
         place: CRS and transform of the mosaic.
@@ -53,9 +53,9 @@ def write_block_mosaic(
     bands = [_band(root, number, "Byte") for number in range(1, num_bands + 1)]
     for band in bands:
         ElementTree.SubElement(band, "NoDataValue").text = str(NO_CLASS)
-    for name, window in blocks:
+    for name, part, window in blocks:
         for number, band in enumerate(bands, start=1):
-            _source(band, "SimpleSource", name, str(number), Window(0, 0, window.width, window.height), window, is_beside=True)
+            _source(band, "SimpleSource", name, str(number), part, window, is_beside=True)
     ElementTree.ElementTree(root).write(path, encoding="utf-8")
 
 
