@@ -16,6 +16,7 @@ would guess, so that ``except FileNotFoundError`` works without knowing us::
     ├── DatasetError (ValueError)         training data that cannot be used
     ├── OutputError (OSError)             an output that cannot be written
     │   └── OutputExistsError (FileExistsError)
+    ├── TasksFailedError (RuntimeError)   tasks of a job that cannot be computed, whoever tries
     ├── MemoryLimitError (MemoryError)    more than may be read at once
     └── Canceled                         the user asked to stop
 """
@@ -91,6 +92,10 @@ class OutputError(GeoglnetError, OSError):
 
 class OutputExistsError(OutputError, FileExistsError):
     """The output exists and overwriting was not asked for."""
+
+
+class TasksFailedError(GeoglnetError, RuntimeError):
+    """Tasks of a job that cannot be computed, because the scene is damaged there or processes die; all others are finished."""
 
 
 class MemoryLimitError(GeoglnetError, MemoryError):

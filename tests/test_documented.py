@@ -36,6 +36,10 @@ NOT_RUN = {  # words in a command: why it is not run here
     " benchmark ": "trains networks for minutes; it has tests of its own",
     " adapt ": "trains for minutes; it has tests of its own",
     " demo ": "the whole scene takes long; .ci/run runs it",
+    " plan ": "writes no output yet; tests/cluster",
+    " work ": "needs a plan; tests/cluster",
+    " status ": "needs a plan; tests/cluster",
+    " finish ": "needs a plan; tests/cluster",
     " train config.toml --data DATA -o mine.safetensors --resume": "needs a training that was cut off; test_training_resume",
 }
 OUTPUT_OPTIONS = {"-o", "--vector", "--uncertain", "--confidence", "--entropy", "--probabilities"}

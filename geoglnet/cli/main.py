@@ -13,6 +13,10 @@ from geoglnet.config import suggestion
 
 VERBS = (
     "predict",
+    "plan",
+    "work",
+    "finish",
+    "status",
     "vectorize",
     "info",
     "models",

@@ -11,13 +11,13 @@ import click
 
 from geoglnet.cli.process import abandon, address_space_limit, check_address_space, explain_limit, unprinted
 from geoglnet.cli.terminal import JsonReporter, Reporter, in_options
-from geoglnet.errors import Canceled, GeoglnetError
+from geoglnet.errors import Canceled, GeoglnetError, TasksFailedError
 from geoglnet.escaping import visible
 
-FAILED, CANCELED = 1, 130
+FAILED, TASKS_FAILED, CANCELED = 1, 4, 130
 FEW_OPTIONS, LAST, WIDEST = 8, "Run", 30  # in a help: most options under one heading, the last heading, width of names
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
-_LOAD_TORCH = ("predict", "train", "adapt", "evaluate", "benchmark", "import-official")
+_LOAD_TORCH = ("predict", "work", "train", "adapt", "evaluate", "benchmark", "import-official")
 _EXTRAS = dict.fromkeys(
     ("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"), "train"
 )  # library: the extra that brings it
@@ -120,7 +120,7 @@ def _end(ctx: click.Context, error: BaseException) -> NoReturn:
         click.echo(message.capitalize() if canceled else f"Error: {message}", err=True)
     except OSError:
         abandon(sys.stderr)  # nobody is left to tell
-    ctx.exit(CANCELED if canceled else FAILED)
+    ctx.exit(CANCELED if canceled else TASKS_FAILED if isinstance(error, TasksFailedError) else FAILED)
 
 
 def _report(ctx: click.Context, message: str, kind: str) -> None:
