@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.config import RegionConfig as RegionConfig
     from geoglnet.config import Sharing as Sharing
     from geoglnet.errors import GeoglnetError as GeoglnetError
+    from geoglnet.export.programs import export_model as export_model
     from geoglnet.legend import Legend as Legend
     from geoglnet.models.checkpoint import load_checkpoint as load_checkpoint
     from geoglnet.models.glnet import GLNet as GLNet
@@ -66,6 +67,7 @@ _HOME = {
     "demo": "geoglnet.api.demonstration",
     "estimate": "geoglnet.api.prediction",
     "evaluate": "geoglnet.api.training",
+    "export_model": "geoglnet.export.programs",
     "get_model": "geoglnet.api.model",
     "iter_blocks": "geoglnet.api.prediction",
     "load_checkpoint": "geoglnet.models.checkpoint",

@@ -27,7 +27,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "synthetic": 2.5,
     "datasets": 3,
-    **dict.fromkeys(("training", "prediction", "paper", "torchgeo", "adaptation", "cluster"), 4),
+    **dict.fromkeys(("training", "prediction", "paper", "torchgeo", "adaptation", "cluster", "export"), 4),
     **dict.fromkeys(("api", "cli", "__main__", "__init__"), 5),
 }
 TORCH_SIDE, GEO_SIDE = {"models", "losses", "metrics"}, {"raster", "vector"}

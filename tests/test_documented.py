@@ -34,6 +34,7 @@ NOT_RUN = {  # words in a command: why it is not run here
     "--device cuda": "needs a GPU",
     "https://": "needs a network",
     " benchmark ": "trains networks for minutes; it has tests of its own",
+    " export ": "traces networks for minutes; it has tests of its own",
     " adapt ": "trains for minutes; it has tests of its own",
     " demo ": "the whole scene takes long; .ci/run runs it",
     " plan ": "writes no output yet; tests/cluster",

@@ -20,6 +20,7 @@ VERBS = (
     "vectorize",
     "info",
     "models",
+    "export",
     "demo",
     "train",
     "adapt",

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Protocol, cast
 
 import torch
@@ -91,9 +92,9 @@ class Taps(nn.Module):
         """``(n, C, h, w)`` maps, whose channels follow one another → ``(n, D · size², h, w)`` float32."""
         first, *parts = torch.split(self.weight, [m.shape[1] for m in maps], dim=1)
         with in_full_precision(self.weight.device):
-            mixed = torch.bmm(first.expand(len(maps[0]), -1, -1), _flat(maps[0]))
+            mixed = torch.bmm(first.expand(maps[0].shape[0], -1, -1), _flat(maps[0]))
             for weight, m in zip(parts, maps[1:], strict=True):
-                mixed = torch.baddbmm(mixed, weight.expand(len(m), -1, -1), _flat(m))
+                mixed = torch.baddbmm(mixed, weight.expand(m.shape[0], -1, -1), _flat(m))
         return mixed.view(*mixed.shape[:2], *maps[0].shape[-2:])
 
 
@@ -101,7 +102,11 @@ def add_taps(tapped: Tensor, size: int) -> Tensor:
     """``(n, D · size², h, w)`` channels of :class:`Taps`, each shifted by its tap and added up: ``(n, D, h, w)``."""
     height, width = tapped.shape[-2:]
     margin = size // 2
-    taps = tapped.view(len(tapped), -1, size, size, height, width)
+    taps = tapped.unflatten(1, (-1, size, size))
+    if torch.compiler.is_compiling():  # a program has no assignment to a part: shifted copies, added up
+        shifts = range(-margin, size - margin)
+        lines = reduce(torch.add, (F.pad(taps[:, :, :, margin + by], (by, -by)) for by in shifts))
+        return reduce(torch.add, (F.pad(lines[:, :, margin + by], (0, 0, by, -by)) for by in shifts))
     # Along rows first, then along columns: 2 · size additions of large blocks. F.fold adds value by value.
     across = tapped.new_zeros(len(taps), taps.shape[1], size, height, width + 2 * margin)
     for index in range(size):
@@ -268,7 +273,7 @@ class FoldedGLNet(Network):
                 "these maps are another network's, unfolded perhaps; use those that see(overviews) of this one returns"
             )
         check_image(patches, self.config.in_channels)
-        check_footprints(footprints, len(patches))
+        check_footprints(footprints, patches.shape[0])
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
         crops = Crops(footprints, overview_index, self.geometry)
@@ -287,7 +292,7 @@ class FoldedGLNet(Network):
     def look(self, patches: Tensor, footprints: Tensor, maps: FoldedMaps, overview_index: Tensor | None = None) -> Look:
         """Run the first round of bidirectional sharing; see :meth:`GLNet.look`."""
         check_image(patches, self.config.in_channels)
-        check_footprints(footprints, len(patches))
+        check_footprints(footprints, patches.shape[0])
         return self._look(patches, Crops(footprints, overview_index, self.geometry), maps)
 
     def merge(self, maps: FoldedMaps) -> Merge:
@@ -305,14 +310,14 @@ class FoldedGLNet(Network):
         """Do what :meth:`GLNet.aggregate` does."""
         return self._with_refined(term, Crops(footprints, None, self.geometry), maps)
 
-    def all_logits(self, overview: Tensor, patches: Tensor, crops: Crops, places: Sequence[Footprint]) -> Tensor:
-        """Compute the final logits of all patches of one region at once; ``places`` are the footprints as plain numbers."""
-        maps = self._see(overview)
-        if not self.has_two_rounds:
-            return with_first(self._segment(patches, crops, maps))
+    def region_logits(self, overviews: Tensor | None, patches: Tensor, places: Sequence[Footprint]) -> Tensor:
+        """Do what :meth:`Network.region_logits` does; with bidirectional sharing of one region."""
+        if not self.has_two_rounds or overviews is None:
+            return super().region_logits(overviews, patches, places)
+        maps, crops = self._see(overviews), Crops(torch.tensor(places, device=patches.device), None, self.geometry)
         look, merge = self._look(patches, crops, maps), self.merge(maps)
         merge.add_at(look.shared, places, [0] * len(places))
-        return self._with_refined(look.term, crops, self.refine(overview, maps, merge.maps()))
+        return self._with_refined(look.term, crops, self.refine(overviews, maps, merge.maps()))
 
     def _segment(self, patches: Tensor, crops: Crops, maps: FoldedMaps | None) -> Tensor:
         # Level 2 has most of the pixels and none of its maps are needed themselves: one kernel leads from c2 to the logits.
@@ -366,9 +371,9 @@ class FoldedGLNet(Network):
             far_sum += enlarge(m, _size(near))
         # The taps of the smaller kernel are the inner ones of the larger.
         rest, size = (self.near_size - self.far_size) // 2, self.far_size
-        if rest < 0:
+        if rest < 0 or torch.compiler.is_compiling():
             return add_taps(near, self.near_size) + add_taps(far_sum, size) + self.bias
-        n, sides = len(near), _size(near)
+        n, sides = near.shape[0], _size(near)
         inner = near.view(n, -1, self.near_size, self.near_size, *sides)[:, :, rest : rest + size, rest : rest + size]
         inner += far_sum.view(n, -1, size, size, *sides)
         return add_taps(near, self.near_size) + self.bias

@@ -290,7 +290,7 @@ class GLNet(Network):
         if self.local_branch is None:
             raise ConfigError("this network has only a global branch; its logits are see(overviews).logits")
         check_image(patches, self.config.in_channels)
-        check_footprints(footprints, len(patches))
+        check_footprints(footprints, patches.shape[0])
         if maps is None and self.global_branch is not None:
             raise ConfigError("segment needs the maps that see(overviews) returned")
         return self.local_branch, Crops(footprints, overview_index, self.geometry)

@@ -8,7 +8,7 @@ there is trained, scored, stored, loaded and predicted with.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geoglnet.config import ARCHITECTURES, Branches, ModelConfig, Stage
 from geoglnet.errors import ConfigError
+from geoglnet.models.sharing import Footprint
 
 
 class PatchBatch(NamedTuple):
@@ -150,6 +151,24 @@ class Network(nn.Module):
         """
         for patches, footprints in batches:
             yield self.segment(patches, footprints, maps).final
+
+    def region_logits(self, overviews: Tensor | None, patches: Tensor, places: Sequence[Footprint]) -> Tensor:
+        """Compute the final logits of the same patches of all regions at once, by operations on tensors alone: for export.
+
+        Args:
+            overviews: ``(B, C, h1, w1)``, normalized; ``None`` where the network sees none.
+            patches: ``(n · B, C, h2, w2)``: the first patch of every region, then the second, and so on.
+            places: the n footprints.
+
+        Returns:
+            ``(n · B, num_classes, h, w)`` in the order of the patches.
+        """
+        count, batch = len(places), patches.shape[0] // len(places)
+        footprints = torch.tensor(places, device=patches.device)[:, None].expand(count, batch, 4).flatten(0, 1)
+        if overviews is None:
+            return self.segment(patches, footprints).final
+        owners = torch.arange(batch, device=patches.device).repeat(count)
+        return self.segment(patches, footprints, self.see(overviews), owners).final
 
     def for_inference(self) -> Network:
         """Return the form to predict with: equal logits but in a ring of ``ring_size`` pixels, at less cost. This one here."""

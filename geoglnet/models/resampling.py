@@ -51,6 +51,8 @@ def resample(source: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     Returns:
         ``(n, C, h, w)`` in the layout of the source.
     """
+    if torch.compiler.is_compiling():  # a program's batch may have no number yet
+        return rows[:, None] @ source @ cols[:, None].mT
     count, (channels, height, width) = len(rows), source.shape[1:]
     with in_full_precision(source.device):  # positions in bf16 would be off by whole cells
         if is_channels_last(source):

@@ -32,6 +32,7 @@ PREDICT = ["predict", "{scene}", "--model", "{model}", "--device", "cpu", "--bat
         ["vectorize", "{scene}", "--style", "qml"],
         ["train", "toy.toml", "-o"],
         ["import-official", "{model}", "-o"],
+        ["export", "{model}", "-o"],
     ],
     ids=" ".join,
 )

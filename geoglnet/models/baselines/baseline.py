@@ -64,7 +64,7 @@ class Baseline(Network):
         if not self.sees_patches:
             return super().segment(patches, footprints, maps, overview_index)
         check_image(patches, self.config.in_channels)
-        check_footprints(footprints, len(patches))
+        check_footprints(footprints, patches.shape[0])
         return PatchLogits(s_loc=self(patches))
 
     @property
