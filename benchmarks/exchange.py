@@ -39,9 +39,8 @@ def seconds(run: Callable[..., object], *arguments: object) -> float:
 def main() -> None:
     folder, *names = sys.argv[1:]
     torch.set_num_threads(1)
-    print(
-        "| model | file | MB | equal labels | probabilities | logits | CPU s a region (predictor) |\n|---|---|---|---|---|---|---|"
-    )
+    print("| model | file | MB | equal labels | probabilities | logits | CPU s a region (predictor) |")
+    print("|---|---|---|---|---|---|---|")
     for name in names or shipped_models():
         network, manifest = load_checkpoint(model_path(name))
         side = manifest.region.region_size

@@ -164,7 +164,10 @@ def _traced(graph: RegionGraph, program: ImageProgram, bands: int) -> Any:
     image = torch.zeros(program.batch or 2, bands, program.side, program.side)
     batches = None if program.batch else ({0: torch.export.Dim("batch", min=1, max=_MOST_IMAGES)},)
     with torch.no_grad(), trusted(), _quiet():
-        return torch.export.export(graph, (image,), dynamic_shapes=batches)
+        traced = torch.export.export(graph, (image,), dynamic_shapes=batches)
+    for node in traced.graph.nodes:  # names of folders here are nobody's business
+        node.meta.pop("stack_trace", None)
+    return traced
 
 
 def _write_onnx(traced: Any, path: Path, manifest: Manifest, program: ImageProgram, digest: str) -> None:

@@ -93,7 +93,12 @@ def mlm_item(
     west, south, east, north = _WORLD
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     artifact, media = _KINDS["safetensors" if program is None else "pt2" if program.opset is None else "onnx"]
-    asset = {"href": f"./{file_name}", "type": media, "title": manifest.name, "roles": ["mlm:model", "mlm:weights", "data"]}
+    asset: dict[str, Any] = {
+        "href": f"./{file_name}",
+        "type": media,
+        "title": manifest.name,
+        "roles": ["mlm:model", "mlm:weights", "data"],
+    }
     # STAC 1.1 allows bands among the properties only where an asset has some; MLM wants them there.
     asset |= {"bands": [{"name": name} for name in manifest.bands.names]}
     asset |= {"mlm:artifact_type": artifact} | ({"file:size": size, "file:checksum": f"1220{sha256}"} if sha256 else {})

@@ -19,8 +19,10 @@ Size = tuple[int, int]
 
 
 def in_full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off, which the meta device has not."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    """Switch autocast off, which the meta device has not, and programs that are exported do not carry."""
+    return (
+        nullcontext() if device.type == "meta" or torch.compiler.is_compiling() else torch.autocast(device.type, enabled=False)
+    )
 
 
 def weights_at(positions: Tensor, length: int) -> Tensor:

@@ -175,6 +175,7 @@ def test_the_program_of_torch_is_written_by_the_command_line(model: Path, tmp_pa
     done = json.loads(ran.stdout.splitlines()[-1])
     assert done["outputs"]["equal_labels"] == 1
     assert "torch.export, float32, images of 40 px; 100.0000% of the labels equal" in done["message"]
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
     module = torch.export.load(path).module()
     assert module(torch.zeros(2, 3, 40, 40)).shape == (2, 3, 40, 40)
     assert faults_of(json.loads(path.with_suffix(".json").read_text())) == []
