@@ -72,7 +72,7 @@ def parity(
     planned, valid = planned_region(manifest, side), np.ones((side, side), dtype=bool)
     bytes_in = images if manifest.bands.is_8bit else images.astype(np.float32)
     wanted = [segmenter.probabilities(planned, Pixels(image, valid)).numpy() for image in bytes_in]
-    return compared(run(images.astype(np.float32) / 255), np.stack(wanted))
+    return compared(run(images.astype(np.float32) / np.float32(255)), np.stack(wanted))
 
 
 def drawn_images(count: int, bands: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:

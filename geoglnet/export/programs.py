@@ -173,7 +173,7 @@ def _traced(graph: RegionGraph, program: ImageProgram, bands: int) -> Any:
 def _write_onnx(traced: Any, path: Path, manifest: Manifest, program: ImageProgram, digest: str) -> None:
     onnx = needed("onnx", "onnx")
     with torch.no_grad(), _quiet():
-        found = torch.onnx.export(
+        found: Any = torch.onnx.export(
             traced,
             dynamo=True,
             opset_version=program.opset,

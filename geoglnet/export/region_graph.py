@@ -61,7 +61,7 @@ class RegionGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, C, side, side)`` values from 0 to 1 → ``(B, num_classes, side, side)`` probabilities, both float32."""
-        normalized = (image - self.mean) / self.std
+        normalized = (image - cast(Tensor, self.mean)) / cast(Tensor, self.std)
         overviews = None
         if self.network.sees_overviews:
             matrix = cast(Tensor, self.decimation)
@@ -72,7 +72,7 @@ class RegionGraph(nn.Module):
         patches = torch.cat([normalized[(..., *window.toslices())] for window in windows]).to(self.dtype)
         logits = self.network.region_logits(overviews, patches, self.places)
         probabilities = self._probabilities(logits, self.planned.patch_shape)
-        return self._blended(probabilities.unflatten(0, (len(windows), image.shape[0])))
+        return self._blended(probabilities.view(len(windows), image.shape[0], *probabilities.shape[1:]))
 
     def _probabilities(self, logits: Tensor, shape: Shape) -> Tensor:
         full = F.interpolate(logits.float(), size=tuple(shape), mode="bilinear", align_corners=False)

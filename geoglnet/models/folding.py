@@ -102,7 +102,7 @@ def add_taps(tapped: Tensor, size: int) -> Tensor:
     """``(n, D · size², h, w)`` channels of :class:`Taps`, each shifted by its tap and added up: ``(n, D, h, w)``."""
     height, width = tapped.shape[-2:]
     margin = size // 2
-    taps = tapped.unflatten(1, (-1, size, size))
+    taps = tapped.view(tapped.shape[0], -1, size, size, height, width)
     if torch.compiler.is_compiling():  # a program has no assignment to a part: shifted copies, added up
         shifts = range(-margin, size - margin)
         lines = reduce(torch.add, (F.pad(taps[:, :, :, margin + by], (by, -by)) for by in shifts))
