@@ -109,6 +109,14 @@ def _is_full(error: BaseException, path: Path, size: int = _FULL_BYTES) -> bool:
     return False
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or a cause of it, says that a disk is full."""
+    return any(
+        (isinstance(cause, OSError) and cause.errno in _FULL) or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        for cause in _causes(error)
+    )
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, the innermost last."""
     cause: BaseException | None = error

@@ -37,6 +37,7 @@ NOT_RUN = {  # words in a command: why it is not run here
     " export ": "traces networks for minutes; it has tests of its own",
     " adapt ": "trains for minutes; it has tests of its own",
     " demo ": "the whole scene takes long; .ci/run runs it",
+    " batch ": "needs a catalog; tests/cluster",
     " plan ": "writes no output yet; tests/cluster",
     " work ": "needs a plan; tests/cluster",
     " status ": "needs a plan; tests/cluster",

@@ -17,6 +17,7 @@ VERBS = (
     "work",
     "finish",
     "status",
+    "batch",
     "vectorize",
     "info",
     "models",

@@ -11,11 +11,14 @@ a region, 4 · R² for every region that was read ahead, 9 · R² while labels a
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -168,6 +171,12 @@ class Predictor:
         self.segmenter = kind(network.for_inference(), manifest, self.config)
         # After the weights have been moved: what is left of the memory is for maps.
         check_capacity(network, manifest, self.segmenter.device)
+
+    def spooling_to(self, folder: Path) -> Predictor:
+        """Return the same predictor, with its temporary files in a folder; the network is shared."""
+        other = copy.copy(self)
+        other.config = replace(self.config, spool_folder=folder)
+        return other
 
     def estimate(self, area: Area, layers: Collection[Layer], blocks: BlockSet | None = None) -> Estimate:
         """Estimate what computing blocks of an area amounts to; where they are many, a patch is tried for its time.

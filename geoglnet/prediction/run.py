@@ -72,6 +72,7 @@ def begin(
     vector_config: VectorConfig | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    predictor: Predictor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Run]:
     """Begin the run of a scene, or go on with one, and hold it as long as the context lasts.
@@ -88,6 +89,7 @@ def begin(
         vector_config: how polygons are made: all settings, or by name those that replace the model's own.
         overwrite: replace files that exist.
         resume: go on with a run that was stopped, if there is one.
+        predictor: of the same model and the same device, batch, precision and effort, to use instead of a new one.
         progress: receiver of steps and of the rules applied.
 
     Yields:
@@ -105,7 +107,7 @@ def begin(
     """
     settings = settings_of(scene_path, paths, beside, model, config, vector_config, overwrite)
     folder = workspace_of(settings.outputs.values(), resume=resume)
-    with _opened(settings, folder, progress or SilentProgress(), resume=resume) as run:
+    with _opened(settings, folder, progress or SilentProgress(), resume=resume, predictor=predictor) as run:
         yield run
 
 
@@ -311,7 +313,13 @@ class Run:
 
 @contextmanager
 def _opened(
-    settings: RunSettings, folder: Path, progress: Progress, *, resume: bool = False, joined: bool = False
+    settings: RunSettings,
+    folder: Path,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    joined: bool = False,
+    predictor: Predictor | None = None,
 ) -> Iterator[Run]:
     """Check everything that a run needs, in the order of what it costs to find out; then open its folder."""
     with ExitStack() as stack:
@@ -321,14 +329,20 @@ def _opened(
             outputs = checked_outputs(settings, earlier)
         for file in outputs.values():  # other runs that share an output are refused from here on
             stack.enter_context(file.claimed())
-        network, manifest = load_checkpoint(settings.model_path)
+        if predictor is None:
+            network, manifest = load_checkpoint(settings.model_path)
+        else:
+            manifest = predictor.manifest
         if earlier is not None:  # said before anything about how the scene suits another model
             check_facts(earlier, dict(earlier.facts) | {"model": model_fact(manifest, settings.model_path)})
         ready = stack.enter_context(prepared(settings, manifest, outputs, progress))
         config = replace(settings.config, spool_folder=settings.config.spool_folder or folder)
         # Settled before the folder is opened: nothing of a run that cannot begin is left behind.
-        predictor = Predictor(network, manifest, config)
-        del network  # its unfolded half is not needed any more
+        if predictor is None:
+            predictor = Predictor(network, manifest, config)
+            del network  # its unfolded half is not needed any more
+        else:
+            predictor = predictor.spooling_to(config.spool_folder or folder)
         facts = {**ready.facts, **machine_facts(config, predictor.segmenter)}
         if predictor.segmenter.precision != "float32":
             progress.log(f"the network computes in {predictor.segmenter.precision}")

@@ -25,6 +25,7 @@ from geoglnet.types import Shape, StrPath
 _ALIGNMENT = 0.05  # of a pixel: most that scenes of one mosaic may be off each other's grid
 _LARGEST_EMPTY = 2**31  # pixels of a mosaic, up to which it may be empty for the most part
 _LEAST_COVERED = 1e-3  # of a larger one that must be covered; a thousand tiles along a diagonal valley cover this much
+_EACH = "or predict each for itself (geoglnet batch)"
 _RGB = ("Red", "Green", "Blue")
 _NAMED = (*_RGB, "Alpha")
 _GDAL_TYPES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
@@ -130,7 +131,7 @@ class _Part:
         col, row = ~grid @ (self.transform.c, self.transform.f)
         if max(abs(col - round(col)), abs(row - round(row))) > _ALIGNMENT:
             raise SceneError(
-                f"{self.name} lies {col % 1:.2f}, {row % 1:.2f} px off the first scene's grid; warp them to one grid"
+                f"{self.name} lies {col % 1:.2f}, {row % 1:.2f} px off the first scene's grid; warp them to one grid, {_EACH}"
             )
         return Window(round(col), round(row), self.shape.width, self.shape.height)
 
@@ -143,7 +144,7 @@ def _described(path: StrPath) -> _Part:
         if place.transform == BARE_TRANSFORM:
             raise SceneError(
                 f"{short_name(src.name)} {place.remark or 'has no georeference'}, so its place in the mosaic is unknown; "
-                "predict it separately"
+                "predict it separately (geoglnet batch)"
             )
         unknown = sorted({dtype for dtype in src.dtypes if dtype not in _GDAL_TYPES})
         if unknown:
@@ -163,12 +164,15 @@ def _check_alike(first: _Part, other: _Part) -> None:
     for what, found, wanted in (("CRS", other.crs, first.crs), ("bands", other.dtypes, first.dtypes)):
         if found != wanted:
             raise SceneError(
-                f"{other.name} has {what} {_text(found)}, {first.name} {_text(wanted)}; warp them to one grid, or give a VRT"
+                f"{other.name} has {what} {_text(found)}, {first.name} {_text(wanted)}; warp them to one grid, or give a VRT, "
+                + _EACH
             )
     ours, theirs = first.transform, other.transform
     tolerance = 1e-6 * math.hypot(ours.a, ours.d)  # rounding errors of whoever wrote the file
     if any(abs(getattr(ours, name) - getattr(theirs, name)) > tolerance for name in "abde"):
-        raise SceneError(f"{other.name} has {_steps(theirs)}, {first.name} {_steps(ours)}; put them on one grid with gdalwarp")
+        raise SceneError(
+            f"{other.name} has {_steps(theirs)}, {first.name} {_steps(ours)}; put them on one grid with gdalwarp, {_EACH}"
+        )
 
 
 def _text(value: object) -> str:
@@ -230,7 +234,8 @@ def _check_coverage(parts: Sequence[_Part], shape: Shape) -> None:
     empty = min(100 * (1 - covered / total), 99.9999)
     raise SceneError(
         f"{len(parts)} scenes make a mosaic of {shape.width} × {shape.height} px, of which {empty:.6g} % is empty "
-        f"({first.name} and {furthest.name} lie furthest apart); predict them separately, each with an output of its own"
+        f"({first.name} and {furthest.name} lie furthest apart); predict them separately, "
+        "each with an output of its own (geoglnet batch)"
     )
 
 
