@@ -35,6 +35,7 @@ SHAPES = {
     "opened 2": {"fill_holes": True, "opening": 2},
     "opened 4": {"fill_holes": True, "opening": 4},
     "opened 6": {"fill_holes": True, "opening": 6},
+    "opened 8": {"fill_holes": True, "opening": 8},
     "regular": {"fill_holes": True, "simplify": "1px", "regularize": True},
     "regular, opened 2": {"fill_holes": True, "opening": 2, "simplify": "1px", "regularize": True},
 }

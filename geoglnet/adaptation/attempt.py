@@ -21,7 +21,7 @@ from geoglnet.adaptation.adapt_config import SHARES, AdaptConfig, steps_for
 from geoglnet.adaptation.drawn import Drawn
 from geoglnet.adaptation.keeping import KeepingTask
 from geoglnet.adaptation.squares import CHOOSE, LEARN, PartTruth, Squares
-from geoglnet.adaptation.tally import MEASURES, Answer, Crop, DroppingRules, Tally, crops_of, tally
+from geoglnet.adaptation.tally import MEASURES, Answer, Crop, PolygonRules, Tally, crops_of, tally
 from geoglnet.config import Stage
 from geoglnet.datasets.generated import generated_region
 from geoglnet.datasets.regions import DecodedScene, LabeledRegion, LabeledScene, fill_of
@@ -150,7 +150,7 @@ def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequenc
 def counted(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> tuple[Tally, list[Labels]]:
     """Label crops and count what is right."""
     answers = segment(job, network, manifest, crops)
-    rules = DroppingRules.of(manifest.polygons, manifest.resolution_m)
+    rules = PolygonRules.of(manifest.polygons, manifest.resolution_m)
     return tally(crops, answers, job.legend, rules), [answer.labels for answer in answers]
 
 

@@ -20,6 +20,7 @@ from geoglnet.legend import NO_CLASS, Legend
 from geoglnet.metrics import BoundaryScore, ConfusionMatrix, boundaries, mean, near
 from geoglnet.prediction.layers import SCALE
 from geoglnet.types import Labels, Shape
+from geoglnet.vector.cleaning import LARGEST_HOLE, fill_holes, open_labels
 
 TOLERANCE = 3
 """Pixels within which boundaries agree."""
@@ -45,21 +46,37 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class DroppingRules:
-    """Which polygons a model's own settings drop, so that scores are of what people get.
+class PolygonRules:
+    """What a model's own settings make of its labels, so that scores are of the polygons that people get.
+
+    Their outlines are left as pixels are: smoother ones overlap with the true ones by nearly as much.
 
     Args:
         min_px: smallest area, in pixels.
         min_confidence: smallest mean confidence, 0 to 1.
+        opening: radius in pixels.
+        fill_holes: whether enclosed background is filled.
     """
 
     min_px: float = 0.0
     min_confidence: float = 0.0
+    opening: int = 0
+    fill_holes: bool = False
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], resolution_m: float) -> DroppingRules:
+    def of(cls, settings: Mapping[str, Any], resolution_m: float) -> PolygonRules:
         """Read them from the settings of polygons that a model brings along."""
-        return cls(settings.get("min_area_m2", 0.0) / resolution_m**2, settings.get("min_confidence", 0.0))
+        return cls(
+            settings.get("min_area_m2", 0.0) / resolution_m**2,
+            settings.get("min_confidence", 0.0),
+            settings.get("opening", 0),
+            settings.get("fill_holes", False),
+        )
+
+    def cleaned(self, labels: Labels, background: int | None) -> Labels:
+        """Change labels as they are before polygons are traced."""
+        labels = open_labels(labels, self.opening, background) if self.opening else labels
+        return fill_holes(labels, background, LARGEST_HOLE) if self.fill_holes and background is not None else labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +240,14 @@ def crops_of(drawn: Drawn, squares: Squares, cells: Sequence[tuple[int, int]], t
     return made
 
 
-def tally(crops: Sequence[Crop], answers: Sequence[Answer], legend: Legend, rules: DroppingRules = DroppingRules()) -> Tally:
+def tally(crops: Sequence[Crop], answers: Sequence[Answer], legend: Legend, rules: PolygonRules = PolygonRules()) -> Tally:
     """Count what a model has right and wrong in the crops' windows; polygons are those that its settings do not drop."""
     parts = [_counted(crop, answer, legend, rules) for crop, answer in zip(crops, answers, strict=True)]
     confusion, boundary, polygons = (np.stack([part[i] for part in parts]) for i in range(3))
     return Tally(legend, confusion, boundary, polygons)
 
 
-def _counted(crop: Crop, answer: Answer, legend: Legend, rules: DroppingRules) -> tuple[npt.NDArray[np.int64], ...]:
+def _counted(crop: Crop, answer: Answer, legend: Legend, rules: PolygonRules) -> tuple[npt.NDArray[np.int64], ...]:
     """Count one square: pixels, boundary pixels and polygons."""
     labels = answer.labels
     truth = np.where(labels == NO_CLASS, np.uint8(NO_CLASS), crop.truth)  # what the scene does not show
@@ -244,13 +261,14 @@ def _counted(crop: Crop, answer: Answer, legend: Legend, rules: DroppingRules) -
         pairs = ((true, true), (true, near(segmented, TOLERANCE)), (segmented, segmented), (segmented, near(true, TOLERANCE)))
         boundary[value] = [int((a & b)[crop.inner].sum()) for a, b in pairs]
     polygons = np.zeros((legend.num_classes, 3), np.int64)
+    labels = rules.cleaned(labels, legend.background)
     for value in legend.polygon_values:
         polygons[value] = _matched(crop, labels == value, answer.confidence, value, rules)
     return matrix.counts, boundary, polygons
 
 
 def _matched(
-    crop: Crop, segmented: npt.NDArray[np.bool_], confidence: npt.NDArray[np.uint8], value: int, rules: DroppingRules
+    crop: Crop, segmented: npt.NDArray[np.bool_], confidence: npt.NDArray[np.uint8], value: int, rules: PolygonRules
 ) -> tuple[int, int, int]:
     """Match connected areas of a class with the true polygons of more than half of their union."""
     from scipy.ndimage import center_of_mass, label  # slow to import

@@ -20,7 +20,7 @@ from geoglnet.adaptation import pages
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
 from geoglnet.adaptation.held_out import verdict
 from geoglnet.adaptation.squares import CHOOSE, LEARN, SCORE, Squares
-from geoglnet.adaptation.tally import Answer, Change, Crop, DroppingRules, tally
+from geoglnet.adaptation.tally import Answer, Change, Crop, PolygonRules, tally
 from geoglnet.cli.main import geoglnet as program
 from geoglnet.config import ModelConfig, RegionConfig
 from geoglnet.errors import DatasetError, LegendError
@@ -180,8 +180,8 @@ def test_polygons_are_found_missed_and_false() -> None:
     assert perfect == {"iou": 1.0, "boundary_f1": 1.0, "polygon_f1": 1.0}
 
 
-@pytest.mark.parametrize("rules", [DroppingRules(min_px=17), DroppingRules(min_confidence=0.6)])
-def test_polygons_that_the_models_settings_drop_are_not_false(rules: DroppingRules) -> None:
+@pytest.mark.parametrize("rules", [PolygonRules(min_px=17), PolygonRules(min_confidence=0.6), PolygonRules(opening=2)])
+def test_polygons_that_the_models_settings_drop_are_not_false(rules: PolygonRules) -> None:
     truth = np.zeros((40, 40), np.uint8)
     truth[2:12, 2:12] = 1
     window = Window(col_off=0, row_off=0, width=40, height=40)
