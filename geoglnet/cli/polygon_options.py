@@ -25,6 +25,10 @@ def _quantity(*units: str) -> Callable[[click.Context, click.Parameter, str | No
     return parse
 
 
+def _listed(_ctx: click.Context, _param: click.Parameter, written: str | None) -> tuple[str, ...] | None:
+    return None if written is None else tuple(word.strip() for word in written.split(",") if word.strip())
+
+
 _AREA = click.FloatRange(min=0)
 _OPTIONS = (
     option(
@@ -93,6 +97,13 @@ _OPTIONS = (
         metavar="N",
         help="Vertices of unfinished polygons held in memory; beyond it the largest polygon is cut.",
     ),
+    option(
+        "--classes",
+        group="Polygons",
+        callback=_listed,
+        metavar="NAMES",
+        help="Only these classes become polygons: names or codes, with commas between.",
+    ),
     path_option(
         "--statistics",
         "statistics_path",
@@ -122,6 +133,7 @@ _NAMES = (
     "min_area_m2",
     "min_hole_m2",
     "min_confidence",
+    "classes",
     "connectivity",
     "sieve",
     "fill_holes",

@@ -23,6 +23,7 @@ from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.request import in_order, output_files, polygon_config
 from geoglnet.prediction.source import SceneFiles, Source
 from geoglnet.progress import Progress, SilentProgress
+from geoglnet.raster.class_table import ClassTable
 from geoglnet.raster.gdal import local_files
 from geoglnet.raster.scene import RasterScene
 from geoglnet.types import StrPath
@@ -116,6 +117,7 @@ def prepared(
                 settings = replace(settings, vector_config=vector_config, over_model=None)
             # For its errors only; its warnings come when the polygons are written.
             check_ground(outputs[VECTOR].path, scene.name, scene.crs, vector_config, SilentProgress())
+            ClassTable.of(manifest.legend).codes_of(vector_config.classes)  # for its errors too
         area = choose_area(scene, config.bounds, config.mask_path, progress)
         layers, files = layers_of(settings.outputs), SceneFiles.of(scene, portable=portable)
         facts = request_facts(scene, files, (Path(settings.model_path), manifest), config, layers)

@@ -7,16 +7,18 @@ others have codes such as 111 to 523; they name them in an attribute table, in c
 from __future__ import annotations
 
 import colorsys
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.etree import ElementTree
 
 import rasterio.shutil
 from rasterio.io import DatasetReader, MemoryFile
 
-from geoglnet.errors import SceneError
+from geoglnet.config import suggestion
+from geoglnet.errors import LegendError, SceneError
 from geoglnet.legend import Color, Legend
 from geoglnet.raster.classnames import distinct_names, sidecar_path
 from geoglnet.raster.cog import LEGEND_TAG, parsed_legend
@@ -30,6 +32,7 @@ _NAME_NAMES = ("class_name", "classname", "class_names", "class", "name", "label
 _CHANNEL_NAMES = ("red", "green", "blue")
 _ERRORS: tuple[type[Exception], ...] = (*GDAL_ERRORS, ElementTree.ParseError)
 _ALL_ROWS = 256  # a table of at most so many rows is a legend as a whole; of a longer one only what occurs
+_LISTED = 12
 STYLED_CODES = 1000
 """Codes that a style has a category for; more are no legend that anybody reads, and QGIS takes long to draw them."""
 
@@ -73,6 +76,29 @@ class ClassTable:
     def color_of(self, code: int) -> Color:
         """Return the color of a code, or a generated one."""
         return self.colors.get(code) or generated_color(code)
+
+    def only(self, codes: frozenset[int]) -> ClassTable:
+        """Leave out the names and colors of all other codes."""
+        return replace(self, names={code: name for code, name in self.names.items() if code in codes})
+
+    def codes_of(self, chosen: Iterable[str]) -> frozenset[int]:
+        """Find the codes of classes that are named, or given as numbers.
+
+        Raises:
+            LegendError: no class is called so, or it does not become polygons.
+        """
+        by_name = {name: code for code, name in self.names.items()}
+        found = set()
+        for word in chosen:
+            code = by_name.get(word, int(word) if re.fullmatch(r"-?\d+", word) else None)
+            if code is None:
+                known = [name for code, name in sorted(self.names.items()) if code not in self.omitted]
+                shown = ", ".join(known[:_LISTED]) + (f" … ({len(known)})" if len(known) > _LISTED else "")
+                raise LegendError(f"no class is called {word!r}{suggestion(word, known)}; there are {shown or 'no names'}")
+            if code in self.omitted:
+                raise LegendError(f"{word!r} is no class that becomes polygons: it is the background, or stands for no class")
+            found.add(code)
+        return frozenset(found)
 
     def entries(self, found: Iterable[int] = ()) -> list[tuple[str, Color]]:
         """List name and color of every class that a style shows, in the order of the codes.

@@ -150,8 +150,11 @@ def write_polygons(
         classes, is_named = choose_classes(class_tiles or tiles, legend, progress)
         # A class of objects that is background is a class all the same: what is left out are values, not classes.
         omitted = objects_omitted(values) if values.instances else classes.omitted
+        chosen = classes.codes_of(config.classes) if config.classes else None
         job = _job(tiles, place, omitted, config)
-        layer = _layer(files["vector"].path, class_tiles or tiles, classes, config, job)
+        job = replace(job, finishing=replace(job.finishing, classes=chosen))
+        shown = classes if chosen is None else classes.only(chosen)
+        layer = _layer(files["vector"].path, class_tiles or tiles, shown, config, job)
         with files["vector"] as part_path, ExitStack() as cleaned:
             if config.cleans:
                 clean_path = part_path.with_name("part.clean.tif")

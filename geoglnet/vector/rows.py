@@ -89,6 +89,7 @@ class FinishingRules:
         min_hole_m2: holes smaller than this are closed.
         min_confidence: polygons whose mean confidence is below this are dropped; parts of cut ones are not.
         is_multi: write multipolygons.
+        classes: codes of the polygons that are kept; ``None`` keeps all.
     """
 
     transform: Affine
@@ -100,6 +101,7 @@ class FinishingRules:
     min_hole_m2: float = 0.0
     min_confidence: float = 0.0
     is_multi: bool = False
+    classes: frozenset[int] | None = None
 
     @property
     def reshapes(self) -> bool:
@@ -144,6 +146,8 @@ def _records(outlines: Outlines, polygons: Polygons, rules: FinishingRules) -> P
     confidence = mean_confidence(polygons.totals)
     # Not `areas >= …`: what has no area on the ground (NaN) is kept. So are parts, whose whole may be large enough.
     is_kept = ~((areas < rules.min_area_m2) | (confidence < rules.min_confidence)) | (polygons.part_of > 0)
+    if rules.classes is not None:
+        is_kept &= np.isin(polygons.class_id, list(rules.classes))
     kept = outlines if is_kept.all() else outlines[is_kept]
     return PolygonRecords(
         to_wkb(kept),

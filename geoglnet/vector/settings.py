@@ -94,6 +94,7 @@ class VectorConfig:
         min_area_m2: polygons smaller than this are dropped (needs a CRS).
         min_hole_m2: holes smaller than this are closed (needs a CRS).
         min_confidence: polygons whose mean confidence, 0 to 1, is below this are dropped (needs a confidence raster).
+        classes: names, or codes as text, of the classes that become polygons; all when empty. Their outlines are the same.
         max_vertices: most vertices that incomplete polygons may have together; where they have more, the largest is cut along
             tile lines, and its parts share a number in ``part_of``. Bounds memory.
         workers: number of processes that trace.
@@ -118,6 +119,7 @@ class VectorConfig:
     min_area_m2: float = 0.0
     min_hole_m2: float = 0.0
     min_confidence: float = 0.0
+    classes: tuple[str, ...] = ()
     max_vertices: int = 2_000_000
     workers: int = 1
     statistics_path: Path | None = None
@@ -147,6 +149,9 @@ class VectorConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
         if not 0 <= self.min_confidence <= 1:
             raise ConfigError(f"min_confidence = {self.min_confidence} must be from 0 to 1")
+        if isinstance(self.classes, str):
+            raise ConfigError(f"classes = {self.classes!r} must be a list of names")
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))  # frozen, as below
         for name, units in (("simplify", ("px", "m")), ("sieve", ("px", "m2"))):
             written = getattr(self, name)
             if written is not None:  # frozen: only so can a field be replaced by what was parsed

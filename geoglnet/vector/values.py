@@ -103,7 +103,8 @@ class RasterValues:
             has_legend: whether a legend is given.
 
         Raises:
-            ConfigError: cleaning, which would give pixels of one object to another; or a legend without classes.
+            ConfigError: cleaning, which would give pixels of one object to another; a choice of classes; or a legend without
+                classes.
         """
         if not self.instances:
             return
@@ -112,5 +113,7 @@ class RasterValues:
                 raise ConfigError(
                     Keyword(name) + " is about classes, and would give pixels of one object to another; leave it out"
                 )
+        if config.classes:
+            raise ConfigError(Keyword("classes") + " chooses among classes, not among objects; leave it out")
         if has_legend and self.class_of is None:
             raise ConfigError("a legend is about classes, which objects have with " + Keyword("class_of") + " only")

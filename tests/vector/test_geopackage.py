@@ -21,7 +21,7 @@ import shapely
 from pyproj import CRS
 from rasterio.transform import Affine
 
-from geoglnet.errors import ConfigError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
+from geoglnet.errors import ConfigError, LegendError, OutputError, OutputExistsError, SceneError, SceneNotFoundError
 from geoglnet.legend import Legend
 from geoglnet.progress import RecordedProgress, SilentProgress
 from geoglnet.raster.class_table import ClassTable
@@ -307,3 +307,25 @@ def test_sld_has_a_rule_per_polygon_class() -> None:
     root = ElementTree.fromstring(sld(ClassTable.of(LEGEND).entries(), "out"))
     assert [rule.findtext(f"{se}Name") for rule in root.iter(f"{se}Rule")] == ["roof", 'grass & "trees" <5 m']
     assert [p.text for p in root.iter(f"{se}SvgParameter") if p.get("name") == "fill"] == ["#fa6400", "#00a028"]
+
+
+def test_only_the_classes_that_are_asked_for_become_polygons(labels_path: Path, tmp_path: Path) -> None:
+    every = vectorize(labels_path, tmp_path / "all.gpkg", legend=LEGEND)
+    whole = read_layer(tmp_path / "all.gpkg")
+    for word in ("roof", "1"):
+        count = vectorize(labels_path, tmp_path / f"{word}.gpkg", legend=LEGEND, config=VectorConfig(classes=(word,)))
+        some = read_layer(tmp_path / f"{word}.gpkg")
+        assert 0 < count < every
+        assert some.geometry.tolist() == whole[whole["class_name"] == "roof"].geometry.tolist()
+        (style,) = rows(tmp_path / f"{word}.gpkg", "SELECT styleQML FROM layer_styles")
+        assert "grass" not in style[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("rof", "no class is called 'rof'; did you mean 'roof'"), ("background", "'background' is no class that becomes")],
+)
+def test_classes_that_make_no_polygons_are_refused(labels_path: Path, tmp_path: Path, word: str, message: str) -> None:
+    with pytest.raises(LegendError, match=message):
+        vectorize(labels_path, tmp_path / "out.gpkg", legend=LEGEND, config=VectorConfig(classes=(word,)))
+    assert not (tmp_path / "out.gpkg").exists()
