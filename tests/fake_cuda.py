@@ -1,4 +1,4 @@
-"""Prediction on a CUDA device that is not there: tensors have devices, sizes and types, and no numbers.
+"""Prediction and training on a CUDA device that is not there: tensors have devices, sizes and types, and no numbers.
 
     python -m tests.fake_cuda [MODE …]
 
@@ -22,13 +22,15 @@ from unittest import mock
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim import swa_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 torch.inference_mode = lambda mode=True: torch.no_grad()  # type: ignore[assignment,misc]  # before anything is decorated with it
 
 import geoglnet  # noqa: E402
-from geoglnet.config import Branches, Compat, ModelConfig, RegionConfig, Sharing  # noqa: E402
+from geoglnet.config import Branches, Compat, ModelConfig, RegionConfig, Sharing, Stage  # noqa: E402
+from geoglnet.datasets.regions import RegionBatch  # noqa: E402
 from geoglnet.legend import Legend  # noqa: E402
 from geoglnet.models.glnet import GLNet  # noqa: E402
 from geoglnet.models.manifest import Manifest  # noqa: E402
@@ -41,6 +43,9 @@ from geoglnet.prediction.predict_config import PredictConfig  # noqa: E402
 from geoglnet.prediction.predictor import Predictor  # noqa: E402
 from geoglnet.prediction.region import Wanted  # noqa: E402
 from geoglnet.raster.scene import ArrayScene  # noqa: E402
+from geoglnet.training import task as task_module  # noqa: E402
+from geoglnet.training.task import StageTask  # noqa: E402
+from geoglnet.training.train_config import OptimConfig  # noqa: E402
 from geoglnet.types import Shape  # noqa: E402
 
 PACKAGE = str(Path(geoglnet.__file__).parent)
@@ -66,6 +71,15 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what the network 
     "eight turns": ({}, {"augment": True}),
     "coarse to fine": ({}, {"coarse_to_fine": True}),
     "a patch that waits": ({}, {}),  # to show that it is noticed
+}
+STAGES: dict[str, tuple[Stage, dict[str, Any], dict[str, Any]]] = {  # what learns, what the network is, and how it learns
+    "train overviews": (Stage.GLOBAL, {}, {}),
+    "train patches": (Stage.LOCAL, {}, {"patches_at_once": 2}),
+    "train patches, bfloat16": (Stage.LOCAL, {}, {"patches_at_once": 2}),
+    "train both ways": (Stage.BIDIRECTIONAL, {"sharing": Sharing.BIDIRECTIONAL}, {}),
+    "train jointly": (Stage.JOINT, {}, {"is_joint": True}),
+    "train three classes": (Stage.LOCAL, {"num_classes": 3}, {}),
+    "a step that waits": (Stage.LOCAL, {}, {}),
 }
 
 
@@ -130,7 +144,7 @@ def fake_cuda() -> Iterator[Waits]:
     def numbers(tensor: FakeTensor) -> Any:
         if tensor.device.type == "cuda":
             waits.note("numbers")
-        return np.full(tuple(tensor.shape), 0.5).tolist()
+        return np.full(tuple(tensor.shape), 0.5 if tensor.is_floating_point() else 0).tolist()
 
     empty = torch.empty
 
@@ -163,7 +177,8 @@ def model(**changes: Any) -> tuple[Network, Manifest]:
     """A small network of a kind, and its manifest."""
     plain = {"num_classes": 2, "backbone": "mobilenet_v2", "pyramid_channels": 8, "smooth_channels": 4} | changes
     config = ModelConfig(**plain)
-    legend = Legend(("background", "roof"), ((0, 0, 0), (255, 0, 0)), background=0)
+    names, colors = ("background", "roof", "road"), ((0, 0, 0), (255, 0, 0), (0, 0, 255))
+    legend = Legend(names[: config.num_classes], colors[: config.num_classes], background=0)
     return GLNet(config).eval(), Manifest("small", config, REGION, legend, 0.5, (0.1, 1.0), 0.5)
 
 
@@ -194,10 +209,59 @@ def predict(mode: str) -> dict[str, Any]:
         return {"regions": len(Plan(SHAPE, REGION)), "waits": dict(waits.found)}
 
 
+def train(mode: str) -> dict[str, Any]:
+    """Take two steps of a stage of training.
+
+    Autograd's engine asks for the GPU itself, so gradients are not computed: each is as large as what it is of. Everything
+    else of a step runs: the network in training mode, losses, parts of the patches, optimizer, moving average.
+    """
+
+    def backward(loss: torch.Tensor, *_: Any, inputs: Any = None, **__: Any) -> None:
+        for leaf in inputs if inputs is not None else [p for p in network.parameters() if p.requires_grad]:
+            leaf.grad = torch.zeros_like(leaf)
+
+    stage, changes, options = STAGES[mode]
+    with fake_cuda() as waits, contextlib.ExitStack() as stack:
+        network, _ = model(**changes)
+        # Tensors without numbers cannot be copied deeply.
+        stack.enter_context(mock.patch.object(swa_utils, "deepcopy", return_value=model(**changes)[0]))
+        task = StageTask(network.train(), stage, OptimConfig(ema_decay=0.9, **options), 2)
+        task.to("cuda")
+        chosen = task.configure_optimizers()
+        optimizer = chosen["optimizer"] if isinstance(chosen, dict) else chosen
+        stack.enter_context(mock.patch.object(torch.Tensor, "backward", backward))
+        stack.enter_context(mock.patch.object(torch.autograd, "backward"))
+        for name, value in (("optimizers", lambda: optimizer), ("lr_schedulers", lambda: None), ("log", lambda *_: None)):
+            stack.enter_context(mock.patch.object(task, name, value))
+        if mode == "a step that waits":
+            stack.enter_context(mock.patch.object(task, "log", lambda _, loss: float(loss)))
+        if "bfloat16" in mode:
+            stack.enter_context(torch.autocast("cuda", torch.bfloat16))
+        batch = RegionBatch(
+            torch.rand(2, 3, 64, 64),
+            torch.zeros(2, 64, 64, dtype=torch.uint8),
+            torch.rand(4, 3, 64, 64),
+            torch.zeros(4, 64, 64, dtype=torch.uint8),
+            torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 4),
+            torch.tensor([0, 0, 1, 1]),
+        )
+        waits.found.clear()  # weights are moved once
+        for step in range(2):
+            pinned = batch.pin_memory()
+            with mock.patch.object(task_module, "check_finite"):  # of numbers, on the host
+                moved = task.transfer_batch_to_device(pinned, torch.device("cuda"), 0)
+            task.training_step(moved, step)
+        devices = {parameter.device.type for parameter in task.parameters()}
+        if devices != {"cuda"}:
+            raise SystemExit(f"{mode}: parameters on {devices}")
+        return {"steps": 2, "waits": dict(waits.found)}
+
+
 def main() -> None:
-    modes = sys.argv[1:] or list(MODES)
+    modes = sys.argv[1:] or [*MODES, *STAGES]
     for mode in modes:
-        sys.stdout.write(json.dumps({"mode": mode, **predict(mode)}) + "\n")
+        made = train(mode) if mode in STAGES else predict(mode)
+        sys.stdout.write(json.dumps({"mode": mode, **made}) + "\n")
         sys.stdout.flush()
 
 

@@ -30,6 +30,7 @@ from geoglnet.legend import NO_CLASS
 from geoglnet.losses import focal_loss
 from geoglnet.models.backbone import load_backbone_weights
 from geoglnet.models.checkpoint import save_checkpoint
+from geoglnet.models.checks import check_finite
 from geoglnet.models.manifest import Manifest
 from geoglnet.models.network import Network, PatchBatch, build_network
 from geoglnet.models.shipped import model_path
@@ -280,6 +281,9 @@ class GLNetTask(StageTask, BaseTask):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         # StageTask's batches move themselves; TorchGeo's are dictionaries, in 0.8 with objects that have no device.
+        for value in batch.values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                check_finite(value)
         return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     @property

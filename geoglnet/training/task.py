@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from geoglnet.config import Stage
 from geoglnet.datasets.regions import RegionBatch
 from geoglnet.errors import CheckpointError, ConfigError
 from geoglnet.legend import NO_CLASS
 from geoglnet.losses import fmreg_euclidean, fmreg_mean_square, focal_loss
+from geoglnet.models.checks import check_finite, trusted
 from geoglnet.models.network import Network, PatchBatch, PatchLogits, RegionMaps
 from geoglnet.plain import shortened
 from geoglnet.training.devices import average_gradients
@@ -87,7 +87,7 @@ class StageTask(LightningModule):
         self.optim = optim
         self.steps = steps
         self.done = 0
-        self.average = _average(network, optim.ema_decay)
+        self.average = MovingAverage(network, optim.ema_decay) if optim.ema_decay else None
         self._restored: dict[str, Any] | None = None
         if not network.trained_parts(stage):
             kind = f"branches = {network.config.branches.value!r}, sharing = {network.config.sharing.value!r}"
@@ -116,14 +116,15 @@ class StageTask(LightningModule):
         """Take one step of the optimizer on a batch, and of the schedule and the moving average after it."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        loss = self.differentiate(batch)
+        with trusted():  # the batch was checked where it came from
+            loss = self.differentiate(batch)
         average_gradients(self._trained_parameters())
         optimizer.step()
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.take(self.network, self.done)
         self.done += 1
         self.log(self.loss_name, loss)
 
@@ -253,17 +254,19 @@ class StageTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: RegionBatch, device: torch.device, dataloader_idx: int) -> RegionBatch:
+        for images in (batch.overviews, batch.patches):  # here, on the host: on a GPU every look would wait for it
+            check_finite(images)
         return batch.to(device)
 
-    def _parts(self, batch: RegionBatch) -> Iterator[tuple[RegionBatch, float, float]]:
-        """Patches in parts, each with its share of the labeled pixels and of the patches."""
+    def _parts(self, batch: RegionBatch) -> Iterator[tuple[RegionBatch, Tensor, float]]:
+        """Patches in parts, each with its share of the labeled pixels (a number on the device) and of the patches."""
         count, size = len(batch.patches), self.optim.patches_at_once
         labeled = (batch.patch_labels != NO_CLASS).flatten(1).sum(dim=1)
-        total = max(1, int(labeled.sum()))
+        total = labeled.sum().clamp(min=1)
         for start in range(0, count, size):
             chosen = slice(start, start + size)
             part = batch.part(chosen)
-            yield part, int(labeled[chosen].sum()) / total, len(part.patches) / count
+            yield part, labeled[chosen].sum() / total, len(part.patches) / count
 
     def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, self.optim.gamma, NO_CLASS)
@@ -286,18 +289,45 @@ class StageTask(LightningModule):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, self.steps - warm_up))))
 
 
-def _average(network: Network, decay: float) -> AveragedModel | None:
-    """Moving average of weights and batch statistics."""
-    if not decay:
-        return None
-    return AveragedModel(network, multi_avg_fn=partial(_move_average, decay), use_buffers=True)
+class MovingAverage(AveragedModel):
+    """Moving average of a network's weights and batch statistics.
+
+    Torch's own asks the device in every step how many there have been.
+
+    Args:
+        network: copied.
+        decay: of the average, per step.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def take(self, network: Network, done: int) -> None:
+        """Move by one step; the average is short at first: in a short stage the initial weights would keep a share otherwise.
+
+        Args:
+            network: after the step.
+            done: how many steps there were before.
+        """
+        # As TensorFlow's ExponentialMovingAverage with num_updates.
+        decay = min(self._decay, (1 + done) / (10 + done)) if done else 0.0
+        pairs = [
+            (own, new.detach())
+            for own, new in zip(_tensors_of(self.module), _tensors_of(network), strict=True)
+            if own.numel()  # as foreach_lerp wants it
+        ]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in floats], [new for _, new in floats], 1 - decay)
+        for own, new in pairs:
+            if not own.is_floating_point():  # how many batches there were
+                own.copy_(own * decay + new * (1 - decay))
+        self.n_averaged += 1
 
 
-def _move_average(decay: float, averages: Any, currents: Any, count: Any) -> None:
-    """Move an average by one step; it is short at first: in a short stage the initial weights would keep a share otherwise."""
-    # As TensorFlow's ExponentialMovingAverage with num_updates.
-    warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-    get_ema_multi_avg_fn(warmed)(averages, currents, count)  # type: ignore[no-untyped-call]
+def _tensors_of(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def _held(maps: RegionMaps) -> RegionMaps:

@@ -158,6 +158,6 @@ def test_a_long_moving_average_forgets_the_initial_weights_in_a_short_stage() ->
         with torch.no_grad():
             weight.fill_(float(step))
         assert task.average is not None
-        task.average.update_parameters(network)
+        task.average.take(network, step)
     task.finish()
     assert 3 < weight.mean().item() < 4  # the mean of the last steps, not the first step's 0
