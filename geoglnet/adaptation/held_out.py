@@ -85,8 +85,8 @@ def adapt(
 
     What was drawn is divided into squares, and about a quarter of it is held out. The model's weights are trained on a part of
     the rest, with the global branch and the statistics of batch normalization frozen; another part decides how much of the old
-    weights is averaged in. The new model is kept if its IoU rises, and neither boundary F1 nor polygon F1 falls by more than
-    its uncertainty; else the file holds the old one. An adaptation that is killed begins anew.
+    weights is averaged in. The new model is kept if its IoU rises, and neither boundary F1 nor polygon F1 falls beyond
+    chance; else the file holds the old one. An adaptation that is killed begins anew.
 
     Memory: the scene around what was drawn, up to the model's ``sample.cache_mb``, and a step's activations.
 
@@ -345,7 +345,7 @@ def _judged(job: AdaptTask, made: Made) -> Outcome:
 
 
 def verdict(found: dict[str, Change]) -> tuple[bool, str]:
-    """Decide whether the new model is better: IoU rises, and no measure falls by more than its uncertainty."""
+    """Decide whether the new model is better: IoU rises, and no measure falls beyond chance."""
     words = {"iou": "IoU", "boundary_f1": "boundary F1", "polygon_f1": "polygon F1"}
     iou = found["iou"]
     shown = f"IoU {iou.before:.3f} → {iou.after:.3f} (± {iou.gain_sd:.3f})"
@@ -355,8 +355,8 @@ def verdict(found: dict[str, Change]) -> tuple[bool, str]:
     if fallen:
         change = found[next(name for name, word in words.items() if word == fallen[0])]
         return False, (
-            f"{shown}, but {fallen[0]} falls from {change.before:.3f} to {change.after:.3f}, beyond its uncertainty of "
-            f"{change.gain_sd:.3f}; the old model is kept"
+            f"{shown}, but {fallen[0]} falls from {change.before:.3f} to {change.after:.3f} (± {change.gain_sd:.3f}), which is "
+            "beyond chance; the old model is kept"
         )
     return True, f"better on what was held out: {shown}; the new model is kept"
 

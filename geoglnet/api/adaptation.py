@@ -106,7 +106,7 @@ def adapt(
     ['before', 'after']
 
     What was drawn is divided by place, and about a quarter of it is held out. The new model is kept where its IoU there is
-    higher and neither boundary F1 nor polygon F1 falls by more than its uncertainty; else the file holds the old one.
+    higher and neither boundary F1 nor polygon F1 falls beyond chance; else the file holds the old one.
 
     Memory: the scene around what was drawn (up to 1 GB), and the activations of four patches. An adaptation that is killed
     begins anew.

@@ -94,7 +94,9 @@ class ClassTable:
             if code is None:
                 known = [name for code, name in sorted(self.names.items()) if code not in self.omitted]
                 shown = ", ".join(known[:_LISTED]) + (f" … ({len(known)})" if len(known) > _LISTED else "")
-                raise LegendError(f"no class is called {word!r}{suggestion(word, known)}; there are {shown or 'no names'}")
+                raise LegendError(
+                    f"no class is called {word!r}{suggestion(word, tuple(known))}; there are {shown or 'no names'}"
+                )
             if code in self.omitted:
                 raise LegendError(f"{word!r} is no class that becomes polygons: it is the background, or stands for no class")
             found.add(code)

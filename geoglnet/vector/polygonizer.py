@@ -153,8 +153,8 @@ def write_polygons(
         chosen = classes.codes_of(config.classes) if config.classes else None
         job = _job(tiles, place, omitted, config)
         job = replace(job, finishing=replace(job.finishing, classes=chosen))
-        shown = classes if chosen is None else classes.only(chosen)
-        layer = _layer(files["vector"].path, class_tiles or tiles, shown, config, job)
+        listed = classes if chosen is None else classes.only(chosen)
+        layer = _layer(files["vector"].path, class_tiles or tiles, listed, config, job)
         with files["vector"] as part_path, ExitStack() as cleaned:
             if config.cleans:
                 clean_path = part_path.with_name("part.clean.tif")

@@ -149,8 +149,9 @@ class VectorConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
         if not 0 <= self.min_confidence <= 1:
             raise ConfigError(f"min_confidence = {self.min_confidence} must be from 0 to 1")
-        if isinstance(self.classes, str):
-            raise ConfigError(f"classes = {self.classes!r} must be a list of names")
+        classes: object = self.classes
+        if isinstance(classes, str):
+            raise ConfigError(f"classes = {classes!r} must be a list of names")
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))  # frozen, as below
         for name, units in (("simplify", ("px", "m")), ("sieve", ("px", "m2"))):
             written = getattr(self, name)

@@ -154,7 +154,7 @@ def change(before: float, after: float, sd: float) -> Change:
         (change(0.5, 0.6, 0.02), change(0.4, 0.4, 0.01), change(float("nan"), float("nan"), 0.0), True, "new model"),
     ],
 )
-def test_a_model_is_kept_only_where_no_measure_falls_beyond_its_uncertainty(
+def test_a_model_is_kept_only_where_no_measure_falls_beyond_chance(
     iou: Change, boundary: Change, polygon: Change, is_better: bool, words: str
 ) -> None:
     kept, reason = verdict({"iou": iou, "boundary_f1": boundary, "polygon_f1": polygon})
