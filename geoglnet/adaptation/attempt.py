@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import TrainConfig
 from geoglnet.types import BandValues, Labels, Shape
 
-_FALLBACK_SHARE = 0.25
+_FALLBACK_SHARE = 0.5
 """Share of the old weights where no polygons are spared to choose it by."""
 _RESERVE = 0.8
 """Of the minutes, for steps and predictions; the rest is for reading, drawing and what cannot be foreseen."""
@@ -148,7 +148,7 @@ def segment(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequenc
 
 
 def counted(job: AdaptTask, network: Network, manifest: Manifest, crops: Sequence[Crop]) -> tuple[Tally, list[Labels]]:
-    """Label crops and count what is right."""
+    """Label crops and count what is right; polygons are those of the manifest's settings."""
     answers = segment(job, network, manifest, crops)
     rules = PolygonRules.of(manifest.polygons, manifest.resolution_m)
     return tally(crops, answers, job.legend, rules), [answer.labels for answer in answers]
@@ -164,6 +164,7 @@ class Attempt:
         share: of the old weights in it.
         seconds: that training took.
         chosen_by: how many squares decided about the share.
+        polygons: settings of polygons that suit it.
     """
 
     network: Network
@@ -171,6 +172,7 @@ class Attempt:
     share: float
     seconds: float
     chosen_by: int
+    polygons: Mapping[str, Any] = field(default_factory=dict)
 
 
 def attempt(job: AdaptTask, squares: Squares, seconds: float, steps: int = 0) -> Attempt:

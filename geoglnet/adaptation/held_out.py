@@ -17,6 +17,7 @@ from geoglnet.adaptation.adapt_config import AdaptConfig, training_of
 from geoglnet.adaptation.attempt import AdaptTask, Attempt, attempt, counted
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
 from geoglnet.adaptation.pages import Comparison, write_adaptation
+from geoglnet.adaptation.polygon_choice import choose_polygons
 from geoglnet.adaptation.squares import CHOOSE, LEARN, NOTHING, SCORE, Squares, divide, everything, folds
 from geoglnet.adaptation.tally import Change, Crop, Tally, changes, crops_of, joined
 from geoglnet.datasets.sources import RastersSource
@@ -242,8 +243,8 @@ def _held_out(job: AdaptTask) -> Made:
     how = f"squares of {meters:.3g} m: {parts}"
     job.progress.log(Rule(how))
     crops, before, old = _base(job, squares)
-    tried = attempt(job, squares, job.seconds_left)
-    after, new = counted(job, tried.network, job.new_manifest, crops)
+    tried = _tried(job, squares, job.seconds_left)
+    after, new = counted(job, tried.network, replace(job.new_manifest, polygons=tried.polygons), crops)
     return Made(tried, before, after, _panels(job, crops, old, new), squares, how)
 
 
@@ -259,12 +260,12 @@ def _cross_validated(job: AdaptTask) -> Made:
     steps = 0
     for number, squares in enumerate(parts):
         crops, before, old = _base(job, squares)
-        tried = attempt(job, squares, job.seconds_left / (_FOLDS + 1 - number), steps)
-        after, new = counted(job, tried.network, job.new_manifest, crops)
+        tried = _tried(job, squares, job.seconds_left / (_FOLDS + 1 - number), steps)
+        after, new = counted(job, tried.network, replace(job.new_manifest, polygons=tried.polygons), crops)
         befores, afters, steps = [*befores, before], [*afters, after], tried.steps
         panels += _panels(job, crops, old, new)
     whole = replace(parts[0], roles=np.where(parts[0].roles == SCORE, np.uint8(LEARN), parts[0].roles))
-    last = attempt(job, whole, job.seconds_left, steps)
+    last = _tried(job, whole, job.seconds_left, steps)
     return Made(last, joined(befores), joined(afters), panels, parts[0], how)
 
 
@@ -273,7 +274,13 @@ def _refitted(job: AdaptTask, made: Made) -> Attempt:
     job.progress.log(Rule("the model that is kept learns from what was held out too; the scores are of the one that did not"))
     roles = np.where(made.squares.roles == NOTHING, np.uint8(NOTHING), np.uint8(LEARN))
     share = replace(job, config=replace(job.config, share=made.attempt.share))
-    return attempt(share, replace(made.squares, roles=roles), job.seconds_left, made.attempt.steps)
+    return _tried(share, replace(made.squares, roles=roles), job.seconds_left, made.attempt.steps)
+
+
+def _tried(job: AdaptTask, squares: Squares, seconds: float, steps: int = 0) -> Attempt:
+    """Make an attempt, and choose the settings of its polygons."""
+    made = attempt(job, squares, seconds, steps)
+    return replace(made, polygons=choose_polygons(job, made.network, squares))
 
 
 def _base(job: AdaptTask, squares: Squares) -> tuple[list[Crop], Tally, list[Labels]]:
@@ -322,6 +329,7 @@ def _judged(job: AdaptTask, made: Made) -> Outcome:
         "classes": classes,
         "steps": made.attempt.steps,
         "start_share": made.attempt.share,
+        "polygons": dict(made.attempt.polygons),
         "seconds": round(job.seconds_spent, 1),
         "seconds_training": round(made.attempt.seconds, 1),
     }
@@ -336,7 +344,7 @@ def _judged(job: AdaptTask, made: Made) -> Outcome:
             manifest,
             resolution_m=job.manifest.resolution_m,
             temperature=job.manifest.temperature,
-            polygons=job.manifest.polygons,
+            polygons=made.attempt.polygons,
             training={**manifest.training, **kept, "sources": sources},
             metrics={"adaptation": facts},
             version=version("geoglnet"),

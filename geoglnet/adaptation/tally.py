@@ -106,9 +106,7 @@ class Tally:
         matrix, boundary = ConfusionMatrix(self.legend), BoundaryScore(self.legend, TOLERANCE)
         matrix.counts = np.tensordot(weights, self.confusion, 1)
         boundary.counts = np.tensordot(weights, self.boundary, 1)
-        found, false, missed = np.tensordot(weights, self.polygons, 1).T.astype(np.float64)
-        whole = 2 * found + false + missed
-        polygon = np.divide(2 * found, whole, out=np.full_like(whole, np.nan), where=(found + missed) > 0)
+        polygon = polygon_f1(np.tensordot(weights, self.polygons, 1))
         return {"iou": matrix.iou(), "boundary_f1": boundary.f1(), "polygon_f1": polygon}
 
     def means(self, weights: npt.NDArray[np.int64] | None = None) -> dict[str, float]:
@@ -265,11 +263,26 @@ def _counted(crop: Crop, answer: Answer, legend: Legend, rules: PolygonRules) ->
         true, segmented = ours & (truth == value), theirs & (labels == value)
         pairs = ((true, true), (true, near(segmented, TOLERANCE)), (segmented, segmented), (segmented, near(true, TOLERANCE)))
         boundary[value] = [int((a & b)[crop.inner].sum()) for a, b in pairs]
+    return matrix.counts, boundary, polygon_counts(crop, answer, legend, rules)
+
+
+def polygon_counts(crop: Crop, answer: Answer, legend: Legend, rules: PolygonRules) -> npt.NDArray[np.int64]:
+    """Count the polygons of one square, ``(K, 3)``: found, false, missed."""
+    is_known = (answer.labels != NO_CLASS) & (crop.truth != NO_CLASS)
+    labels = rules.cleaned(np.where(is_known, answer.labels, np.uint8(NO_CLASS)), legend.background)
     polygons = np.zeros((legend.num_classes, 3), np.int64)
-    labels = rules.cleaned(labels, legend.background)
     for value in legend.polygon_values:
         polygons[value] = _matched(crop, labels == value, answer.confidence, value, rules)
-    return matrix.counts, boundary, polygons
+    return polygons
+
+
+def polygon_f1(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Compute the F1 of ``(K, 3)`` polygons found, false and missed; NaN where there is none to find."""
+    found, false, missed = counts.T.astype(np.float64)
+    whole = 2 * found + false + missed
+    scores: npt.NDArray[np.float64] = np.full_like(whole, np.nan)
+    np.divide(2 * found, whole, out=scores, where=(found + missed) > 0)
+    return scores
 
 
 def _matched(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geopandas
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from rasterio.windows import Window
 
 import geoglnet
-from geoglnet.adaptation import pages
+from geoglnet.adaptation import pages, polygon_choice
 from geoglnet.adaptation.drawn import DrawingRules, Drawn, read_drawn
 from geoglnet.adaptation.held_out import verdict
 from geoglnet.adaptation.squares import CHOOSE, LEARN, SCORE, Squares
@@ -29,6 +30,7 @@ from geoglnet.models.checkpoint import load_checkpoint, save_checkpoint
 from geoglnet.models.manifest import Manifest, read_manifest
 from geoglnet.models.network import build_network
 from geoglnet.progress import RecordedProgress
+from geoglnet.types import Shape
 from tests.rasters import write_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*does not have many workers.*")
@@ -330,3 +332,27 @@ def test_what_was_found_better_learns_from_everything_on_request(place: Place) -
     assert done.is_better
     assert "learns from what was held out too" in str(progress.events)
     assert [event["stage"] for event in progress.events if event["event"] == "plan"].count("local stage") == 2
+
+
+def test_settings_of_polygons_follow_what_was_drawn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, _ = place.read(place.polygons, place.area)
+    window = Window(col_off=0, row_off=0, width=SIDE, height=SIDE)
+    squares = Squares(window, SIDE, np.full((1, 1), LEARN, np.uint8))
+    truth = place.labels(drawn)
+    joined = truth.copy()
+    joined[12:16] = 1  # a thin line through all roofs of the first row
+    transform = Affine(1, 0, 500000, 0, -1, 9e6)
+    job: Any = SimpleNamespace(
+        manifest=place.manifest,
+        new_manifest=place.manifest,
+        legend=LEGEND,
+        drawn=drawn,
+        scene=SimpleNamespace(transform=transform, shape=Shape(SIDE, SIDE)),
+        progress=RecordedProgress(),
+    )
+    monkeypatch.setattr(polygon_choice, "replace", lambda one, **_: one)
+    for labels, expected in ((truth, {}), (joined, {"opening": 2, "min_confidence": 0.0})):
+        answer = Answer(labels, np.full_like(labels, 254))
+        monkeypatch.setattr(polygon_choice, "segment", lambda *_, answer=answer: [answer])
+        assert polygon_choice.choose_polygons(job, None, squares) == expected  # type: ignore[arg-type]
+    assert "settings of polygons by what was drawn: opening 2 px" in str(job.progress.events)
