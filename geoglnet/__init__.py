@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from geoglnet.export.programs import export_model as export_model
     from geoglnet.legend import Legend as Legend
     from geoglnet.models.checkpoint import load_checkpoint as load_checkpoint
+    from geoglnet.models.foreign.importing import import_model as import_model
     from geoglnet.models.glnet import GLNet as GLNet
     from geoglnet.prediction.predict_config import PredictConfig as PredictConfig
     from geoglnet.raster.scene import open_scene as open_scene
@@ -69,6 +70,7 @@ _HOME = {
     "evaluate": "geoglnet.api.training",
     "export_model": "geoglnet.export.programs",
     "get_model": "geoglnet.api.model",
+    "import_model": "geoglnet.models.foreign.importing",
     "iter_blocks": "geoglnet.api.prediction",
     "load_checkpoint": "geoglnet.models.checkpoint",
     "load_model": "geoglnet.api.model",

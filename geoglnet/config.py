@@ -60,6 +60,9 @@ ARCHITECTURES = {
 """The families, by the name that configurations and models give them. GLNet's is ``"fpn"``, after its branches. A new family
 is one line here."""
 
+FOREIGN = ("onnx",)
+"""Networks that other programs saved, by the kind of their file: read from it, never built."""
+
 LEVELS = (2, 3, 4, 5)
 """Levels of a branch's maps: 2 at 1/4 of the image, 5 at 1/32 (after conv2 to conv5)."""
 
@@ -197,6 +200,10 @@ class ModelConfig:
         self._check_sharing()
 
     def _check_architecture(self) -> None:
+        if self.architecture in FOREIGN:
+            if self.branches is not Branches.LOCAL:
+                raise ConfigError(f"architecture = {self.architecture!r} sees patches; set branches = 'local'")
+            return
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
                 f"unknown architecture {shortened(self.architecture)}{suggestion(self.architecture, tuple(ARCHITECTURES))}"

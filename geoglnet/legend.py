@@ -6,6 +6,7 @@ assumed equal (TorchGeo and the authors number DeepGlobe's classes differently).
 
 from __future__ import annotations
 
+import colorsys
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ class Legend:
             raise
         except ConfigError as error:
             raise LegendError(f"not a legend ({error}); expected classes = [{{name, color}}, …]") from error
+
+
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """Choose colors of classes that nobody has chosen any for: hues a golden angle apart, so that neighbors differ."""
+    hues = ((number * 0.618034) % 1 for number in range(count))
+    found = (tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.85)) for hue in hues)
+    return tuple((red, green, blue) for red, green, blue in found)
 
 
 def _table(what: str, plain: Any, needed: tuple[str, ...], others: tuple[str, ...] = ()) -> Mapping[str, Any]:

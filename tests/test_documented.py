@@ -34,6 +34,8 @@ NOT_RUN = {  # words in a command: why it is not run here
     "--device cuda": "needs a GPU",
     "https://": "needs a network",
     " benchmark ": "trains networks for minutes; it has tests of its own",
+    " other.onnx": "needs somebody's model; tests/models/test_foreign.py makes some",
+    " import-model ": "the same",
     " export ": "traces networks for minutes; it has tests of its own",
     " adapt ": "trains for minutes; it has tests of its own",
     " demo ": "the whole scene takes long; .ci/run runs it",

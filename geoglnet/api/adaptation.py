@@ -185,21 +185,14 @@ def adapt(
 
 def _legend(given: Legend | Sequence[str] | None, model: str) -> Legend | None:
     """Make a legend of names: colors are the model's for its classes, and as different as can be for others."""
-    import colorsys
-
-    from geoglnet.legend import Legend
-    from geoglnet.models.manifest import read_manifest
+    from geoglnet.legend import Legend, distinct_colors
+    from geoglnet.models.description import describe_model
     from geoglnet.models.shipped import model_path
 
     if given is None or isinstance(given, Legend):
         return given
-    theirs = read_manifest(model_path(os.fspath(model))).legend
+    theirs = describe_model(model_path(os.fspath(model))).legend
     known = dict(zip(theirs.names, theirs.colors, strict=True))
-    colors = []
-    for number, name in enumerate(given):
-        # Hues a golden angle apart: however many there are, neighbors differ.
-        hue = (number * 0.618034) % 1
-        fresh = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.85))
-        colors.append(known.get(name, (fresh[0], fresh[1], fresh[2])))
+    colors = [known.get(name, fresh) for name, fresh in zip(given, distinct_colors(len(given)), strict=True)]
     background = list(given).index("background") if "background" in given else None
     return Legend(tuple(given), tuple(colors), background=background)

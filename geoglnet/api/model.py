@@ -109,11 +109,11 @@ def load_model(model: StrPath = "buildings") -> Model:
         ModelNotFoundError: neither; the nearest shipped name is suggested.
         CheckpointError: the file is truncated, not ours, or of a newer format.
     """
-    from geoglnet.models.checkpoint import load_checkpoint
+    from geoglnet.models.opening import open_model
     from geoglnet.models.shipped import model_path
 
     path = model_path(str(model))
-    return Model(path, *load_checkpoint(path))
+    return Model(path, *open_model(path))
 
 
 def get_model(name: str = "glnet", *, weights: Any = None, bands: Sequence[str] = (), **options: Any) -> Network:

@@ -455,14 +455,14 @@ def iter_blocks(
         CheckpointError: the model file cannot be used.
         SceneError: the scene cannot be read.
     """
-    from geoglnet.models.checkpoint import load_checkpoint
+    from geoglnet.models.opening import open_model
     from geoglnet.models.shipped import model_path
     from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.prediction.predictor import Predictor
     from geoglnet.prediction.source import Source
 
     config = config or PredictConfig()
-    network, manifest = load_checkpoint(model_path(path_of(model)))
+    network, manifest = open_model(model_path(path_of(model)))
     files = scene_files(scene, transform=transform, crs=crs)  # held until the last block
     with watched(progress) as recorder, Source.of(files.paths, beside).open_for(manifest, config, recorder) as opened:
         chosen = [layer_named(name) for name in layers]

@@ -19,7 +19,7 @@ from geoglnet.cli.verb import Verb
     group="Outputs",
     required=True,
     help="Model file to write: .onnx (Deepness, GeoDeep, ONNX Runtime) or .pt2 (torch.export). A STAC item that describes it "
-    "(.json) is written beside it.",
+    "(.onnx.json) is written beside it.",
 )
 @overwrite_option
 @option(

@@ -26,26 +26,26 @@ from geoglnet.progress import RecordedProgress
 def info(path: str, model: str | None, as_json: bool, **values: Any) -> None:
     """Describe a scene, a label raster or a model.
 
-    A scene is any raster that GDAL opens, a Sentinel-2 product or a STAC item; a model is a .safetensors file or the name of a
-    shipped one. Of a scene it also says which shipped models suit it.
+    A scene is any raster that GDAL opens, a Sentinel-2 product or a STAC item; a model is a .safetensors or .onnx file, or the
+    name of a shipped one. Of a scene it also says which shipped models suit it.
     """
     from geoglnet.models.shipped import shipped_models
 
     # A file that has the name of a shipped model is meant itself, as a scene.
-    is_model = Path(path).suffix == ".safetensors" or (path in shipped_models() and not Path(path).exists())
+    is_model = Path(path).suffix.lower() in (".safetensors", ".onnx") or (path in shipped_models() and not Path(path).exists())
     facts = _model(path) if is_model else _scene(path, model, values)
     click.echo(json.dumps(facts, indent=2, default=str) if as_json else sheet(facts))
 
 
 def _model(path: str) -> dict[str, Any]:
-    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.description import describe_model
     from geoglnet.models.shipped import model_path
 
-    return {"kind": "model", **read_manifest(model_path(path)).to_dict()}
+    return {"kind": "model", **describe_model(model_path(path)).to_dict()}
 
 
 def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, Any]:
-    from geoglnet.models.manifest import read_manifest
+    from geoglnet.models.description import describe_model
     from geoglnet.models.shipped import model_path
     from geoglnet.raster.band_sources import list_bands
     from geoglnet.raster.cog import read_legend
@@ -54,7 +54,7 @@ def _scene(path: str, model: str | None, values: dict[str, Any]) -> dict[str, An
 
     remarks = RecordedProgress()
     bands = list_bands(path)
-    model_bands = read_manifest(model_path(model)).bands if model else None
+    model_bands = describe_model(model_path(model)).bands if model else None
     ends: tuple[float, float] | None = values["scaling"]
     values["scaling"] = Scaling(*ends, "given with --scale") if ends else None
     with open_scene(path, model_bands=model_bands, progress=remarks, **values) as scene:

@@ -27,6 +27,7 @@ VERBS = (
     "adapt",
     "evaluate",
     "benchmark",
+    "import-model",
     "import-official",
     "doctor",
 )

@@ -81,7 +81,7 @@ _model_option = option(
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="NAME|FILE",
-    help="Name of a shipped model (see geoglnet models), or a .safetensors file.",
+    help="Name of a shipped model (see geoglnet models), a .safetensors file, or an .onnx file of another program.",
 )
 _raw_polygons_option = option(
     "--raw-polygons",

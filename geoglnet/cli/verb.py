@@ -17,7 +17,18 @@ from geoglnet.escaping import visible
 FAILED, TASKS_FAILED, CANCELED = 1, 4, 130
 FEW_OPTIONS, LAST, WIDEST = 8, "Run", 30  # in a help: most options under one heading, the last heading, width of names
 _EXPECTED = (GeoglnetError, KeyboardInterrupt, MemoryError, OSError, ImportError, RuntimeError)
-_LOAD_TORCH = ("predict", "work", "batch", "train", "adapt", "evaluate", "benchmark", "export", "import-official")
+_LOAD_TORCH = (
+    "predict",
+    "work",
+    "batch",
+    "train",
+    "adapt",
+    "evaluate",
+    "benchmark",
+    "export",
+    "import-model",
+    "import-official",
+)
 _EXTRAS = {  # library: the extra that brings it
     **dict.fromkeys(("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),

@@ -15,7 +15,7 @@ from geoglnet.cluster.job import Job, Task, job_in
 from geoglnet.cluster.records import FinishedTask, Records, Trouble, check_planned, named
 from geoglnet.cluster.store import FolderStore, Store
 from geoglnet.errors import OutputError
-from geoglnet.models.manifest import read_manifest
+from geoglnet.models.description import describe_model
 from geoglnet.prediction.area import Area
 from geoglnet.prediction.layers import Layer
 from geoglnet.prediction.outputs import OutputWriter
@@ -94,7 +94,7 @@ def finish(store: FolderStore, *, overwrite: bool = False, keep: bool = False, p
         outputs = checked_outputs(settings, unfinished_journal(folder))
         for file in outputs.values():  # other runs that share an output are refused from here on
             stack.enter_context(file.claimed())
-        manifest = read_manifest(settings.model_path)
+        manifest = describe_model(settings.model_path)
         ready = stack.enter_context(prepared(settings, manifest, outputs, progress, portable=True))
         check_planned(store, job, ready.facts)
         kind = partial(TaskWorkspace, store_of_tasks=store, tasks=found.finished, area=ready.area)

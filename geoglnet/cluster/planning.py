@@ -7,7 +7,7 @@ from typing import Any
 
 from geoglnet.cluster.job import Job, plan_job, put_job
 from geoglnet.cluster.store import FolderStore
-from geoglnet.models.manifest import read_manifest
+from geoglnet.models.description import describe_model
 from geoglnet.models.shipped import DEFAULT_MODEL
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.preparation import checked_outputs, prepared, settings_of
@@ -50,7 +50,7 @@ def plan(
     progress = progress or SilentProgress()
     settings = settings_of(scene_path, paths, beside, model, config, vector_config, overwrite)
     outputs = checked_outputs(settings)
-    manifest = read_manifest(settings.model_path)
+    manifest = describe_model(settings.model_path)
     with prepared(settings, manifest, outputs, progress, portable=True) as ready:
         job = plan_job(ready, task_shape)
     store.make()

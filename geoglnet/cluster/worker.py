@@ -22,7 +22,7 @@ from geoglnet.cluster.shards import Shard
 from geoglnet.cluster.store import Store
 from geoglnet.errors import OutputError, SceneError, TasksFailedError
 from geoglnet.message import Keyword
-from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.models.opening import open_model
 from geoglnet.prediction.blocks import Block
 from geoglnet.prediction.estimate import Estimate
 from geoglnet.prediction.facts import model_fact
@@ -149,7 +149,7 @@ def worker_of(
     """
     progress, records = progress or SilentProgress(), Records(store, job)
     settings = job.run_settings(store.place)
-    network, manifest = load_checkpoint(settings.model_path)
+    network, manifest = open_model(settings.model_path)
     check_planned(store, job, dict(job.facts) | {"model": model_fact(manifest, settings.model_path)})
     with prepared(settings, manifest, {}, progress, portable=True) as ready, store.scratch() as folder:
         check_planned(store, job, ready.facts)

@@ -23,6 +23,7 @@ from geoglnet.export.region_graph import RegionGraph, planned_region
 from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.checks import trusted
 from geoglnet.models.deepness import deepness_metadata
+from geoglnet.models.foreign.items import item_path_of
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.models.mlm import ImageProgram, mlm_item, mlm_properties
 from geoglnet.models.network import Network
@@ -115,7 +116,7 @@ def export_model(
     if suffix not in FORMATS:
         raise ConfigError(f"{target.name}: models are exported as {' or '.join(FORMATS)}; let the name end in one of them")
     source = model_path(str(model))
-    files = [OutputFile(target, overwrite), OutputFile(target.with_suffix(".json"), overwrite)]
+    files = [OutputFile(target, overwrite), OutputFile(item_path_of(target), overwrite)]
     refuse_sharing(files)
     refuse_inputs(files, [("the model", source)])
     if suffix == ".onnx":

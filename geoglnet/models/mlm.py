@@ -40,6 +40,8 @@ class ImageProgram:
         opset: of ONNX; ``None`` of another format.
         input_name: of its only input.
         output_name: of its only output.
+        normalizes: whether values are normalized inside.
+        threshold: probability from which the only class counts, where the head is ``"sigmoid"``.
     """
 
     side: int
@@ -50,6 +52,8 @@ class ImageProgram:
     opset: int | None = None
     input_name: str = "image"
     output_name: str = "probabilities"
+    normalizes: bool = True
+    threshold: float = 0.5
 
 
 def mlm_properties(manifest: Manifest, program: ImageProgram | None = None) -> dict[str, Any]:
@@ -150,6 +154,9 @@ def _inputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 def _image(manifest: Manifest, program: ImageProgram) -> dict[str, Any]:
     shape = (program.batch or -1, len(manifest.bands), program.side, program.side)
+    if not program.normalizes:
+        what = "an image at the model's resolution"
+        return _input(program.input_name, what, manifest.bands, shape, _normalizing(manifest.bands))
     what = "a region at the model's resolution, values from 0 to 1; it is normalized inside"
     return _input(program.input_name, what, manifest.bands, shape, _to_unit(manifest.bands))
 
@@ -198,6 +205,8 @@ def _hyperparameters(manifest: Manifest, program: ImageProgram | None) -> dict[s
         known["background"] = manifest.legend.background
     if manifest.polygons:
         known["polygons"] = dict(manifest.polygons)
+    if program is not None and not program.normalizes:
+        known |= {"mean": list(manifest.bands.mean), "std": list(manifest.bands.std), "threshold": program.threshold}
     if program is not None:
         known |= {"tile_size": program.side, "tile_overlap": program.overlap, "head": program.head}
         known |= {"precision": program.precision} | ({} if program.opset is None else {"opset": program.opset})

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from geoglnet.config import ARCHITECTURES, Branches, ModelConfig, Stage
+from geoglnet.config import ARCHITECTURES, FOREIGN, Branches, ModelConfig, Stage
 from geoglnet.errors import ConfigError
 from geoglnet.models.sharing import Footprint
 
@@ -258,6 +258,8 @@ def build_network(config: ModelConfig) -> Network:
 
 def network_builder(config: ModelConfig) -> Callable[[ModelConfig], Network]:
     """Import what builds the networks of an architecture."""
+    if config.architecture in FOREIGN:
+        raise ConfigError(f"architecture = {config.architecture!r} is a file of others; it is neither built nor trained")
     # By name, because the table lies on a floor below and imports no network.
     module, _, name = ARCHITECTURES[config.architecture].builder.partition(":")
     builder: Callable[[ModelConfig], Network] = getattr(import_module(module), name)

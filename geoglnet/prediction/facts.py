@@ -8,6 +8,7 @@ machine are in :mod:`geoglnet.prediction.machine`; nothing here needs torch.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from geoglnet.config import FOREIGN
 from geoglnet.errors import OutputError
 from geoglnet.models.manifest import Manifest, model_digest
 from geoglnet.prediction.layers import Layer
@@ -154,7 +156,11 @@ def request_facts(
 
 def model_fact(manifest: Manifest, path: Path) -> str:
     """Name a model, with the beginning of its hash."""
-    return f"{manifest.name} {model_digest(path)[:16]}"
+    fact = f"{manifest.name} {model_digest(path)[:16]}"
+    if manifest.model.architecture in FOREIGN:  # what describes it may lie beside the file
+        told = hashlib.sha256(json.dumps(manifest.to_dict(), sort_keys=True).encode()).hexdigest()
+        fact += f", described as {told[:16]}"
+    return fact
 
 
 def _option_facts(config: PredictConfig) -> dict[str, str]:

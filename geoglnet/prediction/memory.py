@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import torch
 
+from geoglnet.config import FOREIGN
 from geoglnet.models.checkpoint import Blank
 from geoglnet.models.demand import LiveBytes
 from geoglnet.models.manifest import Manifest, read_manifest
@@ -82,7 +83,7 @@ def fitting_batch(manifest: Manifest, config: PredictConfig, free: int | None) -
 
 def with_batch(config: PredictConfig, manifest: Manifest, device: torch.device) -> PredictConfig:
     """Settle the batch of a run on a GPU that nobody has chosen one for."""
-    if config.batch_size is not None or device.type != "cuda":
+    if config.batch_size is not None or device.type != "cuda" or manifest.model.architecture in FOREIGN:
         return config
     return replace(config, batch_size=fitting_batch(manifest, config, available_bytes(device)))
 

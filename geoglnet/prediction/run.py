@@ -31,7 +31,7 @@ from typing import Any
 
 from geoglnet.errors import GeoglnetError, OutputError
 from geoglnet.message import Keyword
-from geoglnet.models.checkpoint import load_checkpoint
+from geoglnet.models.opening import open_model
 from geoglnet.models.shipped import DEFAULT_MODEL
 from geoglnet.output import OutputFile, unwritable
 from geoglnet.prediction.area import Area
@@ -330,7 +330,7 @@ def _opened(
         for file in outputs.values():  # other runs that share an output are refused from here on
             stack.enter_context(file.claimed())
         if predictor is None:
-            network, manifest = load_checkpoint(settings.model_path)
+            network, manifest = open_model(settings.model_path)
         else:
             manifest = predictor.manifest
         if earlier is not None:  # said before anything about how the scene suits another model

@@ -178,7 +178,7 @@ def test_the_program_of_torch_is_written_by_the_command_line(model: Path, tmp_pa
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
     module = torch.export.load(path).module()
     assert module(torch.zeros(2, 3, 40, 40)).shape == (2, 3, 40, 40)
-    assert faults_of(json.loads(path.with_suffix(".json").read_text())) == []
+    assert faults_of(json.loads(path.with_name("pixels.pt2.json").read_text())) == []
 
 
 def test_what_differs_from_its_network_is_not_written(model: Path, tmp_path: Path) -> None:
@@ -211,10 +211,10 @@ def test_settings_that_nothing_is_exported_with_are_refused() -> None:
 
 
 def test_existing_files_stay(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"model\.json exists"):
+    (tmp_path / "model.onnx.json").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"model\.onnx\.json exists"):
         export_model(model, tmp_path / "model.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx.json"]
 
 
 def test_differences_are_counted() -> None:

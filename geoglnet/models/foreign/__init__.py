@@ -1,0 +1,1 @@
+"""Models that other programs saved, run by our predictor as networks that see patches."""
