@@ -26,8 +26,8 @@ from geoglnet.cluster.shards import Shard
 from geoglnet.cluster.store import FolderStore
 from geoglnet.errors import Canceled, ConfigError, GeoglnetError, OutputError
 from geoglnet.message import Message
-from geoglnet.models.checkpoint import load_checkpoint
 from geoglnet.models.manifest import Manifest, model_digest
+from geoglnet.models.opening import open_model
 from geoglnet.models.shipped import DEFAULT_MODEL, model_path
 from geoglnet.output import is_disk_full
 from geoglnet.prediction.layers import output_names
@@ -288,7 +288,7 @@ class _Batcher:
 
     def run(self, todo: Sequence[CatalogScene]) -> None:
         """Compute scenes one by one."""
-        network, manifest = load_checkpoint(self.request.model)
+        network, manifest = open_model(self.request.model)
         config = self.request.config
         if self.request.common_stretch and config.scaling is None:
             config = replace(config, scaling=self._stretch(manifest))

@@ -67,9 +67,8 @@ class Facts:
         wanted = {"resolution_m": "resolution", "classes": "classes", "bands": "bands", "tile_size": "size"}
         missing = [option for field, option in wanted.items() if getattr(self, field) is None]
         if missing or not (self.classes and self.bands and self.tile_size and self.resolution_m):
-            options = " ".join(f"--{name} …" for name in missing)
             raise CheckpointError(
-                f"{self.name} does not say its {', '.join(missing)}; describe it: geoglnet import-model {self.name} {options}"
+                f"{self.name} does not say its {', '.join(missing)}; describe it: geoglnet import-model {self.name}"
             )
         try:
             region = region_of(self.tile_size, max(self.tile_overlap or 0, 2 * ring + self.tile_size // 8))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geoglnet.config import ModelConfig
 from geoglnet.errors import CheckpointError
+from geoglnet.message import Keyword
 from geoglnet.models.checks import check_footprints, check_image
 from geoglnet.models.foreign.onnx_file import OnnxFile
 from geoglnet.models.network import Network, PatchLogits, RegionMaps
@@ -77,7 +78,7 @@ class OnnxNetwork(Network):
             if seen == "sigmoid" and self.file.results > 1:
                 raise CheckpointError(
                     f"{name} gives a probability of its own for each of {self.file.results} classes, which may all hold at "
-                    "once, and a pixel has one class; describe it with --head largest to take the most likely"
+                    "once, and a pixel has one class; describe it (geoglnet import-model) with " + Keyword("head", "largest")
                 )
             return seen
         if (said == "largest" and self.file.results > 1) or (said == "logits" and not within):
