@@ -112,8 +112,14 @@ def raster_fault_of_place(source: Path, made_crs: Any, made_transform: Any) -> s
     return None
 
 
-def fault_of_labels(source: Path, labels: Path) -> str | None:
-    """Compare the labels of a prediction with the scene: place, and pixels that have a class."""
+def fault_of_labels(source: Path, labels: Path, said: str) -> str | None:
+    """Compare the labels of a prediction with the scene: place, and pixels that have a class.
+
+    Args:
+        source: the scene.
+        labels: what was predicted.
+        said: standard error of the prediction; values that it reads as nodata though the file declares another are no fault.
+    """
     import rasterio
 
     with rasterio.open(labels) as made, rasterio.open(source) as src:
@@ -123,28 +129,39 @@ def fault_of_labels(source: Path, labels: Path) -> str | None:
             return fault  # resampled, such as pixels that are not square: they cannot be compared one by one
         has_class = made.read(1) != 255
         masks = src.read_masks() > 0
+        for value in re.findall(r"(\S+) lies far from all other values and is read as nodata", said):
+            masks &= src.read() != np.array(float(value)).astype(src.dtypes[0])
     rules = [masks.all(axis=0), masks.any(axis=0), masks[: min(3, len(masks))].all(axis=0)]
     if any((has_class == valid).all() for valid in rules):
         return None
     return f"{int((has_class != rules[0]).sum())} valid pixels differ"
 
 
-def fault_of_mask(scene: Path, vector: Path, labels: Path) -> str | None:
-    """Compare what was predicted inside polygons with what rasterio burns of them."""
+def fault_of_mask(vector: Path, labels: Path) -> str | None:
+    """Compare what was predicted inside polygons with what rasterio burns of them, but for centers of pixels on a border."""
     import geopandas
     import rasterio
+    import shapely
     from rasterio.features import rasterize
 
     frame = geopandas.read_file(vector)
-    with rasterio.open(scene) as src, rasterio.open(labels) as made:
-        frame = frame.to_crs(src.crs) if frame.crs else frame
+    with rasterio.open(labels) as made:
+        if frame.crs and frame.crs != made.crs:  # lines are straight in the CRS of the file
+            west, south, east, north = frame.total_bounds
+            frame = frame.set_geometry(frame.geometry.segmentize(max(east - west, north - south) / 2000)).to_crs(made.crs)
         areal = [g for g in frame.geometry if g is not None and not g.is_empty and g.area > 0]
-        inside = rasterize(areal, out_shape=src.shape, transform=src.transform) if areal else np.zeros(src.shape, np.uint8)
-        window = rasterio.windows.from_bounds(*made.bounds, src.transform).round_offsets().round_lengths()
-        found = np.zeros(src.shape, np.uint8)
-        found[window.toslices()] = made.read(1) != 255
-    different = int((found != inside).sum())
-    return f"{different} of {int(inside.sum())} pixels differ" if different > 2 else None
+        if not areal:
+            return "a layer without areas was used"
+        inside = rasterize(areal, out_shape=made.shape, transform=made.transform)
+        rows, cols = np.nonzero((made.read(1) != 255) != inside.astype(bool))
+        centers = shapely.points(*(made.transform * (cols + 0.5, rows + 0.5)))
+        size, bounds = made.transform.a, made.bounds
+    border = shapely.multilinestrings(shapely.get_rings(shapely.get_parts(areal)))
+    different = int((shapely.distance(centers, border) > 0.1 * size).sum())
+    west, south, east, north = shapely.bounds(border)
+    if west < bounds.left - size or south < bounds.bottom - size or east > bounds.right + size or north > bounds.top + size:
+        return f"the labels end at {tuple(bounds)}, the polygons at {(west, south, east, north)}"
+    return f"{different} of {int(inside.sum())} pixels differ" if different else None
 
 
 def in_fork(check: Callable[..., Any], *arguments: Any) -> Any:
@@ -181,9 +198,11 @@ class Peers:
 
     def __init__(self, work: Path) -> None:
         self.work, self.ends = work, {target: Counter[str]() for target in TARGETS}
+        self.models = work.with_name("models")
+        self.models.mkdir()
         self.reasons: Counter[str] = Counter()
 
-    def run(self, target: str, path: Path, words: list[str], output: str, check: Callable[[Path], str | None]) -> None:
+    def run(self, target: str, path: Path, words: list[str], output: str, check: Callable[[Path, str], str | None]) -> None:
         """Run one command on one file, and note how it ended."""
         import geoglnet.cli.main
 
@@ -192,7 +211,7 @@ class Peers:
         made = self.work / output
         problems = [p for p in bench.problems if not p.startswith("memory")]
         if ended.code == DONE and not problems:
-            fault = check(made)
+            fault = check(made, ended.err)
             kind = "right" if fault is None else "unchecked" if fault.startswith("unchecked") else "wrong"
         else:
             lines = [line for line in ended.err.splitlines() if line.startswith("Error")]
@@ -207,13 +226,13 @@ class Peers:
         if kind in ("wrong", "traceback", "crash", "unchecked"):
             print(f"{kind}: {target} {path}: {fault}", flush=True)
         for left in self.work.iterdir():
-            if left.name not in ("scene.tif",) and left.suffix != ".safetensors":
+            if left.name != "scene.tif":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def raster(self, path: Path, facts: dict[str, Any]) -> None:
         """Run a raster through info, vectorize and predict."""
         name = str(path)
-        self.run("info", path, ["info", name, "--json"], "", lambda _: None)
+        self.run("info", path, ["info", name, "--json"], "", lambda made, said: None)
         is_small = facts["shape"][0] * facts["shape"][1] <= MOST_PIXELS
         if not facts["bands"] or not is_small:
             return
@@ -224,27 +243,29 @@ class Peers:
             words.append(f"--breaks={breaks}")
         else:
             words += ["--background", "none"]
-        self.run("vectorize", path, words, "out.gpkg", lambda made: self._polygons(path, made, band, breaks))
+        self.run("vectorize", path, words, "out.gpkg", lambda made, said: self._polygons(path, made, band, breaks))
         if facts["shape"][0] * facts["shape"][1] > MOST_PREDICTED:
             return
         size = facts["size"] or 1.0
-        model = model_at(self.work, 1.0 if facts["crs"] is None else in_fork(_ground_size, path) or size)
+        model = model_at(self.models, 1.0 if facts["crs"] is None else in_fork(_ground_size, path) or size)
         words = ["predict", name, "-o", "out.tif", "--model", str(model), "--device", "cpu", "--progress", "none"]
         words += ["--pixel-size", "1"] if facts["crs"] is None else []
-        self.run("predict", path, words, "out.tif", lambda made: in_fork(fault_of_labels, path, made))
+        self.run("predict", path, words, "out.tif", lambda made, said: in_fork(fault_of_labels, path, made, said))
 
     def _polygons(self, path: Path, made: Path, band: int, breaks: Any) -> str | None:
         return in_fork(raster_fault_of_polygons, path, made, band, None if breaks is None else float(breaks))
 
     def vector(self, path: Path) -> None:
-        """Run a vector layer as the mask of a scene that lies around it."""
-        if in_fork(_make_scene, path, self.work / "scene.tif") is not None:
+        """Run a vector layer as the mask of a scene that lies around its areas."""
+        scene = self.work / "scene.tif"
+        unread = in_fork(_make_scene, path, scene)
+        if not scene.exists():
+            print(f"no scene for {path}: {unread}", flush=True)
             return
-        model = model_at(self.work, in_fork(_ground_size, self.work / "scene.tif") or 1.0)
+        model = model_at(self.models, in_fork(_ground_size, scene) or 1.0)
         words = ["predict", "scene.tif", "-o", "out.tif", "--mask", str(path), "--model", str(model), "--device", "cpu"]
         words += ["--progress", "none"]
-        scene = self.work / "scene.tif"
-        self.run("mask", path, words, "out.tif", lambda made: in_fork(fault_of_mask, scene, path, made))
+        self.run("mask", path, words, "out.tif", lambda made, said: in_fork(fault_of_mask, path, made))
         scene.unlink()
 
 
@@ -268,27 +289,34 @@ def _ground_size(path: Path) -> Any:
 
 
 def _make_scene(vector: Path, scene: Path) -> str | None:
-    """Write an image of 200 × 200 px around the areas of a layer, in UTM of its middle where it is in degrees."""
+    """Write an image around the areas of a layer, in UTM of its middle where it is in degrees and not too wide.
+
+    Returns:
+        Why the image lies somewhere else: the layer has no areas, or cannot be read; it ought to be refused then.
+    """
     import geopandas
     import rasterio
-    from rasterio.transform import from_bounds
 
-    frame = geopandas.read_file(vector)
-    areas = frame[frame.geometry.notna() & (frame.geometry.area > 0)]
-    if not len(areas):
-        return "no areas"
-    if areas.crs is not None and areas.crs.is_geographic:
-        areas = areas.to_crs(areas.estimate_utm_crs())
-    west, south, east, north = areas.total_bounds
-    margin = 0.1 * max(east - west, north - south)
-    bounds = (west - margin, south - margin, east + margin, north + margin)
-    if not np.isfinite(bounds).all() or margin == 0:
-        return "no extent"
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": 200, "width": 200, "crs": areas.crs}
-    profile["transform"] = from_bounds(*bounds, 200, 200)
+    crs, bounds, fault = "EPSG:32631", np.array([500_000.0, 0.0, 500_200.0, 200.0]), None
+    try:
+        frame = geopandas.read_file(vector)
+        areas = frame[frame.geometry.notna() & (frame.geometry.area > 0)]
+        if areas.crs is not None and areas.crs.is_geographic and np.ptp(areas.total_bounds[::2]) < 6:
+            areas = areas.to_crs(areas.estimate_utm_crs())
+        if np.isfinite(areas.total_bounds).all():
+            crs, bounds = areas.crs, areas.total_bounds
+        else:
+            fault = "no areas"
+    except Exception as error:
+        fault = f"{type(error).__name__}: {str(error)[:80]}"
+    size = np.ptp(bounds.reshape(2, 2), axis=0).max() / 160
+    left, top = bounds[0] - 20 * size, bounds[3] + 20 * size
+    width, height = (int(extent / size) + 40 for extent in np.ptp(bounds.reshape(2, 2), axis=0))
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "crs": crs}
+    profile["transform"] = rasterio.Affine(size, 0, left, 0, -size, top)
     with rasterio.open(scene, "w", **profile) as dst:
-        dst.write(np.random.default_rng(0).integers(1, 255, (3, 200, 200), dtype=np.uint8))
-    return None
+        dst.write(np.random.default_rng(0).integers(1, 255, (3, height, width), dtype=np.uint8))
+    return fault
 
 
 def model_at(folder: Path, resolution_m: float) -> Path:
@@ -352,8 +380,9 @@ def peer_files(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; and threads do not live through a fork
     os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "GDAL_HTTP_TIMEOUT": "3", "GDAL_HTTP_MAX_RETRY": "0"}
     warnings.simplefilter("ignore")
-    import geoglnet.api.prediction  # noqa: F401 - loaded once, and not by every fork
-    import geoglnet.vector.polygonizer  # noqa: F401
+    import geopandas  # noqa: F401 - loaded once, and not by every fork
+
+    import geoglnet.vector.polygon_reader  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         work = Path(name, "work")
