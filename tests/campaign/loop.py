@@ -26,18 +26,18 @@ from tests.campaign.harness import CANCELED, DONE, OTHER_FILES, REFUSED, USAGE, 
 
 KEPT = 3  # failed cases kept of one fault
 ENDS = {DONE: "done", REFUSED: "refused", USAGE: "usage", CANCELED: "stopped"}
-FUZZ = ("model", "scene", "labels", "vector", "config", "options", "journal", "savepoint", "faults")
+FUZZ = ("model", "scene", "labels", "codes", "vector", "config", "options", "journal", "savepoint", "faults")
 KILLS = ("kill_predict", "kill_vectorize", "kill_train")
 _WEIGHTS = {"savepoint": 0.3, "faults": 1.5, "scene": 1.5}  # share of the time; 1 for others
 
 
 def targets() -> dict[str, Any]:
     """Functions by kind of case."""
-    from tests.campaign import luck, vectors
+    from tests.campaign import codes, luck, vectors
     from tests.campaign import targets as hostile
 
     named = {kind: getattr(hostile, kind) for kind in FUZZ if hasattr(hostile, kind)}
-    named |= {"vector": vectors.vector, "faults": luck.faults}
+    named |= {"vector": vectors.vector, "codes": codes.codes, "faults": luck.faults}
     return named | {kind: luck.kills(kind.removeprefix("kill_")) for kind in KILLS}
 
 

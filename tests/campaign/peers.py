@@ -7,8 +7,10 @@ transform and valid pixels with rasterio's; polygons with :func:`rasterio.featur
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -104,12 +106,24 @@ def raster_fault_of_place(source: Path, made_crs: Any, made_transform: Any) -> s
     import rasterio
 
     with rasterio.open(source) as src:
-        if src.crs and made_crs != src.crs and made_crs is not None:
+        if src.crs and made_crs is not None and made_crs not in (src.crs, _as_stored(src.crs)):
             return f"CRS {made_crs} instead of {src.crs}"
         is_placed = made_transform is not None and not src.transform.is_identity and src.transform.is_rectilinear
+        is_placed = is_placed and abs(src.transform.determinant) > 1e-100  # GDAL leaves that of a PNM uninitialized
         if is_placed and not np.allclose(tuple(made_transform)[:6], tuple(src.transform)[:6], rtol=1e-9):
             return f"transform {tuple(made_transform)[:6]} instead of {tuple(src.transform)[:6]}"
     return None
+
+
+def _as_stored(crs: Any) -> Any:
+    """Return a CRS as GDAL reads it from a GeoTIFF that it has written: the keys of the format cannot say everything."""
+    from rasterio.io import MemoryFile
+
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=Affine(1, 0, 9, 0, -1, 9)):
+            pass
+        with file.open() as stored:
+            return stored.crs
 
 
 def fault_of_labels(source: Path, labels: Path, said: str) -> str | None:
@@ -239,7 +253,8 @@ class Peers:
         band, breaks = facts["bands"][0], None
         words = ["vectorize", name, "out.gpkg", "--progress", "none", "--band", str(band)]
         if facts["dtypes"][band - 1].startswith("float"):
-            breaks = in_fork(_median, path, band)
+            median = in_fork(_median, path, band)
+            breaks = median if isinstance(median, float) else 0.0
             words.append(f"--breaks={breaks}")
         else:
             words += ["--background", "none"]
@@ -247,7 +262,8 @@ class Peers:
         if facts["shape"][0] * facts["shape"][1] > MOST_PREDICTED:
             return
         size = facts["size"] or 1.0
-        model = model_at(self.models, 1.0 if facts["crs"] is None else in_fork(_ground_size, path) or size)
+        ground_size = None if facts["crs"] is None else in_fork(_ground_size, path)
+        model = model_at(self.models, ground_size if isinstance(ground_size, float) else size)
         words = ["predict", name, "-o", "out.tif", "--model", str(model), "--device", "cpu", "--progress", "none"]
         words += ["--pixel-size", "1"] if facts["crs"] is None else []
         self.run("predict", path, words, "out.tif", lambda made, said: in_fork(fault_of_labels, path, made, said))
@@ -262,7 +278,8 @@ class Peers:
         if not scene.exists():
             print(f"no scene for {path}: {unread}", flush=True)
             return
-        model = model_at(self.models, in_fork(_ground_size, scene) or 1.0)
+        ground_size = in_fork(_ground_size, scene)
+        model = model_at(self.models, ground_size if isinstance(ground_size, float) else 1.0)
         words = ["predict", "scene.tif", "-o", "out.tif", "--mask", str(path), "--model", str(model), "--device", "cpu"]
         words += ["--progress", "none"]
         self.run("mask", path, words, "out.tif", lambda made, said: in_fork(fault_of_mask, path, made))
@@ -310,8 +327,9 @@ def _make_scene(vector: Path, scene: Path) -> str | None:
     except Exception as error:
         fault = f"{type(error).__name__}: {str(error)[:80]}"
     size = np.ptp(bounds.reshape(2, 2), axis=0).max() / 160
-    left, top = bounds[0] - 20 * size, bounds[3] + 20 * size
-    width, height = (int(extent / size) + 40 for extent in np.ptp(bounds.reshape(2, 2), axis=0))
+    margin = 0 if size > 1 / 16 and getattr(crs, "is_geographic", False) else 20  # beyond 180°, polygons would appear twice
+    left, top = bounds[0] - margin * size, bounds[3] + margin * size
+    width, height = (int(extent / size) + 2 * margin for extent in np.ptp(bounds.reshape(2, 2), axis=0))
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "crs": crs}
     profile["transform"] = rasterio.Affine(size, 0, left, 0, -size, top)
     with rasterio.open(scene, "w", **profile) as dst:
@@ -339,6 +357,18 @@ def model_at(folder: Path, resolution_m: float) -> Path:
     wide = (resolution_m * 0.5, resolution_m * 2.0)
     save_checkpoint(path, GLNet(model), Manifest("tiny", model, region, legend, resolution_m, wide, 1.0))
     return path
+
+
+def _load_modules() -> None:
+    """Load what the verbs and the checks use, so that not every fork does."""
+    import geopandas  # noqa: F401
+    import rasterio.features  # noqa: F401
+
+    import geoglnet
+
+    for place in ("api", "cli", "prediction", "raster", "vector"):
+        for module in pkgutil.iter_modules([str(Path(geoglnet.__path__[0], place))], f"geoglnet.{place}."):
+            importlib.import_module(module.name)
 
 
 def _load_machine_code() -> None:
@@ -380,9 +410,7 @@ def peer_files(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; and threads do not live through a fork
     os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "GDAL_HTTP_TIMEOUT": "3", "GDAL_HTTP_MAX_RETRY": "0"}
     warnings.simplefilter("ignore")
-    import geopandas  # noqa: F401 - loaded once, and not by every fork
-
-    import geoglnet.vector.polygon_reader  # noqa: F401
+    _load_modules()
 
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         work = Path(name, "work")
