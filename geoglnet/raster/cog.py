@@ -16,6 +16,7 @@ from geoglnet.legend import Legend
 from geoglnet.output import unwritable
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.raster.classnames import distinct_names, read_class_names, sidecar_path, write_class_names
+from geoglnet.raster.crs import stored_wkt
 from geoglnet.raster.failures import writing
 from geoglnet.raster.files import block_sources
 from geoglnet.raster.gdal import environment, open_raster
@@ -153,7 +154,7 @@ def _described(source: DatasetReader, legend: Legend | None, band_names: Sequenc
     numbers = ", ".join(repr(float(number)) for number in source.transform.to_gdal())
     placed = "" if source.transform.is_identity else f"<GeoTransform>{numbers}</GeoTransform>"
     if source.crs:
-        placed = f"<SRS>{xml(source.crs.to_wkt(version='WKT2_2019'))}</SRS>{placed}"
+        placed = f"<SRS>{xml(stored_wkt(source.crs))}</SRS>{placed}"
     height, width = source.block_shapes[0]
     name = xml(str(Path(source.name).absolute()))
     sources = block_sources(source) or [

@@ -110,6 +110,16 @@ def crs_label(crs: Any) -> str:
     return ":".join(authority) if authority else f"{found.name!r}"
 
 
+def stored_wkt(crs: Any) -> str:
+    """Write a CRS of rasterio's as text that GDAL reads back as the same one.
+
+    WKT 2 says most. But a name such as "WGS_1984_Web_Mercator" GDAL takes for another CRS there, and not in WKT 1.
+    """
+    versions = ("WKT2_2019", "WKT1_GDAL") if crs.is_projected else ("WKT2_2019",)
+    texts = [str(crs.to_wkt(version=version)) for version in versions]
+    return next((text for text in texts if type(crs).from_wkt(text) == crs), texts[0])
+
+
 def _name(crs: CRS) -> str:
     """Return the name of a CRS in a form that survives what formats do to case, spaces and underscores."""
     return "".join(crs.name.casefold().replace("_", " ").split())

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from geoglnet.errors import SceneError
 from geoglnet.legend import NO_CLASS
 from geoglnet.raster.band_choice import check_real
+from geoglnet.raster.crs import stored_wkt
 from geoglnet.raster.files import Mosaic, is_remote, short_name
 from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import BARE_TRANSFORM, georeference
@@ -243,7 +244,7 @@ def _root(shape: Shape, crs: CRS | None, transform: Affine) -> ElementTree.Eleme
     """Begin a VRT."""
     root = ElementTree.Element("VRTDataset", rasterXSize=str(shape.width), rasterYSize=str(shape.height))
     if crs is not None:
-        ElementTree.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = crs.to_wkt(version="WKT2_2019")
+        ElementTree.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = stored_wkt(crs)
     ElementTree.SubElement(root, "GeoTransform").text = ", ".join(repr(float(n)) for n in transform.to_gdal())
     return root
 

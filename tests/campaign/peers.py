@@ -50,7 +50,7 @@ def raster_facts(path: Path) -> dict[str, Any] | None:
                 "shape": list(src.shape),
                 "crs": src.crs.to_wkt() if src.crs else None,
                 "transform": list(src.transform)[:6],
-                "size": abs(src.transform.a) if src.transform.is_rectilinear else None,
+                "size": abs(src.transform.a) if src.transform.is_rectilinear and 1e-9 < abs(src.transform.a) < 1e9 else None,
             }
     except Exception:
         return None
@@ -420,12 +420,16 @@ def peer_files(argv: list[str] | None = None) -> int:
         with suppress(KeyboardInterrupt):  # the table of what has been run so far
             for path in (path for folder in folders for path in iter_files(folder)):
                 facts: Any = in_fork(raster_facts, path)
-                if isinstance(facts, dict) and facts["count"]:
-                    found["rasters"] += 1
-                    peers.raster(path, facts)
-                elif path.suffix.lower() in VECTORS:
-                    found["vector files"] += 1
-                    peers.vector(path)
+                try:
+                    if isinstance(facts, dict) and facts["count"]:
+                        found["rasters"] += 1
+                        peers.raster(path, facts)
+                    elif path.suffix.lower() in VECTORS:
+                        found["vector files"] += 1
+                        peers.vector(path)
+                except Exception as error:  # of a check: the other files go on
+                    print(f"unchecked: {path}: {type(error).__name__}: {error}", flush=True)
+                    found["files that could not be checked"] += 1
     print(", ".join(f"{count} {kind}" for kind, count in found.items()))
     kinds = ("right", "refused", "unchecked", "wrong", "traceback", "crash")
     print("| | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
