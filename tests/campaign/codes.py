@@ -35,7 +35,7 @@ _READINGS: dict[str, tuple[str, ...]] = {
 }
 _FLAGS = ("--argmax", "--instances", "--parts", "--whole-numbers")
 # What belongs together, so that not all cases are refused.
-_SENSIBLE = (
+_SENSIBLE: tuple[list[str], ...] = (
     [], ["--instances"], ["--instances", "--parts"], ["--instances", "--class-of", "classes.tif"], ["--breaks", "0,3"],
     ["--argmax"], ["--whole-numbers"], ["--band", "1"], ["--band", "1", "--breaks=-1,0.4"], ["--legend", "legend.csv"],
     ["--legend", "legend.qml"], ["--legend", "legend.sld"], ["--legend", "legend.toml"], ["--background", "none"],
