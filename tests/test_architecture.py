@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("errors", "message", "types", "progress", "filenames", "plain", "escaping", "optional"), 0),
-    **dict.fromkeys(("windows", "blending", "legend", "bands", "config", "existing", "output"), 1),
+    **dict.fromkeys(("windows", "blending", "legend", "bands", "config", "existing", "output", "engines"), 1),
     **dict.fromkeys(("models", "losses", "metrics", "raster", "vector"), 2),
     "synthetic": 2.5,
     "datasets": 3,
@@ -57,6 +57,7 @@ ROOMS = {  # library: where it may be imported
     "click": {"cli"},
     "geopandas": {"vector", "api", "torchgeo"},
     "numba": {"vector"},
+    "ray": {"engines"},
 }
 GEO_LIBRARIES = {"rasterio", "fiona", "geopandas", "shapely", "pyogrio", "pyproj"}
 SLOW = {"torchvision", "scipy", "pyogrio", "geopandas", "geoglnet.vector.polygonizer", "geoglnet.vector.polygon_reader"}

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
     from geoglnet.api.maps import WebMap
+    from geoglnet.engines.port import Engine
     from geoglnet.legend import Legend
     from geoglnet.prediction.blocks import Block
     from geoglnet.prediction.estimate import Estimate
+    from geoglnet.prediction.outputs import Written
     from geoglnet.prediction.plan import BlockSet
     from geoglnet.prediction.predict_config import PredictConfig
     from geoglnet.prediction.seam_report import SeamReport
@@ -198,6 +200,7 @@ def predict(
     vector_config: VectorConfig | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    engine: str | Engine | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Prediction:
@@ -243,6 +246,8 @@ def predict(
         overwrite: replace outputs that exist.
         resume: go on with a run of these outputs that was stopped, if there is one; the bytes are those of an uninterrupted
             run.
+        engine: ``"processes"`` or ``"ray"`` to have several workers compute the scene, as many as ``workers`` says and one for
+            each GPU at least; or an object of :mod:`geoglnet.engines`. Left out, this process does. The bytes are the same.
         progress: receiver of steps and of the rules applied; may raise :class:`~geoglnet.errors.Canceled` to stop. Bars when
             left out; ``geoglnet.options.progress = False`` has none.
         settings: fields of ``config`` and ``vector_config`` by name, as in ``bounds=…, device="cuda", simplify="1px",
@@ -281,44 +286,53 @@ def predict(
         paths |= {name: folders[-1].path / file for name, file in _UNNAMED.items()}
     if not resume:  # then outputs may be there
         check_request(files.paths, paths, path_of(model), polygon_config(request.vector_config), overwrite=overwrite)
-    # Here, not above: torch takes seconds to load, and what is refused by its name does not need it.
-    from geoglnet.prediction.run import begin
-
-    with (
-        watched(progress) as recorder,
-        begin(
-            files.paths,
-            paths,
-            beside=beside,
-            model=path_of(model),
-            config=request.config,
-            vector_config=request.vector_config,
-            overwrite=overwrite,
-            resume=resume,
-            progress=recorder,
-        ) as run,
-    ):
-        run.compute()
-        num_polygons = run.finish()
-    outputs = dict(run.settings.outputs)
+    options = {
+        "beside": beside,
+        "model": path_of(model),
+        "config": request.config,
+        "vector_config": request.vector_config,
+        "overwrite": overwrite,
+        "resume": resume,
+    }
+    with watched(progress) as recorder:
+        written = _written(engine, files.paths, paths, {**options, "progress": recorder})
+    outputs = dict(written.paths)
     if doubts is not None:
         _write_doubts(doubts, outputs, is_kept=entropy_path is not None)
     return Prediction(
         paths=outputs,
-        num_polygons=num_polygons,
-        shape=run.writer.shape,
-        crs=run.scene.crs,
-        transform=run.writer.transform,
-        # Computed while the run was finished and cached there: the folder of its blocks is gone by now.
-        seams=run.writer.seams,
+        num_polygons=written.num_polygons,
+        shape=written.shape,
+        crs=written.crs,
+        transform=written.transform,
+        seams=written.seams,
         seconds=time.monotonic() - started,
         scene_paths=files.paths,
-        legend=run.writer.manifest.legend,
-        model=run.writer.manifest.name,
+        legend=written.legend,
+        model=written.model,
         rules=tuple(recorder.rules),
         warnings=tuple(recorder.warnings),
         folders=tuple(folders),
     )
+
+
+def _written(
+    engine: str | Engine | None, scene_paths: tuple[StrPath, ...], paths: Mapping[str, StrPath | None], options: dict[str, Any]
+) -> Written:
+    """Predict in this process, or by the workers of an engine."""
+    # Here, not above: torch takes seconds to load, and what is refused by its name does not need it.
+    if engine is None:
+        from geoglnet.prediction.run import begin
+
+        with begin(scene_paths, paths, **options) as run:
+            run.compute()
+            num_polygons = run.finish()
+        # The seams were measured while the run was finished, and kept: the folder of its blocks is gone by now.
+        return run.writer.written(run.settings.outputs, num_polygons)
+    from geoglnet.api.engine import engine_named, predict_with
+
+    made = engine_named(engine, options["vector_config"], options["config"].device) if isinstance(engine, str) else engine
+    return predict_with(made, scene_paths, paths, **options)
 
 
 def estimate(

@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Check everything, say how the scene would be read and how long it would take, and write nothing.",
 )
+@option(
+    "--engine",
+    group="Run",
+    type=click.Choice(["processes", "ray"]),
+    help="Have several workers compute the scene, as many as --workers says and one for each GPU at least: processes of this "
+    "machine, or actors of a Ray cluster. The bytes are the same.",
+)
 @option("--resume", group="Run", is_flag=True, help="Continue a run that was interrupted; the result is the same.")
 @progress_options
-def predict(scenes: tuple[str, ...], resume: bool, dry_run: bool, reporter: Reporter, request: dict[str, Any]) -> None:
+def predict(
+    scenes: tuple[str, ...], resume: bool, engine: str | None, dry_run: bool, reporter: Reporter, request: dict[str, Any]
+) -> None:
     """Predict labels and polygons for a scene.
 
     SCENE is any raster that GDAL opens, a Sentinel-2 product or STAC item; several files of one grid are one mosaic. It is
@@ -37,7 +46,7 @@ def predict(scenes: tuple[str, ...], resume: bool, dry_run: bool, reporter: Repo
     if dry_run:
         expected = prediction.estimate(scenes, **request, progress=reporter)
         return reporter.done(f"nothing written: {expected.rule}", expected.figures)
-    return report_done(reporter, prediction.predict(scenes, **request, resume=resume, progress=reporter))
+    return report_done(reporter, prediction.predict(scenes, **request, resume=resume, engine=engine, progress=reporter))
 
 
 def report_done(reporter: Reporter, done: Prediction) -> None:

@@ -31,6 +31,7 @@ _LOAD_TORCH = (
 )
 _EXTRAS = {  # library: the extra that brings it
     **dict.fromkeys(("lightning", "matplotlib", "requests", "tensorboard", "torchgeo"), "train"),
+    "ray": "ray",
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
 }
 

@@ -18,10 +18,9 @@ from geoglnet.errors import OutputError
 from geoglnet.models.description import describe_model
 from geoglnet.prediction.area import Area
 from geoglnet.prediction.layers import Layer
-from geoglnet.prediction.outputs import OutputWriter
+from geoglnet.prediction.outputs import OutputWriter, Written
 from geoglnet.prediction.plan import overlap, shifted
 from geoglnet.prediction.preparation import checked_outputs, prepared
-from geoglnet.prediction.seam_report import SeamReport
 from geoglnet.prediction.workspace import Workspace, open_workspace, unfinished_journal, workspace_of
 from geoglnet.progress import Progress, SilentProgress
 
@@ -56,22 +55,7 @@ class TaskWorkspace(Workspace):
                 yield record.files[layer.name].name, shifted(used, -int(whole.row_off), -int(whole.col_off)), used
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """What :func:`finish` has written.
-
-    Args:
-        paths: files by output.
-        num_polygons: how many; ``None`` when none were asked for.
-        seams: how well the blocks fit together.
-    """
-
-    paths: Mapping[str, Path]
-    num_polygons: int | None
-    seams: SeamReport
-
-
-def finish(store: FolderStore, *, overwrite: bool = False, keep: bool = False, progress: Progress | None = None) -> Finish:
+def finish(store: FolderStore, *, overwrite: bool = False, keep: bool = False, progress: Progress | None = None) -> Written:
     """Write the outputs of a job whose tasks are all finished. If it is killed, it goes on when it is called again.
 
     Args:
@@ -105,11 +89,11 @@ def finish(store: FolderStore, *, overwrite: bool = False, keep: bool = False, p
         progress.log(str(writer.seams))
         num_polygons = writer.write(ready.settings.vector_config)
         workspace.is_finished = True
-        seams = writer.seams
+        written = writer.written(settings.outputs, num_polygons)
     if not keep:
         Records(store, job).remove()
         store.tidy()
-    return Finish(dict(settings.outputs), num_polygons, seams)
+    return written
 
 
 @dataclass(frozen=True, slots=True)

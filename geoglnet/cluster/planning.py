@@ -11,6 +11,7 @@ from geoglnet.models.description import describe_model
 from geoglnet.models.shipped import DEFAULT_MODEL
 from geoglnet.prediction.predict_config import PredictConfig
 from geoglnet.prediction.preparation import checked_outputs, prepared, settings_of
+from geoglnet.prediction.workspace import unfinished_journal, workspace_of
 from geoglnet.progress import Progress, SilentProgress
 from geoglnet.types import StrPath
 from geoglnet.vector.settings import VectorConfig
@@ -49,7 +50,8 @@ def plan(
     """
     progress = progress or SilentProgress()
     settings = settings_of(scene_path, paths, beside, model, config, vector_config, overwrite)
-    outputs = checked_outputs(settings)
+    # A finish that was stopped may have written some already.
+    outputs = checked_outputs(settings, unfinished_journal(workspace_of(settings.outputs.values(), resume=True)))
     manifest = describe_model(settings.model_path)
     with prepared(settings, manifest, outputs, progress, portable=True) as ready:
         job = plan_job(ready, task_shape)

@@ -66,6 +66,9 @@ class Store(Protocol):
     def scratch(self) -> TemporaryDirectory[str]:
         """Make a temporary folder for files that are still being written."""
 
+    def tidy(self) -> None:
+        """Remove temporary files that killed processes have left, and what is empty."""
+
 
 class FolderStore:
     """A folder on a disk that all machines share.

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from rasterio.windows import Window
 
-from geoglnet.cluster.job import Job, Task, job_in
-from geoglnet.cluster.records import FinishedTask, PartFile, Records, Trouble, check_planned, named
+from geoglnet.cluster.job import Job, Task
+from geoglnet.cluster.records import FinishedTask, PartFile, Records, Trouble, check_planned
 from geoglnet.cluster.shards import Shard
+from geoglnet.cluster.share import Share, Shift
 from geoglnet.cluster.store import Store
-from geoglnet.errors import OutputError, SceneError, TasksFailedError
+from geoglnet.errors import OutputError, SceneError
 from geoglnet.message import Keyword
 from geoglnet.models.opening import open_model
 from geoglnet.prediction.blocks import Block
@@ -173,19 +174,6 @@ def _as_first(config: PredictConfig, first: Mapping[str, str]) -> PredictConfig:
     return replace(config, batch_size=int(batch)) if config.batch_size is None and batch.isdecimal() else config
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """What :func:`work` has done.
-
-    Args:
-        computed: tasks that this process has finished.
-        found: tasks of its share that were finished already.
-    """
-
-    computed: tuple[Task, ...]
-    found: int
-
-
 def work(
     store: Store,
     *,
@@ -209,30 +197,15 @@ def work(
         TasksFailedError: all others are finished, and these cannot be computed.
         GeoglnetError: as for :func:`worker_of` and :meth:`Worker.run`; the task under way is not finished.
     """
-    job = job_in(store)
-    records, progress = Records(store, job), progress or SilentProgress()
-    share = job.tasks if shard is None else shard.of(job.tasks)
-    missing = [task for task in share if records.finished(task) is None]
-    marks = records.marks() if missing else {}
-    if retry:
-        for mark, _ in chain.from_iterable(marks.pop(task.name, []) for task in missing):
-            records.withdraw(mark)
-    known = {task: records.trouble(task, marks.get(task.name, ())) for task in missing}
-    todo = [task for task, trouble in known.items() if trouble is None]
-    computed: list[Task] = []
-    troubles = [trouble for trouble in known.values() if trouble is not None]
-    if todo:
-        progress.log(f"{len(todo)} of {len(job.tasks)} tasks to compute")
-        with worker_of(store, job, device=device, allow_mixed=allow_mixed, progress=_OneStage(progress)) as worker:
-            for outcome in _iter_outcomes(worker, todo):
-                computed.append(outcome) if isinstance(outcome, Task) else troubles.append(outcome)
-    if troubles:
-        raise TasksFailedError(
-            f"{len(troubles)} of {len(share)} tasks cannot be computed, all others are finished: "
-            + (named([*map(str, troubles)], len(troubles)) + "; when that is repaired, pass ")
-            + (Keyword("retry", True) + " to compute them")
-        )
-    return Shift(tuple(computed), len(share) - len(missing))
+    progress = progress or SilentProgress()
+    share = Share.of(store, shard, retry=retry)
+
+    def compute() -> Iterator[Task | Trouble]:
+        progress.log(f"{len(share.todo)} of {len(share.job.tasks)} tasks to compute")
+        with worker_of(store, share.job, device=device, allow_mixed=allow_mixed, progress=_OneStage(progress)) as worker:
+            yield from _iter_outcomes(worker, share.todo)
+
+    return share.settle(compute)
 
 
 def _iter_outcomes(worker: Worker, tasks: Sequence[Task]) -> Iterator[Task | Trouble]:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geoglnet.errors import CheckpointError, ConfigError
+from geoglnet.legend import Legend
 from geoglnet.models.manifest import Manifest
 from geoglnet.output import OutputFile
 from geoglnet.prediction.area import Area
@@ -31,6 +33,31 @@ from geoglnet.types import Shape
 from geoglnet.vector.settings import VectorConfig
 
 SEAMS_TAG = "GEOGLNET_SEAMS"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a prediction has written.
+
+    Args:
+        paths: files by output.
+        num_polygons: how many; ``None`` when none were asked for.
+        shape: of the rasters, in pixels.
+        crs: of everything; ``None`` when the scene has none.
+        transform: of the rasters, pixel to CRS coordinates.
+        seams: how well the blocks fit together.
+        legend: classes.
+        model: name of the model.
+    """
+
+    paths: Mapping[str, Path]
+    num_polygons: int | None
+    shape: Shape
+    crs: CRS | None
+    transform: Affine
+    seams: SeamReport
+    legend: Legend
+    model: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,16 @@ class OutputWriter:
                 self._write_raster(LAYERS[name], file)
             journal.add_output(name)
         return num_polygons
+
+    def written(self, paths: Mapping[str, Path], num_polygons: int | None) -> Written:
+        """Describe what has been written; the seams must have been measured while the blocks were there.
+
+        Args:
+            paths: files by output.
+            num_polygons: that :meth:`write` has returned.
+        """
+        legend, name = self.manifest.legend, self.manifest.name
+        return Written(dict(paths), num_polygons, self.shape, self.scene.crs, self.transform, self.seams, legend, name)
 
     def _write_raster(self, layer: Layer, file: OutputFile) -> None:
         names = layer.bands(self.manifest.legend)
