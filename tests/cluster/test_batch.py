@@ -104,7 +104,7 @@ def test_what_is_done_is_not_done_again_and_failures_only_when_asked_for(
     assert {path.suffix for path in maps.iterdir()} == {".tif", ".xml", ".gpkg", ".run"}
     written = (maps / "a.tif").stat().st_mtime_ns
     assert run(catalog, maps, model_path).num_computed == 2
-    monkeypatch.setattr(module, "load_checkpoint", None)  # nothing is computed: not even the model is opened
+    monkeypatch.setattr(module, "open_model", None)  # nothing is computed: not even the model is opened
     assert run(catalog, maps, model_path).num_computed == 0
     monkeypatch.undo()
     (catalog / "b.tif").unlink()
