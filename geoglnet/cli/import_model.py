@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoglnet.cli.options import option, overwrite_option
+from geoglnet.cli.options import option, overwrite_option, path_option
 from geoglnet.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from geoglnet.models.manifest import Manifest
 
 
 def _words(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -23,7 +26,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 
 
 @click.command(cls=Verb)
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@path_option("-o", "--output", group="Outputs", help="Model file to write for a folder (.safetensors).")
 @overwrite_option
 @option(
     "--resolution",
@@ -48,22 +52,37 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     help="What comes out of each pixel: softmax, sigmoid or logits, which is seen in its results; or largest, for a score "
     "of each class of which the largest wins.",
 )
-def import_model(model: Path, overwrite: bool, **described: Any) -> None:
+def import_model(model: Path, output: Path | None, overwrite: bool, **described: Any) -> None:
     """Describe a model of another program, so that predict can run it.
 
-    MODEL.onnx takes one image and gives a result for each of its pixels. What the metadata of Deepness, GeoDeep or MLM say
-    need not be said again. The description, a STAC item, is written beside it (MODEL.onnx.json); the model stays as it is.
-    Models of segmentation-models-pytorch and torch come in by torch.onnx.export. Pickles are not opened.
+    MODEL is an .onnx file that takes one image and gives a result for each of its pixels. What the metadata of Deepness,
+    GeoDeep or MLM say need not be said again. The description, a STAC item, is written beside it (MODEL.onnx.json). Or MODEL
+    is a folder that segmentation-models-pytorch saved (save_pretrained), which becomes a model file of ours. Pickles are not
+    opened.
     """
     from geoglnet.models.foreign.importing import Description
+
+    description = Description(**described)
+    if model.is_dir():
+        if output is None:
+            raise click.UsageError("a folder is written as a model file: give -o model.safetensors")
+        from geoglnet.models.foreign.library_folder import import_folder
+
+        manifest = import_folder(model, output, description, overwrite=overwrite)
+        return _tell(output, manifest, manifest.model.architecture)
+    if output is not None:
+        raise click.UsageError(f"-o is for folders; what describes {model.name} is written beside it")
     from geoglnet.models.foreign.importing import import_model as tool
 
-    done = tool(model, Description(**described), overwrite=overwrite)
-    manifest = done.manifest
+    done = tool(model, description, overwrite=overwrite)
+    return _tell(done.path, done.manifest, done.head)
+
+
+def _tell(path: Path, manifest: Manifest, kind: str) -> None:
     background = manifest.legend.background
     left_out = "" if background is None else f" (background: {manifest.legend.names[background]})"
     click.echo(
-        f"{done.path}: {', '.join(manifest.legend.names)}{left_out}; bands {manifest.bands}; {manifest.resolution_m:g} m "
-        f"pixels, images of {manifest.region.patch_size} px; {done.head}",
+        f"{path}: {', '.join(manifest.legend.names)}{left_out}; bands {manifest.bands}; {manifest.resolution_m:g} m "
+        f"pixels, images of {manifest.region.patch_size} px; {kind}",
         err=True,
     )

@@ -27,6 +27,8 @@ def model_path(name: str) -> Path:
         return _FOLDER / f"{name}.safetensors"
     if Path(name).is_file():
         return Path(name)
+    if Path(name).is_dir():
+        raise ModelNotFoundError(f"{name} is a folder; write it as a model file first: geoglnet import-model")
     hint = suggestion(name, shipped_models())
     raise ModelNotFoundError(f"no model {name!r}: neither a shipped model nor a file{hint}")
 
