@@ -53,7 +53,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     "of each class of which the largest wins.",
 )
 def import_model(model: Path, output: Path | None, overwrite: bool, **described: Any) -> None:
-    """Describe a model of another program, so that predict can run it.
+    """Describe a model of another program for predict.
 
     MODEL is an .onnx file that takes one image and gives a result for each of its pixels. What the metadata of Deepness,
     GeoDeep or MLM say need not be said again. The description, a STAC item, is written beside it (MODEL.onnx.json). Or MODEL
