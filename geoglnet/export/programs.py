@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from geoglnet.config import suggestion
-from geoglnet.errors import ConfigError
+from geoglnet.errors import ConfigError, OutputError
 from geoglnet.export.parity import LEAST_EQUAL, Parity, Values, parity
 from geoglnet.export.region_graph import RegionGraph, planned_region
 from geoglnet.models.checkpoint import load_checkpoint
@@ -95,12 +95,17 @@ def export_model(
     pixels; normalization, the overview, patches and blending are inside. It is compared with the predictor before it gets its
     name.
 
+    >>> done = geoglnet.export_model("buildings", "buildings.onnx")  # doctest: +SKIP
+
     Args:
         model: name of a shipped model, or a ``.safetensors`` file.
         path: ``.onnx``, which Deepness, GeoDeep and ONNX Runtime open (needs ``geoglnet[onnx]``), or ``.pt2``.
         config: size, precision, opset.
         overwrite: replace existing files.
         progress: told of the steps.
+
+    Returns:
+        What was written, and how near its results are to the predictor's.
 
     Raises:
         ConfigError: another format, a network that cannot be exported, or one whose export differs from it.
@@ -112,6 +117,8 @@ def export_model(
     """
     config, progress = config or ExportConfig(), progress or SilentProgress()
     target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; give a file name")
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"{target.name}: models are exported as {' or '.join(FORMATS)}; let the name end in one of them")

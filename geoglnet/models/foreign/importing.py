@@ -90,10 +90,15 @@ class Imported:
 def import_model(path: StrPath, description: Description | None = None, *, overwrite: bool = False) -> Imported:
     """Describe a model of others by a STAC item beside its file, after running it on a drawn image.
 
+    >>> done = geoglnet.import_model("other.onnx")  # doctest: +SKIP
+
     Args:
         path: ``.onnx``.
         description: what its file does not say.
         overwrite: replace a description that is there; what it says is no longer used.
+
+    Returns:
+        How the model was understood.
 
     Raises:
         CheckpointError: the file cannot be used, or does not do what is said of it.

@@ -24,6 +24,7 @@
   <message><source>Area of interest</source><translation type='unfinished'/></message>
   <message><source>Area that was looked at</source><translation type='unfinished'/></message>
   <message><source>Area where the polygons are complete</source><translation type='unfinished'/></message>
+  <message><source>Areas to check</source><translation type='unfinished'/></message>
   <message><source>Backbone weights</source><translation type='unfinished'/></message>
   <message><source>Background code</source><translation type='unfinished'/></message>
   <message><source>Band</source><translation type='unfinished'/></message>
@@ -59,7 +60,7 @@
   <message><source>Held-out scene</source><translation type='unfinished'/></message>
   <message><source>Imagery from a file.</source><translation type='unfinished'/></message>
   <message><source>Imagery with the bands of the model, from a file. A coordinate system set for the layer is respected.</source><translation type='unfinished'/></message>
-  <message><source>Inside it, what is not drawn is background. Empty: only what lies near something drawn is known.</source><translation type='unfinished'/></message>
+  <message><source>Inside it, what is not drawn is background. Areas to check of Segment scene will do: those that you have marked as checked. Empty: only what lies near something drawn is known.</source><translation type='unfinished'/></message>
   <message><source>IoU</source><translation type='unfinished'/></message>
   <message><source>IoU after</source><translation type='unfinished'/></message>
   <message><source>IoU before</source><translation type='unfinished'/></message>
@@ -135,6 +136,7 @@
   <message><source>The geoglnet program, or the Python that has it</source><translation type='unfinished'/></message>
   <message><source>The model file that Segment scene takes; a temporary one would be gone when QGIS quits.</source><translation type='unfinished'/></message>
   <message><source>The model file to write; a temporary one would be gone when QGIS quits.</source><translation type='unfinished'/></message>
+  <message><source>The ten squares in which the model is least certain (.gpkg). Correct the polygons in them, set the field checked, and give this layer to Adapt a model as the area that was looked at.</source><translation type='unfinished'/></message>
   <message><source>Train on layers</source><translation type='unfinished'/></message>
   <message><source>Training folder</source><translation type='unfinished'/></message>
   <message><source>Values are</source><translation type='unfinished'/></message>
@@ -148,6 +150,7 @@
   <message><source>With the same model file, layers and settings. The weights become those of a training that never stopped.</source><translation type='unfinished'/></message>
   <message><source>about {hours} h</source><translation type='unfinished'/></message>
   <message><source>about {minutes} min</source><translation type='unfinished'/></message>
+  <message><source>areas to check</source><translation type='unfinished'/></message>
   <message><source>asking …</source><translation type='unfinished'/></message>
   <message><source>auto, cpu, cuda, cuda:1 … or mps.</source><translation type='unfinished'/></message>
   <message><source>choose a file for the model: a temporary one is gone when QGIS quits</source><translation type='unfinished'/></message>
