@@ -39,7 +39,7 @@ def batch(
 ) -> None:
     """Predict every scene of a catalog.
 
-    CATALOG is a folder of rasters, a pattern in quotes ("2024/scene?.tif"), a list of paths (.txt, .csv), STAC items (.json or an
+    CATALOG is a folder of rasters, a pattern in quotes ("2024/?.tif"), a list of paths (.txt, .csv), STAC items (.json or an
     address, or stac-geoparquet) or an index of tiles. Names of outputs have {id} in them: -o "maps/{id}.tif". A scene that
     fails is a row of the index and not the end. The same command goes on where it was stopped.
     """
