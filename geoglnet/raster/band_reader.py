@@ -130,7 +130,7 @@ class BandReader:
         if self.nodata is None and (is_sentinel & valid).any():
             self.nodata = sentinel
             progress.warn(
-                f"{self.name}: {sentinel:g} lies far from all other values and is read as nodata, in "
+                f"{self.name}: {sentinel:.10g} lies far from all other values and is read as nodata, in "
                 f"{np.mean(is_sentinel):.1%} of the pixels; choose another value with " + Keyword("nodata")
             )
         return np.asarray(valid & ~is_sentinel)

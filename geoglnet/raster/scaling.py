@@ -137,7 +137,7 @@ class BandScaling:
     def __str__(self) -> str:
         rules = self._grouped([str(scaling) for scaling in self.scalings])
         lost = [
-            f"{name} {none:g} is no value" for name, none in zip(self.names, self.missing, strict=False) if none is not None
+            f"{name} {none:.10g} is no value" for name, none in zip(self.names, self.missing, strict=False) if none is not None
         ]
         return "; ".join([*(f"{names}: {rule}" for rule, names in rules.items()), *lost])
 

@@ -273,7 +273,7 @@ class RasterScene:
     @property
     def values_rule(self) -> str:
         """Rule by which values are read, in words; empty for 8-bit values as they are."""
-        nodata = "" if self.nodata is None else f"{self.nodata:g} is no value"
+        nodata = "" if self.nodata is None else f"{self.nodata:.10g} is no value"
         return "; ".join(part for part in ("" if self.scaling == AS_IS else str(self.scaling), nodata) if part)
 
     def measure(self, bands: Bands, progress: Progress) -> None:
@@ -332,8 +332,8 @@ class RasterScene:
             none = find_sentinel(known) if band.dtype != np.uint8 else None
             if none is not None:
                 progress.warn(
-                    f"{self.name}: band {name} is {none:g} in {np.mean(known == none):.1%} of the pixels, far from its other "
-                    "values, and read as nodata there; declare it with gdal_edit.py -a_nodata"
+                    f"{self.name}: band {name} is {none:.10g} in {np.mean(known == none):.1%} of the pixels, far from its "
+                    "other values, and read as nodata there; declare it with gdal_edit.py -a_nodata"
                 )
                 known = known[known != none]
             if rule is ScalingRule.PERCENTILES and known.size >= _ENOUGH and np.ptp(known) == 0:

@@ -206,7 +206,7 @@ class BandStack:
         """Where bands of other rasters than the first come from, in words; empty for one raster."""
         parts = [
             f"band{'' if len(reader.bands) == 1 else 's'} {', '.join(map(str, reader.bands))} of {reader.name}"
-            + ("" if reader.nodata is None else f" ({reader.nodata:g} is no value)")
+            + ("" if reader.nodata is None else f" ({reader.nodata:.10g} is no value)")
             for reader in map(_plain, self.readers[1:])
         ]
         return " and ".join(parts)

@@ -12,6 +12,7 @@ import math
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,8 @@ def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress:
     meta, numbers, wkb, fields = _read_rows(path, layer, [] if column is None else [column])
     if len(wkb) and len(columns) and not any(wkb):
         # A driver that makes geometries from a column (OGR VRT, CSV) makes none when that column is left out.
-        meta, numbers, wkb, fields = _read_rows(path, layer, None)
+        with suppress(DatasetError):  # columns that cannot be read make no geometries
+            meta, numbers, wkb, fields = _read_rows(path, layer, None)
     values = None if column is None else fields[[*meta["fields"]].index(column)]
     crs = _crs(meta["crs"], path)
     name = os.fspath(path) if len(layers) == 1 else f"{path}, layer {layer!r}"
@@ -300,7 +302,15 @@ def _read_layer(path: StrPath, column: str | None, wanted: str | None, progress:
 def _read_rows(path: StrPath, layer: str | None, columns: Sequence[str] | None) -> tuple[Any, Any, Any, Any]:
     """Read metadata, feature numbers, geometries as WKB, and columns (``None``: all of them)."""
     with plain_name(path) as plain:
-        meta, numbers, wkb, fields = pyogrio.raw.read(plain, layer=layer, columns=columns, return_fids=True)
+        try:
+            meta, numbers, wkb, fields = pyogrio.raw.read(plain, layer=layer, columns=columns, return_fids=True)
+        except UnicodeDecodeError:  # a ValueError that has a reason of its own
+            raise
+        except ValueError as error:  # pyogrio's, of a column of lists of truth values
+            shown = f"column {columns[0]!r}" if columns else "columns"
+            raise DatasetError(
+                f"{path}: {shown} cannot be read ({one_line(error)}); give a copy with numbers or text in it"
+            ) from error
     return meta, numbers, wkb, fields
 
 

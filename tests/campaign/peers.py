@@ -135,6 +135,7 @@ def fault_of_labels(source: Path, labels: Path, said: str) -> str | None:
         said: standard error of the prediction; values that it reads as nodata though the file declares another are no fault.
     """
     import rasterio
+    from rasterio.enums import ColorInterp
 
     with rasterio.open(labels) as made, rasterio.open(source) as src:
         is_same_grid = made.shape == src.shape
@@ -143,8 +144,13 @@ def fault_of_labels(source: Path, labels: Path, said: str) -> str | None:
             return fault  # resampled, such as pixels that are not square: they cannot be compared one by one
         has_class = made.read(1) != 255
         masks = src.read_masks() > 0
+        image = src.read()
+        masks &= ~np.isnan(image) if image.dtype.kind in "fc" else True  # NaN has no value, whether the file says so or not
         for value in re.findall(r"(\S+) lies far from all other values and is read as nodata", said):
-            masks &= src.read() != np.array(float(value)).astype(src.dtypes[0])
+            masks &= image != np.array(float(value)).astype(image.dtype)
+        for value in re.findall(r"all bands are (\S+) along one of its sides, .* and read as nodata", said):
+            colors = image[[band != ColorInterp.alpha for band in src.colorinterp]]
+            masks &= ~(colors == np.array(float(value)).astype(image.dtype)).all(axis=0)
     rules = [masks.all(axis=0), masks.any(axis=0), masks[: min(3, len(masks))].all(axis=0)]
     if any((has_class == valid).all() for valid in rules):
         return None
@@ -163,7 +169,8 @@ def fault_of_mask(vector: Path, labels: Path) -> str | None:
         if frame.crs and frame.crs != made.crs:  # lines are straight in the CRS of the file
             west, south, east, north = frame.total_bounds
             frame = frame.set_geometry(frame.geometry.segmentize(max(east - west, north - south) / 2000)).to_crs(made.crs)
-        areal = [g for g in frame.geometry if g is not None and not g.is_empty and g.area > 0]
+        # Negative is the area of a polygon whose hole is larger than its shell.
+        areal = [g for g in frame.geometry if g is not None and not g.is_empty and g.area != 0]
         if not areal:
             return "a layer without areas was used"
         inside = rasterize(areal, out_shape=made.shape, transform=made.transform)
@@ -317,7 +324,7 @@ def _make_scene(vector: Path, scene: Path) -> str | None:
     crs, bounds, fault = "EPSG:32631", np.array([500_000.0, 0.0, 500_200.0, 200.0]), None
     try:
         frame = geopandas.read_file(vector)
-        areas = frame[frame.geometry.notna() & (frame.geometry.area > 0)]
+        areas = frame[frame.geometry.notna() & (frame.geometry.area != 0)]
         if areas.crs is not None and areas.crs.is_geographic and np.ptp(areas.total_bounds[::2]) < 6:
             areas = areas.to_crs(areas.estimate_utm_crs())
         if np.isfinite(areas.total_bounds).all():

@@ -531,16 +531,16 @@ def test_a_value_can_be_named_that_is_none(tmp_path: Path, dtype: str, nodata: f
             assert (pixels.image[:, pixels.valid] == 200).all(), "nothing leaks"
 
 
-@pytest.mark.parametrize("dtype", ["int16", "float32"])
-def test_a_collar_that_nobody_declared_is_found_and_said(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "none"), [("int16", -9999), ("float32", -9999), ("int32", -(2**31))])
+def test_a_collar_that_nobody_declared_is_found_and_said(tmp_path: Path, dtype: str, none: int) -> None:
     valid, progress = disc(), RecordedProgress()
-    image = np.where(valid, noise(3, *valid.shape).astype(dtype), -9999)
+    image = np.where(valid, noise(3, *valid.shape), none).astype(dtype)
     with open_scene(write_raster(tmp_path / "a.tif", image), progress=progress) as scene:
         pixels = whole(scene)
         assert (pixels.valid == valid).all()
         assert (pixels.image[:, valid] == image[:, valid].astype(int)).all()
-        assert scene.values_rule.endswith("; -9999 is no value")
-    assert "-9999 lies far from all other values" in progress.messages("warning")[0]
+        assert scene.values_rule.endswith(f"; {none} is no value")
+    assert f"{none} lies far from all other values" in progress.messages("warning")[0]
     assert "choose another value with nodata=…" in progress.messages("warning")[0]
 
 

@@ -51,6 +51,16 @@ def test_points_empty_and_missing_geometries_are_passed_over(tmp_path: Path) -> 
     assert np.isin(shapely.get_type_id(found.geometries), [3, 6]).all()
 
 
+def test_lists_of_truth_values_are_named_where_they_are_read_and_nowhere_else(tmp_path: Path) -> None:
+    rows = [{"type": "Feature", "geometry": None, "properties": {"kind": value}} for value in ([True, False], None)]
+    path = tmp_path / "lists.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": rows}))
+    with pytest.raises(DatasetError, match="holds no polygons"):
+        read_polygons(path, None)
+    with pytest.raises(DatasetError, match=r"column 'kind' cannot be read|holds no polygons"):
+        read_polygons(path, None, "kind")
+
+
 def test_height_is_dropped(tmp_path: Path) -> None:
     path = write_layer(tmp_path / "truth.gpkg", [shapely.force_3d(SQUARE, 7)])
     assert not shapely.has_z(read_polygons(path, None).geometries).any()
