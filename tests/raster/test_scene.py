@@ -534,7 +534,7 @@ def test_a_value_can_be_named_that_is_none(tmp_path: Path, dtype: str, nodata: f
 @pytest.mark.parametrize(("dtype", "none"), [("int16", -9999), ("float32", -9999), ("int32", -(2**31))])
 def test_a_collar_that_nobody_declared_is_found_and_said(tmp_path: Path, dtype: str, none: int) -> None:
     valid, progress = disc(), RecordedProgress()
-    image = np.where(valid, noise(3, *valid.shape), none).astype(dtype)
+    image = np.where(valid, noise(3, *valid.shape).astype(dtype), np.array(none, dtype))
     with open_scene(write_raster(tmp_path / "a.tif", image), progress=progress) as scene:
         pixels = whole(scene)
         assert (pixels.valid == valid).all()
