@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from geoglnet.engines import processes
-from geoglnet.engines.port import Engine, Here, Line, Outcome, WorkerDiedError
+from geoglnet.engines.port import Engine, Here, Queue, Result, WorkerDiedError
 from geoglnet.engines.processes import Processes
 from geoglnet.errors import GeoglnetError, SceneError
 from tests.engines_job import Square
@@ -33,27 +33,27 @@ def started(folder: Path) -> int:
 
 
 def test_outcomes_come_in_order_and_errors_of_ours_are_among_them(engine: Engine, tmp_path: Path) -> None:
-    outcomes = [*engine.map(Square(str(tmp_path), fails_at=3), range(8), ordered=True)]
-    assert [outcome.item for outcome in outcomes] == [*range(8)]
-    assert [outcome.value for outcome in outcomes] == [0, 1, 4, None, 16, 25, 36, 49]
-    assert isinstance(outcomes[3].error, SceneError)
-    assert str(outcomes[3].error) == "3 cannot be read"
+    results = [*engine.map(Square(str(tmp_path), fails_at=3), range(8), ordered=True)]
+    assert [result.item for result in results] == [*range(8)]
+    assert [result.value for result in results] == [0, 1, 4, None, 16, 25, 36, 49]
+    assert isinstance(results[3].error, SceneError)
+    assert str(results[3].error) == "3 cannot be read"
     assert started(tmp_path) == (1 if isinstance(engine, Here) else 2), "a job is started once in each process"
 
 
 @pytest.mark.parametrize("made", [lambda: Processes(2), pytest.param(on_ray, marks=pytest.mark.slow)])
 def test_who_dies_is_replaced_and_its_item_done_by_another(made: Any, tmp_path: Path) -> None:
-    outcomes = [*made().map(Square(str(tmp_path), dies_at=2, lives_from=1), range(6), ordered=True)]
-    assert [outcome.value for outcome in outcomes] == [0, 1, 4, 9, 16, 25]
+    results = [*made().map(Square(str(tmp_path), dies_at=2, lives_from=1), range(6), ordered=True)]
+    assert [result.value for result in results] == [0, 1, 4, 9, 16, 25]
     assert len([*tmp_path.glob("died-*")]) == 1
 
 
 @pytest.mark.parametrize("made", [lambda: Processes(2), pytest.param(on_ray, marks=pytest.mark.slow)])
 def test_an_item_at_which_all_die_is_named_and_all_others_are_done(made: Any, tmp_path: Path) -> None:
-    outcomes = {one.item: one for one in made().map(Square(str(tmp_path), dies_at=1), range(5), tries=2)}
-    assert [outcomes[number].value for number in (0, 2, 3, 4)] == [0, 4, 9, 16]
-    assert isinstance(outcomes[1].error, WorkerDiedError)
-    assert str(outcomes[1].error) == "2 processes began it and died"
+    results = {one.item: one for one in made().map(Square(str(tmp_path), dies_at=1), range(5), tries=2)}
+    assert [results[number].value for number in (0, 2, 3, 4)] == [0, 4, 9, 16]
+    assert isinstance(results[1].error, WorkerDiedError)
+    assert str(results[1].error) == "2 processes began it and died"
     assert len([*tmp_path.glob("died-*")]) == 2
 
 
@@ -66,22 +66,22 @@ def test_items_are_taken_as_they_are_wanted_and_workers_end_with_the_iterator(tm
             yield number
 
     engine = Processes(1)
-    with closing(engine.map(Square(str(tmp_path)), items(), ordered=True)) as outcomes:
-        assert next(outcomes).value == 0
+    with closing(engine.map(Square(str(tmp_path)), items(), ordered=True)) as results:
+        assert next(results).value == 0
     assert len(taken) <= 4
 
 
 def test_a_line_lets_go_in_order_and_gives_blamed_items_again() -> None:
-    line = Line[str, int]("abcd", ordered=True, tries=2, most_waiting=3)
-    first, second, third = line.take(), line.take(), line.take()
-    assert (first, second, third, line.take()) == ((0, "a"), (1, "b"), (2, "c"), None), "three are out, none has left"
-    line.settle(1, Outcome("b", 1))
-    assert not [*line.leaving()]
-    line.blame(0, "a")
-    assert line.take() == (0, "a")
-    line.blame(0, "a")
-    assert [outcome.item for outcome in line.leaving()] == ["a", "b"]
-    assert line.take() == (3, "d")
+    queue = Queue[str, int]("abcd", ordered=True, tries=2, most_waiting=3)
+    first, second, third = queue.take(), queue.take(), queue.take()
+    assert (first, second, third, queue.take()) == ((0, "a"), (1, "b"), (2, "c"), None), "three are out, none has left"
+    queue.settle(1, Result("b", 1))
+    assert not [*queue.leaving()]
+    queue.blame(0, "a")
+    assert queue.take() == (0, "a")
+    queue.blame(0, "a")
+    assert [result.item for result in queue.leaving()] == ["a", "b"]
+    assert queue.take() == (3, "d")
 
 
 @pytest.mark.parametrize(("variable", "names"), [("0,2", ("0", "2")), ("", ()), ("GPU-1a, GPU-2b", ("GPU-1a", "GPU-2b"))])

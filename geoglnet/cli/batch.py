@@ -47,8 +47,8 @@ def batch(
     from geoglnet.prediction.layers import output_names
 
     share = None if shard is None else Shard.parsed(shard)
-    from geoglnet.cluster.batch import BatchRequest  # loads torch
-    from geoglnet.cluster.batch import batch as tool
+    from geoglnet.cluster.catalog_run import BatchRequest  # loads torch
+    from geoglnet.cluster.catalog_run import batch as tool
 
     outputs = {name: request.pop(f"{name}_path") for name in output_names()}
     wanted = BatchRequest.of(outputs, **request, common_stretch=common_stretch)

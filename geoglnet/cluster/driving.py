@@ -72,19 +72,19 @@ def drive(
 
     def compute() -> Iterator[Task | Trouble]:
         progress.plan("segment", len(share.todo), "tasks")
-        outcomes = engine.map(TaskJob(str(Path(store.place).absolute()), device, allow_mixed), share.todo)
+        results = engine.map(TaskJob(str(Path(store.place).absolute()), device, allow_mixed), share.todo)
         try:
-            for outcome in outcomes:
-                if outcome.error is None:
-                    yield outcome.item
-                elif isinstance(outcome.error, SceneError | WorkerDiedError):
-                    share.records.fail(share.records.begin(outcome.item), outcome.error)
-                    yield Trouble(outcome.item, " ".join(str(outcome.error).split()))
+            for result in results:
+                if result.error is None:
+                    yield result.item
+                elif isinstance(result.error, SceneError | WorkerDiedError):
+                    share.records.fail(share.records.begin(result.item), result.error)
+                    yield Trouble(result.item, " ".join(str(result.error).split()))
                 else:  # of the disk, the device, or the machine: no other task would fare better
-                    raise outcome.error
+                    raise result.error
                 progress.advance()
         finally:
-            if hasattr(outcomes, "close"):
-                outcomes.close()  # ends the workers
+            if hasattr(results, "close"):
+                results.close()  # ends the workers
 
     return share.settle(compute)

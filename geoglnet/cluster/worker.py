@@ -216,19 +216,17 @@ def _iter_outcomes(worker: Worker, tasks: Sequence[Task]) -> Iterator[Task | Tro
         if records.finished(task) is not None:  # by another worker, meanwhile
             worker.progress.advance(worker.estimate([task]).steps)
             continue
-        mark = records.begin(task)
+        mark, trouble = records.begin(task), None
         try:
             worker.run(task, expected)
         except SceneError as error:
             worker.ready.files.check_unchanged(worker.ready.scene.name)  # then no other task would be the planned one either
             records.fail(mark, error)  # it lies in the scene, and would come again
-            yield Trouble(task, " ".join(str(error).split()))
-            continue
-        except BaseException:
-            records.withdraw(mark)
-            raise
-        records.withdraw(mark)
-        yield task
+            trouble = Trouble(task, " ".join(str(error).split()))
+        finally:
+            if trouble is None:
+                records.withdraw(mark)
+        yield trouble or task
 
 
 class _OneStage:

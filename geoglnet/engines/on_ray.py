@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from geoglnet.engines.port import PER_WORKER, ItemT, Job, Line, Outcome, ValueT
+from geoglnet.engines.port import PER_WORKER, EngineJob, ItemT, Queue, Result, ValueT
 from geoglnet.errors import GeoglnetError
 
 _PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # threads decide last bits; Ray would choose their number
@@ -41,37 +41,37 @@ class OnRay:
         self._address = address
 
     def map(
-        self, job: Job[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
-    ) -> Iterator[Outcome[ItemT, ValueT]]:
+        self, job: EngineJob[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
+    ) -> Iterator[Result[ItemT, ValueT]]:
         is_ours = not ray.is_initialized()
         if is_ours:
             ray.init(address=self._address, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        line = Line[ItemT, ValueT](items, ordered, tries, PER_WORKER * self.workers)
+        queue = Queue[ItemT, ValueT](items, ordered, tries, PER_WORKER * self.workers)
         actors: list[Any] = []
         idle: list[Any] = []
         busy: dict[Any, tuple[Any, int, Any]] = {}
         try:
             while True:
-                while (idle or len(actors) < self.workers) and (next_one := line.take()) is not None:
+                while (idle or len(actors) < self.workers) and (next_one := queue.take()) is not None:
                     if not idle:
                         actors.append(ray.remote(_Actor).options(**self._options).remote(job))
                         idle.append(actors[-1])
                     actor = idle.pop()
                     busy[actor.do.remote(next_one[1])] = (actor, *next_one)
                 if not busy:
-                    yield from line.leaving()
+                    yield from queue.leaving()
                     return
                 for reference in ray.wait([*busy])[0]:
                     actor, number, item = busy.pop(reference)
-                    outcome = _outcome(reference, item)
-                    if outcome is None:
+                    result = _result(reference, item)
+                    if result is None:
                         actors.remove(actor)
                         ray.kill(actor)
-                        line.blame(number, item)
+                        queue.blame(number, item)
                     else:
                         idle.append(actor)
-                        line.settle(number, outcome)
-                yield from line.leaving()
+                        queue.settle(number, result)
+                yield from queue.leaving()
         finally:
             for actor in actors:
                 ray.kill(actor)
@@ -79,13 +79,13 @@ class OnRay:
                 ray.shutdown()
 
 
-def _outcome(reference: Any, item: ItemT) -> Outcome[ItemT, Any] | None:
+def _result(reference: Any, item: ItemT) -> Result[ItemT, Any] | None:
     """Fetch what came of an item; ``None`` if its actor has died."""
     try:
-        return Outcome(item, ray.get(reference))
+        return Result(item, ray.get(reference))
     except RayTaskError as error:
         if isinstance(error.cause, GeoglnetError):
-            return Outcome(item, error=error.cause)
+            return Result(item, error=error.cause)
         raise  # a fault of ours, with the traceback of the actor
     except RayError:
         return None
@@ -94,7 +94,7 @@ def _outcome(reference: Any, item: ItemT) -> Outcome[ItemT, Any] | None:
 class _Actor:
     """A worker: it opens the job with its first item, so that an error comes with that."""
 
-    def __init__(self, job: Job[Any]) -> None:
+    def __init__(self, job: EngineJob[Any]) -> None:
         self._job, self._work = job, None
 
     def do(self, item: Any) -> Any:

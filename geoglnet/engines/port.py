@@ -12,10 +12,10 @@ from geoglnet.errors import GeoglnetError
 ItemT = TypeVar("ItemT")
 ValueT = TypeVar("ValueT")
 ValueT_co = TypeVar("ValueT_co", covariant=True)
-PER_WORKER = 2  # items whose outcomes may wait for those before them
+PER_WORKER = 2  # items whose results may wait for those before them
 
 
-class Job(Protocol[ValueT_co]):
+class EngineJob(Protocol[ValueT_co]):
     """Work to do on each item; it is pickled and sent to other processes."""
 
     def start(self) -> Callable[[Any], ValueT_co]:
@@ -23,7 +23,7 @@ class Job(Protocol[ValueT_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[ItemT, ValueT]):
+class Result(Generic[ItemT, ValueT]):
     """What came of an item.
 
     Args:
@@ -45,17 +45,17 @@ class Engine(Protocol):
     """Port: does a job on items, somewhere."""
 
     def map(
-        self, job: Job[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
-    ) -> Iterator[Outcome[ItemT, ValueT]]:
+        self, job: EngineJob[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
+    ) -> Iterator[Result[ItemT, ValueT]]:
         """Yield what comes of every item.
 
-        An error of ours is an outcome, and not tried again. A process that dies is replaced; only the item that it was at is
+        An error of ours is a result, and not tried again. A process that dies is replaced; only the item that it was at is
         blamed, and given to another one. Work ends when the iterator is closed.
 
         Args:
             job: sent to every worker once.
             items: taken as workers get free.
-            ordered: yield outcomes in the order of the items; otherwise as they come.
+            ordered: yield results in the order of the items; otherwise as they come.
             tries: workers that may die at one item.
         """
 
@@ -64,23 +64,23 @@ class Here:
     """The engine that works in this process; nothing can die here but all of it."""
 
     def map(
-        self, job: Job[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
-    ) -> Iterator[Outcome[ItemT, ValueT]]:
+        self, job: EngineJob[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
+    ) -> Iterator[Result[ItemT, ValueT]]:
         work = job.start()
         for item in items:
             try:
-                outcome: Outcome[ItemT, ValueT] = Outcome(item, work(item))
+                result: Result[ItemT, ValueT] = Result(item, work(item))
             except GeoglnetError as error:
-                outcome = Outcome(item, error=error)
-            yield outcome
+                result = Result(item, error=error)
+            yield result
 
 
-class Line(Generic[ItemT, ValueT]):
-    """Items in line for several workers, and outcomes on their way out; what all engines of several workers share.
+class Queue(Generic[ItemT, ValueT]):
+    """Items in line for several workers, and results on their way out; what all engines of several workers share.
 
     Args:
         items: taken one by one.
-        ordered: whether outcomes leave in the order of the items.
+        ordered: whether results leave in the order of the items.
         tries: workers that may die at one item.
         most_waiting: items that may have been taken and not left, if they leave in order.
     """
@@ -90,7 +90,7 @@ class Line(Generic[ItemT, ValueT]):
         self._ordered, self._tries, self._most_waiting = ordered, tries, most_waiting
         self._again: list[tuple[int, ItemT]] = []
         self._deaths: dict[int, int] = {}
-        self._done: dict[int, Outcome[ItemT, ValueT]] = {}
+        self._done: dict[int, Result[ItemT, ValueT]] = {}
         self._num_taken = self._num_left = 0
 
     def take(self) -> tuple[int, ItemT] | None:
@@ -104,9 +104,9 @@ class Line(Generic[ItemT, ValueT]):
             return self._num_taken - 1, item
         return None
 
-    def settle(self, number: int, outcome: Outcome[ItemT, ValueT]) -> None:
-        """Enter an outcome."""
-        self._done[number] = outcome
+    def settle(self, number: int, result: Result[ItemT, ValueT]) -> None:
+        """Enter a result."""
+        self._done[number] = result
 
     def blame(self, number: int, item: ItemT) -> None:
         """Enter that a worker has died at an item."""
@@ -114,10 +114,10 @@ class Line(Generic[ItemT, ValueT]):
         if deaths < self._tries:
             self._again.append((number, item))
         else:
-            self.settle(number, Outcome(item, error=WorkerDiedError(f"{deaths} processes began it and died")))
+            self.settle(number, Result(item, error=WorkerDiedError(f"{deaths} processes began it and died")))
 
-    def leaving(self) -> Iterator[Outcome[ItemT, ValueT]]:
-        """Yield the outcomes that may leave now."""
+    def leaving(self) -> Iterator[Result[ItemT, ValueT]]:
+        """Yield the results that may leave now."""
         numbers = [*self._done]
         if self._ordered:
             numbers = [*takewhile(self._done.__contains__, count(self._num_left))]

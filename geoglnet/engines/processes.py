@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from geoglnet.engines.port import PER_WORKER, ItemT, Job, Line, Outcome, ValueT
+from geoglnet.engines.port import PER_WORKER, EngineJob, ItemT, Queue, Result, ValueT
 from geoglnet.errors import GeoglnetError
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -32,9 +32,9 @@ class Processes:
         self.gpus = tuple(gpus)
 
     def map(
-        self, job: Job[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
-    ) -> Iterator[Outcome[ItemT, ValueT]]:
-        line = Line[ItemT, ValueT](items, ordered, tries, PER_WORKER * self.workers)
+        self, job: EngineJob[ValueT], items: Iterable[ItemT], *, ordered: bool = False, tries: int = 3
+    ) -> Iterator[Result[ItemT, ValueT]]:
+        queue = Queue[ItemT, ValueT](items, ordered, tries, PER_WORKER * self.workers)
         # Not forked: this process may run threads (torch, GDAL), and a fork would copy their locks.
         context = get_context("spawn")
         held_by_workers, leash = context.Pipe(duplex=False)
@@ -42,31 +42,31 @@ class Processes:
         idle: list[_Worker] = []
         try:
             while True:
-                while (free or idle) and (next_one := line.take()) is not None:
+                while (free or idle) and (next_one := queue.take()) is not None:
                     # A process is started when there is an item for it.
                     worker = idle.pop() if idle else self._started(context, job, held_by_workers, free.pop(0))
                     worker.give(*next_one)
                     busy.append(worker)
                 if not busy:
-                    yield from line.leaving()
+                    yield from queue.leaving()
                     return
                 for worker in _ready(busy):
                     busy.remove(worker)
                     if (answer := worker.answer()) is None:
-                        line.blame(worker.number, worker.item)
+                        queue.blame(worker.number, worker.item)
                         free.append(worker.place)
                     else:
                         value, error = answer
-                        line.settle(worker.number, Outcome(worker.item, value, error))
+                        queue.settle(worker.number, Result(worker.item, value, error))
                         idle.append(worker)
-                yield from line.leaving()
+                yield from queue.leaving()
         finally:
             leash.close()  # workers leave at once: what one is at is not needed any more
             held_by_workers.close()
             for worker in (*busy, *idle):
                 worker.end()
 
-    def _started(self, context: Any, job: Job[Any], leash: Any, place: int) -> _Worker:
+    def _started(self, context: Any, job: EngineJob[Any], leash: Any, place: int) -> _Worker:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(job, theirs, leash), name=f"worker-{place + 1}", daemon=True)
         with _seeing(self.gpus[place % len(self.gpus)] if self.gpus else None):
@@ -114,10 +114,9 @@ def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in busy if worker.pipe in ready]
 
 
-def _serve(job: Job[Any], pipe: Any, leash: Any) -> None:
+def _serve(job: EngineJob[Any], pipe: Any, leash: Any) -> None:
     """Do the work on items as they come, in a worker process, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which stops its workers
-    threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
+    follow(leash)
     work = None
     while True:
         try:
@@ -132,8 +131,13 @@ def _serve(job: Job[Any], pipe: Any, leash: Any) -> None:
         pipe.send(answer)
 
 
+def follow(leash: Any) -> None:
+    """End this worker as soon as the parent lets go of the other end of a pipe, or dies; and not before, by Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which stops its workers
+    threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
+
+
 def _leave_with_leash(leash: Any) -> None:
-    """End this process as soon as the parent lets go of the other end, or dies."""
     wait([leash])
     os._exit(1)
 

@@ -23,8 +23,8 @@ from geoglnet.raster.gdal import environment, open_raster
 from geoglnet.raster.grid import georeference
 from geoglnet.raster.writer import LabelWriter
 from geoglnet.types import Ints, Shape
+from geoglnet.vector.ordered import Ordered
 from geoglnet.vector.pieces import open_sides
-from geoglnet.vector.processes import Ordered
 from geoglnet.vector.tiles import DatasetTiles, TileSource
 from geoglnet.vector.tracing import NO_CODE, NO_LABEL, Codes, Components, corner_links, label_components, no_code_of
 from geoglnet.vector.values import RasterValues

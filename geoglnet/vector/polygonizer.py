@@ -31,8 +31,8 @@ from geoglnet.vector.exchange import convert
 from geoglnet.vector.formats import FORMATS, is_geopackage, vector_files
 from geoglnet.vector.geopackage import LayerDefinition, write_geopackage
 from geoglnet.vector.objects import Gathering, ObjectSurvey, ObjectSurveyJob, TileCounts
+from geoglnet.vector.ordered import Ordered
 from geoglnet.vector.pieces import TracingRules
-from geoglnet.vector.processes import Ordered
 from geoglnet.vector.rows import FinishingRules, PolygonRecords
 from geoglnet.vector.seams import Seams
 from geoglnet.vector.settings import Quantity, VectorConfig

@@ -18,9 +18,9 @@ from shapely.geometry import box
 
 import geoglnet
 from geoglnet.cli.main import geoglnet as program
-from geoglnet.cluster import batch as module
-from geoglnet.cluster.batch import BatchRequest, batch
+from geoglnet.cluster import catalog_run as module
 from geoglnet.cluster.catalog import read_catalog
+from geoglnet.cluster.catalog_run import BatchRequest, batch
 from geoglnet.cluster.shards import Shard
 from geoglnet.errors import Canceled, ConfigError, DatasetError, OutputExistsError
 from geoglnet.prediction.predict_config import PredictConfig
@@ -130,7 +130,7 @@ def test_a_scene_that_ends_three_processes_is_a_row(catalog: Path, model_path: P
     maps = tmp_path / "maps"
     maps.mkdir()
     code = (
-        "import os, sys\nfrom geoglnet.cluster import batch as module\nbegin = module.begin\n"
+        "import os, sys\nfrom geoglnet.cluster import catalog_run as module\nbegin = module.begin\n"
         "module.begin = lambda path, *a, **k: os._exit(9) if path.endswith('a.tif') else begin(path, *a, **k)\n"
         "from geoglnet.prediction.predict_config import PredictConfig\n"
         "request = module.BatchRequest.of({'labels': sys.argv[2] + '/{id}.tif'}, model=sys.argv[3], "

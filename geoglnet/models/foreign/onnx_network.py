@@ -51,9 +51,8 @@ class OnnxNetwork(Network):
         there = runtime.get_available_providers()
         try:
             self._session = runtime.InferenceSession(file.path, options, providers=[name for name in wanted if name in there])
-        except Exception as error:
-            _refuse(file, "cannot be opened by", runtime, error)
-            raise
+        except _failures(runtime) as error:
+            raise _refusal(file, "cannot be opened by", runtime, error) from error
         self.input_name, self.output_name = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
         self._runtime = runtime
         self.head = self._found_head()
@@ -112,9 +111,8 @@ class OnnxNetwork(Network):
         batch = images if step is None or len(images) == step else self._whole(images, step)
         try:
             (found,) = self._session.run(None, {self.input_name: batch.astype(self.file.dtype)})
-        except Exception as error:
-            _refuse(self.file, f"cannot be run on images of {images.shape[-1]} px by", self._runtime, error)
-            raise
+        except _failures(self._runtime) as error:
+            raise _refusal(self.file, f"cannot be run on images of {images.shape[-1]} px by", self._runtime, error) from error
         found = np.asarray(found, dtype=np.float32)
         return (found[:, None] if found.ndim == 3 else found)[: len(images)]
 
@@ -137,8 +135,13 @@ class OnnxNetwork(Network):
         return F.pad(logits, (rest // 2, rest - rest // 2) * 2, mode="replicate")
 
 
-def _refuse(file: OnnxFile, what: str, runtime: Any, error: Exception) -> None:
-    """Say in one line what ONNX Runtime says of a file; its errors have no class of their own, but live in its module."""
-    if type(error).__module__.startswith("onnxruntime"):
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{file.path} {what} ONNX Runtime {runtime.__version__} ({reason})") from error
+def _failures(runtime: Any) -> tuple[type[Exception], ...]:
+    """List the errors of ONNX Runtime, which have no class in common."""
+    kinds = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def _refusal(file: OnnxFile, what: str, runtime: Any, error: Exception) -> CheckpointError:
+    """Say in one line what ONNX Runtime says of a file."""
+    reason = " ".join(str(error).split())[:160]
+    return CheckpointError(f"{file.path} {what} ONNX Runtime {runtime.__version__} ({reason})")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import wait
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from geoglnet.engines.port import EngineJob
+from geoglnet.engines.processes import follow
 from geoglnet.errors import GeoglnetError
 
 if sys.platform == "win32":
@@ -23,15 +21,7 @@ else:
     from multiprocessing.connection import Connection as PipeEnd
 
 OutcomeT = TypeVar("OutcomeT")
-OutcomeT_co = TypeVar("OutcomeT_co", covariant=True)
 _PER_WORKER = 2  # windows in flight: one at work, one waiting
-
-
-class Job(Protocol[OutcomeT_co]):
-    """Work to do on each window; it is pickled and sent to other processes."""
-
-    def start(self) -> Callable[[Any], OutcomeT_co]:
-        """Open files, once per process; return the function to call with every window."""
 
 
 class Ordered(Generic[OutcomeT]):
@@ -47,7 +37,7 @@ class Ordered(Generic[OutcomeT]):
         GeoglnetError: a process died.
     """
 
-    def __init__(self, job: Job[OutcomeT], here: Callable[[Any], OutcomeT], windows: Iterable[Any], workers: int) -> None:
+    def __init__(self, job: EngineJob[OutcomeT], here: Callable[[Any], OutcomeT], windows: Iterable[Any], workers: int) -> None:
         self._job, self._here, self._windows, self._workers = job, here, windows, workers
         self._pool: ProcessPoolExecutor | None = None
         self._leash: PipeEnd | None = None
@@ -91,24 +81,17 @@ class Ordered(Generic[OutcomeT]):
 class _Worker:
     """The state of a worker process."""
 
-    job: Job[Any] | None = None
+    job: EngineJob[Any] | None = None
     work: Callable[[Any], Any] | None = None
 
 
 _worker = _Worker()
 
 
-def _begin(job: Job[Any], leash: PipeEnd) -> None:
+def _begin(job: EngineJob[Any], leash: PipeEnd) -> None:
     """Prepare a worker process; the job itself starts with the first window, where an error reaches the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which stops its workers
-    threading.Thread(target=_leave_with_leash, args=(leash,), daemon=True).start()
+    follow(leash)
     _worker.job = job
-
-
-def _leave_with_leash(leash: PipeEnd) -> None:
-    """End this process as soon as the parent lets go of the other end, or dies."""
-    wait([leash])
-    os._exit(1)
 
 
 def _do(window: Any) -> Any:

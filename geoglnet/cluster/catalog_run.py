@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -229,11 +229,10 @@ class _Desk:
         mark = self._mark(scene)
         deaths = 0 if mark is None or "status" in mark else int(mark["begun"])
         self._put_mark(scene, deaths + 1)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._put_mark, scene, deaths)
             yield mark is not None
-        except BaseException:
-            self._put_mark(scene, deaths)
-            raise
+            stack.pop_all()  # it ended well: its row takes the mark's place
 
     def _put_mark(self, scene: CatalogScene, begun: int) -> None:
         plain = {"request": self.request.identity, "begun": begun}

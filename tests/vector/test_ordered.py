@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from geoglnet.errors import GeoglnetError
-from geoglnet.vector.processes import Ordered
+from geoglnet.vector.ordered import Ordered
 from tests.rasters import write_raster
 
 FOREVER = 3600
@@ -59,7 +59,7 @@ def test_a_worker_that_dies_is_told() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="other systems reuse numbers of processes at once")
 def test_workers_leave_with_a_parent_that_is_killed() -> None:
     script = (
-        "import os, signal; from tests.vector.test_processes import *\n"
+        "import os, signal; from tests.vector.test_ordered import *\n"
         f"if __name__ == '__main__':\n"
         f"  with Ordered(Slow(), work, [0, {FOREVER}, {FOREVER}, {FOREVER}, {FOREVER}], 2) as outcomes:\n"
         "    print(next(outcomes), flush=True)\n"
