@@ -21,6 +21,7 @@ from geoglnet.models.glnet import GLNet
 from geoglnet.models.manifest import Manifest
 from geoglnet.progress import Progress, RecordedProgress, SilentProgress
 from geoglnet.training import devices
+from geoglnet.training.devices import quiet_lightning
 from geoglnet.training.stages import StageRun, run_stage
 from geoglnet.training.task import StageTask
 from geoglnet.training.train_config import OptimConfig, TrainConfig
@@ -95,7 +96,8 @@ def test_two_processes_take_the_steps_of_their_mean_gradient() -> None:
     network = small("mobilenet_v2")
     expected = by_hand(network, settings).state_dict()
     initial = deepcopy(network.state_dict())
-    run_stage(network, StageRun(Stage.LOCAL, settings, manifest_of(settings)), dataset(), progress)
+    with quiet_lightning():  # as for users: where Slurm is installed, Lightning hints at srun
+        run_stage(network, StageRun(Stage.LOCAL, settings, manifest_of(settings)), dataset(), progress)
     moved = {name: values for name, values in network.state_dict().items() if not torch.equal(values, initial[name])}
     assert len(moved) > 100
     differences = torch.cat([(values - expected[name]).abs().flatten().float() for name, values in moved.items()])
